@@ -1,0 +1,29 @@
+"""What can go wrong, as typed errors whose text is one clear sentence for the user."""
+
+
+class KsddError(Exception):
+    """Base of every error that a user can cause and mend; its text says what to do."""
+
+
+class SettingsError(KsddError):
+    """A hyperparameter is unknown, of the wrong type or out of range."""
+
+
+class DataError(KsddError):
+    """The data set is missing, damaged or not in the expected layout."""
+
+
+class FoldError(KsddError):
+    """A split into training and test images is invalid or leaks."""
+
+
+class CheckpointError(KsddError):
+    """A checkpoint is damaged, or belongs to another run, stage, fold or data set."""
+
+
+class TrainingError(KsddError):
+    """Training cannot go on: it diverged, or the machine's memory is too small."""
+
+
+class RunError(KsddError):
+    """A run folder lacks an earlier step, or holds results of something else."""

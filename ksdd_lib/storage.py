@@ -1,0 +1,67 @@
+"""Files that are whole or absent: every write goes to a temporary name first, then is renamed."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib.errors import RunError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: the disk is full or not writable; the old file is untouched, no part is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8 with `\\n` line ends."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically, as readable JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in the JSON file at `path`.
+
+    Raises:
+        RunError: the file is absent or not valid JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{Path(path).name} is missing in {Path(path).parent}.") from None
+    except ValueError as error:
+        raise RunError(f"{Path(path).name} is not valid JSON ({error}).") from None
+
+
+def sha256(source: Path | bytes) -> str:
+    """The SHA-256 of a file's content, or of bytes, as 64 hexadecimal digits."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where answers that can be computed again are kept: `~/.cache/ksdd`, or `$XDG_CACHE_HOME`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ksdd"
