@@ -1,0 +1,133 @@
+"""Surfaces in memory, and the deterministic order in which training sees them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ksdd_lib.dataset import Sample, read_image, read_mask
+from ksdd_lib.targets import annotate
+
+STAGES = ("segmentation", "decision")
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Samples at the network's size, once in memory as uint8.
+
+    images: (N, 1, H, W) gray. masks: (P, 1, H, W), the annotated share of each pixel times 255, of
+    the P defective samples only; `mask_row[n]` is sample n's row in it, or -1.
+    """
+
+    samples: tuple[Sample, ...]
+    images: Tensor
+    masks: Tensor
+    mask_row: tuple[int, ...]
+
+    def to(self, device: torch.device) -> "Surfaces":
+        """The same surfaces in the memory of `device`."""
+        moved = self.images.to(device), self.masks.to(device)
+        return Surfaces(self.samples, *moved, self.mask_row)
+
+    def image(self, row: int, quarter_turns: int = 0) -> Tensor:
+        """Sample `row` as the network takes it: (1, 1, H, W) float32 in [0, 1], channels last.
+
+        Turned by 90 or 270 degrees it is (1, 1, W, H): it changes its shape and is not stretched.
+        """
+        return _unit(self.images[row : row + 1], quarter_turns)
+
+    def mask(self, row: int, quarter_turns: int = 0) -> Tensor:
+        """The annotation of sample `row`, shaped as its image, float32 in [0, 1]."""
+        kept = self.mask_row[row]
+        if kept < 0:
+            return torch.zeros_like(self.image(row, quarter_turns))
+        return _unit(self.masks[kept : kept + 1], quarter_turns)
+
+    def label(self, row: int) -> Tensor:
+        """1 for a defective sample, 0 for a good one: (1, 1) float32."""
+        defective = float(self.samples[row].is_defective)
+        return torch.full((1, 1), defective, device=self.images.device)
+
+
+def load_surfaces(samples: Sequence[Sample], size: tuple[int, int], annotation: str) -> Surfaces:
+    """Read, annotate and resize all samples.
+
+    Args:
+        size: (H, W) in pixels.
+        annotation: one of the annotation types of `targets.annotate`.
+    """
+    height, width = size
+
+    def load(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        image = cv2.resize(read_image(sample), (width, height), interpolation=cv2.INTER_AREA)
+        if not sample.is_defective:
+            return image, None
+        mask = annotate(read_mask(sample), annotation).astype(np.uint8) * 255
+        return image, cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+
+    with ThreadPoolExecutor(4) as pool:
+        images, masks = zip(*pool.map(load, samples), strict=True)
+    rows = np.cumsum([mask is not None for mask in masks]) - 1
+    defective = [mask for mask in masks if mask is not None]
+    return Surfaces(
+        tuple(samples),
+        torch.from_numpy(np.stack(images)[:, None]),
+        torch.from_numpy(np.array(defective, np.uint8).reshape(-1, 1, height, width)),
+        tuple(int(r) if m is not None else -1 for r, m in zip(rows, masks, strict=True)),
+    )
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which samples each step sees: a function of (seed, fold, stage, step) and nothing else.
+
+    Defective and good samples alternate strictly; within each kind every sample comes once, in a
+    new order, before any comes again.
+    """
+
+    defective: tuple[int, ...]
+    good: tuple[int, ...]
+    seed: int
+    fold: int
+    stage: str
+    batch_size: int
+    rotation: bool = False
+
+    def rows(self, step: int) -> list[int]:
+        """The rows of step 0, 1, 2, ... in the surfaces."""
+        first = step * self.batch_size
+        return [self._row(position) for position in range(first, first + self.batch_size)]
+
+    def quarter_turns(self, step: int) -> int:
+        """By how many times 90 degrees the whole batch of this step is turned: 0 to 3."""
+        if not self.rotation:
+            return 0
+        return int(np.random.default_rng(self._key(2, step)).integers(4))
+
+    def _row(self, position: int) -> int:
+        kind = position % 2
+        rows = (self.defective, self.good)[kind]
+        epoch, place = divmod(position // 2, len(rows))
+        return rows[self._permutation(kind, epoch)[place]]
+
+    def _permutation(self, kind: int, epoch: int) -> list[int]:
+        return _permutation(self._key(kind, epoch), len((self.defective, self.good)[kind]))
+
+    def _key(self, purpose: int, number: int) -> tuple[int, ...]:
+        return (self.seed, self.fold, STAGES.index(self.stage), purpose, number)
+
+
+@lru_cache(maxsize=16)
+def _permutation(key: tuple[int, ...], count: int) -> list[int]:
+    return np.random.default_rng(key).permutation(count).tolist()
+
+
+def _unit(pixels: Tensor, quarter_turns: int) -> Tensor:
+    """uint8 (1, 1, H, W) -> float32 in [0, 1], turned."""
+    turned = torch.rot90(pixels, quarter_turns, (2, 3)).to(torch.float32) / 255
+    return turned.contiguous(memory_format=torch.channels_last)

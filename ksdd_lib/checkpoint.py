@@ -1,0 +1,129 @@
+"""Full training state on disk: whole or absent, checked by hash, tied to what it was trained on.
+
+A checkpoint is two files, `<stage>-<step>.pt` and then its marker `<stage>-<step>.json` with the
+size and SHA-256. Without a matching marker it does not exist, so a kill at any time loses at most
+the steps since the one before. The two newest are kept.
+"""
+
+import io
+import pickle
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ksdd_lib import storage
+from ksdd_lib.errors import CheckpointError, RunError
+
+SCHEMA = 1
+"""Version of the layout; raised when an older reader would misread a newer checkpoint."""
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: its step, its state, and the hash by which later stages name it."""
+
+    step: int
+    state: dict[str, Any]
+    sha256: str
+
+
+def save(folder: Path, stage: str, step: int, identity: dict[str, Any], state: dict) -> Path:
+    """Write the state after `step` steps and return the marker's path.
+
+    Args:
+        identity: what the state was trained on (data, fold, settings, predecessor), for `load`.
+        state: nested dicts and lists of tensors and plain values.
+
+    Raises:
+        CheckpointError: a weight is not finite.
+        OSError: the disk is full; earlier checkpoints are untouched.
+    """
+    _require_finite(state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    path = folder / f"{stage}-{step:06d}.pt"
+    marker = path.with_suffix(".json")
+    record = {"schema": SCHEMA, "step": step, "bytes": len(data), "sha256": storage.sha256(data)}
+    storage.write_bytes(path, data)
+    storage.write_json(marker, record | {"identity": identity})
+    for old in _markers(folder, stage)[KEPT:]:
+        old.unlink()
+    kept = {marker.stem for marker in _markers(folder, stage)}
+    for weights in folder.glob(f"{stage}-*.pt"):
+        if weights.stem not in kept:
+            weights.unlink()
+    return marker
+
+
+def load(folder: Path, stage: str, identity: dict[str, Any]) -> Checkpoint | None:
+    """The newest valid checkpoint of the stage, on the CPU, or None where there is none.
+
+    A damaged one is passed over with a warning. Weights are read as plain tensors; no code in the
+    file is run.
+
+    Raises:
+        CheckpointError: it belongs to other data, another fold, other settings or a newer schema.
+    """
+    for marker in _markers(folder, stage):
+        try:
+            record = storage.read_json(marker)
+            data = marker.with_suffix(".pt").read_bytes()
+        except (OSError, RunError) as error:
+            warnings.warn(f"{marker.stem} is passed over: {error}", stacklevel=2)
+            continue
+        if record.get("schema") != SCHEMA:
+            raise CheckpointError(
+                f"{marker.name} has schema {record.get('schema')}; this ksdd_lib reads {SCHEMA}."
+            )
+        _require_same(identity, record["identity"], marker.stem)
+        if storage.sha256(data) != record["sha256"]:
+            warnings.warn(f"{marker.stem} is damaged and passed over.", stacklevel=2)
+            continue
+        state = _read(data, marker.stem)
+        _require_finite(state)
+        return Checkpoint(record["step"], state, record["sha256"])
+    return None
+
+
+def newest_step(folder: Path, stage: str) -> int:
+    """The step of the newest checkpoint by its marker, without reading it; -1 without any."""
+    markers = _markers(folder, stage)
+    return int(markers[0].stem.rpartition("-")[2]) if markers else -1
+
+
+def _markers(folder: Path, stage: str) -> list[Path]:
+    """Newest first."""
+    return sorted(folder.glob(f"{stage}-??????.json"), reverse=True)
+
+
+def _read(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{name}.pt is not a checkpoint of ksdd_lib: {error}") from None
+
+
+def _require_finite(state: Any) -> None:
+    values = state.values() if isinstance(state, dict) else state
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if value.is_floating_point() and not value.isfinite().all():
+                raise CheckpointError("The weights hold values that are not finite.")
+        elif isinstance(value, dict | list | tuple):
+            _require_finite(value)
+
+
+def _require_same(wanted: dict[str, Any], found: dict[str, Any], name: str) -> None:
+    lines = [
+        f"{key}: here {wanted.get(key)!r}, there {found.get(key)!r}"
+        for key in sorted(wanted.keys() | found.keys())
+        if wanted.get(key) != found.get(key)
+    ]
+    if lines:
+        raise CheckpointError(f"{name} belongs to another training: {'; '.join(lines)}.")

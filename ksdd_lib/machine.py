@@ -1,0 +1,71 @@
+"""What this machine can do: its device, the arithmetic that is fast on it, its description."""
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+import ksdd_lib
+from ksdd_lib.errors import SettingsError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device() -> torch.device:
+    """The first GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def arithmetic(precision: str, where: torch.device) -> torch.dtype:
+    """The type in which the convolutions compute; weights and statistics stay in float32.
+
+    Args:
+        precision: "auto" takes bfloat16 where it is in hardware (GPUs from compute capability 8.0,
+            CPUs with AMX or AVX512-BF16), float16 on older GPUs such as the T4, else float32.
+
+    Raises:
+        SettingsError: float16 on a CPU, where gradients would underflow.
+    """
+    if precision == "float16" and where.type == "cpu":
+        raise SettingsError("precision float16 needs a GPU; take auto, bfloat16 or float32.")
+    if precision != "auto":
+        return DTYPES[precision]
+    if where.type == "cuda":
+        modern = torch.cuda.get_device_capability(where) >= (8, 0)
+        return torch.bfloat16 if modern else torch.float16
+    return torch.bfloat16 if _cpu_flags() & {"amx_bf16", "avx512_bf16"} else torch.float32
+
+
+def environment() -> dict[str, str | int]:
+    """Versions and hardware, as stored beside a result."""
+    where = device()
+    gpu = torch.cuda.get_device_name(where) if where.type == "cuda" else "none"
+    return {
+        "ksdd_lib": ksdd_lib.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cpu_cores": os.cpu_count() or 1,
+        "gpu": gpu,
+        "arithmetic": str(arithmetic("auto", where)).removeprefix("torch."),
+    }
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    match = re.search(r"^flags\s*:\s*(.*)$", text, re.MULTILINE)
+    return set(match[1].split()) if match else set()
+
+
+def _cpu_name() -> str:
+    try:
+        match = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        match = None
+    return match[1] if match else platform.processor() or "unknown"

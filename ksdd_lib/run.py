@@ -1,0 +1,193 @@
+"""The run folder: one experiment's settings, checkpoints and results, and what comes next."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib import settings as schema
+from ksdd_lib import storage
+from ksdd_lib.errors import RunError
+from ksdd_lib.settings import Settings
+
+NOTEBOOKS = {
+    "data": "01_download_data",
+    "segmentation": "02_train_segmentation",
+    "decision": "03_train_decision",
+    "evaluation": "04_evaluate",
+    "report": "05_visualize",
+}
+"""What a run holds, in order -> the notebook that makes it."""
+
+OWNER_SILENT = 15 * 60
+"""Seconds without a sign of life after which another runtime may take over a run folder."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run folder and its settings."""
+
+    folder: Path
+    settings: Settings
+
+    def fold_folder(self, fold: int) -> Path:
+        """Where the histories, checkpoints and scores of a fold are."""
+        return self.folder / f"fold{fold}"
+
+    def read(self, name: str) -> Any:
+        """The JSON file `name` of the run folder."""
+        return storage.read_json(self.folder / name)
+
+    def write(self, name: str, value: Any) -> None:
+        """Store `value` as the JSON file `name` of the run folder."""
+        storage.write_json(self.folder / name, value)
+
+    def has(self, part: str, fold: int | None = None) -> bool:
+        """Whether a part of `NOTEBOOKS` is finished (for one fold, or for all that are trained)."""
+        if part == "data":
+            return (self.folder / "data.json").exists()
+        if part == "evaluation":
+            return (self.folder / "metrics.json").exists()
+        if part == "report":
+            return (self.folder / "report.html").exists()
+        folds = self.settings.fold_numbers if fold is None else (fold,)
+        return all((self.fold_folder(k) / f"{part}.done.json").exists() for k in folds)
+
+    def require(self, part: str) -> None:
+        """Raise RunError, naming the notebook to run first, unless `part` is finished."""
+        if not self.has(part):
+            raise RunError(
+                f"The run {self.folder.name} has no finished {part} yet: "
+                f"run {NOTEBOOKS[part]}.ipynb first."
+            )
+
+    def has_begun(self, group: str) -> bool:
+        """Whether a stage has begun with the settings of this group, which are then fixed."""
+        if group == "data":
+            return self.has("data")
+        stage = "decision" if group == "decision" else "segmentation"
+        return any(self.folder.glob(f"fold*/{stage}*"))
+
+    def amend(self, touched: Mapping[str, Any]) -> "Run":
+        """The run with settings changed that no stage has used yet.
+
+        Raises:
+            RunError: a stage has already used one of them; the text lists the differences.
+        """
+        changed = schema.differences(self.settings, touched)
+        fixed = {k: v for k, v in changed.items() if self.has_begun(schema.RULES[k].group)}
+        if fixed:
+            raise RunError(_refusal(self.folder, fixed))
+        amended = Run(self.folder, replace(self.settings, **touched))
+        self.write("settings.json", schema.to_json(amended.settings))
+        return amended
+
+    def note_time(self, what: str, seconds: float) -> None:
+        """Add or replace one line of timing.json."""
+        path = self.folder / "timing.json"
+        rows = storage.read_json(path) if path.exists() else []
+        rows = [row for row in rows if row["what"] != what]
+        storage.write_json(path, [*rows, {"what": what, "seconds": round(seconds, 1)}])
+
+    def claim(self) -> None:
+        """Say that this process works in the folder.
+
+        Raises:
+            RunError: another living one does; the text names it and when it last wrote.
+        """
+        path, me = self.folder / "owner.json", f"{socket.gethostname()} process {os.getpid()}"
+        owner = storage.read_json(path) if path.exists() else None
+        if owner and owner["owner"] != me and not _is_dead(owner):
+            silent = time.time() - owner["last_wrote"]
+            raise RunError(
+                f"{owner['owner']} works in {self.folder.name} and last wrote {silent:.0f} s ago. "
+                "Stop it first, or delete owner.json if you know that it is gone."
+            )
+        storage.write_json(path, {"owner": me, "last_wrote": time.time()})
+
+    def release(self) -> None:
+        """Give the folder up again."""
+        (self.folder / "owner.json").unlink(missing_ok=True)
+
+
+def home() -> Path:
+    """The folder of data and runs: `$KSDD_HOME`, /content/ksdd in Colab, else the checkout."""
+    if os.environ.get("KSDD_HOME"):
+        return Path(os.environ["KSDD_HOME"]).expanduser().resolve()
+    if Path("/content").is_dir() and "COLAB_RELEASE_TAG" in os.environ:
+        return Path("/content/ksdd")
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd() / "ksdd"
+
+
+def start(explicit: Mapping[str, Any]) -> Run:
+    """The run of these settings under `home()/runs`: found again by its settings, or begun.
+
+    It is called `<preset>-<folds>-seed<seed>`, with a number behind it where that name is taken by
+    a run of other settings.
+    """
+    wanted = schema.resolve(explicit)
+    name = f"{wanted.preset}-{wanted.folds}-seed{wanted.seed}"
+    number = 1
+    while True:
+        folder = home() / "runs" / (name if number == 1 else f"{name}-{number}")
+        stored = _stored_settings(folder)
+        if stored is None or schema.to_json(stored) == schema.to_json(wanted):
+            return open_folder(folder, explicit)
+        number += 1
+
+
+def find(explicit: Mapping[str, Any] | None = None) -> Run:
+    """The run that this notebook continues: `$KSDD_RUN`, else the one opened last.
+
+    Raises:
+        RunError: there is none; the text says which notebook to run first.
+    """
+    explicit = schema.from_environment() if explicit is None else explicit
+    if os.environ.get("KSDD_RUN"):
+        return open_folder(Path(os.environ["KSDD_RUN"]).expanduser(), explicit)
+    latest = home() / "runs" / "latest.txt"
+    folder = latest.parent / latest.read_text().strip() if latest.exists() else None
+    if folder is None or _stored_settings(folder) is None:
+        raise RunError(f"There is no run yet: run {NOTEBOOKS['data']}.ipynb first.")
+    return open_folder(folder, explicit)
+
+
+def open_folder(folder: Path, explicit: Mapping[str, Any]) -> Run:
+    """The run in `folder`, with its own settings, or a new one made from `explicit`.
+
+    Raises:
+        RunError: an explicit value differs from the run's; the text lists the differences.
+    """
+    folder = Path(folder).resolve()
+    stored = _stored_settings(folder)
+    if stored is None:
+        stored = schema.resolve(explicit)
+        storage.write_json(folder / "settings.json", schema.to_json(stored))
+    different = schema.differences(stored, explicit)
+    if different:
+        raise RunError(_refusal(folder, different))
+    if folder.parent == home() / "runs":
+        storage.write_text(folder.parent / "latest.txt", folder.name + "\n")
+    return Run(folder, replace(stored, data=explicit.get("data", stored.data)))
+
+
+def _stored_settings(folder: Path) -> Settings | None:
+    path = folder / "settings.json"
+    return schema.from_json(storage.read_json(path)) if path.exists() else None
+
+
+def _refusal(folder: Path, different: Mapping[str, tuple[Any, Any]]) -> str:
+    listed = "; ".join(f"{name} is {a!r} there, {b!r} here" for name, (a, b) in different.items())
+    return f"The run {folder.name} was begun with other settings: {listed}. Use another run folder."
+
+
+def _is_dead(owner: Mapping[str, Any]) -> bool:
+    """Whether the owner is silent for long, or is a process of this machine that has ended."""
+    host, _, process = owner["owner"].rpartition(" process ")
+    if host == socket.gethostname():
+        return not Path(f"/proc/{process}").exists()
+    return time.time() - owner["last_wrote"] > OWNER_SILENT

@@ -1,0 +1,396 @@
+"""One typed schema of every hyperparameter.
+
+It feeds the widgets, the environment (`KSDD_<FIELD>`), the command line (`--set FIELD=VALUE`), the
+`settings.json` beside every result, and the report. Precedence: defaults < preset < environment <
+`--set`; widgets start from that result and win only where they were touched.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import PurePath
+from typing import Any
+
+from ksdd_lib.errors import SettingsError
+
+GROUPS = ("data", "segmentation", "decision", "run")
+"""What a setting belongs to: a group is fixed in a run as soon as a stage has begun with it."""
+
+RESERVED = ("KSDD_RUN", "KSDD_HOME", "KSDD_ARCHIVE", "KSDD_DRIVE")
+"""Environment names that are places, not settings: the run folder, the folder that holds data and
+runs, the archive that the tests use, the folder that stands for Google Drive."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting may be: its choices or its inclusive range, its unit, and why it exists."""
+
+    group: str
+    reason: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is not None:
+            return f"from {self.low:g} to {self.high:g}"
+        return "text"
+
+
+def setting(default: Any, **rule: Any) -> Any:
+    """A dataclass field with its rule."""
+    return field(default=default, metadata={"rule": Rule(**rule)})
+
+
+OPTIMISERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "one_cycle")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every hyperparameter of a run. The defaults are the recipe of 2019, on generated surfaces."""
+
+    preset: str = setting(
+        "demo",
+        group="run",
+        choices=("demo", "cpu", "paper"),
+        reason="a named set of values to start from",
+    )
+    data: str = setting(
+        "generated",
+        group="data",
+        reason='"generated" surfaces, "kolektorsdd" (looked for here, in Drive, then downloaded), '
+        "or a folder, a zip archive, an https address, a Google Drive link",
+    )
+    generated_items: int = setting(
+        12,
+        group="data",
+        low=6,
+        high=500,
+        unit="items",
+        reason="how many commutators of 8 surfaces each to generate; unused with real data",
+    )
+    image_size: str = setting(
+        "1408x512",
+        group="data",
+        unit="pixels, height x width",
+        reason="the network's input; both sides divisible by 16 and at least 128. 1408x512 and "
+        "704x256 are the two studied; cost grows with the area",
+    )
+    folds: str = setting(
+        "clean",
+        group="data",
+        choices=("clean", "official"),
+        reason="clean keeps each physical part on one side of a split; official are the published "
+        "folds of KolektorSDD, which leak",
+    )
+    fold: str = setting(
+        "all",
+        group="run",
+        choices=("all", "0", "1", "2"),
+        reason="which of the three folds to train and judge",
+    )
+    seed: int = setting(
+        0,
+        group="run",
+        low=0,
+        high=2**31 - 1,
+        reason="first weights and the order of the images; another seed is another experiment",
+    )
+    precision: str = setting(
+        "auto",
+        group="run",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        reason="arithmetic of the convolutions; auto takes the fastest that the machine really has",
+    )
+    annotation: str = setting(
+        "dilated5",
+        group="segmentation",
+        choices=("fine", "dilated5", "dilated9", "dilated13", "dilated17", "box"),
+        reason="how generously the defects are outlined, in pixels of the original image",
+    )
+    segmentation_loss: str = setting(
+        "cross_entropy",
+        group="segmentation",
+        choices=("cross_entropy", "mean_squared_error"),
+        reason="what the segmentation network minimises at each mask pixel",
+    )
+    rotation: bool = setting(
+        False,
+        group="run",
+        reason="turn each batch by 0, 90, 180 or 270 degrees: useful where defects have no "
+        "preferred direction",
+    )
+    initialization: str = setting(
+        "normal",
+        group="segmentation",
+        choices=("normal", "kaiming"),
+        reason="first weights: N(0, 0.01) as published, or scaled to each layer (Kaiming)",
+    )
+    weight_averaging: bool = setting(
+        True,
+        group="run",
+        reason="judge by the moving average of the weights instead of the last ones",
+    )
+    segmentation_steps: int = setting(
+        6600,
+        group="segmentation",
+        low=1,
+        high=1_000_000,
+        unit="steps",
+        reason="training length of the first stage; 6,600 as published",
+    )
+    segmentation_batch_size: int = setting(
+        1,
+        group="segmentation",
+        low=1,
+        high=64,
+        unit="images",
+        reason="images per step, defective and good in turn",
+    )
+    segmentation_optimizer: str = setting(
+        "sgd",
+        group="segmentation",
+        choices=OPTIMISERS,
+        reason="plain SGD as published, or AdamW, which needs far fewer steps",
+    )
+    segmentation_learning_rate: float = setting(
+        0.1,
+        group="segmentation",
+        low=1e-6,
+        high=10,
+        reason="step length; published: SGD 0.1 with cross entropy, 0.005 with the squared error",
+    )
+    segmentation_schedule: str = setting(
+        "constant",
+        group="segmentation",
+        choices=SCHEDULES,
+        reason="constant as published, or one cycle: up over the first 30 %, then down to zero",
+    )
+    decision_steps: int = setting(
+        6600,
+        group="decision",
+        low=1,
+        high=1_000_000,
+        unit="steps",
+        reason="training length of the second stage; 6,600 as published",
+    )
+    decision_batch_size: int = setting(
+        1,
+        group="decision",
+        low=1,
+        high=64,
+        unit="images",
+        reason="images per step, defective and good in turn",
+    )
+    decision_optimizer: str = setting(
+        "sgd",
+        group="decision",
+        choices=OPTIMISERS,
+        reason="plain SGD as published, or AdamW, which needs far fewer steps",
+    )
+    decision_learning_rate: float = setting(
+        0.1,
+        group="decision",
+        low=1e-6,
+        high=10,
+        reason="step length; 0.1 as published for SGD",
+    )
+    decision_schedule: str = setting(
+        "constant",
+        group="decision",
+        choices=SCHEDULES,
+        reason="constant as published, or one cycle: up over the first 30 %, then down to zero",
+    )
+    checkpoint_steps: int = setting(
+        200,
+        group="run",
+        low=1,
+        high=100_000,
+        unit="steps",
+        reason="how often the full state is saved; a lost runtime loses at most this much",
+    )
+
+    def __post_init__(self) -> None:
+        for name, rule in RULES.items():
+            _check(name, getattr(self, name), rule)
+        height, width = parse_size(self.image_size)
+        object.__setattr__(self, "image_size", f"{height}x{width}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The network's input, (height, width) in pixels."""
+        return parse_size(self.image_size)
+
+    @property
+    def fold_numbers(self) -> tuple[int, ...]:
+        """The folds to train and judge."""
+        return (0, 1, 2) if self.fold == "all" else (int(self.fold),)
+
+    @property
+    def data_name(self) -> str:
+        """The data source without its place: what may be stored beside a result."""
+        return PurePath(self.data.rstrip("/")).name or self.data
+
+
+RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Settings)}
+"""Setting name -> its rule, in the order of the schema."""
+
+TYPES: dict[str, type] = {f.name: f.type for f in fields(Settings)}
+"""Setting name -> its type: str, int, float or bool."""
+
+FAST = {
+    "image_size": "704x256",
+    "initialization": "kaiming",
+    "weight_averaging": False,
+    "segmentation_batch_size": 2,
+    "segmentation_optimizer": "adamw",
+    "segmentation_learning_rate": 1e-3,
+    "segmentation_schedule": "one_cycle",
+    "decision_batch_size": 8,
+    "decision_optimizer": "adamw",
+    "decision_learning_rate": 1e-3,
+    "decision_schedule": "one_cycle",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"data": "kolektorsdd"},
+    "cpu": FAST | {"data": "kolektorsdd", "segmentation_steps": 350, "decision_steps": 400},
+    "demo": FAST | {"image_size": "256x128", "segmentation_steps": 120, "decision_steps": 200},
+}
+"""Preset name -> the settings in which it differs from the defaults."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "1408x512" -> (1408, 512).
+
+    Raises:
+        SettingsError: not HEIGHTxWIDTH, or a size that the networks cannot take.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", str(text))
+    if not match:
+        raise SettingsError(f"image_size is {text!r}; write HEIGHTxWIDTH, for example 704x256.")
+    size = int(match[1]), int(match[2])
+    if size != nearest_size(*size):
+        raise SettingsError(
+            f"image_size is {text}; both sides must be divisible by 16, at least 128 and at most "
+            "4096: try {}x{}.".format(*nearest_size(*size))
+        )
+    return size
+
+
+def nearest_size(height: int, width: int) -> tuple[int, int]:
+    """The size nearest to (height, width) that the networks take, in pixels."""
+    height, width = (min(4096, max(128, 16 * round(side / 16))) for side in (height, width))
+    return height, width
+
+
+def convert(name: str, text: str) -> Any:
+    """The text of an environment variable or of `--set` as the setting's own type.
+
+    Raises:
+        SettingsError: no such setting, or not a value of its type.
+    """
+    if name not in RULES:
+        raise SettingsError(f"There is no setting {name!r}; settings are: {', '.join(RULES)}.")
+    kind = TYPES[name]
+    try:
+        if kind is bool:
+            return {"1": True, "true": True, "0": False, "false": False}[text.strip().lower()]
+        return kind(text.strip())
+    except (KeyError, ValueError):
+        wanted = "0 or 1" if kind is bool else f"a value {RULES[name].allowed}"
+        raise SettingsError(f"{name} is {text!r}; it must be {wanted}.") from None
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The settings given as `KSDD_<FIELD>`.
+
+    Raises:
+        SettingsError: a name that begins with `KSDD_` is no setting, or its value is not allowed.
+    """
+    given = {}
+    for key, text in environment.items():
+        if not key.startswith("KSDD_") or key in RESERVED:
+            continue
+        name = key.removeprefix("KSDD_").lower()
+        if name not in RULES:
+            raise SettingsError(f"The environment variable {key} is no setting; unset it.")
+        given[name] = convert(name, text)
+    return given
+
+
+def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """The settings given as `FIELD=VALUE`, as `--set` takes them."""
+    given = {}
+    for assignment in assignments:
+        name, sign, text = assignment.partition("=")
+        if not sign:
+            raise SettingsError(f"--set takes FIELD=VALUE, not {assignment!r}.")
+        given[name] = convert(name, text)
+    return given
+
+
+def resolve(explicit: Mapping[str, Any]) -> Settings:
+    """Settings from what was given explicitly: defaults < the preset < `explicit`."""
+    preset = explicit.get("preset", Settings.preset)
+    _check("preset", preset, RULES["preset"])
+    return Settings(**({"preset": preset} | PRESETS[preset] | dict(explicit)))
+
+
+def differences(settings: Settings, explicit: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where `explicit` differs from `settings`: name -> (ours, theirs). Data is compared by name,
+    since its place differs between machines; its content is compared by fingerprint."""
+    wanted = replace(settings, **explicit)
+    ours, theirs = to_json(settings), to_json(wanted)
+    return {name: (ours[name], theirs[name]) for name in RULES if ours[name] != theirs[name]}
+
+
+def to_json(settings: Settings) -> dict[str, Any]:
+    """The settings as stored beside a result: no path of this machine."""
+    return asdict(settings) | {"data": settings.data_name}
+
+
+def from_json(stored: Mapping[str, Any]) -> Settings:
+    """The settings of `to_json`.
+
+    Raises:
+        SettingsError: an unknown or missing field, or a value out of range.
+    """
+    unknown, missing = set(stored) - set(RULES), set(RULES) - set(stored)
+    if unknown or missing:
+        names = ", ".join(sorted(unknown | missing))
+        raise SettingsError(f"The stored settings are of another version of ksdd_lib: {names}.")
+    return Settings(**stored)
+
+
+def table(settings: Settings, group: str | None = None) -> list[tuple[str, str, str, str]]:
+    """(name, value, unit, reason) of each setting of a group (of all, without one), in order."""
+    values = to_json(settings)
+    return [
+        (name, str(values[name]), rule.unit, rule.reason)
+        for name, rule in RULES.items()
+        if group in (None, rule.group)
+    ]
+
+
+def _check(name: str, value: Any, rule: Rule) -> None:
+    """Raise SettingsError, naming the allowed values, unless `value` is one of them."""
+    kind = TYPES[name]
+    number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+    if not (number or type(value) is kind):
+        raise SettingsError(
+            f"{name} is {value!r} ({type(value).__name__}); it must be {kind.__name__}, "
+            f"{rule.allowed}."
+        )
+    inside = not rule.choices or value in rule.choices
+    if rule.low is not None:
+        inside = rule.low <= value <= rule.high
+    if not inside or value == "":
+        raise SettingsError(f"{name} is {value!r}; it must be {rule.allowed}.")

@@ -1,0 +1,441 @@
+"""The two stages: the segmentation network, then the decision network on the frozen first stage.
+
+Feature normalisation makes each image independent of its batch mates, so the gradient of a batch is
+the sum of its images' gradients: they are taken one image at a time, and memory stays at one image.
+"""
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ksdd_lib import checkpoint, machine, storage
+from ksdd_lib.batches import Order, Surfaces, load_surfaces
+from ksdd_lib.errors import CheckpointError, TrainingError
+from ksdd_lib.folds import Fold
+from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, initialize
+from ksdd_lib.prepare import DataSet
+from ksdd_lib.run import Run
+from ksdd_lib.settings import RULES, Settings
+from ksdd_lib.targets import decision_loss, segmentation_loss, soft_targets
+
+ROWS = 200
+"""About how many rows a stage's history has."""
+
+FEATURE_BYTES = 3 * 2**30
+"""Memory for the frozen first stage's pooled features; beyond it they are computed again."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a live display is told: the history so far, and how far the stage has come."""
+
+    stage: str
+    fold: int
+    step: int
+    steps: int
+    history: list[dict[str, float]]
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass
+class Stage:
+    """One stage of one fold, ready to train.
+
+    `loss_of(row, quarter_turns)` is the differentiable loss of one sample.
+    """
+
+    name: str
+    fold: int
+    folder: Path
+    identity: dict[str, Any]
+    model: nn.Module
+    loss_of: Callable[[int, int], Tensor]
+    order: Order
+    settings: Settings
+    scale_gradients: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def recipe(self, name: str) -> Any:
+        """This stage's own value of steps, optimizer, learning_rate, batch_size or schedule."""
+        return getattr(self.settings, f"{self.name}_{name}")
+
+
+def train_segmentation(run: Run, data: DataSet, fold: int, watch: Watch | None = None) -> bool:
+    """Train the first stage of a fold, or go on where it stopped.
+
+    Returns:
+        False where it had already finished.
+
+    Raises:
+        TrainingError: it diverged, or memory is too small.
+        CheckpointError: the folder holds a training of other data or settings.
+    """
+    settings, where = run.settings, machine.device()
+    if _finished(run, fold, "segmentation", _identity(run, data, fold, "segmentation")):
+        return False
+    surfaces, order = _training_part(data.folds[fold], settings, "segmentation", where)
+    model = SegmentationNet()
+    initialize(model, settings.initialization, settings.seed)
+    model.to(where, memory_format=torch.channels_last)
+    dtype = machine.arithmetic(settings.precision, where)
+    binary = settings.segmentation_loss == "mean_squared_error"
+
+    def loss_of(row: int, turns: int) -> Tensor:
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            _, mask_logits = model(surfaces.image(row, turns))
+        targets = soft_targets(surfaces.mask(row, turns), binary)
+        return segmentation_loss(mask_logits, targets, settings.segmentation_loss)
+
+    stage = _stage(run, data, fold, "segmentation", model, loss_of, order)
+    stage.scale_gradients = dtype == torch.float16
+    _train(run, stage, watch)
+    return True
+
+
+def train_decision(run: Run, data: DataSet, fold: int, watch: Watch | None = None) -> bool:
+    """Train the second stage of a fold on its frozen first stage, or go on where it stopped.
+
+    It starts from the last weights of the first stage, not from their average, as published.
+
+    Returns, Raises: as `train_segmentation`; CheckpointError also where the first stage is missing.
+    """
+    settings, where = run.settings, machine.device()
+    first = load_stage(run, data, fold, "segmentation")
+    identity = _identity(run, data, fold, "decision", first.sha256)
+    if _finished(run, fold, "decision", identity):
+        return False
+    surfaces, order = _training_part(data.folds[fold], settings, "decision", where)
+    segmentation = SegmentationNet()
+    segmentation.load_state_dict(first.state["weights"])
+    features = FrozenFeatures(segmentation, surfaces, settings.precision, where)
+    model = DecisionNet()
+    initialize(model, settings.initialization, settings.seed)
+    model.to(where, memory_format=torch.channels_last)
+
+    def loss_of(row: int, turns: int) -> Tensor:
+        return decision_loss(model.judge(*features(row, turns)), surfaces.label(row))
+
+    stage = _stage(run, data, fold, "decision", model, loss_of, order, first.sha256)
+    _train(run, stage, watch)
+    return True
+
+
+class FrozenFeatures:
+    """What a frozen first stage hands on, computed once per (sample, angle) and kept in memory."""
+
+    def __init__(
+        self,
+        segmentation: SegmentationNet,
+        surfaces: Surfaces,
+        precision: str,
+        where: torch.device,
+    ) -> None:
+        self.segmentation = segmentation.to(where, memory_format=torch.channels_last)
+        self.segmentation.requires_grad_(False)
+        self.surfaces = surfaces
+        self.dtype = machine.arithmetic(precision, where)
+        self.kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self.free = FEATURE_BYTES
+
+    @torch.no_grad()
+    def __call__(self, row: int, quarter_turns: int) -> tuple[Tensor, Tensor]:
+        """The decision network's pooled stack and mask pools of one sample, as `judge` takes it."""
+        key = (row, quarter_turns)
+        if key in self.kept:
+            return self.kept[key]
+        image = self.surfaces.image(row, quarter_turns)
+        with torch.autocast(image.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            stack, pools = DecisionNet.pool(*self.segmentation(image))
+        self.free -= stack.nbytes
+        if self.free > 0:
+            self.kept[key] = stack, pools
+        return stack, pools
+
+
+def load_stage(run: Run, data: DataSet, fold: int, stage: str) -> checkpoint.Checkpoint:
+    """The finished checkpoint of a stage.
+
+    Raises:
+        CheckpointError: the stage is not finished, or belongs to another training.
+    """
+    before = None
+    if stage == "decision":
+        before = load_stage(run, data, fold, "segmentation").sha256
+    found = checkpoint.load(run.fold_folder(fold), stage, _identity(run, data, fold, stage, before))
+    steps = getattr(run.settings, f"{stage}_steps")
+    if found is None or found.step < steps:
+        done = 0 if found is None else found.step
+        raise CheckpointError(
+            f"The {stage} stage of fold {fold} has done {done} of {steps} steps; train it first."
+        )
+    return found
+
+
+def trained_model(run: Run, data: DataSet, fold: int) -> TwoStageNet:
+    """Both finished stages of a fold with the weights to judge by, on this machine's device.
+
+    With weight averaging these are the decision network's averages; the first stage keeps the
+    weights that the second was trained on.
+    """
+    model = TwoStageNet()
+    first = load_stage(run, data, fold, "segmentation").state
+    second = load_stage(run, data, fold, "decision").state
+    model.segmentation.load_state_dict(first["weights"])
+    model.decision.load_state_dict(second.get("average", second["weights"]))
+    return model.to(machine.device(), memory_format=torch.channels_last).requires_grad_(False)
+
+
+def trained_segmentation(run: Run, data: DataSet, fold: int) -> SegmentationNet:
+    """The finished first stage alone, with the weights to judge by (averaged where set so)."""
+    model = SegmentationNet()
+    state = load_stage(run, data, fold, "segmentation").state
+    model.load_state_dict(state.get("average", state["weights"]))
+    return model.to(machine.device(), memory_format=torch.channels_last).requires_grad_(False)
+
+
+def learning_rate(peak: float, schedule: str, step: int, steps: int) -> float:
+    """The learning rate of step 0 .. steps - 1.
+
+    "one_cycle" rises from 4 % of the peak over the first 30 % of the steps and falls to nearly
+    zero, both along a cosine (Smith and Topin 2019).
+    """
+    if schedule == "constant":
+        return peak
+    rise = 0.3 * steps
+    if step < rise:
+        return peak * (0.04 + 0.96 * (1 - math.cos(math.pi * step / rise)) / 2)
+    return peak * (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of a stage's history file: step, loss, lr, seconds."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _train(run: Run, stage: Stage, watch: Watch | None) -> None:
+    """The loop. Saves at every `checkpoint_steps`, when interrupted, and at the end."""
+    steps, every = stage.recipe("steps"), max(1, stage.recipe("steps") // ROWS)
+    device = next(stage.model.parameters()).device
+    optimizer = _optimizer(stage)
+    scaler = torch.amp.GradScaler(device.type, enabled=stage.scale_gradients)
+    average = _clone(stage.model) if stage.settings.weight_averaging else None
+    first, pending, elapsed = _resume(stage, optimizer, scaler, average)
+    began = time.monotonic() - elapsed
+    run.claim()
+
+    def save(step: int, finished: bool = False) -> None:
+        state: dict[str, Any] = {"weights": stage.model.state_dict()}
+        if average is not None:
+            state["average"] = average
+        if not finished:
+            state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+            state |= {"seconds": time.monotonic() - began}
+            state |= {"pending": [float(loss) for loss in pending]}
+        checkpoint.save(stage.folder, stage.name, step, stage.identity, state)
+        run.claim()
+
+    with _at_step_boundary() as interrupted:
+        for step in range(first, steps):
+            lr = learning_rate(stage.recipe("learning_rate"), stage.recipe("schedule"), step, steps)
+            pending.append(_step(stage, optimizer, scaler, step, lr))
+            if average is not None:
+                _update_average(average, stage.model, step)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                _log(stage, step + 1, pending, lr, time.monotonic() - began)
+                pending.clear()
+                if watch:
+                    watch(Progress(stage.name, stage.fold, step + 1, steps, stage.history))
+            due = (step + 1) % stage.settings.checkpoint_steps == 0
+            if step + 1 < steps and (due or interrupted.is_set()):
+                save(step + 1)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt(f"stopped after step {step + 1}; run again to go on")
+    save(steps, finished=True)
+    seconds = time.monotonic() - began
+    _mark_finished(run, stage, seconds)
+    run.release()
+
+
+def _step(
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    step: int,
+    lr: float,
+) -> Tensor:
+    """One step; returns the batch's mean loss, still on the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    rows, turns = stage.order.rows(step), stage.order.quarter_turns(step)
+    total = torch.zeros((), device=next(stage.model.parameters()).device)
+    try:
+        for row in rows:
+            loss = stage.loss_of(row, turns) / len(rows)
+            scaler.scale(loss).backward()
+            total += loss.detach()
+    except torch.OutOfMemoryError as error:
+        optimizer.zero_grad()
+        raise TrainingError(
+            f"The GPU's memory is too small for {stage.settings.image_size} in this precision; "
+            "take image_size 704x256 or precision auto. The last checkpoint is intact."
+        ) from error
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def _log(stage: Stage, step: int, pending: list[Tensor], lr: float, seconds: float) -> None:
+    """Add the mean of the pending losses to the history; stop where one is not finite."""
+    losses = torch.stack([torch.as_tensor(loss, device="cpu") for loss in pending])
+    if not losses.isfinite().all():
+        bad = step - len(losses) + int((~losses.isfinite()).nonzero()[0])
+        rows = stage.order.rows(bad)
+        record = {"stage": stage.name, "fold": stage.fold, "step": bad + 1, "rows": rows}
+        storage.write_json(stage.folder / f"{stage.name}.diverged.json", record)
+        raise TrainingError(
+            f"The loss of the {stage.name} stage, fold {stage.fold}, is not finite at step "
+            f"{bad + 1} (training images {rows}). Take a smaller {stage.name}_learning_rate in a "
+            "new run; the last good checkpoint is kept."
+        )
+    mean = float(losses.mean())
+    row = {"step": step, "loss": round(mean, 6), "lr": lr, "seconds": round(seconds, 2)}
+    stage.history.append(row)
+    with open(stage.folder / f"{stage.name}.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _resume(
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: dict[str, Tensor] | None,
+) -> tuple[int, list[Tensor], float]:
+    """Restore the newest state in place -> (first step, pending losses, seconds so far)."""
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    found = checkpoint.load(stage.folder, stage.name, stage.identity)
+    path = stage.folder / f"{stage.name}.jsonl"
+    step = found.step if found else 0
+    stage.history = [row for row in read_history(path) if row["step"] <= step]
+    storage.write_text(path, "".join(json.dumps(row) + "\n" for row in stage.history))
+    if found is None:
+        return 0, [], 0.0
+    stage.model.load_state_dict(found.state["weights"])
+    if average is not None:
+        for name, value in found.state["average"].items():
+            average[name].copy_(value)
+    if "optimizer" not in found.state:  # killed after the last save, before it was marked finished
+        return step, [], stage.history[-1]["seconds"]
+    optimizer.load_state_dict(found.state["optimizer"])
+    scaler.load_state_dict(found.state["scaler"])
+    return step, [torch.tensor(x) for x in found.state["pending"]], found.state["seconds"]
+
+
+def _stage(
+    run: Run,
+    data: DataSet,
+    fold: int,
+    name: str,
+    model: nn.Module,
+    loss_of: Callable[[int, int], Tensor],
+    order: Order,
+    predecessor: str | None = None,
+) -> Stage:
+    identity = _identity(run, data, fold, name, predecessor)
+    return Stage(name, fold, run.fold_folder(fold), identity, model, loss_of, order, run.settings)
+
+
+def _training_part(
+    fold: Fold, settings: Settings, stage: str, where: torch.device
+) -> tuple[Surfaces, Order]:
+    """The fold's training images in the device's memory, and the order in which they come."""
+    surfaces = load_surfaces(fold.train, settings.size, settings.annotation).to(where)
+    labels = [sample.is_defective for sample in fold.train]
+    order = Order(
+        defective=tuple(row for row, label in enumerate(labels) if label),
+        good=tuple(row for row, label in enumerate(labels) if not label),
+        seed=settings.seed,
+        fold=fold.number,
+        stage=stage,
+        batch_size=getattr(settings, f"{stage}_batch_size"),
+        rotation=settings.rotation,
+    )
+    return surfaces, order
+
+
+def _identity(
+    run: Run, data: DataSet, fold: int, stage: str, predecessor: str | None = None
+) -> dict[str, Any]:
+    """All that decides the weights of a stage, and is compared when a checkpoint is loaded."""
+    groups = ("segmentation",) if stage == "segmentation" else ("segmentation", "decision")
+    shared = ("image_size", "folds", "seed", "rotation", "weight_averaging")
+    names = [n for n, rule in RULES.items() if rule.group in groups or n in shared]
+    part = sorted(sample.name for sample in data.folds[fold].train)
+    return {
+        "stage": stage,
+        "fold": fold,
+        "data": data.fingerprint,
+        "training_images": storage.sha256("\n".join(part).encode()),
+        "predecessor": predecessor,
+        **{name: getattr(run.settings, name) for name in names},
+    }
+
+
+def _finished(run: Run, fold: int, stage: str, identity: dict[str, Any]) -> bool:
+    if not run.has(stage, fold):
+        return False
+    found = checkpoint.load(run.fold_folder(fold), stage, identity)
+    return found is not None and found.step >= getattr(run.settings, f"{stage}_steps")
+
+
+def _mark_finished(run: Run, stage: Stage, seconds: float) -> None:
+    record = {"steps": stage.recipe("steps"), "seconds": round(seconds, 1)}
+    storage.write_json(stage.folder / f"{stage.name}.done.json", record)
+    run.note_time(f"{stage.name} stage, fold {stage.fold}", seconds)
+
+
+def _optimizer(stage: Stage) -> torch.optim.Optimizer:
+    kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[stage.recipe("optimizer")]
+    return kind(stage.model.parameters(), lr=stage.recipe("learning_rate"))
+
+
+def _clone(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], model: nn.Module, step: int) -> None:
+    """Move the average towards the weights; decay min(0.9999, (1 + n) / (10 + n)) at step n."""
+    decay = min(0.9999, (1 + step) / (10 + step))
+    weights = model.state_dict()
+    torch._foreach_lerp_(list(average.values()), [weights[name] for name in average], 1 - decay)
+
+
+@contextmanager
+def _at_step_boundary() -> Iterator[threading.Event]:
+    """Let SIGINT (the notebook's stop button) and SIGTERM only set a flag: a step is never cut."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: event.set()) for number in signals]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
