@@ -124,11 +124,13 @@ def home() -> Path:
 
 
 def start(explicit: Mapping[str, Any]) -> Run:
-    """The run of these settings under `home()/runs`: found again by its settings, or begun.
+    """The run of these settings: `$KSDD_RUN` where that is set, else one under `home()/runs`.
 
-    It is called `<preset>-<folds>-seed<seed>`, with a number behind it where that name is taken by
-    a run of other settings.
+    There it is found again by its settings, or begun. It is called `<preset>-<folds>-seed<seed>`,
+    with a number behind it where that name is taken by a run of other settings.
     """
+    if os.environ.get("KSDD_RUN"):
+        return open_folder(Path(os.environ["KSDD_RUN"]).expanduser(), explicit)
     wanted = schema.resolve(explicit)
     name = f"{wanted.preset}-{wanted.folds}-seed{wanted.seed}"
     number = 1

@@ -1,0 +1,176 @@
+"""The same series without a browser: `python -m ksdd_lib demo | run | inspect | address`."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib import archive, colab, inspection, settings, storage
+from ksdd_lib import run as runs
+from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib.run import NOTEBOOKS, Run
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 2 with one sentence on what to mend."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        chosen.command(chosen)
+    except KsddError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def demo(chosen: argparse.Namespace) -> None:
+    """The five notebooks on generated surfaces, three folds."""
+    explicit = settings.from_environment() | {"preset": "demo"}
+    _run_series(chosen.out or runs.home() / "runs" / "demo", explicit)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """The five notebooks on a data set."""
+    explicit = settings.from_environment()
+    if chosen.preset:
+        explicit["preset"] = chosen.preset
+    explicit |= settings.from_assignments(chosen.set)
+    source = Path(chosen.data).expanduser()
+    explicit["data"] = str(source.resolve()) if source.exists() else chosen.data
+    _run_series(chosen.out, explicit)
+
+
+def inspect(chosen: argparse.Namespace) -> None:
+    """The data report: counts, sizes, twins, leaks per fold, unreadable files."""
+    folder = archive.obtain(chosen.data, runs.home())
+    report = inspection.inspect_data(folder.root, folder)
+    print(json.dumps(report, indent=1) if chosen.json else inspection.format_report(report))
+
+
+def address(chosen: argparse.Namespace) -> None:
+    """Write the repository's address from pyproject.toml into badges and set-up cells."""
+    changed = colab.write_address(CHECKOUT)
+    print("\n".join(f"written: {name}" for name in changed) or "everything is up to date")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ksdd_lib", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(function: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            function.__name__, help=function.__doc__, description=function.__doc__
+        )
+        command.set_defaults(command=function)
+        return command
+
+    add(demo).add_argument("--out", type=Path, help="the run folder (default: runs/demo)")
+    series = add(run)
+    series.add_argument(
+        "--data", required=True, help="folder, zip, https address, Drive link, or kolektorsdd"
+    )
+    series.add_argument("--out", type=Path, required=True, help="the run folder, new or to go on")
+    series.add_argument("--preset", choices=settings.PRESETS, help="values to start from")
+    series.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="one setting; repeatable"
+    )
+    report = add(inspect)
+    report.add_argument("--data", required=True, help="as for run")
+    report.add_argument("--json", action="store_true", help="for machines")
+    add(address)
+    return parser
+
+
+def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
+    """Execute the five notebooks in order on one run folder, and name the report."""
+    books = [CHECKOUT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS.values()]
+    if not all(book.exists() for book in books):
+        raise RunError("The notebooks are not beside ksdd_lib: run this in a checkout.")
+    began = time.monotonic()
+    opened = runs.open_folder(out, explicit)
+    environment = _kernel_environment(opened)
+    for book in books:
+        print(f"== {book.stem}", flush=True)
+        _execute(book, opened.folder / "notebooks" / book.name, environment)
+    pooled = opened.read("metrics.json")["pooled"]
+    score = "undefined" if pooled["ap"] is None else f"{pooled['ap']:.4f}"
+    print(
+        f"{_short(opened.folder / 'report.html')}: pooled AP {score} over {pooled['images']} "
+        f"images; executed notebooks in {_short(opened.folder / 'notebooks')} "
+        f"({(time.monotonic() - began) / 60:.1f} min)"
+    )
+
+
+def _kernel_environment(opened: Run) -> dict[str, str]:
+    """The notebooks take every setting from the run folder; only places are handed to them."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("KSDD_") or name in settings.RESERVED
+    }
+    paths = [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]
+    return kept | {
+        "KSDD_RUN": str(opened.folder),
+        "KSDD_HOME": str(runs.home()),
+        "KSDD_DATA": opened.settings.data,
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+    }
+
+
+def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
+    """Execute one notebook in a fresh kernel, echo its progress, store it with its outputs.
+
+    Raises:
+        RunError: a cell failed; the text is the error's own.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    class Client(NotebookClient):
+        """Shows on the terminal what the notebook prints, one live line for the progress."""
+
+        def process_message(self, message: dict, *others: Any) -> Any:
+            _echo(message)
+            return super().process_message(message, *others)
+
+    notebook = nbformat.read(book, as_version=4)
+    client = Client(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(book.parent)}},
+    )
+    try:
+        client.execute(env=dict(environment))
+    except CellExecutionError as error:
+        raise RunError(f"{book.stem}: {error.ename}: {error.evalue}") from None
+    finally:
+        storage.write_text(target, nbformat.writes(notebook))
+
+
+def _echo(message: Mapping[str, Any]) -> None:
+    content = message["content"]
+    if message["msg_type"] == "stream":
+        print(content["text"], end="", flush=True)
+    elif message["msg_type"] == "update_display_data":
+        text = content["data"].get("text/plain", "")
+        if text and not text.startswith("<"):
+            print(text, flush=True)
+
+
+def _short(path: Path) -> str:
+    """The path as the user would type it from here."""
+    return os.path.relpath(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

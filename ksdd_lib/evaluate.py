@@ -1,0 +1,172 @@
+"""Score each test image once, store scores and masks; everything after reads those files.
+
+A fold's scores are stored as soon as it is scored, so that a lost runtime scores no fold twice.
+"""
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ksdd_lib import machine, metrics, storage
+from ksdd_lib.batches import load_surfaces
+from ksdd_lib.dataset import Sample, read_image
+from ksdd_lib.errors import RunError
+from ksdd_lib.folds import Fold
+from ksdd_lib.metrics import Prediction
+from ksdd_lib.model import TwoStageNet
+from ksdd_lib.prepare import DataSet
+from ksdd_lib.run import Run
+from ksdd_lib.train import load_stage, trained_model
+
+
+def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | None = None) -> dict:
+    """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
+
+    Args:
+        watch: called with (fold, images done, images in all).
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        RunError: a fold is not trained yet; the text names the notebook to run first.
+    """
+    run.require("data")
+    run.require("segmentation")
+    run.require("decision")
+    rows: list[Prediction] = []
+    masks: list[np.ndarray] = []
+    for fold in run.settings.fold_numbers:
+        fold_rows, fold_masks = _scores_of_fold(run, data, fold, watch)
+        rows += fold_rows
+        masks.append(fold_masks)
+    train_items = {f.number: {s.item for s in f.train} for f in data.folds}
+    rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
+    write_masks(run.folder / "masks.npz", [row.image for row in rows], np.concatenate(masks))
+    metrics.write_predictions(run.folder / "predictions.csv", rows)
+    summary = metrics.summarize(rows, run.settings.folds, run.settings.seed, train_items)
+    summary["darkest_pixel"] = darkest_pixel(
+        [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
+    )
+    run.write("metrics.json", summary)
+    run.write("environment.json", machine.environment())
+    return summary
+
+
+def score_images(
+    model: TwoStageNet,
+    samples: Sequence[Sample],
+    size: tuple[int, int],
+    precision: str,
+    watch: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run the model once per image.
+
+    Args:
+        size: the network's input, (H, W) in pixels.
+        precision: as in the settings.
+        watch: called with (images done, images in all).
+
+    Returns:
+        Score logits (N,) float64 and mask logits (N, H/8, W/8) float32.
+    """
+    where = next(model.parameters()).device
+    dtype = machine.arithmetic(precision, where)
+    surfaces = load_surfaces(samples, size, "fine").to(where)
+    scores, masks = [], []
+    for row in range(len(samples)):
+        with (
+            torch.inference_mode(),
+            torch.autocast(where.type, dtype, enabled=dtype != torch.float32),
+        ):
+            mask_logits, score = model(surfaces.image(row))
+        scores.append(score[0, 0])
+        masks.append(mask_logits[0, 0])
+        if watch:
+            watch(row + 1, len(samples))
+    return (
+        torch.stack(scores).double().cpu().numpy(),
+        torch.stack(masks).float().cpu().numpy(),
+    )
+
+
+def darkest_pixel(samples: Sequence[Sample]) -> dict[str, float | None]:
+    """AP and ROC AUC of the simplest rule, "the darker its darkest pixel, the more suspicious".
+
+    It needs no training; what a network gains is what it scores above this.
+    """
+    labels = [sample.is_defective for sample in samples]
+    scores = [-float(read_image(sample).min()) for sample in samples]
+    ap, auc = metrics.average_precision(labels, scores), metrics.roc_auc(labels, scores)
+    return {"ap": ap, "auc": auc}
+
+
+def require_unseen(fold: Fold) -> None:
+    """Raise RunError unless no test image of the fold was trained on."""
+    seen = {s.item for s in fold.train} & {s.item for s in fold.test}
+    if seen:
+        raise RunError(
+            f"Fold {fold.number} was trained on {', '.join(sorted(seen)[:5])}: "
+            "scores on training images say nothing."
+        )
+
+
+def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
+    """Store mask logits (N, H/8, W/8) as float16, in the order of `images`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=np.array(images), masks=masks.astype(np.float16))
+    storage.write_bytes(path, buffer.getvalue())
+
+
+def read_masks(path: Path) -> dict[str, np.ndarray]:
+    """Image name -> mask logits (H/8, W/8) float16, of a file by `write_masks`."""
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
+
+
+def _scores_of_fold(
+    run: Run, data: DataSet, fold: int, watch: Callable[[int, int, int], None] | None
+) -> tuple[list[Prediction], np.ndarray]:
+    """The fold's rows and masks (N, H/8, W/8): stored ones of the same weights, or new ones."""
+    folder, part = run.fold_folder(fold), data.folds[fold]
+    require_unseen(part)
+    source = {"weights": load_stage(run, data, fold, "decision").sha256, "data": data.fingerprint}
+    marker = folder / "scores.json"
+    if marker.exists() and storage.read_json(marker) == source:
+        rows = metrics.read_predictions(folder / "scores.csv")
+        stored = read_masks(folder / "masks.npz")
+        return rows, np.stack([stored[row.image] for row in rows])
+    began = time.monotonic()
+    model = trained_model(run, data, fold)
+    scores, masks = score_images(
+        model,
+        part.test,
+        run.settings.size,
+        run.settings.precision,
+        watch and (lambda done, total: watch(fold, done, total)),
+    )
+    rows = _rows(part, run.settings.seed, scores, masks)
+    metrics.write_predictions(folder / "scores.csv", rows)
+    write_masks(folder / "masks.npz", [row.image for row in rows], masks)
+    storage.write_json(marker, source)
+    run.note_time(f"scoring {len(rows)} images, fold {fold}", time.monotonic() - began)
+    return rows, masks.astype(np.float16)
+
+
+def _rows(fold: Fold, seed: int, scores: np.ndarray, masks: np.ndarray) -> list[Prediction]:
+    return [
+        Prediction(
+            image=sample.name,
+            item=sample.item,
+            fold=fold.number,
+            seed=seed,
+            is_defective=sample.is_defective,
+            score=float(score),
+            segmentation_score=float(mask.max()),
+        )
+        for sample, score, mask in zip(fold.test, scores, masks, strict=True)
+    ]

@@ -1,0 +1,101 @@
+"""What notebook 01 does and every later one checks: settings -> data on disk, samples and folds."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib import synthetic
+from ksdd_lib.archive import DataFolder, obtain
+from ksdd_lib.dataset import Sample, find_samples, fingerprint, is_kolektor
+from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.folds import Fold, folds_from_record, folds_record, make_folds
+from ksdd_lib.inspection import inspect_data
+from ksdd_lib.run import Run, home
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The samples of a run on this machine, and its three folds."""
+
+    root: Path
+    samples: tuple[Sample, ...]
+    folds: tuple[Fold, ...]
+    record: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The content hash by which stages and results name this data."""
+        return self.record["fingerprint"]
+
+
+def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
+    """Get the data, inspect it, split it; stores data.json and folds.json. Again: only checks.
+
+    Raises:
+        DataError, FoldError: no source gives a valid data set, or it cannot be split.
+        RunError: the run was begun with other data.
+    """
+    if run.has("data"):
+        return open_data(run, drive)
+    folder = _obtain(run, drive)
+    samples = find_samples(folder.root)
+    folds = make_folds(run.settings.folds, samples)
+    record = {
+        "name": folder.name,
+        "fingerprint": fingerprint(samples),
+        "is_generated": folder.is_generated,
+        "is_kolektor": is_kolektor(samples),
+        "is_published_archive": folder.is_published_archive,
+        "archive_sha256": folder.archive_sha256,
+        "place": os.path.relpath(folder.root, run.folder),
+        "report": inspect_data(folder.root, folder),
+    }
+    run.write("folds.json", folds_record(folds))
+    run.write("data.json", record)
+    return DataSet(folder.root, tuple(samples), tuple(folds), record)
+
+
+def open_data(run: Run, drive: Path | None = None) -> DataSet:
+    """The data of a run that notebook 01 has prepared, found again and compared by fingerprint.
+
+    Raises:
+        RunError: notebook 01 has not been run, or the data found is not the run's.
+    """
+    run.require("data")
+    record = run.read("data.json")
+    root = _place(run, record, drive)
+    samples = find_samples(root)
+    found = fingerprint(samples)
+    if found != record["fingerprint"]:
+        raise RunError(
+            f"The data in {root.name} is not what {run.folder.name} was begun with: fingerprint "
+            f"{found[:12]} here, {record['fingerprint'][:12]} there. Use another run folder."
+        )
+    folds = folds_from_record(run.read("folds.json"), samples)
+    return DataSet(root, tuple(samples), tuple(folds), record)
+
+
+def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:
+    """An explicit source wins; else the place of last time; else the source is asked again."""
+    remembered = (run.folder / record["place"]).resolve()
+    if "/" not in run.settings.data and remembered.is_dir():
+        return remembered
+    try:
+        return _obtain(run, drive).root
+    except DataError as error:
+        raise RunError(
+            f"The data of {run.folder.name} ({record['name']}) is not on this machine: {error} "
+            "Name its place in KSDD_DATA."
+        ) from error
+
+
+def _obtain(run: Run, drive: Path | None) -> DataFolder:
+    settings = run.settings
+    if settings.data != "generated":
+        return obtain(settings.data, home(), drive)
+    name = f"generated-{settings.generated_items}-{settings.image_size}"
+    root = synthetic.generate(
+        home() / "data" / name, items=settings.generated_items, size=settings.size
+    )
+    return DataFolder(root, "generated surfaces", None, False, True)
