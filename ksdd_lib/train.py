@@ -72,8 +72,18 @@ class Stage:
         return getattr(self.settings, f"{self.name}_{name}")
 
 
-def train_segmentation(run: Run, data: DataSet, fold: int, watch: Watch | None = None) -> bool:
+def train_segmentation(
+    run: Run,
+    data: DataSet,
+    fold: int,
+    watch: Watch | None = None,
+    saved: Callable[[], None] | None = None,
+) -> bool:
     """Train the first stage of a fold, or go on where it stopped.
+
+    Args:
+        watch: told of every new row of the history.
+        saved: called after each checkpoint, for a copy elsewhere.
 
     Returns:
         False where it had already finished.
@@ -100,16 +110,22 @@ def train_segmentation(run: Run, data: DataSet, fold: int, watch: Watch | None =
 
     stage = _stage(run, data, fold, "segmentation", model, loss_of, order)
     stage.scale_gradients = dtype == torch.float16
-    _train(run, stage, watch)
+    _train(run, stage, watch, saved)
     return True
 
 
-def train_decision(run: Run, data: DataSet, fold: int, watch: Watch | None = None) -> bool:
+def train_decision(
+    run: Run,
+    data: DataSet,
+    fold: int,
+    watch: Watch | None = None,
+    saved: Callable[[], None] | None = None,
+) -> bool:
     """Train the second stage of a fold on its frozen first stage, or go on where it stopped.
 
     It starts from the last weights of the first stage, not from their average, as published.
 
-    Returns, Raises: as `train_segmentation`; CheckpointError also where the first stage is missing.
+    Args, Returns, Raises: as `train_segmentation`; CheckpointError also without a first stage.
     """
     settings, where = run.settings, machine.device()
     first = load_stage(run, data, fold, "segmentation")
@@ -128,7 +144,7 @@ def train_decision(run: Run, data: DataSet, fold: int, watch: Watch | None = Non
         return decision_loss(model.judge(*features(row, turns)), surfaces.label(row))
 
     stage = _stage(run, data, fold, "decision", model, loss_of, order, first.sha256)
-    _train(run, stage, watch)
+    _train(run, stage, watch, saved)
     return True
 
 
@@ -226,7 +242,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _train(run: Run, stage: Stage, watch: Watch | None) -> None:
+def _train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None] | None) -> None:
     """The loop. Saves at every `checkpoint_steps`, when interrupted, and at the end."""
     steps, every = stage.recipe("steps"), max(1, stage.recipe("steps") // ROWS)
     device = next(stage.model.parameters()).device
@@ -247,6 +263,8 @@ def _train(run: Run, stage: Stage, watch: Watch | None) -> None:
             state |= {"pending": [float(loss) for loss in pending]}
         checkpoint.save(stage.folder, stage.name, step, stage.identity, state)
         run.claim()
+        if saved:
+            saved()
 
     with _at_step_boundary() as interrupted:
         for step in range(first, steps):
