@@ -20,10 +20,9 @@ import numpy as np
 
 from ksdd_lib import storage
 from ksdd_lib.errors import DataError, KsddError
-from ksdd_lib.pixels import decode_image, decode_mask
+from ksdd_lib.pixels import IMAGE_EXTENSIONS, decode_image, decode_mask
 from ksdd_lib.twins import aligned_correlation
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 MASK_EXTENSIONS = (".bmp", ".png")
 LAYOUT = "<item>/<part>.jpg beside <item>/<part>_label.bmp"
 

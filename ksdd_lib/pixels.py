@@ -9,6 +9,7 @@ import numpy as np
 
 from ksdd_lib.errors import DataError
 
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 MIN_SIDE = 16  # pixels; the smallest step of the networks
 MAX_PIXELS = 64_000_000  # taken from the header, before any memory is given to the pixels
 

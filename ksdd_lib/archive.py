@@ -1,0 +1,377 @@
+"""Where the data set comes from: a folder, a zip archive, an https address or a Google Drive link.
+
+An archive is checked, then unpacked into a temporary folder that is renamed when it is complete:
+half a data set is never used. Nothing is believed because of its name or because it is there.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+import time
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from ksdd_lib import storage
+from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.pixels import IMAGE_EXTENSIONS
+
+PUBLISHED_NAME = "KolektorSDD.zip"
+PUBLISHED_SIZE = 101_831_129  # bytes
+PUBLISHED_SHA256 = "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc"
+PUBLISHED_ADDRESSES = (
+    "https://go.vicos.si/kolektorsdd",
+    "https://data.vicos.si/datasets/KSDD/KolektorSDD.zip",
+)
+GENERATED_MARKER = "generated.json"  # at the top of a generated data set
+UNPACKED_MARKER = ".unpacked.json"  # what a folder was unpacked from, and how much it must hold
+
+MAX_MEMBER = 64 * 2**20  # bytes, unpacked
+MAX_TOTAL = 8 * 2**30
+ATTEMPTS = 3
+
+Download = Callable[[str, Path], object]
+"""Fetches an address into a file; a part fetched earlier may be used."""
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A data set on this machine, and where it comes from.
+
+    Attributes:
+        root: the folder of the items.
+        name: for people, for example "KolektorSDD.zip".
+        archive_sha256: of the archive it was unpacked from; None for a folder.
+        is_published_archive: whether that archive is byte for byte the published KolektorSDD.
+        is_generated: whether the surfaces are generated.
+        ignored_members: what the archive held besides.
+    """
+
+    root: Path
+    name: str
+    archive_sha256: str | None
+    is_published_archive: bool
+    is_generated: bool
+    ignored_members: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """One phrase on its origin, for every report."""
+        if self.is_generated:
+            return "GENERATED"
+        return "the published file" if self.is_published_archive else "not the published file"
+
+
+def obtain(
+    source: str,
+    home: Path,
+    drive: Path | None = None,
+    download: Download | None = None,
+    report: Callable[[str], None] = print,
+) -> DataFolder:
+    """The data set of `source`, unpacked below `home`/data unless it is a folder already.
+
+    `source` is a folder, a zip archive, an https address, a Google Drive link, or "kolektorsdd",
+    which is looked for in `home`, then in `drive`, then downloaded; `report` hears in one line why
+    a place was passed over.
+
+    Raises:
+        DataError: nothing usable is there; the text names each place and what was wrong.
+    """
+    home = Path(home)
+    download = download or _download_with_gdown
+    if source == "kolektorsdd":
+        return _kolektor(home, drive, download, report)
+    if source.startswith("http://"):
+        raise DataError(f"{source} is not encrypted, so anyone could alter the data: use https.")
+    if source.startswith("https://"):
+        return _from_archive(_fetch(source, _download_name(source), home, download), home)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_archive(path, home)
+    raise DataError(
+        f"The data source {source!r} is no folder, file or https address: check the spelling, or"
+        ' give "kolektorsdd".'
+    )
+
+
+def unpack(archive: Path, home: Path) -> Path:
+    """The data folder `home`/data/<stem>-<sha256>, unpacked from `archive` unless it is complete.
+
+    Members are accepted by an allow-list: `<item>/<part>.<extension>`, all under one top folder or
+    none; others are ignored and listed.
+
+    Raises:
+        DataError: the archive is damaged, holds no image in the layout, or holds members that
+            reach outside, are links or are too large. Nothing is left behind.
+    """
+    return _from_archive(Path(archive), Path(home)).root
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a file that is no whole zip archive, by its first bytes and its directory.
+
+    Raises:
+        DataError: the file is absent, a web page, something else, or cut off.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from None
+    if not start.startswith(b"PK"):
+        text = start.decode("utf-8", "replace")[:80]
+        kind = "a web page" if "<html" in start.decode("latin-1").lower() else "no zip archive"
+        raise DataError(
+            f"{path.name} is {kind}, it starts with {text!r}: fetch it again, in a browser if its"
+            " server asks for something, and give the path of the file."
+        )
+    try:
+        zipfile.ZipFile(path).close()
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"{path.name} is cut off or damaged after {path.stat().st_size:,} bytes ({error}):"
+            " fetch it again."
+        ) from None
+
+
+def _kolektor(
+    home: Path, drive: Path | None, download: Download, report: Callable[[str], None]
+) -> DataFolder:
+    """The first usable of: unpacked here, archive here, archive in Drive, download."""
+    unpacked = sorted((home / "data").glob(f"{Path(PUBLISHED_NAME).stem}-*"))
+    archives = [folder / PUBLISHED_NAME for folder in (home, *_drive_folders(drive))]
+    attempts: list[tuple[str, Callable[[], DataFolder]]] = [
+        *((str(folder), partial(_described, folder)) for folder in unpacked),
+        *((str(path), partial(_from_archive, path, home)) for path in archives),
+        *((url, partial(_published, url, home, download)) for url in PUBLISHED_ADDRESSES),
+    ]
+    failures = []
+    for place, attempt in attempts:
+        try:
+            return attempt()
+        except DataError as error:
+            failures.append(f"{place}: {error}")
+            report(f"Passed over {failures[-1]}")
+    raise DataError(
+        f"KolektorSDD was found nowhere. {' '.join(failures)} Put {PUBLISHED_NAME} into {home}, or"
+        " give its path as the data source."
+    )
+
+
+def _drive_folders(drive: Path | None) -> list[Path]:
+    return [] if drive is None else [Path(drive), Path(drive) / "ksdd"]
+
+
+def _published(address: str, home: Path, download: Download) -> DataFolder:
+    path = _fetch(address, PUBLISHED_NAME, home, download, PUBLISHED_SIZE, PUBLISHED_SHA256)
+    return _from_archive(path, home)
+
+
+def _fetch(
+    address: str,
+    name: str,
+    home: Path,
+    download: Download,
+    size: int | None = None,
+    sha256: str | None = None,
+) -> Path:
+    """`home`/downloads/`name`, checked even where it is there already; a wrong file is removed."""
+    path = home / "downloads" / name
+    part = path.with_name(name + ".part")
+    if path.exists():
+        with contextlib.suppress(DataError):  # damaged since, and removed: fetched again
+            return _check_download(path, size, sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(ATTEMPTS):
+        try:
+            download(address, part)
+            break
+        except Exception as error:  # of the download library, the network or the disk
+            reason = f"{type(error).__name__}: {str(error).strip()[:200]}"
+            if attempt + 1 == ATTEMPTS:
+                raise DataError(f"{ATTEMPTS} attempts failed ({reason}).") from None
+            time.sleep(2**attempt)
+    os.replace(_check_download(part, size, sha256), path)
+    return path
+
+
+def _check_download(path: Path, size: int | None, sha256: str | None) -> Path:
+    """The same path, if it holds what is expected; else it is removed."""
+    try:
+        check_archive(path)
+        found = path.stat().st_size
+        if size is not None and found != size:
+            raise DataError(f"{path.name} has {found:,} bytes, published are {size:,}.")
+        if sha256 is not None and storage.sha256(path) != sha256:
+            raise DataError(f"{path.name} is altered: its sha256 is not {sha256[:12]}...")
+    except DataError:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _download_name(address: str) -> str:
+    """A file name for an address: two addresses never share one."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(urlparse(address).path).stem) or "data"
+    return f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.zip"
+
+
+def _download_with_gdown(address: str, path: Path) -> None:
+    import gdown
+
+    if gdown.download(address, str(path), resume=True) is None:
+        raise OSError("the server refused the file")
+
+
+def _from_folder(folder: Path) -> DataFolder:
+    """The data in a folder; the items may stand one folder deeper."""
+    below = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
+    if len(below) == 1:
+        inside = list(below[0].iterdir())
+        has_images = any(path.suffix.lower() in IMAGE_EXTENSIONS for path in inside)
+        if not has_images and any(path.is_dir() for path in inside):
+            return _from_folder(below[0])
+    with contextlib.suppress(DataError):
+        return _described(folder)
+    generated = (folder / GENERATED_MARKER).is_file()
+    return DataFolder(folder, folder.resolve().name, None, False, generated)
+
+
+def _described(folder: Path) -> DataFolder:
+    """An unpacked folder, if it still holds all that it was unpacked with."""
+    try:
+        marker = storage.read_json(folder / UNPACKED_MARKER)
+        if marker["contents"] != _contents(folder):
+            raise DataError(f"{folder.name} has changed since it was unpacked: unpack it again.")
+        return DataFolder(
+            folder,
+            marker["archive"],
+            marker["sha256"],
+            marker["sha256"] == PUBLISHED_SHA256,
+            (folder / GENERATED_MARKER).is_file(),
+            tuple(marker["ignored"]),
+        )
+    except (RunError, KeyError, TypeError):
+        raise DataError(f"{folder.name} is not a complete unpacked data set.") from None
+
+
+def _contents(folder: Path) -> dict[str, int]:
+    """How many files a folder holds and their bytes, without the marker."""
+    sizes = [
+        path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != UNPACKED_MARKER
+    ]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def _from_archive(path: Path, home: Path) -> DataFolder:
+    check_archive(path)
+    try:
+        sha256 = storage.sha256(path)
+        target = home / "data" / f"{path.stem}-{sha256[:12]}"
+        with contextlib.suppress(DataError):  # not there, or not whole any more: made anew
+            return _described(target)
+        with zipfile.ZipFile(path) as archive:
+            members, ignored = _allowed(archive.infolist(), path.name)
+            marker = {"archive": path.name, "sha256": sha256, "ignored": ignored}
+            _extract(archive, members, marker, target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"{path.name} is damaged ({error}): fetch it again.") from None
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be unpacked into {home}: {error}.") from None
+    return _described(target)
+
+
+def _extract(
+    archive: zipfile.ZipFile,
+    members: dict[str, zipfile.ZipInfo],
+    marker: dict[str, Any],
+    target: Path,
+) -> None:
+    """Write each member as a plain file, then the marker, then give the folder its name."""
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):  # of a killed run
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for name, member in members.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(member))  # which checks the length and the CRC
+        marker |= {"contents": _contents(temporary)}
+        storage.write_json(temporary / UNPACKED_MARKER, marker)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _allowed(
+    infos: list[zipfile.ZipInfo], archive_name: str
+) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
+    """Members to unpack, by their path in the data folder, and the names of those to ignore.
+
+    Raises:
+        DataError: a member is hostile, or no member is an image in the layout.
+    """
+    files = [info for info in infos if not info.is_dir()]
+    for info in files:
+        if danger := _danger(info):
+            raise DataError(
+                f"{archive_name} is refused: its member {info.filename!r} {danger}. Nothing was"
+                " unpacked; use another copy."
+            )
+    if sum(info.file_size for info in files) > MAX_TOTAL:
+        raise DataError(f"{archive_name} is refused: it unpacks to more than {MAX_TOTAL:,} bytes.")
+    tops = Counter(top for info in files if (top := _top_folder(info.filename)) is not None)
+    if not tops:
+        raise DataError(f"{archive_name} holds no image in the layout <item>/<part>.jpg.")
+    top = tops.most_common(1)[0][0]
+    members: dict[str, zipfile.ZipInfo] = {}
+    ignored = []
+    for info in files:
+        name = info.filename.removeprefix(top)
+        if name in members:
+            raise DataError(f"{archive_name} is refused: it holds {info.filename!r} twice.")
+        if _top_folder(info.filename) == top or name == GENERATED_MARKER:
+            members[name] = info
+        else:
+            ignored.append(info.filename)
+    return members, ignored
+
+
+def _danger(info: zipfile.ZipInfo) -> str | None:
+    """Why a member must not be trusted, and with it the whole archive."""
+    name = info.filename
+    if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
+        return "points outside of the data folder"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a link"
+    if info.flag_bits & 1:
+        return "is encrypted"
+    if info.file_size > MAX_MEMBER:
+        return f"unpacks to {info.file_size:,} bytes, more than {MAX_MEMBER:,}"
+    return None
+
+
+def _top_folder(name: str) -> str | None:
+    """What stands before `<item>/<part>.<extension>`: "" or "<folder>/"; None for other members."""
+    folders = name.split("/")
+    file = folders.pop()
+    if not 1 <= len(folders) <= 2 or not file.lower().endswith(IMAGE_EXTENSIONS):
+        return None
+    if any(not part or part.startswith(".") or part == "__MACOSX" for part in [*folders, file]):
+        return None
+    return f"{folders[0]}/" if len(folders) == 2 else ""

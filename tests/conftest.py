@@ -1,0 +1,83 @@
+"""Fixtures: a clean environment, a tiny data set in the layout, and the real one if near."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    """No KSDD_ setting of the caller reaches a test, and no test reaches the caller's cache."""
+    for name in [name for name in os.environ if name.startswith("KSDD_")]:
+        if name != "KSDD_ARCHIVE":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def write_surface(
+    folder: Path, part: str, seed: int | list[int], defective: bool, size=(160, 128)
+) -> None:
+    """One gray texture with its mask; a defective one has a dark line that the mask repeats."""
+    random = np.random.default_rng(seed)
+    image = 150 + 60 * cv2.GaussianBlur(random.standard_normal(size), (0, 0), 1.5)
+    mask = np.zeros(size, np.uint8)
+    if defective:
+        height, width = size
+        start = (int(width * random.uniform(0.2, 0.4)), int(height * random.uniform(0.2, 0.4)))
+        end = (int(width * random.uniform(0.6, 0.8)), int(height * random.uniform(0.6, 0.8)))
+        cv2.line(mask, start, end, 255, 3)
+        image[mask > 0] = 20
+    folder.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / f"{part}.jpg"), image.clip(0, 255).astype(np.uint8))
+    cv2.imwrite(str(folder / f"{part}_label.bmp"), mask)
+
+
+def write_data_set(root: Path, items: int = 6, parts: int = 4, size=(160, 128)) -> Path:
+    """`items` times `parts` surfaces in the layout; Part1 of every item is defective."""
+    for item in range(1, items + 1):
+        for part in range(parts):
+            write_surface(root / f"tiny{item:02}", f"Part{part}", [item, part], part == 1, size)
+    return root
+
+
+@pytest.fixture
+def make_data_set() -> Callable[..., Path]:
+    """`write_data_set(root, items=6, parts=4, size=(160, 128))`, for other sizes and counts."""
+    return write_data_set
+
+
+@pytest.fixture
+def make_surface() -> Callable[..., None]:
+    """`write_surface(folder, part, seed, defective, size=(160, 128))`."""
+    return write_surface
+
+
+@pytest.fixture
+def tiny_root(tmp_path: Path) -> Path:
+    """A data set of 6 items of 4 surfaces, 160x128 (height x width), one of each item defective."""
+    return write_data_set(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def kolektor_archive() -> Path:
+    """KolektorSDD.zip: $KSDD_ARCHIVE, or the one shared beside the repository."""
+    path = Path(
+        os.environ.get("KSDD_ARCHIVE") or REPOSITORY.parent / "shared" / "data" / "KolektorSDD.zip"
+    )
+    if not path.is_file():
+        pytest.skip(f"KolektorSDD.zip is not at {path}: set KSDD_ARCHIVE to its path")
+    return path
+
+
+@pytest.fixture(scope="session")
+def kolektor_root(kolektor_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """KolektorSDD, unpacked for this session."""
+    from ksdd_lib.archive import unpack
+
+    return unpack(kolektor_archive, tmp_path_factory.mktemp("kolektor"))
