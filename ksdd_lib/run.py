@@ -98,19 +98,23 @@ class Run:
         Raises:
             RunError: another living one does; the text names it and when it last wrote.
         """
-        path, me = self.folder / "owner.json", f"{socket.gethostname()} process {os.getpid()}"
-        owner = storage.read_json(path) if path.exists() else None
-        if owner and owner["owner"] != me and not _is_dead(owner):
+        owner = self._owner()
+        if owner and owner["owner"] != _me() and not _is_dead(owner):
             silent = time.time() - owner["last_wrote"]
             raise RunError(
                 f"{owner['owner']} works in {self.folder.name} and last wrote {silent:.0f} s ago. "
                 "Stop it first, or delete owner.json if you know that it is gone."
             )
-        storage.write_json(path, {"owner": me, "last_wrote": time.time()})
+        self.write("owner.json", {"owner": _me(), "last_wrote": time.time()})
 
     def release(self) -> None:
-        """Give the folder up again."""
-        (self.folder / "owner.json").unlink(missing_ok=True)
+        """Give the folder up again, unless another process has taken it over."""
+        owner = self._owner()
+        if owner and owner["owner"] == _me():
+            (self.folder / "owner.json").unlink(missing_ok=True)
+
+    def _owner(self) -> dict[str, Any] | None:
+        return self.read("owner.json") if (self.folder / "owner.json").exists() else None
 
 
 def home() -> Path:
@@ -185,6 +189,10 @@ def _stored_settings(folder: Path) -> Settings | None:
 def _refusal(folder: Path, different: Mapping[str, tuple[Any, Any]]) -> str:
     listed = "; ".join(f"{name} is {a!r} there, {b!r} here" for name, (a, b) in different.items())
     return f"The run {folder.name} was begun with other settings: {listed}. Use another run folder."
+
+
+def _me() -> str:
+    return f"{socket.gethostname()} process {os.getpid()}"
 
 
 def _is_dead(owner: Mapping[str, Any]) -> bool:
