@@ -1,0 +1,53 @@
+"""What this machine can do is said truly."""
+
+import json
+
+import pytest
+import torch
+
+from ksdd_lib import machine
+from ksdd_lib.errors import SettingsError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_a_named_precision_is_taken_at_its_word() -> None:
+    assert machine.arithmetic("float32", CPU) is torch.float32
+    assert machine.arithmetic("bfloat16", CPU) is torch.bfloat16
+    assert machine.arithmetic("float16", GPU) is torch.float16
+
+
+def test_float16_on_a_cpu_is_refused_with_what_to_take() -> None:
+    with pytest.raises(SettingsError, match="auto, bfloat16 or float32"):
+        machine.arithmetic("float16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx2", "amx_bf16"}, torch.bfloat16),
+        ({"avx512_bf16"}, torch.bfloat16),
+        ({"avx2", "avx512f"}, torch.float32),
+        (set(), torch.float32),
+    ],
+)
+def test_auto_on_a_cpu_takes_bfloat16_only_where_it_is_in_hardware(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: flags)
+    assert machine.arithmetic("auto", CPU) is expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+)
+def test_auto_on_a_gpu_follows_its_generation(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert machine.arithmetic("auto", GPU) is expected
+
+
+def test_the_environment_can_be_stored_and_names_no_place() -> None:
+    text = json.dumps(machine.environment())
+    assert torch.__version__ in text and "/root" not in text and "/home" not in text

@@ -1,0 +1,174 @@
+"""A run folder keeps its settings, its owner, and knows what comes next."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib import run as runs
+from ksdd_lib import storage
+from ksdd_lib.errors import RunError
+from ksdd_lib.run import NOTEBOOKS, OWNER_SILENT, Run, open_folder
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return open_folder(tmp_path / "run", {"seed": 3, "fold": "0"})
+
+
+def begin(run: Run, stage: str) -> None:
+    storage.write_text(run.fold_folder(0) / f"{stage}.jsonl", "")
+
+
+def test_a_run_restores_its_own_settings(run: Run) -> None:
+    again = open_folder(run.folder, {})
+    assert again.settings == run.settings and again.settings.seed == 3
+
+
+def test_equal_explicit_values_are_welcome(run: Run) -> None:
+    assert open_folder(run.folder, {"seed": 3}).settings == run.settings
+
+
+def test_a_different_explicit_value_is_refused_with_the_difference(run: Run) -> None:
+    with pytest.raises(RunError, match="seed is 3 there, 4 here; rotation is False there, True"):
+        open_folder(run.folder, {"seed": 4, "rotation": True})
+    assert open_folder(run.folder, {}).settings == run.settings
+
+
+def test_the_place_of_the_data_may_change_but_not_its_name(tmp_path: Path) -> None:
+    open_folder(tmp_path / "run", {"data": "/here/parts.zip"})
+    assert open_folder(tmp_path / "run", {"data": "/there/parts.zip"}).settings.data.startswith(
+        "/there"
+    )
+    with pytest.raises(RunError, match="data is 'parts.zip' there, 'other.zip' here"):
+        open_folder(tmp_path / "run", {"data": "/there/other.zip"})
+    assert "here" not in (tmp_path / "run" / "settings.json").read_text()
+
+
+def test_settings_may_change_until_a_stage_has_used_them(run: Run) -> None:
+    amended = run.amend({"segmentation_steps": 7, "decision_steps": 9})
+    assert open_folder(run.folder, {}).settings == amended.settings
+    assert (amended.settings.segmentation_steps, amended.settings.decision_steps) == (7, 9)
+
+
+def test_settings_of_a_stage_that_has_begun_are_fixed(run: Run) -> None:
+    begin(run, "segmentation")
+    for name, value in {"segmentation_steps": 7, "annotation": "box", "seed": 4}.items():
+        with pytest.raises(RunError, match=name):
+            run.amend({name: value})
+    assert run.amend({"decision_steps": 9}).settings.decision_steps == 9
+    begin(run, "decision")
+    with pytest.raises(RunError, match="decision_steps"):
+        run.amend({"decision_steps": 8})
+    assert open_folder(run.folder, {}).settings.decision_steps == 9
+
+
+def test_data_settings_are_fixed_once_the_data_is_there(run: Run) -> None:
+    assert run.amend({"image_size": "128x128"}).settings.size == (128, 128)
+    run.write("data.json", {})
+    with pytest.raises(RunError, match="image_size"):
+        run.amend({"image_size": "512x256"})
+
+
+def test_touching_a_fixed_setting_without_changing_it_is_welcome(run: Run) -> None:
+    begin(run, "segmentation")
+    assert run.amend({"seed": 3}).settings == run.settings
+
+
+def test_a_missing_part_names_the_notebook_that_makes_it(run: Run) -> None:
+    for part, notebook in NOTEBOOKS.items():
+        assert not run.has(part)
+        with pytest.raises(RunError, match=f"{notebook}.ipynb first"):
+            run.require(part)
+
+
+def test_a_stage_is_finished_when_all_its_folds_are(tmp_path: Path) -> None:
+    run = open_folder(tmp_path / "run", {"fold": "all"})
+    for fold in (0, 1):
+        storage.write_json(run.fold_folder(fold) / "segmentation.done.json", {})
+    assert run.has("segmentation", 1) and not run.has("segmentation", 2)
+    assert not run.has("segmentation")
+    storage.write_json(run.fold_folder(2) / "segmentation.done.json", {})
+    assert run.has("segmentation") and not run.has("decision")
+
+
+def test_start_finds_the_run_of_equal_settings_and_numbers_another(own_home: Path) -> None:
+    first = runs.start({"seed": 1})
+    other = runs.start({"seed": 1, "rotation": True})
+    assert first.folder == own_home / "runs" / "demo-clean-seed1"
+    assert other.folder.name == "demo-clean-seed1-2"
+    assert runs.start({"seed": 1}).folder == first.folder
+    assert runs.start({"seed": 1, "rotation": True}).folder == other.folder
+
+
+def test_find_continues_the_run_opened_last() -> None:
+    first, second = runs.start({"seed": 1}), runs.start({"seed": 2})
+    assert runs.find().folder == second.folder
+    runs.start({"seed": 1})
+    assert runs.find().folder == first.folder
+    assert runs.find({"seed": 1}).settings == first.settings
+    with pytest.raises(RunError, match="seed is 1 there, 2 here"):
+        runs.find({"seed": 2})
+
+
+def test_find_without_a_run_says_what_to_run_first() -> None:
+    with pytest.raises(RunError, match="run 01_download_data.ipynb first"):
+        runs.find()
+
+
+def test_the_environment_names_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KSDD_RUN", str(run.folder))
+    assert runs.find().settings == run.settings
+    monkeypatch.setenv("KSDD_SEED", "9")
+    with pytest.raises(RunError, match="seed is 3 there, 9 here"):
+        runs.find()
+
+
+def test_timing_keeps_one_line_for_each_thing(run: Run) -> None:
+    run.note_time("segmentation stage, fold 0", 2.04)
+    run.note_time("decision stage, fold 0", 1)
+    run.note_time("segmentation stage, fold 0", 3)
+    assert run.read("timing.json") == [
+        {"what": "decision stage, fold 0", "seconds": 1},
+        {"what": "segmentation stage, fold 0", "seconds": 3},
+    ]
+
+
+def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    ) as other:
+        owner = f"{socket.gethostname()} process {other.pid}"
+        run.write("owner.json", {"owner": owner, "last_wrote": time.time() - 5})
+        with pytest.raises(RunError, match=rf"{owner} works in run and last wrote \d+ s ago"):
+            run.claim()
+        run.release()
+        assert run.read("owner.json")["owner"] == owner  # not ours to give up
+        other.communicate()
+    run.claim()  # it has ended
+    assert run.read("owner.json")["owner"].endswith(f"process {os.getpid()}")
+    run.claim()
+    run.release()
+    assert not (run.folder / "owner.json").exists()
+
+
+def test_a_silent_owner_on_another_machine_loses_the_folder(run: Run) -> None:
+    elsewhere = "colab-vm process 1"
+    run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT / 2})
+    with pytest.raises(RunError, match=elsewhere):
+        run.claim()
+    run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT - 1})
+    run.claim()
+    assert elsewhere not in (run.folder / "owner.json").read_text()

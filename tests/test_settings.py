@@ -1,0 +1,219 @@
+"""One schema: every value is checked, every source has its place in the precedence."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from ksdd_lib import settings as schema
+from ksdd_lib.errors import SettingsError
+from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES, Settings
+
+NAMES = [f.name for f in fields(Settings)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> None:
+    rule = RULES[name]
+    assert TYPES[name] in (str, int, float, bool)
+    assert rule.group in GROUPS
+    assert len(rule.reason) > 20
+    if TYPES[name] in (int, float):
+        assert rule.low is not None and rule.high is not None and rule.low < rule.high
+    elif TYPES[name] is str and name not in ("data", "image_size"):
+        assert len(rule.choices) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("preset", "fast", "demo, cpu, paper"),
+        ("data", "", "text"),
+        ("data", None, "str"),
+        ("generated_items", 5, "from 6 to 500"),
+        ("generated_items", 501, "from 6 to 500"),
+        ("generated_items", 12.0, "int"),
+        ("generated_items", True, "int"),
+        ("image_size", "704", "HEIGHTxWIDTH"),
+        ("image_size", "700x256", "704x256"),
+        ("image_size", "112x256", "128x256"),
+        ("image_size", "8192x256", "4096x256"),
+        ("folds", "random", "clean, official"),
+        ("fold", "3", "all, 0, 1, 2"),
+        ("fold", 0, "str"),
+        ("seed", -1, "from 0"),
+        ("seed", 2**31, "from 0"),
+        ("precision", "float64", "auto, float32, bfloat16, float16"),
+        ("annotation", "dilated4", "fine, dilated5"),
+        ("segmentation_loss", "dice", "cross_entropy, mean_squared_error"),
+        ("rotation", 1, "bool"),
+        ("rotation", "yes", "bool"),
+        ("initialization", "xavier", "normal, kaiming"),
+        ("segmentation_steps", 0, "from 1 to"),
+        ("decision_batch_size", 65, "from 1 to 64"),
+        ("segmentation_optimizer", "adam", "sgd, adamw"),
+        ("segmentation_learning_rate", 0.0, "from 1e-06 to 10"),
+        ("decision_learning_rate", 11, "from 1e-06 to 10"),
+        ("decision_learning_rate", math.nan, "from 1e-06 to 10"),
+        ("decision_learning_rate", "0.1", "float"),
+        ("decision_schedule", "cosine", "constant, one_cycle"),
+        ("checkpoint_steps", 0, "from 1 to"),
+    ],
+)
+def test_an_invalid_value_is_refused_with_its_name_and_what_is_allowed(
+    name: str, value: Any, allowed: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Settings(**{name: value})
+    assert name in str(refusal.value) and allowed in str(refusal.value)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().seed = 1  # type: ignore[misc]
+
+
+def test_a_size_is_written_in_one_way() -> None:
+    assert Settings(image_size=" 704 \u00d7 256 ").image_size == "704x256"
+    assert Settings(image_size="704x256").size == (704, 256)
+
+
+def test_fold_numbers_are_the_folds_to_train() -> None:
+    assert Settings(fold="all").fold_numbers == (0, 1, 2)
+    assert Settings(fold="2").fold_numbers == (2,)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("rotation", "1", True),
+        ("rotation", "False", False),
+        ("seed", " 7 ", 7),
+        ("segmentation_learning_rate", "1e-3", 0.001),
+        ("fold", "0", "0"),
+        ("data", "/data/a b.zip", "/data/a b.zip"),
+    ],
+)
+def test_text_becomes_the_type_of_the_setting(name: str, text: str, value: Any) -> None:
+    assert schema.from_assignments([f"{name}={text}"]) == {name: value}
+    assert schema.from_environment({f"KSDD_{name.upper()}": text}) == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "reason"),
+    [
+        ("seed=one", "seed is 'one'.*from 0"),
+        ("seed=1.5", "seed is '1.5'.*from 0"),
+        ("rotation=maybe", "0 or 1"),
+        ("speed=1", "no setting 'speed'.*image_size"),
+        ("seed", "FIELD=VALUE"),
+    ],
+)
+def test_an_assignment_that_cannot_be_read_is_refused(assignment: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        schema.from_assignments([assignment])
+
+
+def test_a_value_may_hold_an_equals_sign() -> None:
+    link = "https://drive.google.com/uc?id=abc"
+    assert schema.from_assignments([f"data={link}"]) == {"data": link}
+
+
+def test_an_unknown_environment_name_is_refused() -> None:
+    with pytest.raises(SettingsError, match="KSDD_SEEED"):
+        schema.from_environment({"KSDD_SEEED": "1"})
+
+
+def test_places_and_foreign_names_in_the_environment_are_no_settings() -> None:
+    places = {"KSDD_RUN": "/a", "KSDD_HOME": "/b", "KSDD_ARCHIVE": "/c", "KSDD_DRIVE": "/d"}
+    assert schema.from_environment(places | {"HOME": "/root", "PATH": "/bin"}) == {}
+
+
+def test_precedence_is_defaults_preset_environment_assignment() -> None:
+    environment = schema.from_environment(
+        {"KSDD_PRESET": "cpu", "KSDD_SEED": "3", "KSDD_SEGMENTATION_STEPS": "10"}
+    )
+    settings = schema.resolve(environment | schema.from_assignments(["seed=4"]))
+    assert settings.decision_steps == PRESETS["cpu"]["decision_steps"]  # of the preset
+    assert settings.segmentation_steps == 10  # the environment wins over the preset
+    assert settings.seed == 4  # the assignment wins over the environment
+    assert settings.annotation == Settings.annotation  # a default
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_differs_from_the_defaults_only_where_it_says(
+    preset: str,
+) -> None:
+    values = schema.to_json(schema.resolve({"preset": preset}))
+    expected = schema.to_json(Settings()) | {"preset": preset} | PRESETS[preset]
+    assert values == expected
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(SettingsError, match="demo, cpu, paper"):
+        schema.resolve({"preset": "fast"})
+
+
+def test_the_paper_preset_is_the_recipe_of_2019() -> None:
+    paper = schema.to_json(schema.resolve({"preset": "paper"}))
+    recipe = {
+        "data": "kolektorsdd",
+        "image_size": "1408x512",
+        "annotation": "dilated5",
+        "segmentation_loss": "cross_entropy",
+        "rotation": False,
+        "initialization": "normal",
+        "weight_averaging": True,
+        "segmentation_steps": 6600,
+        "segmentation_batch_size": 1,
+        "segmentation_optimizer": "sgd",
+        "segmentation_learning_rate": 0.1,
+        "segmentation_schedule": "constant",
+        "decision_steps": 6600,
+        "decision_batch_size": 1,
+        "decision_optimizer": "sgd",
+        "decision_learning_rate": 0.1,
+        "decision_schedule": "constant",
+    }
+    assert {name: paper[name] for name in recipe} == recipe
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_come_back_from_json(preset: str) -> None:
+    settings = schema.resolve({"preset": preset, "seed": 5})
+    stored = json.loads(json.dumps(schema.to_json(settings)))
+    assert schema.from_json(stored) == settings
+
+
+def test_stored_settings_of_another_version_are_refused_by_field() -> None:
+    stored = schema.to_json(Settings())
+    with pytest.raises(SettingsError, match="dropout"):
+        schema.from_json(stored | {"dropout": 0.5})
+    del stored["seed"]
+    with pytest.raises(SettingsError, match="seed"):
+        schema.from_json(stored)
+
+
+@pytest.mark.parametrize("data", ["/home/ann/KolektorSDD.zip", "~/data/parts/", "../parts"])
+def test_no_place_of_this_machine_is_stored(data: str) -> None:
+    stored = schema.to_json(Settings(data=data))["data"]
+    assert "/" not in stored and stored in data
+
+
+def test_differences_are_named_with_both_values() -> None:
+    settings = Settings(seed=1, data="/here/parts.zip")
+    assert schema.differences(settings, {"seed": 1, "data": "/there/parts.zip"}) == {}
+    assert schema.differences(settings, {"seed": 2, "rotation": True}) == {
+        "seed": (1, 2),
+        "rotation": (False, True),
+    }
+
+
+def test_the_table_shows_each_setting_of_a_group_once() -> None:
+    rows = schema.table(Settings(data="/home/ann/parts"))
+    assert [name for name, *_ in rows] == NAMES
+    assert dict((name, value) for name, value, *_ in rows)["data"] == "parts"
+    decision = [name for name, *_ in schema.table(Settings(), "decision")]
+    assert decision and all(RULES[name].group == "decision" for name in decision)

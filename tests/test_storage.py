@@ -1,0 +1,72 @@
+"""Files are whole or absent."""
+
+import errno
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib import storage
+from ksdd_lib.errors import RunError
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_text_and_json_come_back_as_written(tmp_path: Path) -> None:
+    storage.write_text(tmp_path / "a.txt", "Kratzer \u00e4\n")
+    storage.write_json(tmp_path / "deep" / "a.json", {"name": "\u00e4", "rate": 0.1, "none": None})
+    assert (tmp_path / "a.txt").read_bytes() == "Kratzer \u00e4\n".encode()
+    assert storage.read_json(tmp_path / "deep" / "a.json") == {
+        "name": "\u00e4",
+        "rate": 0.1,
+        "none": None,
+    }
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "kept.txt"
+    storage.write_text(path, "old")
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_text(path, "new and longer")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_json_without_a_meaning_is_never_written(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError):
+        storage.write_json(tmp_path / "a.json", {"loss": value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_or_torn_json_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="a.json is missing"):
+        storage.read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"step": 1')
+    with pytest.raises(RunError, match="a.json is not valid JSON"):
+        storage.read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b'{"step": "\xff"}')
+    with pytest.raises(RunError, match="a.json is not valid JSON"):
+        storage.read_json(tmp_path / "a.json")
+
+
+def test_bytes_and_file_have_the_same_hash(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert storage.sha256(b"abc") == storage.sha256(tmp_path / "a") == expected
+
+
+def test_the_cache_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert storage.cache_folder() == tmp_path / "ksdd"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert storage.cache_folder() == Path.home() / ".cache" / "ksdd"
