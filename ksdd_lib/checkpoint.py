@@ -51,13 +51,12 @@ def save(folder: Path, stage: str, step: int, identity: dict[str, Any], state: d
     marker = path.with_suffix(".json")
     record = {"schema": SCHEMA, "step": step, "bytes": len(data), "sha256": storage.sha256(data)}
     storage.write_bytes(path, data)
-    storage.write_json(marker, record | {"identity": identity})
-    for old in _markers(folder, stage)[KEPT:]:
-        old.unlink()
-    kept = {marker.stem for marker in _markers(folder, stage)}
-    for weights in folder.glob(f"{stage}-*.pt"):
-        if weights.stem not in kept:
-            weights.unlink()
+    try:
+        storage.write_json(marker, record | {"identity": identity})
+    except OSError:
+        path.unlink()
+        raise
+    _clear(folder, stage, step)
     return marker
 
 
@@ -94,12 +93,27 @@ def load(folder: Path, stage: str, identity: dict[str, Any]) -> Checkpoint | Non
 def newest_step(folder: Path, stage: str) -> int:
     """The step of the newest checkpoint by its marker, without reading it; -1 without any."""
     markers = _markers(folder, stage)
-    return int(markers[0].stem.rpartition("-")[2]) if markers else -1
+    return _step(markers[0]) if markers else -1
+
+
+def _step(marker: Path) -> int:
+    return int(marker.stem.rpartition("-")[2])
 
 
 def _markers(folder: Path, stage: str) -> list[Path]:
     """Newest first."""
-    return sorted(folder.glob(f"{stage}-??????.json"), reverse=True)
+    return sorted(folder.glob(f"{stage}-*.json"), key=_step, reverse=True)
+
+
+def _clear(folder: Path, stage: str, step: int) -> None:
+    """Remove all but the newest up to `step`: later ones were damaged, or training would be there.
+
+    What a killed save left behind goes too.
+    """
+    kept = [marker.stem for marker in _markers(folder, stage) if _step(marker) <= step][:KEPT]
+    for path in [*folder.glob(f"{stage}-*"), *folder.glob(f".{stage}-*.tmp")]:
+        if path.stem not in kept:
+            path.unlink()
 
 
 def _read(data: bytes, name: str) -> dict[str, Any]:
