@@ -1,0 +1,210 @@
+"""The platform: Google Colab, Drive and downloads there, the same calls everywhere else.
+
+Also the one text that every notebook begins with, and the repository's address in it.
+"""
+
+import json
+import os
+import re
+import tomllib
+import warnings
+from pathlib import Path
+
+from ksdd_lib import machine, mailbox
+from ksdd_lib.errors import SettingsError
+from ksdd_lib.run import home
+
+MOUNT = Path("/content/drive")
+
+SETUP_CELL = """\
+import contextlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+ADDRESS = ""  # written by `python -m ksdd_lib address`
+if importlib.util.find_spec("ksdd_lib") is None:
+    with contextlib.suppress(Exception):  # not in Colab, or Drive was refused
+        importlib.import_module("google.colab.drive").mount("/content/drive")
+    places = [Path.cwd(), *Path.cwd().parents]
+    places += [Path("/content/drive/MyDrive", name) for name in ("ksdd", "ksdd-main")]
+    found = [str(place) for place in places if (place / "ksdd_lib" / "__init__.py").is_file()]
+    sys.path[:0] = found[:1]
+    if not found and not ADDRESS:
+        raise RuntimeError("ksdd_lib is not here: put a copy of its repository into MyDrive/ksdd.")
+    if not found:
+        install = [sys.executable, "-m", "pip", "install", "--no-deps", f"git+{ADDRESS}"]
+        subprocess.run(install, check=True)
+"""
+"""The first code cell of every notebook: finds ksdd_lib where it is installed, in a checkout above
+the notebook, in a copy in Drive, or at the repository's address. pip is not quiet: Colab reads its
+last line."""
+
+BADGE_START = "[![Open in Colab]"
+README_TABLE = re.compile(r"(?<=<!-- notebooks:begin -->\n).*?(?=<!-- notebooks:end -->)", re.S)
+
+
+def in_colab() -> bool:
+    """Whether this runs in Google Colab."""
+    return "COLAB_RELEASE_TAG" in os.environ
+
+
+def begin() -> Path | None:
+    """Start a notebook: mount Drive, bring back the last run on a new machine, say where we are.
+
+    Returns:
+        The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
+        `$KSDD_DRIVE` names another folder; empty, it means no Drive.
+    """
+    drive = _drive_folder()
+    mailbox.restore(home(), drive)
+    facts = machine.environment()
+    name = facts["cpu"] if facts["gpu"] == "none" else facts["gpu"]
+    copied = "copied to Drive" if drive else "not copied to Drive"
+    place = os.environ.get("KSDD_RUN") or home() / "runs"
+    print(f"{name}, {facts['arithmetic']}. Results go to {_relative(Path(place))}, {copied}.")
+    return drive
+
+
+def share(path: Path) -> None:
+    """Offer a file for download in Colab; elsewhere say where it is."""
+    path = Path(path)
+    if in_colab():
+        try:
+            from google.colab import files
+
+            files.download(str(path))
+            return
+        except Exception as error:  # no browser, a blocked download, a file too large
+            warnings.warn(f"The download could not be offered: {error}", stacklevel=2)
+    print(f"{path.name} is at {_relative(path)}")
+
+
+def badges(notebook: str, address: str) -> str:
+    """One line of Markdown that opens a notebook in Colab and on GitHub; "" without an address.
+
+    Args:
+        notebook: its file name without the ending.
+        address: https://github.com/OWNER/NAME, or "".
+    """
+    if not address:
+        return ""
+    place = address.removeprefix("https://github.com/") + f"/blob/main/notebooks/{notebook}.ipynb"
+    picture = "https://colab.research.google.com/assets/colab-badge.svg"
+    github = "https://img.shields.io/badge/view_on-GitHub-555?logo=github"
+    return (
+        f"{BADGE_START[:-1]}]({picture})](https://colab.research.google.com/github/{place}) "
+        f"[![View on GitHub]({github})](https://github.com/{place})"
+    )
+
+
+def repository_address(root: Path) -> str:
+    """The address in pyproject.toml's [project.urls], "" while it is unset.
+
+    Raises:
+        SettingsError: it is no address that Colab can open.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project.get("urls", {}).get("Repository", "").rstrip("/").removesuffix(".git")
+    if address and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        raise SettingsError(
+            f"Repository in pyproject.toml is {address!r}; "
+            "Colab opens notebooks from https://github.com/OWNER/NAME."
+        )
+    return address
+
+
+def write_address(root: Path) -> list[str]:
+    """Write the repository's address into every notebook's set-up cell and badges, and the README.
+
+    Returns:
+        The names of the files that changed; none the second time.
+    """
+    wanted = _with_address(Path(root))
+    for path, text in wanted.items():
+        path.write_text(text, encoding="utf-8")
+    return [path.name for path in wanted]
+
+
+def check_address(root: Path) -> list[str]:
+    """The names of the files that `write_address` would change."""
+    return [path.name for path in _with_address(Path(root))]
+
+
+def _with_address(root: Path) -> dict[Path, str]:
+    """File -> new text, where that differs from what is there."""
+    address = repository_address(root)
+    texts = {
+        path: _notebook_text(path, address) for path in sorted((root / "notebooks").glob("*.ipynb"))
+    }
+    readme = root / "README.md"
+    if readme.exists():
+        texts[readme] = README_TABLE.sub(
+            lambda table: _table_with_badges(table[0], address), readme.read_text(encoding="utf-8")
+        )
+    return {path: new for path, new in texts.items() if path.read_text(encoding="utf-8") != new}
+
+
+def _notebook_text(path: Path, address: str) -> str:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cells = notebook["cells"]
+    title = next(cell for cell in cells if cell["cell_type"] == "markdown")
+    title["source"] = _with_badges("".join(title["source"]), badges(path.stem, address))
+    for cell in cells:
+        if "setup" in cell["metadata"].get("tags", []):
+            cell["source"] = SETUP_CELL.rstrip("\n").replace(
+                'ADDRESS = ""', f'ADDRESS = "{address}"'
+            )
+    for cell in cells:
+        cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _with_badges(text: str, line: str) -> str:
+    """A title cell with this badge line under its title, instead of the one there may be."""
+    parts = text.split("\n\n")
+    parts = [part for part in parts if not part.startswith(BADGE_START)]
+    return "\n\n".join([parts[0], line, *parts[1:]] if line else parts)
+
+
+def _table_with_badges(table: str, address: str) -> str:
+    """The README's table with badges in the last column of each notebook's row."""
+    lines = []
+    for line in table.splitlines(keepends=True):
+        link = re.search(r"\(notebooks/(\w+)\.ipynb\)", line)
+        if link:
+            kept = line.rstrip().removesuffix("|").rpartition("|")[0]
+            line = f"{kept}| {badges(link[1], address)} |\n"
+        lines.append(line)
+    return "".join(lines)
+
+
+def _drive_folder() -> Path | None:
+    given = os.environ.get("KSDD_DRIVE")
+    if given is not None:
+        return Path(given).expanduser() if given else None
+    if not in_colab():
+        return None
+    folder = MOUNT / "MyDrive"
+    try:
+        if not folder.is_dir():
+            from google.colab import drive
+
+            drive.mount(str(MOUNT))
+        if folder.is_dir():
+            return folder
+        reason = "it is not there after mounting"
+    except Exception as error:  # refused by the user, no browser, a mount that died
+        reason = str(error)
+    warnings.warn(
+        f"Drive is not mounted ({reason}): results stay on this machine and are lost with it.",
+        stacklevel=3,
+    )
+    return None
+
+
+def _relative(path: Path) -> str:
+    """The path from here where it is below, else in full."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
