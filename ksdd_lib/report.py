@@ -1,0 +1,410 @@
+"""The figures of a run, and one HTML file to send: both from the stored files alone.
+
+The model is not run again. Pictures of surfaces come from a reader that the caller passes in; where
+the data set is not at hand they are left out, and the report says so.
+"""
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ksdd_lib
+from ksdd_lib import metrics, storage
+from ksdd_lib.errors import RunError
+from ksdd_lib.evaluate import read_masks
+from ksdd_lib.inspection import format_report
+from ksdd_lib.metrics import Prediction
+from ksdd_lib.settings import RULES
+from ksdd_lib.train import read_history
+
+ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
+"""Image name -> image uint8 (H, W) and mask bool (H, W)."""
+
+STAGES = ("segmentation", "decision")
+STRIP_ROWS = 12  # surfaces on one picture of the strip
+STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
+
+CAPTIONS = {
+    "strip": (
+        "Defective and flagged surfaces",
+        "Misses first, then false alarms, then the hits with the lowest scores first. Compare the "
+        "outline of the annotation with where the output is bright; {scale}.",
+    ),
+    "scores": (
+        "Scores",
+        "Each dot is one surface. The further apart the two kinds, the safer the verdict: a dot on "
+        "the wrong side of its fold's line is an error, one near it would flip with little noise.",
+    ),
+    "precision_recall_curve": (
+        "Precision and recall",
+        "Going right, more defects are found; going down, more of what is flagged is good. The "
+        "area under the steps is the average precision (AP).",
+    ),
+    "roc_curve": (
+        "ROC curve",
+        "The share of defects found against the share of good surfaces flagged. With few defective "
+        "surfaces it looks kinder than precision and recall do.",
+    ),
+    "confusion_matrix": (
+        "Verdicts",
+        "All test surfaces at the operating thresholds; orange fields are errors.",
+    ),
+    "training_curves": (
+        "Training",
+        "Faint: the loss as logged; strong: its running mean. A curve that still falls at its end "
+        "would gain from more steps; one that is flat from the start learned nothing.",
+    ),
+}
+"""Kind of figure -> its title, and how to read it."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run folder stores about its results, checked to belong together."""
+
+    folder: Path
+    rows: list[Prediction]
+    masks: Mapping[str, np.ndarray] | None
+    metrics: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    data: Mapping[str, Any]
+    folds: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    timing: Sequence[Mapping[str, Any]]
+
+
+def load_results(run_folder: Path) -> Results:
+    """Read the stored results of a run.
+
+    Raises:
+        RunError: a file is missing, or metrics.json or masks.npz is not of this predictions.csv.
+    """
+    folder = Path(run_folder)
+    rows = metrics.read_predictions(folder / "predictions.csv")
+    summary = storage.read_json(folder / "metrics.json")
+    if storage.sha256(folder / "predictions.csv") != summary.get("predictions_sha256"):
+        raise RunError(
+            "metrics.json was not made from this predictions.csv: one of them was edited, or comes "
+            "from another run. Evaluate again."
+        )
+    masks = read_masks(folder / "masks.npz") if (folder / "masks.npz").exists() else None
+    if masks is not None and list(masks) != [row.image for row in rows]:
+        raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
+
+    def stored(name: str, default: Any) -> Any:
+        return storage.read_json(folder / name) if (folder / name).exists() else default
+
+    return Results(
+        folder=folder,
+        rows=rows,
+        masks=masks,
+        metrics=summary,
+        settings=storage.read_json(folder / "settings.json"),
+        data=storage.read_json(folder / "data.json"),
+        folds=storage.read_json(folder / "folds.json"),
+        environment=stored("environment.json", {}),
+        timing=stored("timing.json", []),
+    )
+
+
+# Figures
+
+
+def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[str, Path]:
+    """Draw every figure of a run into its `figures/`; older ones of the same kinds are replaced.
+
+    Args:
+        read_pair: gives image and mask of a name; None leaves out the pictures of surfaces.
+
+    Returns:
+        Figure name ("strip_1", "roc_curve", ...) -> PNG file, in the order of the report.
+
+    Raises:
+        RunError: as of `load_results`.
+    """
+    return _write_figures(load_results(run_folder), read_pair)
+
+
+def _write_figures(results: Results, read_pair: ReadPair | None) -> dict[str, Path]:
+    from ksdd_lib import visualize
+
+    folder = results.folder / "figures"
+    paths = {}
+    for name, figure in _draw_figures(results, read_pair):
+        if results.data["is_generated"]:
+            visualize.stamp(figure, "GENERATED")
+        paths[name] = folder / f"{name}.png"
+        storage.write_bytes(paths[name], visualize.png(figure))
+    for path in folder.glob("*.png"):
+        if _kind(path.stem) in CAPTIONS and path.stem not in paths:
+            path.unlink()
+    return paths
+
+
+def _kind(figure_name: str) -> str:
+    """ "strip_2" -> "strip"."""
+    return figure_name.rstrip("0123456789").removesuffix("_")
+
+
+def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tuple[str, Any]]:
+    """(name, figure), one at a time, so that only one is in memory."""
+    from ksdd_lib import visualize
+
+    rows = results.rows
+    labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
+    flagged, folds = [row.is_flagged for row in rows], [row.fold for row in rows]
+    if read_pair is not None and results.masks is not None:
+        for number, page in enumerate(_strip_pages(rows), start=1):
+            surfaces = [_judged(results, row, read_pair) for row in page]
+            score_range = visualize.logit_range(rows)
+            yield f"strip_{number}", visualize.defect_strip(surfaces, score_range)
+    thresholds = {fold["fold"]: fold["threshold"] for fold in results.metrics["folds"]}
+    oracle = results.metrics["pooled"]["oracle"]["threshold"]
+    yield "scores", visualize.score_strip(labels, scores, folds, thresholds, oracle).figure
+    curve = visualize.precision_recall_curve(labels, scores, flagged)
+    yield "precision_recall_curve", curve.figure
+    yield "roc_curve", visualize.roc_curve(labels, scores, flagged).figure
+    yield "confusion_matrix", visualize.confusion_matrix(labels, flagged).figure
+    histories = _histories(results)
+    if any(histories.values()):
+        yield "training_curves", visualize.training_curves(histories)
+
+
+def _histories(results: Results) -> dict[str, dict[int, list[dict[str, float]]]]:
+    """Stage -> fold -> the rows of its history, where there are any."""
+    return {
+        stage: {
+            fold: history
+            for fold in results.metrics["folds_trained"]
+            if (history := read_history(results.folder / f"fold{fold}" / f"{stage}.jsonl"))
+        }
+        for stage in STAGES
+    }
+
+
+def _strip_rows(rows: Sequence[Prediction]) -> list[Prediction]:
+    """What the strip shows: failures first, and no more of a kind than its limit."""
+    from ksdd_lib import visualize
+
+    left, shown = dict(STRIP_LIMITS), []
+    for row in visualize.failures_first(rows):
+        kind = visualize.verdict(row)
+        left[kind] -= 1
+        if left[kind] >= 0:
+            shown.append(row)
+    return shown
+
+
+def _strip_pages(rows: Sequence[Prediction]) -> Iterator[list[Prediction]]:
+    shown = _strip_rows(rows)
+    for start in range(0, len(shown), STRIP_ROWS):
+        yield shown[start : start + STRIP_ROWS]
+
+
+def _judged(results: Results, row: Prediction, read_pair: ReadPair) -> Any:
+    from ksdd_lib import visualize
+
+    image, annotation = read_pair(row.image)
+    logits = results.masks[row.image].astype(np.float32)
+    output = logits.clip(0, 1) if _is_linear(results) else 1 / (1 + np.exp(-logits.clip(-60, 60)))
+    return visualize.JudgedSurface(row, image, annotation, output)
+
+
+def _is_linear(results: Results) -> bool:
+    """Whether the mask logits are the probability itself, as the squared error trains them."""
+    return results.settings.get("segmentation_loss") == "mean_squared_error"
+
+
+# The report
+
+
+def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
+    """Draw the figures, and write them with every number into one file, `report.html`.
+
+    The file needs nothing beside it: no script, no style sheet, no picture from elsewhere.
+
+    Args: as of `make_figures`.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        RunError: as of `load_results`.
+    """
+    import jinja2
+
+    results = load_results(run_folder)
+    figures = _write_figures(results, read_pair)
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": _number, "interval": _interval, "percent": _percent}
+    context = _context(results, figures)
+    path = results.folder / "report.html"
+    storage.write_text(path, environment.from_string(template).render(context) + "\n")
+    return path
+
+
+def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
+    """Everything that the template shows, ready to print."""
+    trained, all_folds = results.metrics["folds_trained"], results.folds["folds"]
+    return {
+        "metrics": results.metrics,
+        "pooled": results.metrics["pooled"],
+        "data": results.data,
+        "version": ksdd_lib.__version__,
+        "run_name": results.folder.resolve().name,
+        "preset": results.settings.get("preset", "own"),
+        "folds_text": f"{_listed(trained)} of {len(all_folds)}"
+        if len(trained) < len(all_folds)
+        else f"all {len(all_folds)}",
+        "rates": _rates(results.metrics["pooled"]),
+        "cautions": _cautions(results),
+        "strip_note": _strip_note(results, figures),
+        "has_pictures": "strip_1" in figures,
+        "sections": _sections(results, figures),
+        "settings": _settings_table(results.settings),
+        "data_report": format_report(results.data["report"]),
+        "environment": [(_words(name), _plain(x)) for name, x in results.environment.items()],
+        "timing": [(row["what"], _duration(row["seconds"])) for row in results.timing],
+        "time_total": _duration(sum(row["seconds"] for row in results.timing)),
+    }
+
+
+def _rates(pooled: Mapping[str, Any]) -> list[tuple[str, str, float | None, list | None]]:
+    """(what, k of n, rate, interval) of the pooled verdicts."""
+    tp, fp, fn, tn = (pooled[name] for name in ("tp", "fp", "fn", "tn"))
+    intervals = pooled["intervals"]
+    rates = (
+        ("recall: defective surfaces found", tp, tp + fn, "recall"),
+        ("precision: flagged surfaces that are defective", tp, tp + fp, "precision"),
+        ("false positive rate: good surfaces flagged", fp, fp + tn, "false_positive_rate"),
+        ("accuracy: right verdicts", tp + tn, tp + fp + fn + tn, "accuracy"),
+    )
+    return [
+        (what, f"{k} of {n}", k / n if n else None, intervals[name]) for what, k, n, name in rates
+    ]
+
+
+def _cautions(results: Results) -> list[str]:
+    """What a reader must know before using the numbers."""
+    trained, data = results.metrics["folds_trained"], results.data
+    cautions = []
+    if data["is_generated"]:
+        cautions.append(
+            "The surfaces are GENERATED by a program. The numbers show that the series works; "
+            "they say nothing about real parts."
+        )
+    if leak := _leak(results):
+        cautions.append(
+            f"The {results.metrics['protocol']} folds leak: over all of them, {leak} show a part "
+            "that is also in training. Such numbers compare with published ones; those of clean "
+            "folds tell what to expect on new parts."
+        )
+    if len(trained) < len(results.folds["folds"]):
+        cautions.append(
+            f"Only fold {_listed(trained)} of {len(results.folds['folds'])} is trained: fewer "
+            "parts were judged, and another fold may come out differently."
+        )
+    if data["is_kolektor"] and not data["is_published_archive"]:
+        cautions.append(
+            "The surfaces and masks are those of KolektorSDD, but they come from another copy: "
+            "not the published file."
+        )
+    return cautions
+
+
+def _leak(results: Results) -> str:
+    """ "48 of 399 test images (8 of 52 defective)" where the folds leak, else empty."""
+    counts = (results.data["report"]["folds"] or {}).get(results.metrics["protocol"], {})
+    total = counts.get("total", {})
+    if not total.get("leaked_images"):
+        return ""
+    return (
+        f"{total['leaked_images']} of {total['test_images']} test images "
+        f"({total['leaked_defective']} of {total['test_defective']} defective)"
+    )
+
+
+def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
+    """Why surfaces are not shown, or which of them are left out; empty where all are."""
+    from ksdd_lib import visualize
+
+    wanted = len(visualize.failures_first(results.rows))
+    if "strip_1" not in figures:
+        if not wanted:
+            return "No surface is defective or flagged, so there is none to show."
+        return "Pictures of the surfaces are left out: the data set was not at hand."
+    shown = len(_strip_rows(results.rows))
+    return f"{shown} of {wanted} defective or flagged surfaces are shown." * (shown < wanted)
+
+
+def _sections(results: Results, figures: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Figures of one kind together: title, how to read it, pictures as data addresses."""
+    scale = "it is drawn on one scale, the probability of a defect from 0 to 1"
+    if _is_linear(results):
+        scale = "it is drawn on one scale, the mask output itself from 0 to 1"
+    sections: dict[str, dict[str, Any]] = {}
+    for name, path in figures.items():
+        title, text = CAPTIONS[_kind(name)]
+        section = sections.setdefault(
+            _kind(name),
+            {"kind": _kind(name), "title": title, "text": text.format(scale=scale), "pictures": []},
+        )
+        encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+        section["pictures"].append(f"data:image/png;base64,{encoded}")
+    return list(sections.values())
+
+
+def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(name, value, unit, reason) of each stored setting."""
+    return [
+        (name, _plain(value), RULES[name].unit, RULES[name].reason)
+        if name in RULES
+        else (name, _plain(value), "", "")
+        for name, value in settings.items()
+    ]
+
+
+# Words
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f} %"
+
+
+def _interval(value: Sequence[float] | None, digits: int = 3) -> str:
+    return "none" if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _listed(values: Sequence[Any], limit: int = 12) -> str:
+    text = ", ".join(str(value) for value in values[:limit])
+    return text + (f" and {len(values) - limit} more" if len(values) > limit else "")
+
+
+def _plain(value: Any) -> str:
+    """A setting or a fact of the environment as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _listed(value) if isinstance(value, list) else str(value)
