@@ -21,7 +21,7 @@ from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.storage import read_json, write_json
 
 MARKER = "generated.json"  # stands in the folder of a complete set and says how it was made
-VERSION = 1  # raise it whenever a surface comes out different from before
+VERSION = 2  # raise it whenever a surface comes out different from before
 SMALLEST_SIDE = 128
 _ITEM, _SURFACE, _CRACK = 1, 2, 3  # independent random streams
 _OVERSAMPLE = 4  # shapes are drawn this many times larger, then averaged down
@@ -42,7 +42,8 @@ def generate(
 
     Layout: gen01/Part0.jpg (gray JPEG) and gen01/Part0_label.bmp (0 or 255), as in KolektorSDD. The
     set is made in a temporary sibling, then renamed: a half set is never seen under `root`. A
-    complete set made earlier with the same parameters is used again.
+    complete set made earlier with the same parameters is used again, unless an older `VERSION`
+    of this module made it.
 
     Raises:
         DataError: a parameter is out of range, or `root` holds something else.
@@ -167,12 +168,12 @@ def _light(size: tuple[int, int], style: Style, random: np.random.Generator) -> 
 def _specks(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
     """Compact dark specks, as dark as any crack: darkness (H, W) in [0, 1)."""
     canvas = _Canvas(size)
-    for _ in range(random.integers(1, 6)):
+    for _ in range(random.integers(9, 22)):
         angles = np.linspace(0, 2 * np.pi, 11)[:-1]
-        radius = random.uniform(1.0, 2.3) * random.uniform(0.75, 1.25, (10, 1))
+        radius = random.uniform(0.7, 1.9) * random.uniform(0.75, 1.25, (10, 1))
         outline = radius * np.stack([random.uniform(1, 1.5) * np.cos(angles), np.sin(angles)], 1)
         outline = random.uniform(0, size[::-1]) + canvas.unit * outline
-        canvas.fill(outline, random.uniform(0.3, 0.76))
+        canvas.fill(outline, random.uniform(0.25, 0.66))
     return canvas.average()
 
 
@@ -187,7 +188,7 @@ def _edge_lines(size: tuple[int, int], random: np.random.Generator) -> np.ndarra
         offset = random.uniform(0, 2.5) * canvas.unit
         place = across - offset if far else offset
         ends = np.linspace([place, start], [place, start + length], 24)
-        strengths = random.uniform(0.35, 0.66) * random.uniform(0.8, 1.1, 23)
+        strengths = random.uniform(0.35, 0.6) * random.uniform(0.8, 1.1, 23)
         widths = random.uniform(1.2, 2.8) * _taper(23, both_ends=True)
         canvas.draw(ends if upright else ends[:, ::-1], widths, strengths)
     return canvas.average()
@@ -364,11 +365,13 @@ def _is_complete(root: Path, record: dict) -> bool:
         found = read_json(root / MARKER)
     except (RunError, OSError):
         found = None
-    if found != record:
+    if not isinstance(found, dict) or found | {"version": VERSION} != record:
         raise DataError(
             f"{root} already holds something else than the requested surfaces"
             f" ({found or f'no {MARKER}'}); delete it or choose another folder."
         )
+    if found["version"] != VERSION:
+        return False
     images = sum(1 for _ in root.glob("gen*/Part*.jpg"))
     masks = sum(1 for _ in root.glob("gen*/Part*_label.bmp"))
     return images == masks == record["items"] * record["parts"]

@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from ksdd_lib.dataset import find_samples, read_mask
 from ksdd_lib.errors import DataError
+from ksdd_lib.storage import read_json, write_json
 from ksdd_lib.synthetic import MARKER, defective_part_numbers, generate, render
 from ksdd_lib.twins import aligned_correlation
 
@@ -121,6 +122,14 @@ def test_a_complete_set_is_used_again(tmp_path):
     before = image.stat().st_mtime_ns, image.stat().st_ino
     assert generate(root, 1, SIZE) == root
     assert (image.stat().st_mtime_ns, image.stat().st_ino) == before
+
+
+def test_a_set_of_an_older_version_is_made_anew(tmp_path):
+    root = generate(tmp_path / "set", 1, SIZE)
+    whole = files(root)
+    write_json(root / MARKER, read_json(root / MARKER) | {"version": 0})
+    (root / "gen01" / "Part0.jpg").write_bytes(b"as it was drawn then")
+    assert files(generate(root, 1, SIZE)) == whole
 
 
 def test_leftovers_and_missing_files_are_made_anew(tmp_path):
