@@ -370,7 +370,7 @@ def _is_complete(root: Path, record: dict) -> bool:
             f"{root} already holds something else than the requested surfaces"
             f" ({found or f'no {MARKER}'}); delete it or choose another folder."
         )
-    if found["version"] != VERSION:
+    if found != record:  # of an older version
         return False
     images = sum(1 for _ in root.glob("gen*/Part*.jpg"))
     masks = sum(1 for _ in root.glob("gen*/Part*_label.bmp"))
