@@ -58,7 +58,8 @@ def begin() -> Path | None:
         `$KSDD_DRIVE` names another folder; empty, it means no Drive.
     """
     drive = _drive_folder()
-    mailbox.restore(home(), drive)
+    if "KSDD_RUN" not in os.environ:
+        mailbox.restore(home(), drive)
     facts = machine.environment()
     name = facts["cpu"] if facts["gpu"] == "none" else facts["gpu"]
     copied = "copied to Drive" if drive else "not copied to Drive"

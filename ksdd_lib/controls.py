@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ksdd_lib import settings as schema
 from ksdd_lib import visualize
 from ksdd_lib.run import Run
@@ -120,6 +122,14 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
     _show({"text/html": f"<table {style}>{head}{''.join(rows)}</table>", "text/plain": lines})
 
 
+def show_figure(figure: Figure, data_record: Mapping[str, Any]) -> None:
+    """Show a figure as a PNG; "GENERATED" stands on it where data.json says that the data are."""
+    if data_record["is_generated"]:
+        visualize.stamp(figure)
+    picture = base64.b64encode(visualize.png(figure)).decode()
+    _show({"image/png": picture, "text/plain": ["figure"]})
+
+
 def live_curve(is_generated: bool = False) -> Watch:
     """A `watch` for the training stages: one picture of the loss, drawn again every few seconds.
 
@@ -132,9 +142,9 @@ def live_curve(is_generated: bool = False) -> Watch:
         line = describe(progress)
 
         def draw() -> dict[str, Any]:
-            ax = visualize.training_curve(progress.history, visualize.new_axes(6.4, 2.8))
+            ax = visualize.training_curve(progress.history, visualize.new_axes(6.8, 2.8))
             ax.set_xlim(0, progress.steps)
-            ax.set_title(line, fontsize=9)
+            ax.figure.suptitle(line, x=0.01, ha="left", fontsize=9)
             if is_generated:
                 visualize.stamp(ax.figure)
             return {"image/png": base64.b64encode(visualize.png(ax.figure, 90)).decode()}
@@ -173,7 +183,9 @@ def duration(seconds: float) -> str:
     """Seconds in the unit that one would say: "40 s", "4.2 min", "2.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.2g} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 @dataclass

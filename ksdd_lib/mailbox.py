@@ -27,7 +27,11 @@ FOLDER = "ksdd"
 SENDER = "sender.json"
 """Which run and machine a folder on Drive comes from, and when it was last written."""
 
+LATEST = "latest.txt"
+"""The name of the run used last, as in the folder of runs on this machine."""
+
 CHECKPOINT = re.compile(r"(?P<stage>\w+)-(?P<step>\d{6})\.(pt|json)")
+
 PATIENCE = 3
 """Failures after which a copy gives up until the next one."""
 
@@ -35,36 +39,25 @@ PATIENCE = 3
 def mirror(run: Run, drive: Path | None) -> bool:
     """Copy what is new in a run folder to `<drive>/ksdd/runs/<its name>`.
 
-    Of each stage's checkpoints only the newest is copied; an older one leaves Drive when the newer
-    one is there. A run of other settings that has the name on Drive is left alone: ours then gets a
-    number behind its name.
+    Of each stage's checkpoints only the newest is copied. An older one leaves Drive one copy later,
+    when the newer has had time to arrive. A run of other settings that has the name on Drive is
+    left alone: ours then gets a number behind its name.
 
     Returns:
         Whether Drive now has everything. Without a Drive, or after a warning, it has not.
     """
     if drive is None:
         return False
-    drive, failures = Path(drive), []
+    drive = Path(drive)
     try:
         target = _target(run, drive)
+        failures = _send_files(run.folder, target, drive)
+        _require_mounted(drive)
+        sender = {"run": run.folder.name, "machine": _machine(), "time": round(time.time())}
+        storage.write_json(target / SENDER, sender)
+        _send(f"{target.name}\n".encode(), target.parent / LATEST, drive)
     except OSError as error:
-        failures.append(error)
-    for path in _worth_copying(run.folder) if not failures else ():
-        try:
-            copy = target / path.relative_to(run.folder)
-            _send(path.read_bytes(), copy, drive)
-            _remove_superseded(copy)
-        except OSError as error:
-            failures.append(error)
-            if len(failures) == PATIENCE:
-                break
-    try:
-        if not failures:
-            sender = {"run": run.folder.name, "machine": _machine(), "time": round(time.time())}
-            storage.write_json(target / SENDER, sender)
-            storage.write_text(target.parent / "latest.txt", target.name + "\n")
-    except OSError as error:
-        failures.append(error)
+        failures = [error]
     if failures:
         _warn(
             f"Not all of {run.folder.name} could be copied to Drive ({_reason(failures[0])}); it "
@@ -117,15 +110,15 @@ def restore(home: Path, drive: Path | None) -> Path | None:
     Returns:
         The run's folder here, or None where there was nothing to do or nothing usable.
     """
-    latest = Path(home) / "runs" / "latest.txt"
+    latest = Path(home) / "runs" / LATEST
     if drive is None or latest.exists():
         return None
     runs = Path(drive) / FOLDER / "runs"
     try:
-        if not (runs / "latest.txt").exists():
+        name = _content(runs / LATEST, _vouched(runs, "latest*.ok").get(LATEST, set()))
+        if name is None:
             return None
-        source = runs / PurePath((runs / "latest.txt").read_text().strip()).name
-        folder = _bring_back(source, latest.parent)
+        folder = _bring_back(runs / PurePath(name.decode().strip()).name, latest.parent)
         if folder is not None:
             _unpack_archive(folder, Path(home), Path(drive))
             storage.write_text(latest, folder.name + "\n")
@@ -175,26 +168,47 @@ def _worth_copying(folder: Path) -> list[Path]:
     return sorted(filter(is_wanted, files), key=lambda path: (path.suffix == ".json", path))
 
 
-def _send(data: bytes, target: Path, drive: Path) -> None:
-    """Copy to Drive, then vouch for it; nothing where the same content is there already.
+def _send_files(folder: Path, target: Path, drive: Path) -> list[OSError]:
+    """Copy what is new in `folder`; the failures, after a few of which it gives up."""
+    failures: list[OSError] = []
+    for path in _worth_copying(folder):
+        copy = target / path.relative_to(folder)
+        try:
+            if not _send(path.read_bytes(), copy, drive):
+                _remove_superseded(copy)
+        except OSError as error:
+            failures.append(error)
+            if len(failures) == PATIENCE:
+                break
+    return failures
+
+
+def _send(data: bytes, target: Path, drive: Path) -> bool:
+    """Copy to Drive, then vouch for it; False where the same content was there already.
 
     Raises:
         OSError: Drive is gone, full or read-only, or took only a part.
     """
-    if not drive.is_dir():  # else the mount's folder would be created on the local disk
-        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(drive))
+    _require_mounted(drive)
     record = {"bytes": len(data), "sha256": storage.sha256(data)}
     marker = target.with_name(f"{target.name}.ok")
     if _read_marker(marker) == record and _size(target) == len(data):
-        return
+        return False
     storage.write_bytes(target, data)
     if _size(target) != len(data):
         raise OSError(errno.EIO, "only a part arrived", str(target))
     storage.write_json(marker, record)
+    return True
+
+
+def _require_mounted(drive: Path) -> None:
+    """Writing into a mount that is gone would create its folder on the local disk."""
+    if not drive.is_dir():
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(drive))
 
 
 def _remove_superseded(copy: Path) -> None:
-    """Once a checkpoint is whole on Drive, remove our older ones of the same stage."""
+    """Where a checkpoint is whole on Drive, remove our older ones of the same stage."""
     match = CHECKPOINT.fullmatch(copy.name)
     parts = [copy.with_suffix(".pt.ok"), copy.with_suffix(".json.ok")]
     if match is None or not all(part.exists() for part in parts):
@@ -210,14 +224,15 @@ def _bring_back(source: Path, runs: Path) -> Path | None:
     """Copy what markers vouch for to the run's folder below `runs`; None without settings."""
     sender = _read_marker(source / SENDER) or {}
     folder = runs / PurePath(sender.get("run", source.name)).name
-    vouched = _vouched(source)
-    lost = sorted(_unvouched(source, vouched))
+    vouched = _vouched(source, "**/*.ok")
+    lost, brought = sorted(_unvouched(source, vouched)), 0
     for relative in sorted(vouched, key=lambda name: (name.endswith(".json"), name)):
         data = _content(source / relative, vouched[relative])
         if data is None:
             lost.append(relative)
         else:
             storage.write_bytes(folder / relative, data)
+            brought += 1
     if lost:
         names = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
         _warn(f"Not whole on Drive and passed over: {names} of {source.name}.")
@@ -225,7 +240,7 @@ def _bring_back(source: Path, runs: Path) -> Path | None:
         _warn(f"Without its settings, {source.name} cannot be continued; begin a new run.")
         return None
     age = time.time() - sender.get("time", 0)
-    print(f"{folder.name} is back from Drive: {len(vouched) - len(lost)} files.")
+    print(f"{folder.name} is back from Drive: {brought} files.")
     if age < OWNER_SILENT and sender.get("machine") != _machine():
         _warn(
             f"{sender['machine']} wrote to {folder.name} {age:.0f} s ago: "
@@ -234,10 +249,10 @@ def _bring_back(source: Path, runs: Path) -> Path | None:
     return folder
 
 
-def _vouched(source: Path) -> dict[str, set[str]]:
+def _vouched(source: Path, pattern: str) -> dict[str, set[str]]:
     """File name relative to `source` -> the SHA-256 of its markers, also of `name (1)`."""
     found: dict[str, set[str]] = {}
-    for marker in source.rglob("*.ok"):
+    for marker in source.glob(pattern):
         name = re.sub(r" \(\d+\)$", "", marker.name.removesuffix(".ok"))
         record = _read_marker(marker)
         relative = marker.with_name(name).relative_to(source).as_posix()
