@@ -97,13 +97,33 @@ def obtain(
         return _from_archive(_fetch(source, _download_name(source), home, download), home)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _from_folder(path)
+        return from_folder(path)
     if path.is_file():
         return _from_archive(path, home)
     raise DataError(
         f"The data source {source!r} is no folder, file or https address: check the spelling, or"
         ' give "kolektorsdd".'
     )
+
+
+def from_folder(folder: Path) -> DataFolder:
+    """The data in a folder; the items may stand one folder deeper.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"The data folder {folder} does not exist: give the folder of the items.")
+    below = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
+    if len(below) == 1:
+        inside = list(below[0].iterdir())
+        has_images = any(path.suffix.lower() in IMAGE_EXTENSIONS for path in inside)
+        if not has_images and any(path.is_dir() for path in inside):
+            return from_folder(below[0])
+    with contextlib.suppress(DataError):
+        return _described(folder)
+    generated = (folder / GENERATED_MARKER).is_file()
+    return DataFolder(folder, folder.resolve().name, None, False, generated)
 
 
 def unpack(archive: Path, home: Path) -> Path:
@@ -233,20 +253,6 @@ def _download_with_gdown(address: str, path: Path) -> None:
 
     if gdown.download(address, str(path), resume=True) is None:
         raise OSError("the server refused the file")
-
-
-def _from_folder(folder: Path) -> DataFolder:
-    """The data in a folder; the items may stand one folder deeper."""
-    below = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
-    if len(below) == 1:
-        inside = list(below[0].iterdir())
-        has_images = any(path.suffix.lower() in IMAGE_EXTENSIONS for path in inside)
-        if not has_images and any(path.is_dir() for path in inside):
-            return _from_folder(below[0])
-    with contextlib.suppress(DataError):
-        return _described(folder)
-    generated = (folder / GENERATED_MARKER).is_file()
-    return DataFolder(folder, folder.resolve().name, None, False, generated)
 
 
 def _described(folder: Path) -> DataFolder:

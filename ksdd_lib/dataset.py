@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ksdd_lib import storage
+from ksdd_lib.archive import GENERATED_MARKER
 from ksdd_lib.errors import DataError, KsddError
 from ksdd_lib.pixels import IMAGE_EXTENSIONS, decode_image, decode_mask
 from ksdd_lib.twins import aligned_correlation
@@ -61,7 +62,7 @@ class Survey:
         samples: the usable pairs, in natural order of their names.
         sizes: (height, width) of each sample, in the same order.
         duplicates: (dropped, kept) names of pairs identical inside one item.
-        unreadable: (name, reason) of each image that has no usable pair.
+        unreadable: (name, reason) of each image that has no usable pair; the reason names the file.
         ignored: files and folders outside the layout.
     """
 
@@ -80,7 +81,7 @@ def find_samples(root: Path) -> list[Sample]:
     """
     found = survey(root)
     if found.unreadable:
-        listed = " ".join(f"{name}: {reason}." for name, reason in found.unreadable[:5])
+        listed = " ".join(f"{reason}." for _, reason in found.unreadable[:5])
         more = f" And {len(found.unreadable) - 5} more." if len(found.unreadable) > 5 else ""
         raise DataError(
             f"{len(found.unreadable)} of the images cannot be used. {listed}{more} Mend or remove"
@@ -186,7 +187,8 @@ def _list_files(root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]
     images, masks, ignored = defaultdict(list), defaultdict(list), []
     for item in _visible(root):
         if not item.is_dir():
-            ignored.append(item.name)
+            if item.name != GENERATED_MARKER:
+                ignored.append(item.name)
             continue
         for path in _visible(item):
             stem, extension = os.path.splitext(path.name)
@@ -199,7 +201,7 @@ def _list_files(root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]
                 masks[f"{item.name}/{part}"].append(path)
             else:
                 ignored.append(f"{item.name}/{path.name}")
-    alone = [f"{_short(path)}" for name in masks.keys() - images.keys() for path in masks[name]]
+    alone = [_short(path) for name in masks.keys() - images.keys() for path in masks[name]]
     return images, masks, ignored + alone
 
 

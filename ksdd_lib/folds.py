@@ -16,6 +16,7 @@ from ksdd_lib.dataset import Sample, is_kolektor, natural_key, twin_items
 from ksdd_lib.errors import FoldError
 
 FOLDS = 3
+PROTOCOLS = ("clean", "official")
 DATA = Path(__file__).parent / "data"
 
 
@@ -43,7 +44,7 @@ def make_folds(protocol: str, samples: Sequence[Sample]) -> list[Fold]:
     Raises:
         FoldError: the protocol is unknown, the data does not suit it, or a fold is invalid.
     """
-    if protocol not in ("clean", "official"):
+    if protocol not in PROTOCOLS:
         raise FoldError(f'The folds {protocol!r} do not exist: choose "clean" or "official".')
     return clean_folds(samples) if protocol == "clean" else official_folds(samples)
 

@@ -1,0 +1,163 @@
+"""The report of a data set: what is in it, what is wrong with it, and how its folds leak."""
+
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib.archive import DataFolder, from_folder
+from ksdd_lib.dataset import (
+    Sample,
+    Survey,
+    fingerprint,
+    is_kolektor,
+    natural_key,
+    survey,
+    twin_items,
+)
+from ksdd_lib.errors import FoldError
+from ksdd_lib.folds import PROTOCOLS, Fold, leaked_samples, make_folds
+
+
+def inspect_data(root: Path, data_folder: DataFolder | None = None) -> dict[str, Any]:
+    """Counts, sizes, twins, folds and faults of the data set under `root`, as JSON holds them.
+
+    No absolute path is in it. `twins` and `folds` are None while a file is unreadable; a protocol
+    that does not suit the data holds the reason.
+
+    Raises:
+        DataError: `root` is not a folder, or holds no image in the layout.
+    """
+    origin = data_folder or from_folder(Path(root))
+    found = survey(origin.root)
+    samples = list(found.samples)
+    report = {
+        "name": origin.name,
+        "origin": origin.label,
+        "is_generated": origin.is_generated,
+        "is_published_archive": origin.is_published_archive,
+        "archive_sha256": origin.archive_sha256,
+        "is_kolektor": is_kolektor(samples),
+        "fingerprint": fingerprint(samples),
+        "images": len(samples),
+        "defective": _count_defective(samples),
+        "items": len({sample.item for sample in samples}),
+        "sizes": _sizes(found),
+        "duplicates": [{"dropped": name, "same_as": kept} for name, kept in found.duplicates],
+        "unreadable": [{"name": name, "reason": reason} for name, reason in found.unreadable],
+        "ignored": [*found.ignored, *origin.ignored_members],
+        "twins": None,
+        "folds": None,
+    }
+    if not found.unreadable:
+        report["twins"] = [sorted(group, key=natural_key) for group in twin_items(samples)]
+        report["folds"] = {protocol: _folds(protocol, samples) for protocol in PROTOCOLS}
+    return report
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report in lines for a terminal."""
+    lines = [
+        f"{report['name']} ({report['origin']})",
+        f"  images      {report['images']}, {report['defective']} of them defective",
+        f"  items       {report['items']}",
+        f"  sizes       {_format_sizes(report['sizes'])}",
+        f"  KolektorSDD {'yes' if report['is_kolektor'] else 'no'}",
+        f"  fingerprint {report['fingerprint']}",
+    ]
+    lines += _section(
+        "identical pairs dropped",
+        [f"{row['dropped']} (same as {row['same_as']})" for row in report["duplicates"]],
+    )
+    lines += _section(
+        "unreadable: training refuses this data set until they are mended or removed",
+        [row["reason"] for row in report["unreadable"]],
+    )
+    lines += _section("ignored, not in the layout", report["ignored"])
+    if report["twins"] is not None:
+        groups = [" = ".join(group) for group in report["twins"]]
+        lines += _section("twins, items that show one object", groups or ["none"])
+        for protocol, value in report["folds"].items():
+            lines += _section(f"{protocol} folds", _format_folds(value))
+    return "\n".join(lines)
+
+
+def _sizes(found: Survey) -> dict[str, Any]:
+    """The range of heights and widths, and how many sizes there are."""
+    heights, widths = zip(*found.sizes, strict=True) if found.sizes else ((), ())
+    return {
+        "different": len(set(found.sizes)),
+        "height": [min(heights), max(heights)] if heights else None,
+        "width": [min(widths), max(widths)] if widths else None,
+    }
+
+
+def _folds(protocol: str, samples: list[Sample]) -> dict[str, Any]:
+    """The counts of a protocol's folds, or why it does not suit the data."""
+    try:
+        return _counts(make_folds(protocol, samples))
+    except FoldError as error:
+        return {"refused": str(error)}
+
+
+def _counts(folds: list[Fold]) -> dict[str, Any]:
+    """What each fold holds and leaks, and their sums."""
+    rows = []
+    for fold in folds:
+        leaked = leaked_samples(fold)
+        rows.append(
+            {
+                "fold": fold.number,
+                "train_images": len(fold.train),
+                "train_defective": _count_defective(fold.train),
+                "test_items": len({sample.item for sample in fold.test}),
+                "test_images": len(fold.test),
+                "test_defective": _count_defective(fold.test),
+                "leaked_images": len(leaked),
+                "leaked_defective": _count_defective(leaked),
+            }
+        )
+    names = ("test_items", "test_images", "test_defective", "leaked_images", "leaked_defective")
+    return {"folds": rows, "total": {name: sum(row[name] for row in rows) for name in names}}
+
+
+def _count_defective(samples: list[Sample] | tuple[Sample, ...]) -> int:
+    return sum(sample.is_defective for sample in samples)
+
+
+def _section(title: str, rows: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  {row}" for row in rows)] if rows else []
+
+
+def _format_sizes(sizes: dict[str, Any]) -> str:
+    if sizes["height"] is None:
+        return "none"
+    height, width = (
+        f"{low}" if low == high else f"{low} to {high}"
+        for low, high in (sizes["height"], sizes["width"])
+    )
+    return f"{height} x {width} (height x width), {sizes['different']} different"
+
+
+def _format_folds(value: dict[str, Any]) -> list[str]:
+    if "refused" in value:
+        return [value["refused"]]
+    rows = [
+        f"fold {row['fold']}: train {row['train_images']} ({row['train_defective']} defective),"
+        f" test {row['test_images']} ({row['test_defective']} defective)"
+        f" of {row['test_items']} items{_leak(row)}"
+        for row in value["folds"]
+    ]
+    total = value["total"]
+    return [
+        *rows,
+        f"together: {total['test_items']} items, {total['test_images']} images,"
+        f" {total['test_defective']} defective{_leak(total)}",
+    ]
+
+
+def _leak(row: dict[str, int]) -> str:
+    if not row["leaked_images"]:
+        return ""
+    return (
+        f"; LEAK: {row['leaked_images']} test images, {row['leaked_defective']} of them"
+        " defective, have a twin in training"
+    )

@@ -1,0 +1,96 @@
+"""The data report: true counts, faults listed, storable anywhere."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib.archive import DataFolder
+from ksdd_lib.errors import DataError
+from ksdd_lib.inspection import format_report, inspect_data
+
+
+def test_the_report_counts_what_is_there(tiny_root: Path):
+    report = inspect_data(tiny_root)
+    assert (report["images"], report["defective"], report["items"]) == (24, 6, 6)
+    assert report["sizes"] == {"different": 1, "height": [160, 160], "width": [128, 128]}
+    assert report["twins"] == [] and report["is_kolektor"] is False
+    assert report["folds"]["clean"]["total"] == {
+        "test_items": 6,
+        "test_images": 24,
+        "test_defective": 6,
+        "leaked_images": 0,
+        "leaked_defective": 0,
+    }
+    assert "choose" in report["folds"]["official"]["refused"]
+
+
+def test_the_report_is_json_without_the_place_of_the_data(tiny_root: Path):
+    stored = json.dumps(inspect_data(tiny_root))
+    assert str(tiny_root.parent) not in stored
+    moved = tiny_root.parent / "elsewhere" / "tiny"
+    shutil.copytree(tiny_root, moved)
+    assert json.dumps(inspect_data(moved)) == stored
+
+
+def test_faults_are_listed_and_nothing_is_split_while_a_file_is_unreadable(tiny_root: Path):
+    (tiny_root / "tiny01" / "Part0.jpg").write_bytes(b"")
+    (tiny_root / "tiny02" / "Part1_label.bmp").unlink()
+    (tiny_root / "notes.txt").write_text("x")
+    shutil.copy(tiny_root / "tiny03" / "Part1.jpg", tiny_root / "tiny03" / "Part9.jpg")
+    shutil.copy(tiny_root / "tiny03" / "Part1_label.bmp", tiny_root / "tiny03" / "Part9_label.bmp")
+    report = inspect_data(tiny_root)
+    assert [row["name"] for row in report["unreadable"]] == ["tiny01/Part0", "tiny02/Part1"]
+    assert report["duplicates"] == [{"dropped": "tiny03/Part9", "same_as": "tiny03/Part1"}]
+    assert report["ignored"] == ["notes.txt"]
+    assert report["twins"] is None and report["folds"] is None
+    text = format_report(report)
+    for expected in (
+        "tiny01/Part0.jpg is not a JPEG, PNG or BMP image: it is empty",
+        "tiny02/Part1.jpg has no mask",
+        "notes.txt",
+    ):
+        assert expected in text
+
+
+def test_twins_and_their_folds_are_shown(tiny_root: Path):
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
+    report = inspect_data(tiny_root)
+    assert report["twins"] == [["tiny02", "tiny07"]]
+    assert report["folds"]["clean"]["total"]["test_items"] == 6
+    assert "tiny02 = tiny07" in format_report(report)
+
+
+def test_the_origin_is_shown(tiny_root: Path):
+    published = DataFolder(tiny_root, "KolektorSDD.zip", "ab" * 32, True, False, ("readme.md",))
+    report = inspect_data(tiny_root, published)
+    assert format_report(report).startswith("KolektorSDD.zip (the published file)")
+    assert report["ignored"] == ["readme.md"]
+    (tiny_root / "generated.json").write_text("{}")
+    assert "tiny (GENERATED)" in format_report(inspect_data(tiny_root))
+
+
+def test_a_set_with_nothing_usable_still_gets_its_report(tmp_path: Path):
+    (tmp_path / "data" / "item").mkdir(parents=True)
+    (tmp_path / "data" / "item" / "part.jpg").write_bytes(b"")
+    report = inspect_data(tmp_path / "data")
+    assert report["images"] == 0 and len(report["unreadable"]) == 1
+    assert "none" in format_report(report)
+
+
+def test_an_absent_folder_is_a_data_error(tmp_path: Path):
+    with pytest.raises(DataError, match="does not exist"):
+        inspect_data(tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_the_report_of_kolektor(kolektor_root: Path):
+    report = inspect_data(kolektor_root)
+    assert (report["images"], report["defective"], report["items"]) == (399, 52, 50)
+    assert report["is_kolektor"] and not report["unreadable"] and not report["ignored"]
+    assert report["sizes"] == {"different": 45, "height": [1235, 1285], "width": [500, 500]}
+    clean, official = (report["folds"][name]["total"] for name in ("clean", "official"))
+    assert list(clean.values()) == [47, 375, 48, 0, 0]
+    assert list(official.values()) == [50, 399, 52, 48, 8]
+    assert "LEAK: 48 test images, 8 of them defective" in format_report(report)
