@@ -119,7 +119,12 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
         lines.append(f"{_readable(name):32} {value} {unit}".rstrip())
     head = "<tr><th>setting</th><th>value</th><th>unit</th><th>why</th></tr>"
     style = 'style="text-align: left"'
-    _show({"text/html": f"<table {style}>{head}{''.join(rows)}</table>", "text/plain": lines})
+    text = "\n".join(lines)
+    if _in_notebook():
+        table = f"<table {style}>{head}{''.join(rows)}</table>"
+        _display({"text/html": table, "text/plain": text})
+    else:
+        print(text)
 
 
 def show_figure(figure: Figure, data_record: Mapping[str, Any]) -> None:
@@ -128,6 +133,18 @@ def show_figure(figure: Figure, data_record: Mapping[str, Any]) -> None:
         visualize.stamp(figure)
     picture = base64.b64encode(visualize.png(figure)).decode()
     _show({"image/png": picture, "text/plain": ["figure"]})
+
+
+def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
+    """Show a figure as a picture that stays in a saved notebook.
+
+    Args:
+        record: what data.json holds; "GENERATED" is stamped on figures of generated surfaces.
+    """
+    if record["is_generated"]:
+        visualize.stamp(figure)
+    if _in_notebook():
+        _display({"image/png": _encoded(figure, 120), "text/plain": "figure"})
 
 
 def live_curve(is_generated: bool = False) -> Watch:
@@ -147,7 +164,7 @@ def live_curve(is_generated: bool = False) -> Watch:
             ax.figure.suptitle(line, x=0.01, ha="left", fontsize=9)
             if is_generated:
                 visualize.stamp(ax.figure)
-            return {"image/png": base64.b64encode(visualize.png(ax.figure, 90)).decode()}
+            return {"image/png": _encoded(ax.figure, 90)}
 
         last = progress.step >= progress.steps
         output.update((progress.stage, progress.fold), line, last, draw)
@@ -215,9 +232,7 @@ class _Output:
             return
         bundle = draw() | {"text/plain": line}
         if self.handle is None:
-            from IPython.display import display
-
-            self.handle = display(bundle, raw=True, display_id=True)
+            self.handle = _display(bundle, display_id=True)
         else:
             self.handle.update(bundle, raw=True)
         now = time.monotonic()
@@ -267,11 +282,12 @@ def _in_notebook() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
-def _show(bundle: dict[str, Any]) -> None:
-    text = "\n".join(bundle["text/plain"])
-    if not _in_notebook():
-        print(text)
-        return
+def _display(bundle: dict[str, Any], display_id: bool = False) -> Any:
+    """Put a MIME bundle under the cell; with `display_id`, the handle that replaces it."""
     from IPython.display import display
 
-    display(bundle | {"text/plain": text}, raw=True)
+    return display(bundle, raw=True, display_id=display_id)
+
+
+def _encoded(figure: Figure, dpi: int) -> str:
+    return base64.b64encode(visualize.png(figure, dpi)).decode()

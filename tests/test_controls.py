@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from ksdd_lib import controls, settings
+from ksdd_lib import controls, settings, visualize
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.run import Run
 from ksdd_lib.settings import GROUPS, RULES, TYPES
@@ -181,6 +181,14 @@ def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen: Scr
     assert "<b>4</b> (cpu: 0)" in table and "<td>clean</td>" in table
     assert "Decision steps" not in table and "Precision" in table
     assert "Seed" in bundle["text/plain"]
+
+
+@pytest.mark.parametrize("is_generated", [True, False])
+def test_a_figure_is_shown_as_a_picture_and_says_generated(screen: Screen, is_generated: bool):
+    figure = visualize.new_axes(2, 2).figure
+    controls.show_figure(figure, {"is_generated": is_generated})
+    assert base64.b64decode(screen.bundles[0]["image/png"]).startswith(b"\x89PNG")
+    assert [text.get_text() for text in figure.texts] == ["GENERATED"] * is_generated
 
 
 def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture):
