@@ -127,14 +127,6 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
         print(text)
 
 
-def show_figure(figure: Figure, data_record: Mapping[str, Any]) -> None:
-    """Show a figure as a PNG; "GENERATED" stands on it where data.json says that the data are."""
-    if data_record["is_generated"]:
-        visualize.stamp(figure)
-    picture = base64.b64encode(visualize.png(figure)).decode()
-    _show({"image/png": picture, "text/plain": ["figure"]})
-
-
 def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
     """Show a figure as a picture that stays in a saved notebook.
 
