@@ -5,6 +5,7 @@ half a data set is never used. Nothing is believed because of its name or becaus
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -87,7 +88,7 @@ def obtain(
     Raises:
         DataError: nothing usable is there; the text names each place and what was wrong.
     """
-    home = Path(home)
+    home = Path(home).resolve()
     download = download or _download_with_gdown
     if source == "kolektorsdd":
         return _kolektor(home, drive, download, report)
@@ -95,7 +96,7 @@ def obtain(
         raise DataError(f"{source} is not encrypted, so anyone could alter the data: use https.")
     if source.startswith("https://"):
         return _from_archive(_fetch(source, _download_name(source), home, download), home)
-    path = Path(source).expanduser()
+    path = Path(source).expanduser().resolve()
     if path.is_dir():
         return from_folder(path)
     if path.is_file():
@@ -136,7 +137,7 @@ def unpack(archive: Path, home: Path) -> Path:
         DataError: the archive is damaged, holds no image in the layout, or holds members that
             reach outside, are links or are too large. Nothing is left behind.
     """
-    return _from_archive(Path(archive), Path(home)).root
+    return _from_archive(Path(archive), Path(home).resolve()).root
 
 
 def check_archive(path: Path) -> None:
@@ -148,29 +149,29 @@ def check_archive(path: Path) -> None:
     try:
         with open(path, "rb") as file:
             start = file.read(1024)
+        if start.startswith(b"PK"):
+            zipfile.ZipFile(path).close()
+            return
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror}.") from None
-    if not start.startswith(b"PK"):
-        text = start.decode("utf-8", "replace")[:80]
-        kind = "a web page" if "<html" in start.decode("latin-1").lower() else "no zip archive"
-        raise DataError(
-            f"{path.name} is {kind}, it starts with {text!r}: fetch it again, in a browser if its"
-            " server asks for something, and give the path of the file."
-        )
-    try:
-        zipfile.ZipFile(path).close()
     except zipfile.BadZipFile as error:
         raise DataError(
             f"{path.name} is cut off or damaged after {path.stat().st_size:,} bytes ({error}):"
             " fetch it again."
         ) from None
+    is_page = re.search(rb"<(html|!doctype html)", start.lower())
+    raise DataError(
+        f"{path.name} is {'a web page' if is_page else 'no zip archive'}, it starts with"
+        f" {start.decode('utf-8', 'replace')[:80]!r}: fetch it again, in a browser if its server"
+        " asks for something, and give the path of the file."
+    )
 
 
 def _kolektor(
     home: Path, drive: Path | None, download: Download, report: Callable[[str], None]
 ) -> DataFolder:
     """The first usable of: unpacked here, archive here, archive in Drive, download."""
-    unpacked = sorted((home / "data").glob(f"{Path(PUBLISHED_NAME).stem}-*"))
+    unpacked = sorted((home / "data").glob(f"{Path(PUBLISHED_NAME).stem}-{'[0-9a-f]' * 12}"))
     archives = [folder / PUBLISHED_NAME for folder in (home, *_drive_folders(drive))]
     attempts: list[tuple[str, Callable[[], DataFolder]]] = [
         *((str(folder), partial(_described, folder)) for folder in unpacked),
@@ -308,7 +309,7 @@ def _extract(
     target: Path,
 ) -> None:
     """Write each member as a plain file, then the marker, then give the folder its name."""
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):  # of a killed run
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of a killed run
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

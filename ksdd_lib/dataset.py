@@ -167,8 +167,8 @@ def _twin_groups(samples: tuple[Sample, ...]) -> tuple[frozenset[str], ...]:
     cache = storage.cache_folder() / f"twins-{fingerprint(samples)}.json"
     try:
         return tuple(frozenset(group) for group in storage.read_json(cache))
-    except (KsddError, OSError):
-        pass
+    except (KsddError, OSError, TypeError):
+        pass  # absent or unusable: found out anew
     links = [(one.item, one.image_sha256) for one in samples]
     # One image of each content is compared: the others are linked by their bytes already.
     distinct = list({one.image_sha256: one for one in samples}.values())
@@ -176,7 +176,7 @@ def _twin_groups(samples: tuple[Sample, ...]) -> tuple[frozenset[str], ...]:
         alike = aligned_correlation(list(pool.map(read_image, distinct))) > TWIN_CORRELATION
     for first, second in np.argwhere(np.triu(alike, 1)):
         links.append((distinct[first].item, distinct[second].image_sha256))
-    groups = _linked(links)
+    groups = tuple(frozenset(group) for group in _linked(links))
     with contextlib.suppress(OSError):
         storage.write_json(cache, [sorted(group) for group in groups])
     return groups

@@ -86,6 +86,20 @@ def test_an_unpacked_folder_that_lost_a_file_is_made_anew(tiny_zip: Path, home: 
     assert len(find_samples(unpack(tiny_zip, home))) == 24
 
 
+def test_a_relative_source_still_stands_when_the_folder_of_work_changes(
+    tiny_zip: Path, tiny_root: Path, monkeypatch
+):
+    monkeypatch.chdir(tiny_zip.parent)
+    folders = [obtain("tiny.zip", Path("home")), obtain("tiny", Path("home"))]
+    monkeypatch.chdir("/")
+    assert [len(find_samples(folder.root)) for folder in folders] == [24, 24]
+
+
+def test_a_copy_named_by_a_browser_unpacks(tiny_zip: Path, home: Path):
+    copy = tiny_zip.rename(tiny_zip.with_name("tiny [1] (2).zip"))
+    assert len(find_samples(unpack(copy, home))) == 24
+
+
 def test_one_top_folder_is_taken_off(tiny_root: Path, tmp_path: Path, home: Path):
     root = unpack(zip_folder(tiny_root, tmp_path / "a.zip", top="Kolektor SDD/"), home)
     assert len(find_samples(root)) == 24

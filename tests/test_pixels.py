@@ -79,6 +79,14 @@ def test_a_mask_of_unclear_levels_is_never_taken_for_empty():
         decode_mask(encode(".png", LEVELS // 128 * 100), "Part1_label.png")
 
 
+def test_a_bmp_stored_top_down_is_read_upright():
+    upright = palette_bmp(LEVELS, list(range(256)))
+    top_down = palette_bmp(LEVELS[::-1], list(range(256)))
+    top_down = top_down[:22] + struct.pack("<i", -16) + top_down[26:]
+    assert np.array_equal(decode_image(upright, "x.bmp"), LEVELS)
+    assert np.array_equal(decode_image(top_down, "x.bmp"), LEVELS)
+
+
 TEXTURE = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
 
 
