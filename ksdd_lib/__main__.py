@@ -147,6 +147,7 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
         notebook,
         timeout=None,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(book.parent)}},
     )
     try:

@@ -10,6 +10,7 @@ import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -137,6 +138,13 @@ def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
         visualize.stamp(figure)
     if _in_notebook():
         _display({"image/png": _encoded(figure, 120), "text/plain": "figure"})
+
+
+def show_picture(path: Path) -> None:
+    """Show a PNG file as a picture that stays in a saved notebook."""
+    if _in_notebook():
+        picture = base64.b64encode(path.read_bytes()).decode()
+        _display({"image/png": picture, "text/plain": path.name})
 
 
 def live_curve(is_generated: bool = False) -> Watch:

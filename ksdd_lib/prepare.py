@@ -5,9 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ksdd_lib import synthetic
 from ksdd_lib.archive import DataFolder, obtain
-from ksdd_lib.dataset import Sample, find_samples, fingerprint, is_kolektor
+from ksdd_lib.dataset import (
+    Sample,
+    find_samples,
+    fingerprint,
+    is_kolektor,
+    read_image,
+    read_mask,
+)
 from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.folds import Fold, folds_from_record, folds_record, make_folds
 from ksdd_lib.inspection import inspect_data
@@ -27,6 +36,11 @@ class DataSet:
     def fingerprint(self) -> str:
         """The content hash by which stages and results name this data."""
         return self.record["fingerprint"]
+
+    def read_pair(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W) and mask bool (H, W) of the sample "kos01/Part5", at its own size."""
+        sample = next(sample for sample in self.samples if sample.name == name)
+        return read_image(sample), read_mask(sample)
 
 
 def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
