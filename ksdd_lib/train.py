@@ -53,7 +53,7 @@ Watch = Callable[[Progress], None]
 class Stage:
     """One stage of one fold, ready to train.
 
-    `loss_of(row, quarter_turns)` is the differentiable loss of one sample.
+    `loss_of(row, quarter_turns)` is the differentiable loss of one sample, named `images[row]`.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Stage:
     model: nn.Module
     loss_of: Callable[[int, int], Tensor]
     order: Order
+    images: tuple[str, ...]
     settings: Settings
     scale_gradients: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
@@ -89,7 +90,8 @@ def train_segmentation(
         False where it had already finished.
 
     Raises:
-        TrainingError: it diverged, or memory is too small.
+        TrainingError: it diverged, memory is too small, or the data has no good or no defective
+            image to train on.
         CheckpointError: the folder holds a training of other data or settings.
     """
     settings, where = run.settings, machine.device()
@@ -243,7 +245,18 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 def _train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None] | None) -> None:
-    """The loop. Saves at every `checkpoint_steps`, when interrupted, and at the end."""
+    """Train, or go on, as the one process that works in the run folder."""
+    run.claim()
+    try:
+        _mark_finished(run, stage, _train_steps(run, stage, watch, saved))
+    finally:
+        run.release()
+
+
+def _train_steps(
+    run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None] | None
+) -> float:
+    """The loop -> seconds. Saves at every `checkpoint_steps`, when interrupted, and at the end."""
     steps, every = stage.recipe("steps"), max(1, stage.recipe("steps") // ROWS)
     device = next(stage.model.parameters()).device
     optimizer = _optimizer(stage)
@@ -251,9 +264,9 @@ def _train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None
     average = _clone(stage.model) if stage.settings.weight_averaging else None
     first, pending, elapsed = _resume(stage, optimizer, scaler, average)
     began = time.monotonic() - elapsed
-    run.claim()
 
     def save(step: int, finished: bool = False) -> None:
+        _require_finite(stage, step, pending)
         state: dict[str, Any] = {"weights": stage.model.state_dict()}
         if average is not None:
             state["average"] = average
@@ -283,9 +296,7 @@ def _train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None
                 if interrupted.is_set():
                     raise KeyboardInterrupt(f"stopped after step {step + 1}; run again to go on")
     save(steps, finished=True)
-    seconds = time.monotonic() - began
-    _mark_finished(run, stage, seconds)
-    run.release()
+    return time.monotonic() - began
 
 
 def _step(
@@ -317,20 +328,26 @@ def _step(
     return total
 
 
+def _require_finite(stage: Stage, step: int, pending: list[Tensor]) -> None:
+    """Raise TrainingError where one of the last losses, up to `step` steps, is not finite."""
+    bad = [number for number, loss in enumerate(pending) if not math.isfinite(loss)]
+    if not bad:
+        return
+    step = step - len(pending) + bad[0] + 1
+    images = [stage.images[row] for row in stage.order.rows(step - 1)]
+    record = {"stage": stage.name, "fold": stage.fold, "step": step, "images": images}
+    storage.write_json(stage.folder / f"{stage.name}.diverged.json", record)
+    raise TrainingError(
+        f"The loss of the {stage.name} stage, fold {stage.fold}, is not finite at step {step} "
+        f"({', '.join(images)}). Take a smaller {stage.name}_learning_rate in a new run; the last "
+        "good checkpoint is kept."
+    )
+
+
 def _log(stage: Stage, step: int, pending: list[Tensor], lr: float, seconds: float) -> None:
-    """Add the mean of the pending losses to the history; stop where one is not finite."""
-    losses = torch.stack([torch.as_tensor(loss, device="cpu") for loss in pending])
-    if not losses.isfinite().all():
-        bad = step - len(losses) + int((~losses.isfinite()).nonzero()[0])
-        rows = stage.order.rows(bad)
-        record = {"stage": stage.name, "fold": stage.fold, "step": bad + 1, "rows": rows}
-        storage.write_json(stage.folder / f"{stage.name}.diverged.json", record)
-        raise TrainingError(
-            f"The loss of the {stage.name} stage, fold {stage.fold}, is not finite at step "
-            f"{bad + 1} (training images {rows}). Take a smaller {stage.name}_learning_rate in a "
-            "new run; the last good checkpoint is kept."
-        )
-    mean = float(losses.mean())
+    """Add the mean of the pending losses to the history."""
+    _require_finite(stage, step, pending)
+    mean = float(torch.stack([torch.as_tensor(loss, device="cpu") for loss in pending]).mean())
     row = {"step": step, "loss": round(mean, 6), "lr": lr, "seconds": round(seconds, 2)}
     stage.history.append(row)
     with open(stage.folder / f"{stage.name}.jsonl", "a", encoding="utf-8") as file:
@@ -357,7 +374,7 @@ def _resume(
         for name, value in found.state["average"].items():
             average[name].copy_(value)
     if "optimizer" not in found.state:  # killed after the last save, before it was marked finished
-        return step, [], stage.history[-1]["seconds"]
+        return step, [], stage.history[-1]["seconds"] if stage.history else 0.0
     optimizer.load_state_dict(found.state["optimizer"])
     scaler.load_state_dict(found.state["scaler"])
     return step, [torch.tensor(x) for x in found.state["pending"]], found.state["seconds"]
@@ -374,15 +391,22 @@ def _stage(
     predecessor: str | None = None,
 ) -> Stage:
     identity = _identity(run, data, fold, name, predecessor)
-    return Stage(name, fold, run.fold_folder(fold), identity, model, loss_of, order, run.settings)
+    images = tuple(sample.name for sample in data.folds[fold].train)
+    folder = run.fold_folder(fold)
+    return Stage(name, fold, folder, identity, model, loss_of, order, images, run.settings)
 
 
 def _training_part(
     fold: Fold, settings: Settings, stage: str, where: torch.device
 ) -> tuple[Surfaces, Order]:
     """The fold's training images in the device's memory, and the order in which they come."""
-    surfaces = load_surfaces(fold.train, settings.size, settings.annotation).to(where)
     labels = [sample.is_defective for sample in fold.train]
+    if all(labels) or not any(labels):
+        raise TrainingError(
+            f"Fold {fold.number} has {sum(labels)} defective images among {len(labels)} in "
+            "training: the networks need defective and good ones. Add what is missing to the data."
+        )
+    surfaces = load_surfaces(fold.train, settings.size, settings.annotation).to(where)
     order = Order(
         defective=tuple(row for row, label in enumerate(labels) if label),
         good=tuple(row for row, label in enumerate(labels) if not label),
