@@ -50,12 +50,12 @@ def mirror(run: Run, drive: Path | None) -> bool:
         return False
     drive = Path(drive)
     try:
+        _require_mounted(drive)
         target = _target(run, drive)
         failures = _send_files(run.folder, target, drive)
-        _require_mounted(drive)
-        sender = {"run": run.folder.name, "machine": _machine(), "time": round(time.time())}
-        storage.write_json(target / SENDER, sender)
         _send(f"{target.name}\n".encode(), target.parent / LATEST, drive)
+        sender = {"run": run.folder.name, "machine": _machine(), "time": int(time.time())}
+        storage.write_json(target / SENDER, sender)
     except OSError as error:
         failures = [error]
     if failures:
@@ -244,7 +244,7 @@ def _bring_back(source: Path, runs: Path) -> Path | None:
     if age < OWNER_SILENT and sender.get("machine") != _machine():
         _warn(
             f"{sender['machine']} wrote to {folder.name} {age:.0f} s ago: "
-            "stop it there before you go on here."
+            "if it still runs, stop it before you go on here."
         )
     return folder
 

@@ -1,0 +1,510 @@
+"""Drive may fail, vanish or mix up names: work here goes on, and nothing wrong comes back."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib import archive, checkpoint, mailbox, prepare, settings, storage
+from ksdd_lib.errors import RunError
+from ksdd_lib.run import Run, find, open_folder, start
+from ksdd_lib.train import read_history, train_segmentation
+
+NO_SPACE, GONE, BROKEN, READ_ONLY = errno.ENOSPC, errno.ENOTCONN, errno.EIO, errno.EROFS
+
+
+class Drive:
+    """A folder that stands for Drive. `fault(n)` is the error number of its n-th write, or None."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.written = root, []
+        self.fault: Callable[[int], int | None] = lambda n: None
+        root.mkdir()
+        monkeypatch.setattr(storage, "open", self._open, raising=False)
+
+    def _open(self, path: Path, mode: str = "r"):
+        if "w" in mode and Path(path).is_relative_to(self.root):
+            number = self.fault(len(self.written) + 1)
+            self.written.append(Path(path).name.split(".")[1])
+            if number:
+                raise OSError(number, os.strerror(number), str(path))
+        return open(path, mode)
+
+    def files(self, name: str) -> set[str]:
+        """What stands on Drive of a run, without markers."""
+        folder = self.root / "ksdd" / "runs" / name
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".ok"]
+        return {path.relative_to(folder).as_posix() for path in paths} - {mailbox.SENDER}
+
+
+@pytest.fixture
+def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drive:
+    return Drive(tmp_path / "MyDrive", monkeypatch)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of data and runs of the first machine."""
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "first"))
+    return tmp_path / "first"
+
+
+@pytest.fixture
+def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Work goes on at another home, which has no run and no data."""
+
+    def move() -> Path:
+        monkeypatch.setenv("KSDD_HOME", str(tmp_path / "second"))
+        monkeypatch.setattr(mailbox, "_machine", lambda: "second")
+        return tmp_path / "second"
+
+    return move
+
+
+def save_checkpoint(run: Run, step: int) -> None:
+    checkpoint.save(run.fold_folder(0), "segmentation", step, {"fold": 0}, {"step": step})
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    """A run in the middle of its first stage."""
+    run = start({"preset": "demo"})
+    run.write("folds.json", {"protocol": "clean"})
+    run.claim()
+    save_checkpoint(run, 10)
+    save_checkpoint(run, 20)
+    (run.fold_folder(0) / "segmentation.jsonl").write_text('{"step": 20}\n')
+    return run
+
+
+WHOLE = {
+    "settings.json",
+    "folds.json",
+    "fold0/segmentation.jsonl",
+    "fold0/segmentation-000020.pt",
+    "fold0/segmentation-000020.json",
+}
+
+
+def same(one: Path, other: Path, names: set[str]) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_drive_gets_the_results_and_the_newest_checkpoint_and_nothing_else(run: Run, drive: Drive):
+    assert mailbox.mirror(run, drive.root)
+    assert drive.files(run.folder.name) == WHOLE
+    folder = drive.root / "ksdd" / "runs" / run.folder.name
+    assert same(run.folder, folder, WHOLE)
+    for name in WHOLE:
+        marker = json.loads((folder / f"{name}.ok").read_text())
+        data = (folder / name).read_bytes()
+        assert marker == {"bytes": len(data), "sha256": storage.sha256(data)}
+    assert (folder.parent / "latest.txt").read_text() == run.folder.name + "\n"
+
+
+def test_the_weights_are_whole_on_drive_before_their_own_marker_comes(run: Run, drive: Drive):
+    mailbox.mirror(run, drive.root)
+    names = [name for name in drive.written if name.startswith("segmentation-000020")]
+    assert len(names) == 4
+    written = sorted((drive.root / "ksdd" / "runs" / run.folder.name / "fold0").glob("*20*"))
+    times = {path.name.partition("20")[2]: path.stat().st_mtime_ns for path in written}
+    assert times[".pt"] <= times[".pt.ok"] <= times[".json"] <= times[".json.ok"]
+
+
+def test_what_is_there_already_is_not_copied_again(run: Run, drive: Drive):
+    mailbox.mirror(run, drive.root)
+    drive.written.clear()
+    run.write("folds.json", {"protocol": "official"})
+    assert mailbox.mirror(run, drive.root)
+    assert sorted(drive.written) == ["folds", "folds", "sender"]
+
+
+def test_an_older_checkpoint_leaves_drive_one_copy_after_the_newer_one_came(run: Run, drive: Drive):
+    mailbox.mirror(run, drive.root)
+    (drive.root / "ksdd/runs" / run.folder.name / "fold0/segmentation-000001.pt").touch()
+    save_checkpoint(run, 30)
+    drive.fault = lambda n: NO_SPACE
+    with pytest.warns(UserWarning, match="No space left"):
+        mailbox.mirror(run, drive.root)
+    assert drive.files(run.folder.name) >= WHOLE
+    drive.fault = lambda n: None
+    newer = {"fold0/segmentation-000030.pt", "fold0/segmentation-000030.json"}
+    mailbox.mirror(run, drive.root)
+    assert drive.files(run.folder.name) >= WHOLE | newer
+    mailbox.mirror(run, drive.root)
+    left = {name for name in drive.files(run.folder.name) if name.startswith("fold0/segmentation-")}
+    assert left == newer | {"fold0/segmentation-000001.pt"}, "not ours, so not ours to delete"
+
+
+def test_a_run_of_other_settings_on_drive_is_left_alone(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    mailbox.mirror(run, drive.root)
+    new_machine()
+    other = start({"preset": "demo", "segmentation_steps": 7})
+    assert other.folder.name == run.folder.name
+    mailbox.mirror(other, drive.root)
+    assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
+    assert drive.files(f"{run.folder.name}-2") == {"settings.json"}
+    shutil.rmtree(other.folder.parent)
+    home = other.folder.parent.parent
+    assert mailbox.restore(home, drive.root) == other.folder, "under its own name again"
+
+
+def test_settings_changed_before_their_stage_stay_with_their_run(run: Run, drive: Drive):
+    mailbox.mirror(run, drive.root)
+    mailbox.mirror(run.amend({"decision_steps": 9}), drive.root)
+    assert [path.name for path in (drive.root / "ksdd" / "runs").iterdir() if path.is_dir()] == [
+        run.folder.name
+    ]
+
+
+def test_a_new_machine_goes_on_with_the_run_used_last(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], capsys: pytest.CaptureFixture
+):
+    mailbox.mirror(run, drive.root)
+    home = new_machine()
+    with pytest.raises(RunError, match="01_download_data"):
+        find({})
+    with pytest.warns(UserWarning, match="wrote to demo-clean-seed0"):
+        folder = mailbox.restore(home, drive.root)
+    assert folder == home / "runs" / run.folder.name
+    assert same(run.folder, folder, WHOLE)
+    assert find({}).settings == run.settings
+    assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
+    assert "back from Drive: 5 files" in capsys.readouterr().out
+
+
+def test_a_machine_that_has_a_run_keeps_it(run: Run, drive: Drive, home: Path):
+    mailbox.mirror(run, drive.root)
+    run.write("folds.json", {"protocol": "official"})
+    assert mailbox.restore(home, drive.root) is None
+    assert run.read("folds.json") == {"protocol": "official"}
+
+
+def test_killed_while_bringing_back_the_next_call_finishes(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+):
+    mailbox.mirror(run, drive.root)
+    home = new_machine()
+    plain = storage.write_bytes
+    for killed_at in range(1, 7):
+        shutil.rmtree(home, ignore_errors=True)
+        count = iter(range(1, 100))
+
+        def write(path: Path, data: bytes, count=count, killed_at=killed_at) -> None:
+            if next(count) == killed_at:
+                raise SystemExit
+            plain(path, data)
+
+        monkeypatch.setattr(storage, "write_bytes", write)
+        with pytest.raises(SystemExit), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mailbox.restore(home, drive.root)
+        half = home / "runs" / run.folder.name / "fold0"
+        if (half / "segmentation-000020.json").exists():
+            assert checkpoint.load(half, "segmentation", {"fold": 0}).step == 20
+        monkeypatch.setattr(storage, "write_bytes", plain)
+        with pytest.warns(UserWarning, match="if it still runs"):
+            folder = mailbox.restore(home, drive.root)
+        assert same(run.folder, folder, WHOLE)
+
+
+# Fault 25: Drive gone, broken, full or read-only in the middle of a run
+
+
+@pytest.mark.parametrize("number", [GONE, BROKEN, NO_SPACE, READ_ONLY])
+def test_whichever_write_fails_it_is_one_warning_and_the_next_copy_catches_up(
+    run: Run, drive: Drive, number: int
+):
+    mailbox.mirror(run, drive.root)
+    for failing in range(1, len(drive.written) + 1):
+        shutil.rmtree(drive.root / "ksdd", ignore_errors=True)
+        drive.written.clear()
+        drive.fault = lambda n, failing=failing: number if n == failing else None
+        with pytest.warns(UserWarning, match="the next copy tries again") as caught:
+            assert not mailbox.mirror(run, drive.root)
+        assert len(caught) == 1 and os.strerror(number) in str(caught[0].message)
+        drive.fault = lambda n: None
+        assert mailbox.mirror(run, drive.root)
+        folder = drive.root / "ksdd" / "runs" / run.folder.name
+        assert drive.files(run.folder.name) == WHOLE and same(run.folder, folder, WHOLE)
+
+
+def test_a_dead_drive_is_given_up_soon_and_nothing_is_written_in_its_place(run: Run, drive: Drive):
+    drive.root.rmdir()
+    with pytest.warns(UserWarning, match="not connected"):
+        assert not mailbox.mirror(run, drive.root)
+    assert not drive.root.exists()
+    drive.root.mkdir()
+    drive.fault = lambda n: BROKEN
+    with pytest.warns(UserWarning, match="Input/output error"):
+        mailbox.mirror(run, drive.root)
+    assert len(drive.written) == mailbox.PATIENCE + 1
+    drive.fault = lambda n: None
+    assert mailbox.mirror(run, drive.root)
+
+
+@pytest.mark.slow
+def test_training_goes_on_without_drive_and_copies_when_it_is_back(
+    home: Path, drive: Drive, tiny_root: Path
+):
+    tiny = {"image_size": "128x128", "segmentation_steps": 2, "checkpoint_steps": 1, "fold": "0"}
+    tiny |= {"segmentation_optimizer": "sgd", "segmentation_batch_size": 1}
+    run = start({"preset": "demo", "data": str(tiny_root)} | tiny)
+    data = prepare.prepare_data(run)
+    drive.fault = lambda n: GONE
+    with pytest.warns(UserWarning, match="not connected") as caught:
+        assert train_segmentation(run, data, 0, saved=mailbox.keeper(run, drive.root, every=0))
+    assert len([warning for warning in caught if "Drive" in str(warning.message)]) == 2
+    assert read_history(run.fold_folder(0) / "segmentation.jsonl")[-1]["step"] == 2
+    drive.fault = lambda n: None
+    assert mailbox.mirror(run, drive.root)
+    assert {"fold0/segmentation-000002.pt", "fold0/segmentation.done.json"} <= drive.files(
+        run.folder.name
+    )
+
+
+def test_a_keeper_waits_between_copies(run: Run, drive: Drive, monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr(mailbox.time, "monotonic", lambda: clock[0])
+    keep = mailbox.keeper(run, drive.root, every=60)
+    for second, copies in ((30, 0), (61, 1), (100, 1), (122, 2)):
+        clock[0] = second
+        keep()
+        assert drive.written.count("sender") == copies, second
+
+
+def test_drive_dies_while_a_run_is_brought_back(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+):
+    mailbox.mirror(run, drive.root)
+    home = new_machine()
+    plain = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.suffix == ".pt":
+            raise OSError(GONE, os.strerror(GONE), str(path))
+        return plain(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.warns(UserWarning, match="run this cell again"):
+        assert mailbox.restore(home, drive.root) is None
+    with pytest.raises(RunError):
+        find({})
+    monkeypatch.setattr(Path, "read_bytes", plain)
+    with pytest.warns(UserWarning, match="if it still runs"):
+        assert same(run.folder, mailbox.restore(home, drive.root), WHOLE)
+
+
+# Fault 26: a file on Drive is missing, partial or renamed
+
+
+@pytest.mark.parametrize("damage", ["missing", "partial", "altered", "no marker", "broken marker"])
+def test_a_damaged_file_is_named_and_passed_over(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], damage: str
+):
+    mailbox.mirror(run, drive.root)
+    bad = drive.root / "ksdd" / "runs" / run.folder.name / "fold0" / "segmentation-000020.pt"
+    marker = bad.with_name(bad.name + ".ok")
+    data = bad.read_bytes()
+    if damage == "missing":
+        bad.unlink()
+    elif damage == "partial":
+        bad.write_bytes(data[:-1])
+    elif damage == "altered":
+        bad.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif damage == "no marker":
+        marker.unlink()
+    else:
+        marker.write_text('{"bytes": ')
+    home = new_machine()
+    with (
+        pytest.warns(UserWarning, match="if it still runs"),
+        pytest.warns(UserWarning, match="passed over: fold0/segmentation-000020.pt of demo"),
+    ):
+        folder = mailbox.restore(home, drive.root)
+    assert not (folder / "fold0" / "segmentation-000020.pt").exists()
+    assert same(run.folder, folder, WHOLE - {"fold0/segmentation-000020.pt"})
+    with pytest.warns(UserWarning, match="passed over"):
+        assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}) is None
+
+
+@pytest.mark.parametrize("original", ["gone", "partial", "older"])
+def test_a_file_that_drive_renamed_is_recognised(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], original: str
+):
+    mailbox.mirror(run, drive.root)
+    folder = drive.root / "ksdd" / "runs" / run.folder.name
+    for name in ("settings", "fold0/segmentation-000020"):
+        for path in folder.glob(f"{name}.*"):
+            if path.suffix == ".ok":
+                continue
+            renamed = path.with_name(f"{path.stem} (1){path.suffix}")
+            shutil.copy(path, renamed)
+            if original == "gone":
+                path.unlink()
+            else:
+                path.write_bytes(path.read_bytes()[:-2] if original == "partial" else b"older")
+            if original == "older":
+                marker = path.with_name(path.name + ".ok")
+                shutil.copy(marker, marker.with_name(f"{path.name} (1).ok"))
+                marker.write_text(json.dumps({"bytes": 5, "sha256": storage.sha256(b"older")}))
+    home = new_machine()
+    with pytest.warns(UserWarning, match="if it still runs") as caught:
+        restored = mailbox.restore(home, drive.root)
+    assert len(caught) == 1, "nothing is passed over"
+    assert same(run.folder, restored, WHOLE)
+    assert not list(restored.rglob("*(1)*"))
+
+
+def test_without_its_settings_a_run_does_not_come_back(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    mailbox.mirror(run, drive.root)
+    (drive.root / "ksdd" / "runs" / run.folder.name / "settings.json").write_text("{")
+    home = new_machine()
+    with (
+        pytest.warns(UserWarning, match="passed over: settings.json"),
+        pytest.warns(UserWarning, match="begin a new run"),
+    ):
+        assert mailbox.restore(home, drive.root) is None
+    assert start({"preset": "demo"}).folder.parent == home / "runs"
+
+
+# Fault 27: two runtimes on one run folder
+
+
+def test_a_second_runtime_is_told_who_wrote_last_and_when(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], recwarn: pytest.WarningsRecorder
+):
+    mailbox.mirror(run, drive.root)
+    sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
+    record = {"run": run.folder.name, "machine": "first", "time": time.time() - 65}
+    sender.write_text(json.dumps(record))
+    home = new_machine()
+    mailbox.restore(home, drive.root)
+    [warning] = recwarn
+    assert "first wrote to demo-clean-seed0 65 s ago" in str(warning.message)
+    assert not (home / "runs" / run.folder.name / "owner.json").exists()
+
+
+def test_a_machine_long_silent_is_not_warned_of(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], recwarn: pytest.WarningsRecorder
+):
+    mailbox.mirror(run, drive.root)
+    sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
+    sender.write_text(json.dumps({"machine": "first", "time": time.time() - 3600}))
+    assert mailbox.restore(new_machine(), drive.root)
+    assert not list(recwarn)
+
+
+def test_a_second_process_on_one_folder_is_refused(run: Run):
+    code = f"from ksdd_lib.run import open_folder; open_folder({str(run.folder)!r}, {{}}).claim()"
+    here = Path(__file__).resolve().parent.parent
+    second = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=False
+    )
+    assert second.returncode == 1
+    assert f"process {os.getpid()} works in {run.folder.name} and last wrote" in second.stderr
+    run.release()
+    subprocess.run([sys.executable, "-c", code], cwd=here, check=True)
+
+
+# Fault 28: no Drive at all, or read-only
+
+
+def test_without_drive_nothing_happens(
+    run: Run, home: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture
+):
+    run.write("data.json", {"archive_sha256": "0" * 64})
+    assert not mailbox.mirror(run, None)
+    assert not mailbox.mirror_archive(run, home, None)
+    assert mailbox.restore(home, None) is None
+    mailbox.keeper(run, None, every=0)()
+    assert not list(recwarn) and capsys.readouterr().out == ""
+
+
+def test_a_read_only_drive_is_a_warning_and_can_still_be_read(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    mailbox.mirror(run, drive.root)
+    drive.fault = lambda n: READ_ONLY
+    save_checkpoint(run, 30)
+    with pytest.warns(UserWarning, match="Read-only file system"):
+        assert not mailbox.mirror(run, drive.root)
+    with pytest.warns(UserWarning, match="if it still runs"):
+        assert same(run.folder, mailbox.restore(new_machine(), drive.root), WHOLE)
+
+
+# The data archive
+
+
+@pytest.fixture
+def downloaded(home: Path, tiny_root: Path) -> Run:
+    """A run on data whose archive was downloaded."""
+    path = home / "downloads" / "tiny-12345678.zip"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as file:
+        for image in sorted(tiny_root.rglob("*.*")):
+            file.write(image, image.relative_to(tiny_root))
+    run = start({"preset": "demo", "data": str(path)})
+    prepare.prepare_data(run)
+    return run
+
+
+def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
+    downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
+):
+    (home / "downloads" / "other.zip").write_bytes(b"of another run")
+    assert mailbox.mirror_archive(downloaded, home, drive.root)
+    assert [path.name for path in drive.root.rglob("*.zip")] == ["tiny-12345678.zip"]
+    drive.written.clear()
+    assert mailbox.mirror_archive(downloaded, home, drive.root) and not drive.written
+    mailbox.mirror(downloaded, drive.root)
+    second = new_machine()
+    shutil.rmtree(home)
+    with pytest.warns(UserWarning, match="if it still runs"):
+        mailbox.restore(second, drive.root)
+    again = prepare.open_data(find({}))
+    assert again.root.is_relative_to(second) and len(again.samples) == 24
+
+
+def test_an_archive_damaged_on_drive_is_not_used(
+    downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
+):
+    mailbox.mirror_archive(downloaded, home, drive.root)
+    mailbox.mirror(downloaded, drive.root)
+    path = drive.root / "ksdd" / "tiny-12345678.zip"
+    path.write_bytes(path.read_bytes()[:-100])
+    second = new_machine()
+    with (
+        pytest.warns(UserWarning, match="if it still runs"),
+        pytest.warns(UserWarning, match="archive on Drive is passed over"),
+    ):
+        assert mailbox.restore(second, drive.root)
+    assert not (second / "data").exists()
+
+
+def test_a_full_drive_keeps_no_half_archive(downloaded: Run, home: Path, drive: Drive):
+    drive.fault = lambda n: NO_SPACE
+    with pytest.warns(UserWarning, match="download it again"):
+        assert not mailbox.mirror_archive(downloaded, home, drive.root)
+    assert not list(drive.root.rglob("*.zip"))
+
+
+def test_an_archive_of_one_s_own_is_not_copied(home: Path, drive: Drive, tiny_root: Path):
+    run = open_folder(home / "runs" / "own", {"data": str(tiny_root)})
+    prepare.prepare_data(run)
+    assert not mailbox.mirror_archive(run, home, drive.root)
+    assert archive.PUBLISHED_NAME not in os.listdir(drive.root)
+    assert settings.to_json(run.settings)["data"] == "tiny"
