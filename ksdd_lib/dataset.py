@@ -162,7 +162,7 @@ def twin_items(samples: Sequence[Sample]) -> list[set[str]]:
     return [set(group) for group in _twin_groups(tuple(samples))]
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache
 def _twin_groups(samples: tuple[Sample, ...]) -> tuple[frozenset[str], ...]:
     cache = storage.cache_folder() / f"twins-{fingerprint(samples)}.json"
     try:
