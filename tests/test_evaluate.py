@@ -1,0 +1,232 @@
+"""Each test image is scored once; every number after that comes from the stored scores."""
+
+import csv
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import tiny_data, tiny_run
+
+from ksdd_lib import metrics
+from ksdd_lib.batches import load_surfaces
+from ksdd_lib.errors import CheckpointError, RunError
+from ksdd_lib.evaluate import evaluate, read_masks, require_unseen, score_images, write_masks
+from ksdd_lib.folds import Fold
+from ksdd_lib.model import TwoStageNet, initialize
+from ksdd_lib.prepare import DataSet
+from ksdd_lib.run import Run
+from ksdd_lib.train import train_decision, train_segmentation, trained_model
+
+COLUMNS = "image,item,fold,seed,is_defective,score,segmentation_score,threshold,is_flagged"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    return tiny_data(tmp_path_factory.mktemp("data") / "tiny")
+
+
+class Forwards:
+    """Counts how often a two-stage network has looked at an image."""
+
+    def __init__(self) -> None:
+        self.count, self.real = 0, TwoStageNet.forward
+
+    def __call__(self, model: TwoStageNet, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.count += len(image)
+        return self.real(model, image)
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> Forwards:
+    counter = Forwards()
+    monkeypatch.setattr(TwoStageNet, "forward", lambda *arguments: counter(*arguments))
+    return counter
+
+
+class Judged:
+    """A run of three folds, trained for one step each and evaluated."""
+
+    def __init__(self, folder: Path, data: DataSet) -> None:
+        self.run = tiny_run(folder, fold="all", seed=4, segmentation_steps=1, decision_steps=1)
+        self.run.write("data.json", data.record)
+        for fold in range(3):
+            train_segmentation(self.run, data, fold)
+            train_decision(self.run, data, fold)
+        counter, self.watched = Forwards(), []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TwoStageNet, "forward", lambda *arguments: counter(*arguments))
+            self.summary = evaluate(self.run, data, lambda *seen: self.watched.append(seen))
+        self.forwards = counter.count
+
+
+@pytest.fixture(scope="module")
+def judged(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Judged(tmp_path_factory.mktemp("judged") / "run", data)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def copied(judged: Judged, tmp_path: Path) -> Run:
+    """The evaluated run, in a folder that a test may change."""
+    shutil.copytree(judged.run.folder, tmp_path / "run")
+    return Run(tmp_path / "run", judged.run.settings)
+
+
+def test_the_model_runs_once_for_each_image(judged: Judged, data: DataSet) -> None:
+    assert judged.forwards == len(data.samples) == 6
+    assert judged.watched == [(fold, done, 2) for fold in range(3) for done in (1, 2)]
+
+
+def test_predictions_have_the_agreed_columns_and_one_row_for_each_test_image(
+    judged: Judged, data: DataSet
+) -> None:
+    text = (judged.run.folder / "predictions.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    rows = list(csv.DictReader(text.splitlines()))
+    expected = [(one.name, str(fold.number)) for fold in data.folds for one in fold.test]
+    assert [(row["image"], row["fold"]) for row in rows] == expected
+    assert {row["seed"] for row in rows} == {"4"}
+    labels = {one.name: str(int(one.is_defective)) for one in data.samples}
+    for row in rows:
+        assert row["is_defective"] == labels[row["image"]]
+        assert row["item"] == row["image"].split("/")[0]
+        assert row["is_flagged"] == str(int(float(row["score"]) > float(row["threshold"])))
+
+
+def test_scores_are_the_logits_of_the_fold_that_holds_the_image_out(
+    judged: Judged, data: DataSet
+) -> None:
+    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    part = data.folds[1]
+    scores, masks = score_images(
+        trained_model(judged.run, data, 1), part.test, judged.run.settings.size, "auto"
+    )
+    fold_rows = [row for row in rows if row.fold == 1]
+    assert [row.score for row in fold_rows] == pytest.approx(scores.tolist(), abs=1e-3)
+    highest = [float(mask.max()) for mask in masks]
+    assert [row.segmentation_score for row in fold_rows] == pytest.approx(highest, abs=1e-3)
+
+
+def test_masks_are_stored_beside_the_predictions_in_their_order(judged: Judged) -> None:
+    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    masks = read_masks(judged.run.folder / "masks.npz")
+    assert list(masks) == [row.image for row in rows]
+    for row in rows:
+        assert masks[row.image].shape == (16, 16) and masks[row.image].dtype == np.float16
+        assert float(masks[row.image].max()) == pytest.approx(row.segmentation_score, rel=1e-3)
+
+
+def test_metrics_and_environment_are_stored(judged: Judged) -> None:
+    assert judged.run.read("metrics.json") == judged.summary
+    assert judged.summary["seed"] == 4 and judged.summary["protocol"] == "clean"
+    assert [fold["images"] for fold in judged.summary["folds"]] == [2, 2, 2]
+    assert judged.summary["pooled"]["images"] == 6
+    assert judged.run.read("environment.json")["torch"] == torch.__version__
+
+
+def test_a_second_evaluation_scores_nothing_again(
+    judged: Judged, copied: Run, data: DataSet, forwards: Forwards
+) -> None:
+    before = (copied.folder / "predictions.csv").read_bytes()
+    assert evaluate(copied, data) == judged.summary
+    assert forwards.count == 0
+    assert (copied.folder / "predictions.csv").read_bytes() == before
+
+
+def test_a_lost_runtime_scores_only_what_is_missing(
+    judged: Judged, copied: Run, data: DataSet, forwards: Forwards
+) -> None:
+    for name in ("predictions.csv", "masks.npz", "metrics.json", "fold2/scores.json"):
+        (copied.folder / name).unlink()
+    summary = evaluate(copied, data)
+    assert forwards.count == 2
+    assert summary["pooled"]["ap"] == judged.summary["pooled"]["ap"]
+
+
+def test_scores_of_earlier_weights_are_not_used(
+    copied: Run, data: DataSet, forwards: Forwards
+) -> None:
+    longer = Run(copied.folder, replace(copied.settings, decision_steps=2, fold="0"))
+    for path in longer.fold_folder(0).glob("decision*"):
+        path.unlink()
+    train_decision(longer, data, 0)
+    before = metrics.read_predictions(longer.fold_folder(0) / "scores.csv")
+    evaluate(longer, data)
+    assert forwards.count == 2
+    after = metrics.read_predictions(longer.fold_folder(0) / "scores.csv")
+    assert all(a.score != b.score for a, b in zip(before, after, strict=True))
+
+
+def test_a_single_fold_is_judged_at_one_half(judged: Judged, copied: Run, data: DataSet) -> None:
+    single = Run(copied.folder, replace(copied.settings, fold="2"))
+    summary = evaluate(single, data)
+    assert [(fold["fold"], fold["threshold"]) for fold in summary["folds"]] == [(2, 0.0)]
+    assert "single fold" in summary["threshold_rule"]
+    rows = metrics.read_predictions(single.folder / "predictions.csv")
+    assert len(rows) == 2 and all(row.is_flagged == (row.score > 0) for row in rows)
+
+
+def test_thresholds_come_from_the_other_folds(judged: Judged) -> None:
+    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    for fold in judged.summary["folds"]:
+        others = [row for row in rows if row.fold != fold["fold"]]
+        expected = metrics.best_f1_threshold(
+            [row.is_defective for row in others], [row.score for row in others]
+        )
+        assert fold["threshold"] == expected and math.isfinite(expected)
+
+
+def test_an_image_that_was_trained_on_is_refused(copied: Run, data: DataSet) -> None:
+    fold = data.folds[0]
+    leaking = Fold(0, fold.train, (*fold.test, fold.train[0]), "clean", ())
+    with pytest.raises(RunError, match=f"Fold 0 was trained on {fold.train[0].item}"):
+        require_unseen(leaking)
+    mixed = replace(data, folds=(leaking, *data.folds[1:]))
+    with pytest.raises((RunError, CheckpointError)):
+        evaluate(copied, mixed)
+
+
+def test_what_is_not_trained_yet_is_named(data: DataSet, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run")
+    with pytest.raises(RunError, match="01_download_data"):
+        evaluate(run, data)
+    run.write("data.json", data.record)
+    with pytest.raises(RunError, match="02_train_segmentation"):
+        evaluate(run, data)
+
+
+def test_no_file_of_the_run_names_a_place_on_this_machine(judged: Judged, data: DataSet) -> None:
+    home = str(data.root.parent.parent).encode()
+    stored = [path for path in judged.run.folder.rglob("*") if path.is_file()]
+    assert len(stored) > 30
+    assert [path.name for path in stored if home in path.read_bytes()] == []
+
+
+def test_images_are_scored_alone_and_in_order(data: DataSet, forwards: Forwards) -> None:
+    model = TwoStageNet()
+    initialize(model, "kaiming", 1)
+    seen: list[tuple[int, int]] = []
+    samples = data.samples[:3]
+    scores, masks = score_images(
+        model, samples, (128, 144), "float32", lambda *done: seen.append(done)
+    )
+    assert scores.dtype == np.float64 and scores.shape == (3,) and masks.shape == (3, 16, 18)
+    assert forwards.count == 3 and seen == [(1, 3), (2, 3), (3, 3)]
+    with torch.no_grad():
+        image = load_surfaces([samples[2]], (128, 144), "fine").image(0)
+        _, score = model(image)
+    assert score.item() == pytest.approx(scores[2], abs=1e-4)
+
+
+def test_masks_come_back_under_their_names(tmp_path: Path) -> None:
+    masks = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    write_masks(tmp_path / "masks.npz", ["a/1", "\u00e4/2"], masks)
+    found = read_masks(tmp_path / "masks.npz")
+    assert list(found) == ["a/1", "\u00e4/2"] and np.array_equal(found["\u00e4/2"], masks[1])

@@ -1,0 +1,117 @@
+"""The data of a run: got once, found again, and the same ever after."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ksdd_lib.errors import FoldError, RunError
+from ksdd_lib.prepare import open_data, prepare_data
+from ksdd_lib.run import Run, open_folder
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_root: Path) -> Run:
+    """A run on the tiny data set, that is of 6 items with 4 surfaces each."""
+    return open_folder(tmp_path / "run", {"data": str(tiny_root)})
+
+
+def names(run: Run) -> list[str]:
+    return sorted(path.name for path in run.folder.iterdir())
+
+
+def test_own_data_is_surveyed_and_split(run: Run, tiny_root: Path) -> None:
+    data = prepare_data(run)
+    assert data.root == tiny_root
+    assert len(data.samples) == 24 and sum(one.is_defective for one in data.samples) == 6
+    assert [len(fold.test) for fold in data.folds] == [8, 8, 8]
+    assert names(run) == ["data.json", "folds.json", "settings.json"]
+    record = run.read("data.json")
+    assert record["name"] == "tiny" and record["fingerprint"] == data.fingerprint
+    assert not record["is_generated"] and not record["is_kolektor"]
+    assert record["report"]["images"] == 24
+
+
+def test_no_absolute_path_is_stored(run: Run, tmp_path: Path) -> None:
+    prepare_data(run)
+    for path in run.folder.iterdir():
+        assert str(tmp_path) not in path.read_text()
+
+
+def test_later_notebooks_find_the_same_data(run: Run) -> None:
+    prepared = prepare_data(run)
+    stored = {name: (run.folder / name).stat().st_mtime_ns for name in names(run)}
+    again = open_folder(run.folder, {})  # which knows the name of the data, not its place
+    for found in (open_data(again), prepare_data(again)):
+        assert found.samples == prepared.samples
+        assert [(f.train, f.test) for f in found.folds] == [
+            (f.train, f.test) for f in prepared.folds
+        ]
+        assert found.fingerprint == prepared.fingerprint
+    assert stored == {name: (run.folder / name).stat().st_mtime_ns for name in names(run)}
+
+
+def test_a_pair_is_read_by_its_name_at_its_own_size(run: Run) -> None:
+    image, mask = prepare_data(run).read_pair("tiny02/Part1")
+    assert image.shape == mask.shape == (160, 128)
+    assert image.dtype == np.uint8 and mask.dtype == bool and mask.any()
+
+
+def test_without_the_first_notebook_it_is_named(run: Run) -> None:
+    with pytest.raises(RunError, match="run 01_download_data.ipynb first"):
+        open_data(run)
+
+
+def test_changed_data_is_refused(run: Run, tiny_root: Path) -> None:
+    prepare_data(run)
+    shutil.copy(tiny_root / "tiny01" / "Part0.jpg", tiny_root / "tiny02" / "Part3.jpg")
+    with pytest.raises(RunError, match="is not what run was begun with: fingerprint"):
+        open_data(run)
+
+
+def test_moved_data_is_found_where_it_is_said_to_be(
+    run: Run, tiny_root: Path, tmp_path: Path
+) -> None:
+    fingerprint = prepare_data(run).fingerprint
+    (tmp_path / "elsewhere").mkdir()
+    tiny_root.rename(tmp_path / "elsewhere" / "tiny")
+    with pytest.raises(RunError, match="not on this machine.*KSDD_DATA"):
+        open_data(open_folder(run.folder, {}))
+    moved = open_folder(run.folder, {"data": str(tmp_path / "elsewhere" / "tiny")})
+    assert open_data(moved).fingerprint == fingerprint
+
+
+def test_folds_that_do_not_suit_the_data_leave_nothing_behind(
+    tmp_path: Path, tiny_root: Path
+) -> None:
+    run = open_folder(tmp_path / "run", {"data": str(tiny_root), "folds": "official"})
+    with pytest.raises(FoldError, match="official folds belong to KolektorSDD"):
+        prepare_data(run)
+    assert names(run) == ["settings.json"]
+
+
+def test_killed_between_its_two_files_it_starts_again(run: Run) -> None:
+    prepare_data(run)
+    (run.folder / "data.json").unlink()
+    (run.folder / "folds.json").write_text("{}")
+    data = prepare_data(run)
+    assert open_data(run).folds == data.folds
+
+
+def test_generated_surfaces_are_made_once_and_made_again_when_gone(
+    tmp_path: Path, own_home: Path
+) -> None:
+    settings = {"data": "generated", "generated_items": 6, "image_size": "128x128"}
+    run = open_folder(tmp_path / "run", settings)
+    data = prepare_data(run)
+    assert data.root == own_home / "data" / "generated-6-128x128"
+    assert run.read("data.json")["is_generated"] and len(data.samples) == 48
+    shutil.rmtree(own_home / "data")
+    assert open_data(run).fingerprint == data.fingerprint

@@ -1,0 +1,487 @@
+"""Both stages learn, stop and go on exactly, and never mix with another training."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_training import tiny_data, tiny_run
+
+from ksdd_lib import checkpoint, synthetic, train
+from ksdd_lib.dataset import find_samples, fingerprint, read_image
+from ksdd_lib.errors import CheckpointError, RunError, TrainingError
+from ksdd_lib.folds import Fold, make_folds
+from ksdd_lib.model import DecisionNet, SegmentationNet, initialize
+from ksdd_lib.prepare import DataSet
+from ksdd_lib.run import Run
+from ksdd_lib.train import (
+    Progress,
+    learning_rate,
+    load_stage,
+    read_history,
+    train_decision,
+    train_segmentation,
+    trained_model,
+    trained_segmentation,
+)
+
+PROGRAM = Path(__file__).with_name("tiny_training.py")
+REPOSITORY = PROGRAM.parent.parent
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The threads decide the order of sums, and so the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    return tiny_data(tmp_path_factory.mktemp("data") / "tiny")
+
+
+class Trained:
+    """A run with both stages finished, and what was seen on the way."""
+
+    settings = {
+        "segmentation_steps": 8,
+        "segmentation_optimizer": "sgd",
+        "segmentation_learning_rate": 0.5,
+        "segmentation_schedule": "constant",
+        "decision_steps": 24,
+        "decision_learning_rate": 0.01,
+        "decision_schedule": "constant",
+        "checkpoint_steps": 5,
+        "weight_averaging": True,
+    }
+
+    def __init__(self, folder: Path, data: DataSet) -> None:
+        self.run, self.progress = tiny_run(folder, **self.settings), []
+        assert train_segmentation(self.run, data, 0, self.progress.append)
+        first = load_stage(self.run, data, 0, "segmentation")
+        self.first_stage = {name: w.clone() for name, w in first.state["weights"].items()}
+        kept: list[train.FrozenFeatures] = []
+
+        class Remembered(train.FrozenFeatures):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                kept.append(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "FrozenFeatures", Remembered)
+            assert train_decision(self.run, data, 0, self.progress.append)
+        self.first_stage_after = kept[0].segmentation.state_dict()
+
+
+@pytest.fixture(scope="module")
+def trained(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("trained") / "run", data)
+
+
+@pytest.fixture
+def first_stage_only(trained: Trained, tmp_path: Path) -> Run:
+    """A run whose first stage is the trained one and whose second has not begun."""
+    run = tiny_run(tmp_path / "run", **trained.settings)
+    run.fold_folder(0).mkdir()
+    for path in trained.run.fold_folder(0).glob("segmentation*"):
+        shutil.copy(path, run.fold_folder(0))
+    return run
+
+
+def adjusted(run: Run, **settings: Any) -> Run:
+    """The same folder under settings that its trained first stage does not depend on."""
+    return Run(run.folder, replace(run.settings, **settings))
+
+
+def weights(run: Run, data: DataSet, stage: str, which: str = "weights") -> dict[str, torch.Tensor]:
+    return load_stage(run, data, 0, stage).state[which]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def history(run: Run, stage: str) -> list[dict[str, float]]:
+    """The rows of a history without the time, which no two trainings share."""
+    rows = read_history(run.fold_folder(0) / f"{stage}.jsonl")
+    return [{name: row[name] for name in ("step", "loss", "lr")} for row in rows]
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in found}
+
+
+# The four groups of the study: annotation, loss, size, rotation
+
+
+@pytest.mark.parametrize(
+    ("annotation", "loss", "size", "rotation"),
+    [
+        ("fine", "cross_entropy", "128x128", False),
+        ("dilated5", "mean_squared_error", "128x144", False),
+        ("dilated9", "cross_entropy", "144x128", False),
+        ("dilated13", "mean_squared_error", "144x128", True),
+        ("dilated17", "cross_entropy", "128x144", True),
+        ("box", "mean_squared_error", "128x128", True),
+    ],
+)
+def test_every_group_of_the_study_trains_both_stages(
+    data: DataSet, tmp_path: Path, annotation: str, loss: str, size: str, rotation: bool
+) -> None:
+    run = tiny_run(
+        tmp_path / "run",
+        annotation=annotation,
+        segmentation_loss=loss,
+        image_size=size,
+        rotation=rotation,
+        segmentation_steps=2,
+        decision_steps=2,
+    )
+    assert train_segmentation(run, data, 0) and train_decision(run, data, 0)
+    for stage, network in (("segmentation", SegmentationNet()), ("decision", DecisionNet())):
+        assert [row["step"] for row in history(run, stage)] == [1, 2]
+        assert all(0 < row["loss"] < 10 for row in history(run, stage))
+        initialize(network, run.settings.initialization, run.settings.seed)
+        learned = weights(run, data, stage)
+        moved = {name for name, w in network.state_dict().items() if not w.equal(learned[name])}
+        assert moved == set(learned)
+    height, width = run.settings.size
+    mask_logits, score = trained_model(run, data, 0)(torch.rand(1, 1, height, width))
+    assert mask_logits.shape == (1, 1, height // 8, width // 8) and score.isfinite().all()
+
+
+# Learning
+
+
+def test_the_loss_falls_in_both_stages(trained: Trained) -> None:
+    for stage in ("segmentation", "decision"):
+        losses = [row["loss"] for row in history(trained.run, stage)]
+        assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
+
+def test_the_history_has_step_loss_rate_and_time(trained: Trained) -> None:
+    rows = read_history(trained.run.fold_folder(0) / "segmentation.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert all(set(row) == {"step", "loss", "lr", "seconds"} for row in rows)
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds) and seconds[-1] > 0
+
+
+def test_a_live_display_is_told_of_every_row(trained: Trained) -> None:
+    told = [(one.stage, one.step, one.steps) for one in trained.progress]
+    assert told[:2] == [("segmentation", 1, 8), ("segmentation", 2, 8)]
+    assert told[-1] == ("decision", 24, 24) and len(told) == 32
+    assert trained.progress[-1].history[-1]["step"] == 24
+
+
+def test_the_second_stage_leaves_the_first_as_it_was(trained: Trained, data: DataSet) -> None:
+    assert same(trained.first_stage_after, trained.first_stage)
+    assert same(weights(trained.run, data, "segmentation"), trained.first_stage)
+    judging = trained_model(trained.run, data, 0)
+    assert same(judging.segmentation.state_dict(), trained.first_stage)
+
+
+def test_averaged_weights_judge_where_set_so(trained: Trained, data: DataSet) -> None:
+    judging = trained_model(trained.run, data, 0).decision.state_dict()
+    assert same(judging, weights(trained.run, data, "decision", "average"))
+    assert not same(judging, weights(trained.run, data, "decision"))
+    first = trained_segmentation(trained.run, data, 0).state_dict()
+    assert same(first, weights(trained.run, data, "segmentation", "average"))
+
+
+def test_the_average_follows_the_published_decay(first_stage_only: Run, data: DataSet) -> None:
+    run = adjusted(first_stage_only, decision_steps=14, checkpoint_steps=1)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def collect() -> None:
+        newest = max(run.fold_folder(0).glob("decision-*.pt"))
+        seen.append(torch.load(newest, weights_only=True)["weights"])
+
+    train_decision(run, data, 0, saved=collect)
+    assert len(seen) == 14
+    model = DecisionNet()
+    initialize(model, run.settings.initialization, run.settings.seed)
+    expected = model.state_dict()
+    for n, step in enumerate(seen):
+        decay = min(0.9999, (1 + n) / (10 + n))
+        expected = {name: decay * expected[name] + (1 - decay) * step[name] for name in expected}
+    average = weights(run, data, "decision", "average")
+    for name in expected:
+        assert torch.allclose(average[name], expected[name], atol=1e-6)
+    assert not same(average, seen[-1])
+
+
+def test_the_published_learning_rate_is_constant() -> None:
+    assert {learning_rate(0.1, "constant", step, 50) for step in range(50)} == {0.1}
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing() -> None:
+    rates = [learning_rate(1.0, "one_cycle", step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.04) and max(rates) == rates[30] == pytest.approx(1.0)
+    assert rates[:31] == sorted(rates[:31]) and rates[30:] == sorted(rates[30:], reverse=True)
+    assert 0 < rates[-1] < 0.01
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_one_cycle_is_defined_for_the_shortest_training(steps: int) -> None:
+    assert all(0 < learning_rate(1.0, "one_cycle", step, steps) <= 1 for step in range(steps))
+
+
+# Stopping and going on
+
+
+def test_a_finished_stage_is_not_trained_again(trained: Trained, data: DataSet) -> None:
+    before = files(trained.run.folder)
+    assert train_segmentation(trained.run, data, 0) is False
+    assert train_decision(trained.run, data, 0) is False
+    assert files(trained.run.folder) == before
+
+
+def test_a_stopped_training_goes_on_exactly(
+    trained: Trained, first_stage_only: Run, data: DataSet
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step in (3, 9):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for step in (3, 9):  # between checkpoints, which come every 5 steps
+        with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step}; run again"):
+            train_decision(first_stage_only, data, 0, stop)
+        assert checkpoint.newest_step(first_stage_only.fold_folder(0), "decision") == step
+        assert not (first_stage_only.folder / "owner.json").exists()
+    assert train_decision(first_stage_only, data, 0)
+    for which in ("weights", "average"):
+        resumed = weights(first_stage_only, data, "decision", which)
+        assert same(resumed, weights(trained.run, data, "decision", which))
+    assert history(first_stage_only, "decision") == history(trained.run, "decision")
+
+
+def test_the_signal_handlers_of_the_caller_come_back(
+    trained: Trained, first_stage_only: Run, data: DataSet
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train_decision(adjusted(first_stage_only, decision_steps=1), data, 0)
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_killed_before_the_mark_of_the_end_it_only_makes_the_mark(
+    trained: Trained, first_stage_only: Run, data: DataSet
+) -> None:
+    done = first_stage_only.fold_folder(0) / "segmentation.done.json"
+    before = checkpoint_hash(first_stage_only, data)
+    done.unlink()
+    assert train_segmentation(first_stage_only, data, 0)
+    assert done.exists() and checkpoint_hash(first_stage_only, data) == before
+    assert history(first_stage_only, "segmentation") == history(trained.run, "segmentation")
+
+
+def checkpoint_hash(run: Run, data: DataSet, stage: str = "segmentation") -> str:
+    return load_stage(run, data, 0, stage).sha256
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = adjusted(first_stage_only, decision_steps=600, checkpoint_steps=2)  # a row each 3 steps
+    calls, real = [], train.decision_loss
+
+    def diverging(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(arguments)
+        return real(*arguments) * (float("nan") if len(calls) > 2 * 3 else 1)
+
+    monkeypatch.setattr(train, "decision_loss", diverging)
+    order_of_4 = train._training_part(data.folds[0], run.settings, "decision", torch.device("cpu"))
+    names = [data.folds[0].train[row].name for row in order_of_4[1].rows(3)]
+    with pytest.raises(TrainingError, match="decision stage, fold 0, is not finite at step 4") as e:
+        train_decision(run, data, 0)
+    assert all(name in str(e.value) for name in names)
+    assert checkpoint.newest_step(run.fold_folder(0), "decision") == 2
+    record = json.loads((run.fold_folder(0) / "decision.diverged.json").read_text())
+    assert record == {"stage": "decision", "fold": 0, "step": 4, "images": names}
+    assert not run.has("decision") and [row["step"] for row in history(run, "decision")] == [3]
+
+
+def test_a_folder_in_which_another_process_works_is_left_alone(
+    first_stage_only: Run, data: DataSet
+) -> None:
+    other = f"{os.uname().nodename} process {os.getppid()}"
+    first_stage_only.write("owner.json", {"owner": other, "last_wrote": time.time()})
+    history_of_other = first_stage_only.fold_folder(0) / "decision.jsonl"
+    history_of_other.write_text('{"step": 7, "loss": 0.5, "lr": 0.1, "seconds": 1.0}\n')
+    before = files(first_stage_only.folder)
+    with pytest.raises(RunError, match=other):
+        train_decision(first_stage_only, data, 0)
+    assert files(first_stage_only.folder) == before
+
+
+# What belongs together
+
+
+def test_the_second_stage_needs_the_first(data: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="segmentation stage of fold 0 has done 0 of"):
+        train_decision(tiny_run(tmp_path / "run"), data, 0)
+
+
+def test_a_first_stage_of_another_hash_is_refused(
+    trained: Trained, data: DataSet, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", trained.run.settings)
+    shutil.copytree(trained.run.folder, run.folder)
+    first = load_stage(run, data, 0, "segmentation")
+    first.state["weights"]["mask.weight"] += 1e-3
+    identity = json.loads(next(run.fold_folder(0).glob("segmentation-*8.json")).read_text())
+    checkpoint.save(
+        run.fold_folder(0), "segmentation", first.step, identity["identity"], first.state
+    )
+    for read in (train_decision, trained_model):
+        with pytest.raises(CheckpointError, match="predecessor: here '.*', there '.*'"):
+            read(run, data, 0)
+
+
+def test_a_training_of_another_fold_data_or_setting_is_refused(
+    trained: Trained, data: DataSet, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", trained.run.settings)
+    shutil.copytree(trained.run.fold_folder(0), run.fold_folder(1))
+    with pytest.raises(CheckpointError, match="fold: here 1, there 0"):
+        train_segmentation(run, data, 1)
+    other = replace(data, record={"fingerprint": "f" * 64})
+    with pytest.raises(CheckpointError, match="data: here 'ffff"):
+        train_segmentation(trained.run, other, 0)
+    longer = Run(trained.run.folder, replace(trained.run.settings, annotation="box"))
+    with pytest.raises(CheckpointError, match="annotation: here 'box', there 'dilated5'"):
+        train_segmentation(longer, data, 0)
+
+
+@pytest.mark.parametrize("defective", [True, False])
+def test_one_kind_of_image_alone_is_refused(data: DataSet, tmp_path: Path, defective: bool) -> None:
+    fold = data.folds[0]
+    part = tuple(sample for sample in fold.train if sample.is_defective is defective)
+    one_kind = replace(data, folds=(Fold(0, part, fold.test, "clean", ()),))
+    with pytest.raises(TrainingError, match="need defective and good ones"):
+        train_segmentation(tiny_run(tmp_path / "run"), one_kind, 0)
+
+
+# In new processes
+
+
+def start(run: Run, data: DataSet) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(PROGRAM), str(run.folder), str(data.root)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.02)
+
+
+SLOW_SETTINGS = {"segmentation_steps": 8, "decision_steps": 12, "checkpoint_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = tiny_run(tmp_path_factory.mktemp("uninterrupted") / "run", **SLOW_SETTINGS)
+    process = start(run, data)
+    assert process.wait() == 0, process.stderr.read().decode()
+    return run
+
+
+def assert_equal_runs(run: Run, expected: Run, data: DataSet) -> None:
+    for stage in ("segmentation", "decision"):
+        assert checkpoint_hash(run, data, stage) == checkpoint_hash(expected, data, stage)
+        assert history(run, stage) == history(expected, stage)
+
+
+@pytest.mark.slow
+def test_a_new_process_goes_on_bit_for_bit(
+    uninterrupted: Run, data: DataSet, tmp_path: Path
+) -> None:
+    run = tiny_run(tmp_path / "run", **SLOW_SETTINGS)
+    for name in ("segmentation-000003.json", "decision-000006.json"):
+        process = start(run, data)
+        wait_for(run.fold_folder(0) / name, process)
+        process.send_signal(signal.SIGTERM)  # it stops at a step's end, and says so
+        assert process.wait() != 0
+        assert b"run again to go on" in process.stderr.read()
+    process = start(run, data)
+    assert process.wait() == 0, process.stderr.read().decode()
+    assert_equal_runs(run, uninterrupted, data)
+
+
+@pytest.mark.slow
+def test_kills_at_any_time_change_nothing(
+    uninterrupted: Run, data: DataSet, tmp_path: Path
+) -> None:
+    run, moment = tiny_run(tmp_path / "run", **SLOW_SETTINGS), random.Random(0)
+    for kill in range(6):
+        process = start(run, data)
+        wait_for(run.folder / "owner.json", process)
+        time.sleep(moment.uniform(0, 2))
+        process.kill()
+        process.wait()
+        found = [run.fold_folder(0) / f"{stage}.jsonl" for stage in ("segmentation", "decision")]
+        steps = [[row["step"] for row in read_history(path)] for path in found]
+        assert all(rows == sorted(set(rows)) for rows in steps), f"after kill {kill}: {steps}"
+    process = start(run, data)
+    assert process.wait() == 0, process.stderr.read().decode()
+    assert_equal_runs(run, uninterrupted, data)
+    assert not list(run.folder.rglob("*.tmp"))
+
+
+# A trained model
+
+
+def surface_with_crack(surface: np.ndarray, length: float, gray: float) -> torch.Tensor:
+    """A surface (H, W) with a jagged dark line over a share of its way, darkened to `gray`."""
+    path = np.stack([np.linspace(20, 108, 23), 128 + 9 * np.tile([0, 1, -1], 8)[:23]], 1)
+    count = max(2, round(length * len(path)))
+    line = np.zeros(surface.shape, np.uint8)
+    cv2.polylines(line, [path[:count].round().astype(np.int32)], False, 255, 2, cv2.LINE_AA)
+    share = line.astype(np.float32) / 255 * (1 - gray)
+    image = surface.astype(np.float32) / 255 * (1 - share)
+    return torch.from_numpy(image)[None, None]
+
+
+@pytest.mark.slow
+def test_a_growing_crack_never_lowers_the_score(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    root = synthetic.generate(tmp_path / "data", items=12, size=(256, 128))
+    samples = find_samples(root)
+    record = {"fingerprint": fingerprint(samples)}
+    data = DataSet(root, tuple(samples), tuple(make_folds("clean", samples)), record)
+    run = tiny_run(
+        tmp_path / "run", image_size="256x128", segmentation_batch_size=2, decision_batch_size=8
+    )
+    train_segmentation(run, data, 0)
+    train_decision(run, data, 0)
+    model = trained_model(run, data, 0)
+    good = [sample for sample in data.folds[0].test if not sample.is_defective][:4]
+    for sample in good:
+        surface = read_image(sample)
+        for cracks in (
+            [(length, 0.3) for length in np.linspace(0.1, 1, 10)],
+            [(0.7, gray) for gray in np.linspace(0.9, 0.2, 8)],
+        ):
+            images = [surface_with_crack(surface, *crack) for crack in cracks]
+            scores = [model(image)[1].item() for image in images]
+            assert scores[-1] > model(surface_with_crack(surface, 0, 1))[1].item()
+            reached = np.maximum.accumulate(scores)
+            assert (reached - scores).max() < 0.25, (sample.name, np.round(scores, 2).tolist())

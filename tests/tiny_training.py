@@ -1,0 +1,50 @@
+"""A tiny data set and run for tests that train.
+
+As a program, `python tests/tiny_training.py RUN_FOLDER DATA_FOLDER` trains both stages of fold 0,
+or goes on with them: what a test starts in a new process, and kills.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ksdd_lib.dataset import find_samples, fingerprint
+from ksdd_lib.folds import Fold
+from ksdd_lib.prepare import DataSet
+from ksdd_lib.run import Run, open_folder
+from ksdd_lib.synthetic import generate
+from ksdd_lib.train import train_decision, train_segmentation
+
+TINY = {
+    "preset": "demo",
+    "image_size": "128x128",
+    "fold": "0",
+    "segmentation_batch_size": 1,
+    "decision_batch_size": 2,
+}
+"""Settings under which a step takes less than a second."""
+
+
+def tiny_data(root: Path) -> DataSet:
+    """Three items of a good and a defective surface each; fold k tests item k."""
+    samples = find_samples(generate(root, items=3, size=(128, 128), parts=2, defective_parts=1))
+    folds = []
+    for number, tested in enumerate(sorted({sample.item for sample in samples})):
+        train = tuple(sample for sample in samples if sample.item != tested)
+        test = tuple(sample for sample in samples if sample.item == tested)
+        folds.append(Fold(number, train, test, "clean", twins=()))
+    return DataSet(root, tuple(samples), tuple(folds), {"fingerprint": fingerprint(samples)})
+
+
+def tiny_run(folder: Path, **settings: Any) -> Run:
+    """A run folder with the settings of `TINY`, changed by `settings`."""
+    return open_folder(folder, TINY | settings)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # the threads decide the order of sums, and so the last bits
+    data, run = tiny_data(Path(sys.argv[2])), open_folder(Path(sys.argv[1]), {})
+    train_segmentation(run, data, 0)
+    train_decision(run, data, 0)
