@@ -183,23 +183,21 @@ def _table_with_badges(table: str, address: str) -> str:
 
 def _drive_folder() -> Path | None:
     given = os.environ.get("KSDD_DRIVE")
-    if given is not None:
-        return Path(given).expanduser() if given else None
-    if not in_colab():
+    if given == "" or (given is None and not in_colab()):
         return None
-    folder = MOUNT / "MyDrive"
+    folder = Path(given).expanduser() if given else MOUNT / "MyDrive"
+    reason = f"{folder} is no folder"
     try:
-        if not folder.is_dir():
+        if not given and not folder.is_dir():
             from google.colab import drive
 
             drive.mount(str(MOUNT))
         if folder.is_dir():
             return folder
-        reason = "it is not there after mounting"
     except Exception as error:  # refused by the user, no browser, a mount that died
         reason = str(error)
     warnings.warn(
-        f"Drive is not mounted ({reason}): results stay on this machine and are lost with it.",
+        f"Drive is not mounted ({reason}): results stay on this machine and may be lost with it.",
         stacklevel=3,
     )
     return None
