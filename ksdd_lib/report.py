@@ -252,7 +252,6 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
 
 def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
     """Everything that the template shows, ready to print."""
-    trained, all_folds = results.metrics["folds_trained"], results.folds["folds"]
     return {
         "metrics": results.metrics,
         "pooled": results.metrics["pooled"],
@@ -260,9 +259,7 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "version": ksdd_lib.__version__,
         "run_name": results.folder.resolve().name,
         "preset": results.settings.get("preset", "own"),
-        "folds_text": f"{_listed(trained)} of {len(all_folds)}"
-        if len(trained) < len(all_folds)
-        else f"all {len(all_folds)}",
+        "folds_text": _folds_text(results),
         "rates": _rates(results.metrics["pooled"]),
         "cautions": _cautions(results),
         "strip_note": _strip_note(results, figures),
@@ -302,14 +299,14 @@ def _cautions(results: Results) -> list[str]:
         )
     if leak := _leak(results):
         cautions.append(
-            f"The {results.metrics['protocol']} folds leak: over all of them, {leak} show a part "
+            f"The {results.metrics['protocol']} folds leak: over all of them, {leak} show an item "
             "that is also in training. Such numbers compare with published ones; those of clean "
-            "folds tell what to expect on new parts."
+            "folds tell what to expect on new items."
         )
     if len(trained) < len(results.folds["folds"]):
         cautions.append(
-            f"Only fold {_listed(trained)} of {len(results.folds['folds'])} is trained: fewer "
-            "parts were judged, and another fold may come out differently."
+            f"Only {len(trained)} of the {len(results.folds['folds'])} folds {_is_are(trained)} "
+            "trained: the others may come out differently."
         )
     if data["is_kolektor"] and not data["is_published_archive"]:
         cautions.append(
@@ -317,6 +314,17 @@ def _cautions(results: Results) -> list[str]:
             "not the published file."
         )
     return cautions
+
+
+def _folds_text(results: Results) -> str:
+    """ "clean folds, all 3 trained", or which of them are."""
+    trained, count = results.metrics["folds_trained"], len(results.folds["folds"])
+    which = f"all {count}" if len(trained) == count else f"only {_listed(trained)}"
+    return f"{results.metrics['protocol']} folds, {which} trained"
+
+
+def _is_are(values: Sequence[Any]) -> str:
+    return "is" if len(values) == 1 else "are"
 
 
 def _leak(results: Results) -> str:
@@ -339,7 +347,8 @@ def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
     if "strip_1" not in figures:
         if not wanted:
             return "No surface is defective or flagged, so there is none to show."
-        return "Pictures of the surfaces are left out: the data set was not at hand."
+        missing = "the data set was not at hand" if results.masks else "masks.npz is missing"
+        return f"Pictures of the surfaces are left out: {missing}."
     shown = len(_strip_rows(results.rows))
     return f"{shown} of {wanted} defective or flagged surfaces are shown." * (shown < wanted)
 

@@ -65,11 +65,18 @@ def new_axes(width: float = 5.2, height: float = 4.2) -> Axes:
 
 
 def png(figure: Figure, dpi: int = 120) -> bytes:
-    """The figure as the bytes of a PNG file; equal figures give equal bytes."""
-    buffer = io.BytesIO()
+    """The figure as the bytes of a PNG file of 256 colours, a quarter of the size of full colour.
+
+    Equal figures give equal bytes.
+    """
+    from PIL import Image  # matplotlib needs it, so it is there
+
+    full, small = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
+        figure.savefig(full, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    picture = Image.open(full).convert("RGB")
+    picture.quantize(method=Image.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def stamp(figure: Figure, text: str = "GENERATED") -> Figure:
@@ -311,7 +318,7 @@ def score_strip(
         ax.grid(visible=False, axis="y")
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
-        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, columnspacing=1.2)
+        ax.legend(loc="lower right", bbox_to_anchor=(0.9, 1), ncols=4, columnspacing=1.2)
     return ax
 
 
@@ -378,21 +385,18 @@ def defect_strip(
     shapes = [_lying(surface.image).shape for surface in surfaces]
     row_height = PANEL * float(np.median([height / width for height, width in shapes] or [0.4]))
     row_height = max(row_height, 0.75)
-    width = 3 * (PANEL + GAP) + NOTE + 2 * GAP
-    height = HEAD + len(surfaces) * (row_height + GAP) + GAP
+    size = 3 * (PANEL + GAP) + NOTE + 2 * GAP, HEAD + len(surfaces) * (row_height + GAP)
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(width, height))
+        figure = Figure(figsize=size)
+        # One sheet measured in inches: axes for each picture would take four times as long.
+        ax = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(0, size[1]))
+        ax.set_axis_off()
+        ax.autoscale(enable=False)
         for index, surface in enumerate(surfaces):
-            bottom = height - HEAD - (index + 1) * (row_height + GAP) + GAP
-            panels = [
-                figure.add_axes(_box(figure, GAP + k * (PANEL + GAP), bottom, PANEL, row_height))
-                for k in range(3)
-            ]
-            _draw_surface(panels, surface)
-            note = _box(figure, GAP + 3 * (PANEL + GAP), bottom, NOTE, row_height)
-            _draw_note(figure.add_axes(note), surface.prediction, score_range)
-        turned = any(s.image.shape[0] > s.image.shape[1] for s in surfaces)
-        _draw_head(figure, height, turned)
+            bottom = size[1] - HEAD - (index + 1) * (row_height + GAP) + GAP
+            _draw_surface(ax, surface, bottom, row_height)
+            _draw_note(ax, surface.prediction, bottom, row_height, score_range)
+        _draw_head(ax, any(s.image.shape[0] > s.image.shape[1] for s in surfaces))
     return figure
 
 
@@ -403,10 +407,9 @@ def logit_range(rows: Sequence[Prediction]) -> tuple[float, float]:
     return min(values) - margin, max(values) + margin
 
 
-def _box(figure: Figure, left: float, bottom: float, width: float, height: float) -> tuple:
-    """A rectangle in inches as matplotlib wants it, in shares of the figure."""
-    w, h = figure.get_size_inches()
-    return left / w, bottom / h, width / w, height / h
+def _left(column: int) -> float:
+    """Where a column of the strip begins, in inches."""
+    return GAP + column * (PANEL + GAP)
 
 
 def _lying(pixels: np.ndarray) -> np.ndarray:
@@ -421,67 +424,73 @@ def _shrunk(pixels: np.ndarray) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
 
 
-def _draw_surface(panels: Sequence[Axes], surface: JudgedSurface) -> None:
+def _draw_surface(ax: Axes, surface: JudgedSurface, bottom: float, row_height: float) -> None:
     image = _shrunk(_lying(surface.image))
     mask = _shrunk(_lying(surface.annotation).astype(np.float32)) > 0
     output = surface.output.astype(np.float32)
     output = np.rot90(output) if surface.image.shape[0] > surface.image.shape[1] else output
-    height, width = image.shape
-    place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "aspect": "equal"}
-    for ax in panels[:2]:
-        ax.imshow(image, cmap="gray", vmin=0, vmax=255, **place)
-    panels[2].imshow(
-        output, norm=OUTPUT_SCALE, cmap=OUTPUT_COLORS, interpolation="nearest", **place
-    )
-    for ax in panels:
-        ax.set_axis_off()
-    if mask.any():
-        margin = 2 * max(1, round(0.008 * width)) + 1  # px: the line runs beside thin cracks
-        around = cv2.dilate(mask.astype(np.uint8), np.ones((margin, margin), np.uint8))
-        for ax in panels[1:]:
-            ax.contour(around, [0.5], colors=OUTLINE, linewidths=1.3)
-    else:
+    pixel = min(PANEL / image.shape[1], row_height / image.shape[0])  # inches
+    top, (height, width) = bottom + row_height, (pixel * side for side in image.shape)
+    gray = {"cmap": "gray", "vmin": 0, "vmax": 255}
+    heat = {"cmap": OUTPUT_COLORS, "norm": OUTPUT_SCALE, "interpolation": "nearest"}
+    for column, (picture, style) in enumerate(((image, gray), (image, gray), (output, heat))):
+        left = _left(column)
+        place = {"extent": (left, left + width, top - height, top), "aspect": "auto"}
+        ax.imshow(picture, **style, **place)
+        if column > 0:
+            for outline in _outlines(mask):
+                x, y = left + pixel * (outline[:, 0] + 0.5), top - pixel * (outline[:, 1] + 0.5)
+                ax.plot(x, y, color=OUTLINE, linewidth=1.3)
+    if not mask.any():
         box = {"boxstyle": "square,pad=0.3", "facecolor": "white", "edgecolor": "none"}
         style = {"fontsize": 8.5, "ha": "center", "va": "center", "bbox": box}
-        panels[1].text(0.5, 0.5, "no defect annotated", transform=panels[1].transAxes, **style)
+        ax.text(_left(1) + width / 2, top - height / 2, "no defect annotated", **style)
 
 
-def _draw_note(ax: Axes, row: Prediction, score_range: tuple[float, float]) -> None:
+def _outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Closed lines (n, 2) of x and y just outside a mask, so that thin cracks stay seen."""
+    margin = 2 * max(1, round(0.008 * mask.shape[1])) + 1  # pixels
+    around = cv2.dilate(mask.astype(np.uint8), np.ones((margin, margin), np.uint8))
+    found, _ = cv2.findContours(around, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return [np.concatenate([line[:, 0], line[:1, 0]]) for line in found]
+
+
+def _draw_note(
+    ax: Axes, row: Prediction, bottom: float, row_height: float, score_range: tuple[float, float]
+) -> None:
     kind = verdict(row)
     color = GOOD if kind == "found" else DEFECTIVE
     title = kind if kind == "found" else kind.upper()
     name = row.image if len(row.image) <= 27 else f"{row.image[:13]}…{row.image[-13:]}"
-    ax.set(xlim=score_range, ylim=(0, 1))
-    style = {"transform": ax.transAxes, "va": "top", "fontsize": 9}
-    ax.text(0.03, 0.97, title, color=color, **(style | {"fontsize": 10.5, "fontweight": "bold"}))
-    ax.text(0.03, 0.76, name, **style)
     numbers = f"score {row.score:.2f}, threshold {row.threshold:.2f}".replace("-", "−")
-    ax.text(0.03, 0.58, numbers, **(style | {"fontsize": 8.5}))
-    ax.axhline(0.18, 0.03, 0.97, color=FAINT, linewidth=1)
-    ax.plot([row.threshold] * 2, [0.06, 0.30], color=INK, linewidth=1.5)
-    ax.plot(row.score, 0.18, "o", color=color, markersize=6)
-    ax.set_axis_off()
+    left, top = _left(3) + 0.06, bottom + row_height
+    ax.text(left, top - 0.04, title, va="top", color=color, fontsize=10.5, fontweight="bold")
+    ax.text(left, top - 0.26, name, va="top", fontsize=9)
+    ax.text(left, top - 0.43, numbers, va="top", fontsize=8.5)
+    right, line = left + NOTE - 0.12, bottom + 0.18 * row_height
+    score, threshold = np.interp([row.score, row.threshold], score_range, (left, right))
+    ax.plot([left, right], [line, line], color=FAINT, linewidth=1)
+    ax.plot([threshold] * 2, [line - 0.1, line + 0.1], color=INK, linewidth=1.5)
+    ax.plot(score, line, "o", color=color, markersize=6)
 
 
-def _draw_head(figure: Figure, height: float, turned: bool) -> None:
+def _draw_head(ax: Axes, turned: bool) -> None:
     titles = (
         "image (top edge at the left)" if turned else "image",
         "annotation (outlined)",
         "output: probability",
         "score ● and threshold |",
     )
+    base = ax.get_ylim()[1] - HEAD + 0.1
     for column, title in enumerate(titles):
-        left, bottom, *_ = _box(figure, GAP + column * (PANEL + GAP), height - HEAD + 0.1, 1, 1)
-        figure.text(left, bottom, title, va="bottom", fontsize=10, fontweight="bold")
-    left = GAP + 2 * (PANEL + GAP) + 1.75
-    ax = figure.add_axes(_box(figure, left, height - HEAD + 0.13, 1.5, 0.1))
+        ax.text(_left(column), base, title, va="bottom", fontsize=10, fontweight="bold")
+    left, width = _left(2) + 1.75, 1.5
+    place = {"extent": (left, left + width, base + 0.03, base + 0.13), "aspect": "auto"}
     ramp = np.linspace(0, 1, 128)[None]
-    ax.imshow(ramp, cmap=OUTPUT_COLORS, aspect="auto", extent=(0, 1, 0, 1))
-    ax.set_yticks([])
-    shown = (0, 0.1, 0.5, 1)
-    ax.set_xticks([float(OUTPUT_SCALE(value)) for value in shown], [f"{x:g}" for x in shown])
-    ax.tick_params(length=0, pad=1, labeltop=True, labelbottom=False, labelsize=8)
-    ax.spines[:].set_visible(False)
+    ax.imshow(ramp, cmap=OUTPUT_COLORS, **place)
+    for value in (0, 0.1, 0.5, 1):
+        x = left + width * float(OUTPUT_SCALE(value))
+        ax.text(x, base + 0.16, f"{value:g}", ha="center", va="bottom", fontsize=8)
 
 
 # Surfaces beside each other
@@ -508,7 +517,7 @@ def gallery(
             if picture.dtype == np.uint8:
                 ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
             else:
-                ax.imshow(picture, cmap=OUTPUT_COLORS, vmin=0, vmax=1, interpolation="nearest")
+                ax.imshow(picture, cmap=OUTPUT_COLORS, norm=OUTPUT_SCALE, interpolation="nearest")
             if outlines is not None and outlines[index].any():
                 ax.contour(outlines[index], [0.5], colors=OUTLINE, linewidths=1)
             if titles is not None:

@@ -1,0 +1,320 @@
+"""The report says what the stored files say, to anyone, in one file, and refuses mixed results."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ksdd_lib import metrics, report, storage
+from ksdd_lib import settings as schema
+from ksdd_lib.errors import RunError
+from ksdd_lib.evaluate import write_masks
+from ksdd_lib.metrics import Prediction
+
+SHAPE = 128, 64
+
+
+def make_run(
+    folder, folds=(0, 1, 2), separation=2.0, with_defects=True, rename=str, generated=True, **data
+):
+    """A run folder of about 60 surfaces over three folds, as training and evaluation leave it."""
+    random = np.random.default_rng(7)
+    rows = []
+    for index in range(60):
+        item, part = divmod(index, 4)
+        is_defective = with_defects and part == 3
+        score = float(random.normal(separation if is_defective else -separation, 1.5))
+        name = rename(f"gen{item:02}/Part{part}")
+        group = name.split("/")[0]
+        rows.append(Prediction(name, group, item % 3, 0, is_defective, score, score - 1))
+    train_items = {k: {row.item for row in rows if row.fold != k} for k in range(3)}
+    record = {
+        "protocol": "clean",
+        "folds": [
+            {"fold": k, "train_items": sorted(items), "test_items": []}
+            for k, items in train_items.items()
+        ],
+    }
+    rows = [row for row in rows if row.fold in folds]
+    rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
+    metrics.write_predictions(folder / "predictions.csv", rows)
+    masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
+    write_masks(folder / "masks.npz", [row.image for row in rows], masks)
+    summary = metrics.summarize(rows, data.get("protocol", "clean"), 0, train_items)
+    storage.write_json(folder / "metrics.json", summary)
+    storage.write_json(folder / "folds.json", record)
+    storage.write_json(folder / "settings.json", schema.to_json(schema.Settings()))
+    storage.write_json(folder / "data.json", make_data(generated, **data))
+    storage.write_json(folder / "environment.json", {"python": "3.11.9", "gpu": "none"})
+    storage.write_json(folder / "timing.json", [{"what": "decision fold 0", "seconds": 83.2}])
+    for fold in folds:
+        for stage in ("segmentation", "decision"):
+            history = [{"step": s, "loss": 1 / s, "lr": 0.1, "seconds": s} for s in range(1, 20)]
+            lines = "".join(json.dumps(row) + "\n" for row in history)
+            storage.write_text(folder / f"fold{fold}" / f"{stage}.jsonl", lines)
+    return folder
+
+
+def make_data(generated=True, kolektor=False, name="gen", protocol="clean", leaked=0):
+    total = {
+        "test_items": 15,
+        "test_images": 60,
+        "test_defective": 15,
+        "leaked_images": leaked,
+        "leaked_defective": leaked // 4,
+    }
+    common = {
+        "name": name,
+        "fingerprint": "f" * 64,
+        "is_generated": generated,
+        "is_kolektor": kolektor,
+        "is_published_archive": False,
+        "archive_sha256": None,
+    }
+    counts = {
+        "origin": "made here",
+        "images": 60,
+        "defective": 15,
+        "items": 15,
+        "sizes": {"different": 1, "height": [128, 128], "width": [64, 64]},
+        "duplicates": [],
+        "unreadable": [],
+        "ignored": [],
+        "twins": [],
+        "folds": {protocol: {"folds": [], "total": total}},
+    }
+    return common | {"place": "../data", "report": common | counts}
+
+
+def read_pair(name):
+    random = np.random.default_rng(len(name))
+    mask = np.zeros(SHAPE, bool)
+    mask[40:44, 10:40] = "Part3" in name
+    return random.integers(90, 150, SHAPE).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "demo-clean-seed0")
+
+
+@pytest.fixture(scope="module")
+def page(run_folder):
+    return report.make_report(run_folder, read_pair).read_text(encoding="utf-8")
+
+
+def text_of(page):
+    """What a reader sees, with single spaces."""
+    body = page[page.index("<body>") :]
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+class Balance(HTMLParser):
+    """Collects every element's attributes, and whether all tags are closed in order."""
+
+    VOID = {"meta", "img", "br", "link", "input"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.attributes, self.tags = [], [], set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_figures_are_written_for_all_kinds(run_folder, page):
+    names = {path.stem for path in (run_folder / "figures").iterdir()}
+    assert {
+        "strip_1",
+        "scores",
+        "roc_curve",
+        "precision_recall_curve",
+        "confusion_matrix",
+        "training_curves",
+    } <= names
+
+
+def test_the_report_is_one_well_formed_file_that_fetches_and_runs_nothing(page):
+    parsed = Balance(page)
+    assert not parsed.open
+    assert not parsed.tags & {"script", "link", "iframe", "object"}
+    sources = [value for _, name, value in parsed.attributes if name in ("src", "href")]
+    assert sources and all(value.startswith("data:image/png;base64,") for value in sources)
+    assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
+    assert "url(" not in page and "@import" not in page
+
+
+def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
+    pooled = storage.read_json(run_folder / "metrics.json")["pooled"]
+    text = text_of(page)
+    assert f"{pooled['ap']:.4f}" in text
+    assert f"Defects missed (FN) {pooled['fn']} of {pooled['defective']}" in text
+    assert f"False alarms (FP) {pooled['fp']} of 45" in text
+    assert f"oracle {pooled['oracle']['fp']} FP, {pooled['oracle']['fn']} FN" in text
+    assert "95 % interval" in text
+    assert "out-of-fold scores of the fold's own training items" in text.replace("&#39;", "'")
+
+
+def test_settings_stand_with_unit_and_reason(page):
+    rule = schema.RULES["generated_items"]
+    text = text_of(page)
+    assert f"generated_items 12 {rule.unit} {rule.reason}" in text
+    assert "decision fold 0 1 min 23 s" in text
+    assert "python 3.11.9" in text
+
+
+def test_generated_surfaces_are_called_so(page):
+    assert "GENERATED surfaces: this report shows no real part" in text_of(page)
+
+
+def test_every_figure_of_generated_surfaces_is_stamped_and_no_other(tmp_path, monkeypatch):
+    from ksdd_lib import visualize
+
+    stamped = []
+    draw = visualize.stamp
+    monkeypatch.setattr(visualize, "stamp", lambda *args: stamped.append(args) or draw(*args))
+    monkeypatch.setattr(visualize, "png", lambda figure: b"")
+    paths = report.make_figures(make_run(tmp_path / "run"), read_pair)
+    assert len(stamped) == len(paths) > 6
+    stamped.clear()
+    report.make_figures(make_run(tmp_path / "real", generated=False), read_pair)
+    assert not stamped
+
+
+def test_no_path_of_this_machine_is_in_the_report(run_folder, page):
+    assert str(run_folder.parent) not in page
+    assert "../data" not in page
+
+
+def test_without_the_data_set_the_pictures_are_left_out_and_it_says_so(tmp_path):
+    folder = make_run(tmp_path / "run")
+    storage.write_bytes(folder / "figures" / "strip_1.png", b"of an earlier report")
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "the data set was not at hand" in text
+    assert not list((folder / "figures").glob("strip*"))
+
+
+def test_pictures_of_kolektorsdd_carry_its_licence(tmp_path):
+    folder = make_run(tmp_path / "run", generated=False, kolektor=True, name="KolektorSDD.zip")
+    with_pictures = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
+    assert "CC BY-NC-SA 4.0" in with_pictures and "shows pictures of KolektorSDD" in with_pictures
+    assert "GENERATED" not in with_pictures
+    assert "not the published file" in with_pictures
+    without = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "CC BY-NC-SA 4.0" in without and "shows pictures" not in without
+
+
+def test_a_leak_stands_beside_the_numbers(tmp_path):
+    folder = make_run(tmp_path / "run", protocol="official", leaked=8)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "official folds leak: over all of them, 8 of 60 test images (2 of 15 defective)" in text
+
+
+def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path):
+    folder = make_run(tmp_path / "run", folds=(1,))
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "clean folds, only 1 trained" in text
+    assert "Only 1 of the 3 folds is trained" in text
+    assert "0.5 probability" in text
+
+
+def test_perfect_separation_has_no_interval(tmp_path):
+    folder = make_run(tmp_path / "run", separation=60.0)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "1.0000 no interval: separation is perfect" in text
+
+
+def test_without_defects_the_numbers_are_undefined(tmp_path):
+    folder = make_run(tmp_path / "run", with_defects=False)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "Average precision, pooled undefined needs defective and good surfaces" in text
+    assert "Defects missed (FN) 0 of 0" in text
+    assert "oracle undefined" in text
+
+
+def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
+    folder = make_run(tmp_path / "run")
+    settings = schema.to_json(schema.Settings(segmentation_loss="mean_squared_error"))
+    storage.write_json(folder / "settings.json", settings)
+    results = report.load_results(folder)
+    row = results.rows[0]
+    linear = report._judged(results, row, read_pair).output
+    assert linear == pytest.approx(np.clip(results.masks[row.image].astype(float), 0, 1))
+    storage.write_json(folder / "settings.json", schema.to_json(schema.Settings()))
+    squashed = report._judged(report.load_results(folder), row, read_pair).output
+    logits = results.masks[row.image].astype(float)
+    assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
+
+
+def test_names_are_escaped(tmp_path):
+    evil = "<img src=x onerror=alert(1)>", '"><script>alert(1)</script>', "=1+1 & é"
+
+    def rename(part):
+        return evil[int(part[3:5]) % 3] + part.replace("/", "|").replace("|", "/", 1)
+
+    folder = make_run(tmp_path / "<b>run", rename=rename, name="".join(evil))
+    page = report.make_report(folder, read_pair).read_text(encoding="utf-8")
+    parsed = Balance(page)
+    assert not parsed.open
+    assert not parsed.tags & {"script"}
+    assert not any(key.startswith("on") for _, key, _ in parsed.attributes)
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "Run &lt;b&gt;run" in page
+
+
+def test_predictions_of_another_run_are_refused(tmp_path):
+    folder, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", separation=1.0)
+    storage.write_bytes(folder / "predictions.csv", (other / "predictions.csv").read_bytes())
+    with pytest.raises(RunError, match=r"metrics.json was not made from this predictions.csv"):
+        report.make_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_masks_of_other_images_are_refused(tmp_path):
+    folder = make_run(tmp_path / "run")
+    write_masks(folder / "masks.npz", ["other/Part0"], np.zeros((1, 16, 8)))
+    with pytest.raises(RunError, match=r"masks.npz holds other images"):
+        report.make_figures(folder)
+
+
+def test_a_run_that_is_not_evaluated_says_what_to_do(tmp_path):
+    with pytest.raises(RunError, match="evaluate the trained model first"):
+        report.make_report(tmp_path)
+
+
+def test_results_without_masks_histories_timing_still_make_a_report(tmp_path):
+    folder = make_run(tmp_path / "run")
+    for name in ("masks.npz", "environment.json", "timing.json"):
+        (folder / name).unlink()
+    for path in folder.glob("fold*/*.jsonl"):
+        path.unlink()
+    text = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
+    assert "Pictures of the surfaces are left out" in text
+    assert "Time taken" not in text
+    assert not (folder / "figures" / "training_curves.png").exists()
+
+
+def test_the_strip_is_bounded_and_says_what_it_leaves_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "STRIP_LIMITS", {"missed": 1, "false alarm": 1, "found": 2})
+    folder = make_run(tmp_path / "run", separation=0.0)
+    text = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
+    assert re.search(r"\b4 of \d+ defective or flagged surfaces are shown", text)
+
+
+def test_failures_fill_the_first_page_of_the_strip(tmp_path):
+    rows = metrics.read_predictions(make_run(tmp_path / "run") / "predictions.csv")
+    rows = [replace(row, threshold=10.0, is_flagged=False) for row in rows]
+    rows[0] = replace(rows[0], is_flagged=True)
+    first, *others = report._strip_pages(rows)
+    assert len(first) == report.STRIP_ROWS
+    assert [row.image for page in (first, *others) for row in page][-1] == rows[0].image

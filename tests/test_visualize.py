@@ -1,0 +1,228 @@
+"""Figures show what the arrays say, on any data, without touching pyplot."""
+
+from dataclasses import replace
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from ksdd_lib import metrics, visualize
+from ksdd_lib.metrics import Prediction
+
+RANDOM = np.random.default_rng(0)
+LABELS = np.arange(60) % 4 == 3
+SCORES = RANDOM.normal(2.0 * LABELS, 1.0)
+FLAGGED = SCORES > 1.0
+
+
+def make_prediction(image="gen01/Part0", defective=True, score=1.0, threshold=0.0):
+    flagged = score > threshold
+    return Prediction(image, image.split("/")[0], 0, 0, defective, score, score, threshold, flagged)
+
+
+def make_surface(row, height=120, width=48):
+    mask = np.zeros((height, width), bool)
+    mask[40:44, 10:30] = row.is_defective
+    image = RANDOM.integers(90, 160, (height, width)).astype(np.uint8)
+    return visualize.JudgedSurface(row, image, mask, np.full((height // 8, width // 8), 0.2))
+
+
+def pixels(figure):
+    """The figure as it will be stored: uint8 (H, W, 3)."""
+    return cv2.imdecode(np.frombuffer(visualize.png(figure), np.uint8), cv2.IMREAD_COLOR)
+
+
+def texts(ax):
+    legend = ax.get_legend()
+    return " | ".join(
+        [text.get_text() for text in ax.texts]
+        + ([text.get_text() for text in legend.get_texts()] if legend else [])
+    )
+
+
+def test_drawing_leaves_pyplot_and_its_style_alone():
+    before = dict(matplotlib.rcParams)
+    visualize.png(visualize.stamp(visualize.roc_curve(LABELS, SCORES, FLAGGED).figure))
+    assert dict(matplotlib.rcParams) == before
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ax: visualize.roc_curve(LABELS, SCORES, FLAGGED, ax=ax),
+        lambda ax: visualize.precision_recall_curve(LABELS, SCORES, FLAGGED, ax=ax),
+        lambda ax: visualize.confusion_matrix(LABELS, FLAGGED, ax=ax),
+        lambda ax: visualize.score_strip(LABELS, SCORES, np.zeros(60), {0: 1.0}, 0.9, ax=ax),
+        lambda ax: visualize.training_curve([{"step": 1, "loss": 0.5}], ax=ax),
+    ],
+)
+def test_each_function_draws_on_the_axes_given_and_returns_them(draw):
+    ax = Figure().add_subplot()
+    assert draw(ax) is ax
+    assert isinstance(draw(None).figure, Figure)
+
+
+def test_curves_name_their_area_and_both_thresholds():
+    roc = texts(visualize.roc_curve(LABELS, SCORES, FLAGGED))
+    assert f"AUC {metrics.roc_auc(LABELS, SCORES):.4f}" in roc
+    counts = metrics.error_counts(LABELS, FLAGGED)
+    assert f"operating: {counts['fp']} FP, {counts['fn']} FN" in roc
+    assert "oracle" in roc
+    recall = texts(visualize.precision_recall_curve(LABELS, SCORES, FLAGGED))
+    assert f"AP {metrics.average_precision(LABELS, SCORES):.4f}" in recall
+
+
+def test_the_area_under_the_drawn_steps_is_the_average_precision():
+    line = visualize.precision_recall_curve(LABELS, SCORES).lines[0]
+    x, y = line.get_data()
+    assert line.get_drawstyle() == "steps-post"
+    assert np.sum(-np.diff(x) * y[:-1]) == pytest.approx(metrics.average_precision(LABELS, SCORES))
+
+
+@pytest.mark.parametrize("labels", [[False, False], [True, True]])
+def test_a_curve_without_both_classes_says_undefined(labels):
+    for function in (visualize.roc_curve, visualize.precision_recall_curve):
+        ax = function(labels, [0.0, 1.0], [False, True])
+        assert "undefined" in texts(ax)
+        assert not ax.lines
+
+
+def test_perfect_separation_ties_and_no_flags_can_be_drawn():
+    for scores in ([0.0, 1.0], [0.5, 0.5]):
+        for flagged in ([False, True], [False, False]):
+            pixels(visualize.roc_curve([False, True], scores, flagged).figure)
+            pixels(visualize.precision_recall_curve([False, True], scores, flagged).figure)
+
+
+def test_confusion_matrix_shows_the_four_counts():
+    shown = texts(visualize.confusion_matrix([0, 0, 0, 1, 1], [1, 0, 0, 1, 0])).split(" | ")
+    assert shown[::2] == ["2", "1", "1", "1"]
+    assert shown[1] == "of 3 good (66.7%)"
+    assert "of 0 defective" in texts(visualize.confusion_matrix([0], [0]))
+
+
+def test_score_strip_shows_every_score_once():
+    folds = np.arange(60) % 3
+    ax = visualize.score_strip(LABELS, SCORES, folds, {0: 1.0, 1: 1.1, 2: 0.9}, 1.0)
+    drawn = np.concatenate([points.get_offsets()[:, 0] for points in ax.collections])
+    assert sorted(drawn) == pytest.approx(sorted(SCORES))
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["fold 0", "fold 1", "fold 2"]
+
+
+def test_running_mean_keeps_constants_and_halves_noise():
+    assert visualize.running_mean(np.full(50, 3.0)) == pytest.approx(np.full(50, 3.0))
+    noise = RANDOM.normal(size=200)
+    assert visualize.running_mean(noise).std() < noise.std() / 2
+    assert len(visualize.running_mean(np.array([]))) == 0
+
+
+def test_training_curves_have_a_panel_a_stage_and_a_line_a_fold():
+    history = [{"step": step, "loss": 1 / step} for step in range(1, 30)]
+    stages = {"segmentation": {0: history, 2: history}, "decision": {0: history}}
+    first, second = visualize.training_curves(stages).axes
+    assert texts(first) == "fold 0 | fold 2"
+    assert texts(second) == "fold 0"
+    assert first.get_yscale() == "log"
+
+
+def test_a_loss_of_zero_and_an_empty_history_can_be_drawn():
+    pixels(visualize.training_curve([{"step": 1, "loss": 0.0}]).figure)
+    pixels(visualize.training_curve([]).figure)
+
+
+def test_failures_come_first_each_kind_by_how_bad_it_is():
+    rows = [
+        make_prediction("a/hit", True, 3.0),
+        make_prediction("a/close hit", True, 0.5),
+        make_prediction("a/passed", False, -2.0),
+        make_prediction("a/alarm", False, 1.0),
+        make_prediction("a/loud alarm", False, 5.0),
+        make_prediction("a/miss", True, -1.0),
+        make_prediction("a/bad miss", True, -4.0),
+    ]
+    order = [row.image.removeprefix("a/") for row in visualize.failures_first(rows)]
+    assert order == ["bad miss", "miss", "loud alarm", "alarm", "close hit", "hit"]
+
+
+def test_the_strip_names_the_verdict_and_the_score_of_each_surface():
+    rows = [
+        make_prediction("gen01/Part0", True, -1.25),
+        make_prediction("gen02/Part1", False, 2.0),
+        make_prediction("gen03/Part2", True, 3.0),
+    ]
+    figure = visualize.defect_strip([make_surface(row) for row in rows])
+    shown = " | ".join(texts(ax) for ax in figure.axes)
+    for text in ("MISSED", "gen01/Part0", "score −1.25", "FALSE ALARM", "no defect", "found"):
+        assert text in shown
+    assert pixels(figure).shape[1] > 1200
+
+
+def test_tall_surfaces_lie_and_their_output_lies_with_them():
+    output = np.zeros((15, 6))
+    output[0] = 1.0  # the top edge, which is drawn at the left
+    surface = replace(make_surface(make_prediction()), output=output)
+    image, _, drawn = visualize.defect_strip([surface]).axes[0].images[:3]
+    assert image.get_array().shape == (48, 120)
+    assert drawn.get_array()[:, 0].min() == 1.0
+    assert drawn.get_array()[:, 1:].max() == 0.0
+
+
+def test_the_outline_runs_around_the_defect_in_image_and_output():
+    ax = visualize.defect_strip([make_surface(make_prediction())]).axes[0]
+    outlines = [line for line in ax.lines if line.get_color() == visualize.OUTLINE]
+    assert len(outlines) == 2
+    left, right, bottom, top = ax.images[1].get_extent()
+    x, y = outlines[0].get_data()
+    pixel = (right - left) / 120
+    # Rows 40 to 43 of the tall image become columns; its columns 10 to 29 count from the bottom.
+    assert (x.min() - left) / pixel == pytest.approx(40, abs=2)
+    assert (x.max() - left) / pixel == pytest.approx(44, abs=2)
+    assert (y.min() - bottom) / pixel == pytest.approx(10, abs=2)
+    assert (y.max() - bottom) / pixel == pytest.approx(30, abs=2)
+
+
+def test_outputs_of_all_surfaces_share_one_scale():
+    weak, strong = (make_surface(make_prediction(f"a/{index}")) for index in range(2))
+    figure = visualize.defect_strip([weak, replace(strong, output=strong.output * 4)])
+    first, second = figure.axes[0].images[2:6:3]
+    assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) == (0, 1)
+
+
+def test_a_gallery_takes_surfaces_and_probabilities():
+    image = np.full((32, 16), 100, np.uint8)
+    outlines = [image > 200, np.eye(32, 16) > 0]
+    figure = visualize.gallery([image, image / 255], outlines, ["surface", "output"])
+    assert [ax.get_title("center") for ax in figure.axes] == ["surface", "output"]
+    assert pixels(figure).any()
+
+
+@pytest.mark.parametrize("name", ["a/$x_$", "<img onerror>/1", "é ü/" + "long" * 30, "=1+1/%s"])
+def test_awkward_names_are_drawn_as_they_are(name):
+    figure = visualize.defect_strip([make_surface(make_prediction(name))])
+    assert pixels(figure).any()
+
+
+def test_a_surface_of_odd_shape_can_be_drawn():
+    row = make_prediction()
+    for height, width in ((16, 16), (20, 300), (2000, 30)):
+        pixels(visualize.defect_strip([make_surface(row, height, width)]))
+    pixels(visualize.defect_strip([]))
+
+
+def test_the_stamp_is_seen_and_covers_no_data():
+    plain = pixels(visualize.roc_curve(LABELS, SCORES, FLAGGED).figure).astype(int)
+    stamped = visualize.stamp(visualize.roc_curve(LABELS, SCORES, FLAGGED).figure)
+    changed = np.abs(pixels(stamped).astype(int) - plain).max(axis=2) > 40
+    rows, columns = np.nonzero(changed)
+    assert len(rows) > 300
+    assert rows.max() < 0.06 * plain.shape[0]
+    assert columns.min() > 0.6 * plain.shape[1]
+
+
+def test_equal_figures_give_equal_bytes():
+    first, second = (visualize.png(visualize.roc_curve(LABELS, SCORES).figure) for _ in range(2))
+    assert first == second
