@@ -3,16 +3,16 @@
 One image's way from archive to report; a module imports only modules that stand before it:
 
     errors, storage              what can go wrong; atomic files
-    settings                     one typed schema of every hyperparameter
+    settings, machine            one typed schema of every hyperparameter; what this machine can do
     run                          the run folder: what is done and what comes next
     archive, synthetic           the data set: fetched and unpacked, or generated
-    dataset, folds, inspection   samples, masks, twins; official and clean folds; the data report
-    targets, batches             annotation types, soft targets; deterministic order, rotation
-    model                        SegmentationNet, DecisionNet, TwoStageNet
+    pixels, twins, dataset       files to pixels; one part under two names; samples and masks
+    folds, inspection, prepare   official and clean folds; the data report; all of it for one run
+    model, targets, batches      the two networks; annotation types; deterministic order, rotation
     checkpoint, train            exact resume; the two stages
     metrics, evaluate            pure functions; scores -> predictions.csv -> metrics.json
     visualize, report            figures; one HTML file to send
-    colab, controls              platform and Drive; widgets from the schema
+    mailbox, colab, controls     copies on Drive; Colab itself; widgets from the schema
     __main__                     the same series without a browser
 """
 

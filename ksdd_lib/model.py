@@ -3,6 +3,8 @@
 A model knows only layers: no device, path, optimiser or threshold.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -169,3 +171,13 @@ def initialize(model: nn.Module, method: str, seed: int) -> None:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def expect_defects(model: SegmentationNet, share: float) -> None:
+    """Let the untrained mask say "a defect is this likely" everywhere, in place.
+
+    Without it the mask starts at a probability of one half, and AdamW, which moves the shift by at
+    most the learning rate a step, lowers the loss by shrinking the whole map to a single spike
+    instead of learning defects. Source: the prior of Lin et al. 2017, "Focal Loss", section 3.3.
+    """
+    nn.init.constant_(model.mask_norm.shift, math.log(share / (1 - share)))

@@ -133,6 +133,15 @@ class Settings:
         choices=("normal", "kaiming"),
         reason="first weights: N(0, 0.01) as published, or scaled to each layer (Kaiming)",
     )
+    expected_defect_share: float = setting(
+        0.5,
+        group="segmentation",
+        low=1e-4,
+        high=0.5,
+        unit="share of the mask pixels",
+        reason="how likely a defect is to the untrained mask, with cross entropy; 0.5 as published "
+        "(no expectation); AdamW needs a small one to begin to learn at all",
+    )
     weight_averaging: bool = setting(
         True,
         group="run",
@@ -248,6 +257,7 @@ TYPES: dict[str, type] = {f.name: f.type for f in fields(Settings)}
 FAST = {
     "image_size": "704x256",
     "initialization": "kaiming",
+    "expected_defect_share": 0.01,
     "weight_averaging": False,
     "segmentation_batch_size": 2,
     "segmentation_optimizer": "adamw",

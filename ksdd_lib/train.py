@@ -22,7 +22,7 @@ from ksdd_lib import checkpoint, machine, storage
 from ksdd_lib.batches import Order, Surfaces, load_surfaces
 from ksdd_lib.errors import CheckpointError, TrainingError
 from ksdd_lib.folds import Fold
-from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, initialize
+from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, expect_defects, initialize
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
 from ksdd_lib.settings import RULES, Settings
@@ -98,8 +98,7 @@ def train_segmentation(
     if _finished(run, fold, "segmentation", _identity(run, data, fold, "segmentation")):
         return False
     surfaces, order = _training_part(data.folds[fold], settings, "segmentation", where)
-    model = SegmentationNet()
-    initialize(model, settings.initialization, settings.seed)
+    model = untrained_segmentation(settings)
     model.to(where, memory_format=torch.channels_last)
     dtype = machine.arithmetic(settings.precision, where)
     binary = settings.segmentation_loss == "mean_squared_error"
@@ -148,6 +147,15 @@ def train_decision(
     stage = _stage(run, data, fold, "decision", model, loss_of, order, first.sha256)
     _train(run, stage, watch, saved)
     return True
+
+
+def untrained_segmentation(settings: Settings) -> SegmentationNet:
+    """The first stage as its training starts, on the CPU."""
+    model = SegmentationNet()
+    initialize(model, settings.initialization, settings.seed)
+    if settings.segmentation_loss == "cross_entropy":
+        expect_defects(model, settings.expected_defect_share)
+    return model
 
 
 class FrozenFeatures:
