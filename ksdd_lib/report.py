@@ -355,7 +355,7 @@ def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
 
 def _sections(results: Results, figures: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Figures of one kind together: title, how to read it, pictures as data addresses."""
-    scale = "it is drawn on one scale, the probability of a defect from 0 to 1"
+    scale = "it is drawn on one scale, the probability of a defect from 0 to 1, weak answers lifted"
     if _is_linear(results):
         scale = "it is drawn on one scale, the mask output itself from 0 to 1"
     sections: dict[str, dict[str, Any]] = {}

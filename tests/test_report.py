@@ -106,6 +106,14 @@ def page(run_folder):
     return report.make_report(run_folder, read_pair).read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures are composed but not painted: for tests that read the words alone."""
+    from ksdd_lib import visualize
+
+    monkeypatch.setattr(visualize, "png", lambda figure: b"")
+
+
 def text_of(page):
     """What a reader sees, with single spaces."""
     body = page[page.index("<body>") :]
@@ -177,13 +185,12 @@ def test_generated_surfaces_are_called_so(page):
     assert "GENERATED surfaces: this report shows no real part" in text_of(page)
 
 
-def test_every_figure_of_generated_surfaces_is_stamped_and_no_other(tmp_path, monkeypatch):
+def test_every_figure_of_generated_surfaces_is_stamped_and_no_other(tmp_path, monkeypatch, quick):
     from ksdd_lib import visualize
 
     stamped = []
     draw = visualize.stamp
     monkeypatch.setattr(visualize, "stamp", lambda *args: stamped.append(args) or draw(*args))
-    monkeypatch.setattr(visualize, "png", lambda figure: b"")
     paths = report.make_figures(make_run(tmp_path / "run"), read_pair)
     assert len(stamped) == len(paths) > 6
     stamped.clear()
@@ -196,7 +203,7 @@ def test_no_path_of_this_machine_is_in_the_report(run_folder, page):
     assert "../data" not in page
 
 
-def test_without_the_data_set_the_pictures_are_left_out_and_it_says_so(tmp_path):
+def test_without_the_data_set_the_pictures_are_left_out_and_it_says_so(tmp_path, quick):
     folder = make_run(tmp_path / "run")
     storage.write_bytes(folder / "figures" / "strip_1.png", b"of an earlier report")
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
@@ -204,7 +211,7 @@ def test_without_the_data_set_the_pictures_are_left_out_and_it_says_so(tmp_path)
     assert not list((folder / "figures").glob("strip*"))
 
 
-def test_pictures_of_kolektorsdd_carry_its_licence(tmp_path):
+def test_pictures_of_kolektorsdd_carry_its_licence(tmp_path, quick):
     folder = make_run(tmp_path / "run", generated=False, kolektor=True, name="KolektorSDD.zip")
     with_pictures = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
     assert "CC BY-NC-SA 4.0" in with_pictures and "shows pictures of KolektorSDD" in with_pictures
@@ -214,13 +221,13 @@ def test_pictures_of_kolektorsdd_carry_its_licence(tmp_path):
     assert "CC BY-NC-SA 4.0" in without and "shows pictures" not in without
 
 
-def test_a_leak_stands_beside_the_numbers(tmp_path):
+def test_a_leak_stands_beside_the_numbers(tmp_path, quick):
     folder = make_run(tmp_path / "run", protocol="official", leaked=8)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "official folds leak: over all of them, 8 of 60 test images (2 of 15 defective)" in text
 
 
-def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path):
+def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quick):
     folder = make_run(tmp_path / "run", folds=(1,))
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "clean folds, only 1 trained" in text
@@ -228,13 +235,13 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path):
     assert "0.5 probability" in text
 
 
-def test_perfect_separation_has_no_interval(tmp_path):
+def test_perfect_separation_has_no_interval(tmp_path, quick):
     folder = make_run(tmp_path / "run", separation=60.0)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "1.0000 no interval: separation is perfect" in text
 
 
-def test_without_defects_the_numbers_are_undefined(tmp_path):
+def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     folder = make_run(tmp_path / "run", with_defects=False)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "Average precision, pooled undefined needs defective and good surfaces" in text
@@ -256,7 +263,7 @@ def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
     assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
 
 
-def test_names_are_escaped(tmp_path):
+def test_names_are_escaped(tmp_path, quick):
     evil = "<img src=x onerror=alert(1)>", '"><script>alert(1)</script>', "=1+1 & é"
 
     def rename(part):
@@ -292,7 +299,7 @@ def test_a_run_that_is_not_evaluated_says_what_to_do(tmp_path):
         report.make_report(tmp_path)
 
 
-def test_results_without_masks_histories_timing_still_make_a_report(tmp_path):
+def test_results_without_masks_histories_timing_still_make_a_report(tmp_path, quick):
     folder = make_run(tmp_path / "run")
     for name in ("masks.npz", "environment.json", "timing.json"):
         (folder / name).unlink()
@@ -304,7 +311,7 @@ def test_results_without_masks_histories_timing_still_make_a_report(tmp_path):
     assert not (folder / "figures" / "training_curves.png").exists()
 
 
-def test_the_strip_is_bounded_and_says_what_it_leaves_out(tmp_path, monkeypatch):
+def test_the_strip_is_bounded_and_says_what_it_leaves_out(tmp_path, quick, monkeypatch):
     monkeypatch.setattr(report, "STRIP_LIMITS", {"missed": 1, "false alarm": 1, "found": 2})
     folder = make_run(tmp_path / "run", separation=0.0)
     text = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
