@@ -36,18 +36,17 @@ PATIENCE = 3
 """Failures after which a copy gives up until the next one."""
 
 
-def mirror(run: Run, drive: Path | None) -> bool:
-    """Copy what is new in a run folder to `<drive>/ksdd/runs/<its name>`.
+def mirror(run: Run, drive: Path | None) -> None:
+    """Copy what is new in a run folder to `<drive>/ksdd/runs/<its name>`; nothing without a Drive.
 
     Of each stage's checkpoints only the newest is copied. An older one leaves Drive one copy later,
     when the newer has had time to arrive. A run of other settings that has the name on Drive is
     left alone: ours then gets a number behind its name.
 
-    Returns:
-        Whether Drive now has everything. Without a Drive, or after a warning, it has not.
+    Where Drive fails, a warning says so and the next call goes on.
     """
     if drive is None:
-        return False
+        return
     drive = Path(drive)
     try:
         _require_mounted(drive)
@@ -63,7 +62,6 @@ def mirror(run: Run, drive: Path | None) -> bool:
             f"Not all of {run.folder.name} could be copied to Drive ({_reason(failures[0])}); it "
             f"is safe in {run.folder}, and the next copy tries again."
         )
-    return not failures
 
 
 def keeper(run: Run, drive: Path | None, every: float = 600) -> Callable[[], None]:
@@ -79,26 +77,20 @@ def keeper(run: Run, drive: Path | None, every: float = 600) -> Callable[[], Non
     return keep
 
 
-def mirror_archive(run: Run, home: Path, drive: Path | None) -> bool:
-    """Copy the run's data archive to Drive where it was downloaded, for the next machine.
-
-    Returns:
-        Whether it is on Drive now.
-    """
+def mirror_archive(run: Run, home: Path, drive: Path | None) -> None:
+    """Copy the run's data archive to Drive where it was downloaded, for the next machine."""
     wanted = run.read("data.json")["archive_sha256"]
     if drive is None or wanted is None:
-        return False
+        return
     try:
         for path in sorted((Path(home) / "downloads").glob("*.zip")):
             if storage.sha256(path) == wanted:
                 _send(path.read_bytes(), Path(drive) / FOLDER / path.name, Path(drive))
-                return True
     except OSError as error:
         _warn(
             f"The data archive could not be copied to Drive ({_reason(error)}); "
             "a new machine will download it again."
         )
-    return False
 
 
 def restore(home: Path, drive: Path | None) -> Path | None:
@@ -222,7 +214,7 @@ def _remove_superseded(copy: Path) -> None:
 
 def _bring_back(source: Path, runs: Path) -> Path | None:
     """Copy what markers vouch for to the run's folder below `runs`; None without settings."""
-    sender = _read_marker(source / SENDER) or {}
+    sender = _read_marker(source / SENDER)
     folder = runs / PurePath(sender.get("run", source.name)).name
     vouched = _vouched(source, "**/*.ok")
     lost, brought = sorted(_unvouched(source, vouched)), 0
@@ -239,11 +231,11 @@ def _bring_back(source: Path, runs: Path) -> Path | None:
     if not (folder / "settings.json").exists():
         _warn(f"Without its settings, {source.name} cannot be continued; begin a new run.")
         return None
-    age = time.time() - sender.get("time", 0)
     print(f"{folder.name} is back from Drive: {brought} files.")
-    if age < OWNER_SILENT and sender.get("machine") != _machine():
+    age, machine = time.time() - sender.get("time", 0), sender.get("machine")
+    if age < OWNER_SILENT and machine != _machine():
         _warn(
-            f"{sender['machine']} wrote to {folder.name} {age:.0f} s ago: "
+            f"{machine} wrote to {folder.name} {age:.0f} s ago: "
             "if it still runs, stop it before you go on here."
         )
     return folder
@@ -256,7 +248,7 @@ def _vouched(source: Path, pattern: str) -> dict[str, set[str]]:
         name = re.sub(r" \(\d+\)$", "", marker.name.removesuffix(".ok"))
         record = _read_marker(marker)
         relative = marker.with_name(name).relative_to(source).as_posix()
-        if record:
+        if "sha256" in record:
             found.setdefault(relative, set()).add(record["sha256"])
     return found
 
@@ -288,7 +280,7 @@ def _unpack_archive(folder: Path, home: Path, drive: Path) -> None:
         return
     wanted = storage.read_json(folder / "data.json")["archive_sha256"]
     for path in sorted((drive / FOLDER).glob("*.zip")) if wanted else ():
-        if (_read_marker(path.with_name(f"{path.name}.ok")) or {}).get("sha256") != wanted:
+        if _read_marker(path.with_name(f"{path.name}.ok")).get("sha256") != wanted:
             continue
         try:
             archive.unpack(path, home)
@@ -296,12 +288,13 @@ def _unpack_archive(folder: Path, home: Path, drive: Path) -> None:
             _warn(f"The data archive on Drive is passed over: {error}")
 
 
-def _read_marker(path: Path) -> Any:
-    """The JSON at `path`, or None where it is absent or damaged."""
+def _read_marker(path: Path) -> dict[str, Any]:
+    """The JSON object at `path`, empty where it is absent or damaged."""
     try:
-        return storage.read_json(path)
-    except (RunError, FileNotFoundError):
-        return None
+        record = storage.read_json(path)
+    except RunError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _size(path: Path) -> int:
