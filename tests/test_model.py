@@ -11,6 +11,7 @@ from ksdd_lib.model import (
     FeatureNorm,
     SegmentationNet,
     TwoStageNet,
+    expect_defects,
     initialize,
     require_size,
 )
@@ -184,3 +185,14 @@ def test_the_published_first_weights_are_normal_with_deviation_a_hundredth() -> 
     assert decision.score.bias.item() == 0
     initialize(decision, "kaiming", 0)
     assert abs(decision.features[0][0].weight.std().item() / (2 / (1025 * 25)) ** 0.5 - 1) < 0.02
+
+
+def test_an_expected_share_is_what_the_untrained_mask_says(images: torch.Tensor) -> None:
+    network = SegmentationNet()
+    initialize(network, "kaiming", 0)
+    expect_defects(network, 0.01)
+    with torch.no_grad():
+        _, mask_logits = network(images[:1])
+    assert torch.sigmoid(mask_logits.mean()).item() == pytest.approx(0.01, rel=1e-3)
+    expect_defects(network, 0.5)
+    assert network.mask_norm.shift.item() == 0

@@ -26,6 +26,7 @@ from ksdd_lib.folds import Fold, make_folds
 from ksdd_lib.model import DecisionNet, SegmentationNet, initialize
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
+from ksdd_lib.settings import Settings
 from ksdd_lib.train import (
     Progress,
     learning_rate,
@@ -35,6 +36,7 @@ from ksdd_lib.train import (
     train_segmentation,
     trained_model,
     trained_segmentation,
+    untrained_segmentation,
 )
 
 PROGRAM = Path(__file__).with_name("tiny_training.py")
@@ -241,6 +243,14 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_one_cycle_is_defined_for_the_shortest_training(steps: int) -> None:
     assert all(0 < learning_rate(1.0, "one_cycle", step, steps) <= 1 for step in range(steps))
+
+
+def test_only_cross_entropy_begins_with_an_expected_share_of_defects() -> None:
+    recipe = {"expected_defect_share": 0.02}
+    expecting = untrained_segmentation(Settings(**recipe))
+    assert torch.sigmoid(expecting.mask_norm.shift).item() == pytest.approx(0.02)
+    squared = untrained_segmentation(Settings(segmentation_loss="mean_squared_error", **recipe))
+    assert squared.mask_norm.shift.item() == 0
 
 
 # Stopping and going on
