@@ -271,8 +271,8 @@ FAST = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"data": "kolektorsdd"},
-    "cpu": FAST | {"data": "kolektorsdd", "segmentation_steps": 350, "decision_steps": 400},
-    "demo": FAST | {"image_size": "256x128", "segmentation_steps": 120, "decision_steps": 200},
+    "cpu": FAST | {"data": "kolektorsdd", "segmentation_steps": 200, "decision_steps": 200},
+    "demo": FAST | {"image_size": "192x128", "segmentation_steps": 100, "decision_steps": 150},
 }
 """Preset name -> the settings in which it differs from the defaults."""
 
