@@ -121,6 +121,7 @@ def _kernel_environment(opened: Run) -> dict[str, str]:
         "KSDD_RUN": str(opened.folder),
         "KSDD_HOME": str(runs.home()),
         "KSDD_DATA": opened.settings.data,
+        "KSDD_DRIVE": os.environ.get("KSDD_DRIVE", ""),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
     }
 
@@ -146,6 +147,7 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
     client = Client(
         notebook,
         timeout=None,
+        startup_timeout=300,
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(book.parent)}},

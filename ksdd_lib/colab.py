@@ -64,7 +64,7 @@ def begin() -> Path | None:
     name = facts["cpu"] if facts["gpu"] == "none" else facts["gpu"]
     copied = "copied to Drive" if drive else "not copied to Drive"
     place = os.environ.get("KSDD_RUN") or home() / "runs"
-    print(f"{name}, {facts['arithmetic']}. Results go to {_relative(Path(place))}, {copied}.")
+    print(f"{name}, {facts['arithmetic']}. Results go to {_place(Path(place))}, {copied}.")
     return drive
 
 
@@ -79,7 +79,7 @@ def share(path: Path) -> None:
             return
         except Exception as error:  # no browser, a blocked download, a file too large
             warnings.warn(f"The download could not be offered: {error}", stacklevel=2)
-    print(f"{path.name} is at {_relative(path)}")
+    print(f"{path.name} is in {_place(path.parent)}")
 
 
 def badges(notebook: str, address: str) -> str:
@@ -203,7 +203,6 @@ def _drive_folder() -> Path | None:
     return None
 
 
-def _relative(path: Path) -> str:
-    """The path from here where it is below, else in full."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def _place(folder: Path) -> str:
+    """The end of a folder's path: enough to find it, and no path of this machine in a notebook."""
+    return "/".join(folder.resolve().parts[-2:])

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,6 +10,9 @@ from ksdd_lib.model import STRIDE
 
 POOL = 17
 """Side of the average pool that turns a mask into targets at 1/8, in pixels (Tabernik 2019)."""
+
+AROUND = (4, 5, 4, 5)
+"""Left, right, top and bottom border that centres each window on its block, in pixels."""
 
 
 def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
@@ -44,9 +48,11 @@ def soft_targets(masks: Tensor, binary: bool = False) -> Tensor:
         binary: 0 or 1 at a share of 0.5, as the mean squared error takes it, instead of the share.
 
     Returns:
-        (B, 1, H/8, W/8) in [0, 1]: the defect's share of a 17x17 window around each mask pixel.
+        (B, 1, H/8, W/8) in [0, 1]: the defect's share of the 17x17 window around the centre of
+        the 8x8 block that each mask pixel stands for; what lies outside the image does not count.
     """
-    share = F.avg_pool2d(masks, POOL, STRIDE, POOL // 2, count_include_pad=False)
+    total = F.avg_pool2d(F.pad(masks, AROUND), POOL, STRIDE)
+    share = total / F.avg_pool2d(F.pad(torch.ones_like(masks), AROUND), POOL, STRIDE)
     return (share > 0.5).to(share.dtype) if binary else share
 
 

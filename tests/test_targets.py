@@ -60,13 +60,13 @@ def test_a_good_surface_stays_good(annotation: str) -> None:
 
 
 def naive_targets(mask: np.ndarray) -> np.ndarray:
-    """The mean of the window of 17 pixels around every eighth pixel, cut off at the border."""
+    """The mean of the 17 pixels around the centre of each block of 8, cut off at the border."""
     height, width = mask.shape
     targets = np.zeros((height // 8, width // 8))
     for row in range(height // 8):
         for column in range(width // 8):
-            top, left = max(8 * row - 8, 0), max(8 * column - 8, 0)
-            targets[row, column] = mask[top : 8 * row + 9, left : 8 * column + 9].mean()
+            top, left = max(8 * row - 4, 0), max(8 * column - 4, 0)
+            targets[row, column] = mask[top : 8 * row + 13, left : 8 * column + 13].mean()
     return targets
 
 
