@@ -1,4 +1,4 @@
-"""The same series without a browser: `python -m ksdd_lib demo | run | inspect | address`."""
+"""The same series without a browser: `python -m ksdd_lib demo | run | inspect | keep | address`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import archive, colab, inspection, settings, storage
+from ksdd_lib import archive, colab, inspection, results, settings, storage
 from ksdd_lib import run as runs
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.run import NOTEBOOKS, Run
@@ -55,6 +55,12 @@ def inspect(chosen: argparse.Namespace) -> None:
     print(json.dumps(report, indent=1) if chosen.json else inspection.format_report(report))
 
 
+def keep(chosen: argparse.Namespace) -> None:
+    """Copy a finished run's scores and curves to assets/results/, and renew the README's table."""
+    print(f"kept: {_short(results.keep(chosen.run_folder, CHECKOUT))}")
+    results.write_table(CHECKOUT)
+
+
 def address(chosen: argparse.Namespace) -> None:
     """Write the repository's address from pyproject.toml into badges and set-up cells."""
     changed = colab.write_address(CHECKOUT)
@@ -85,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     report = add(inspect)
     report.add_argument("--data", required=True, help="as for run")
     report.add_argument("--json", action="store_true", help="for machines")
+    add(keep).add_argument("run_folder", type=Path, help="a run folder with its report")
     add(address)
     return parser
 
@@ -100,6 +107,8 @@ def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
     for book in books:
         print(f"== {book.stem}", flush=True)
         _execute(book, opened.folder / "notebooks" / book.name, environment)
+    command = "python -m ksdd_lib " + " ".join(Path(word).name for word in sys.argv[1:])
+    opened.write("environment.json", opened.read("environment.json") | {"command": command})
     pooled = opened.read("metrics.json")["pooled"]
     score = "undefined" if pooled["ap"] is None else f"{pooled['ap']:.4f}"
     print(

@@ -3,12 +3,15 @@
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 
 import torch
 
 import ksdd_lib
 from ksdd_lib.errors import SettingsError
+
+HERE = Path(__file__).resolve().parent
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -44,6 +47,7 @@ def environment() -> dict[str, str | int]:
     gpu = torch.cuda.get_device_name(where) if where.type == "cuda" else "none"
     return {
         "ksdd_lib": ksdd_lib.__version__,
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
@@ -52,6 +56,16 @@ def environment() -> dict[str, str | int]:
         "gpu": gpu,
         "arithmetic": str(arithmetic("auto", where)).removeprefix("torch."),
     }
+
+
+def _commit() -> str:
+    """The checkout's commit, "+" behind it where files differ; "unknown" outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 def _cpu_flags() -> set[str]:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from ksdd_lib import metrics
@@ -209,7 +209,9 @@ def training_curve(
         ax.plot(step, running_mean(loss), color=color, linewidth=2, label=label)
         if len(loss) and loss.min() > 0:
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            plain = FuncFormatter(lambda value, _: f"{value:g}")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(plain)
             ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set(xlabel="step", ylabel="loss")
         if label:
@@ -511,7 +513,9 @@ def gallery(
     ratio = max(picture.shape[0] / picture.shape[1] for picture in pictures)
     width = min(1.7, 13.0 / len(pictures))
     with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlelocation": "center"}):
-        figure = Figure(figsize=(width * len(pictures), width * ratio + 0.45), layout="constrained")
+        height = width * ratio + 0.65
+        figure = Figure(figsize=(width * len(pictures), height), layout="constrained")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.2 / height))  # room for the stamp
         for index, ax in enumerate(figure.subplots(1, len(pictures), squeeze=False)[0]):
             picture = pictures[index]
             if picture.dtype == np.uint8:

@@ -1,0 +1,109 @@
+"""The results that stay in the repository: a run's scores and curves, and the README's table."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib import metrics, storage
+from ksdd_lib.errors import RunError
+
+FILES = (
+    "settings.json",
+    "environment.json",
+    "folds.json",
+    "timing.json",
+    "predictions.csv",
+    "metrics.json",
+)
+CURVES = ("scores", "precision_recall_curve", "roc_curve", "confusion_matrix", "training_curves")
+"""The figures that show no surface: pictures of KolektorSDD may not enter the repository."""
+
+TABLE = re.compile(r"(?<=<!-- results:begin -->\n).*?(?=<!-- results:end -->)", re.S)
+
+COLUMNS = (
+    "preset, folds, seed",
+    "judged",
+    "AP",
+    "FP / FN, operating threshold",
+    "FP / FN, oracle",
+    "AP of the darkest pixel",
+    "minutes",
+)
+
+
+def keep(run_folder: Path, root: Path) -> Path:
+    """Copy a finished run's scores and curves to `assets/results/<preset>-<folds>-seed<seed>`.
+
+    Args:
+        root: the checkout. Weights, masks and pictures of surfaces are not copied.
+
+    Raises:
+        RunError: a file is missing, or metrics.json was not made from predictions.csv.
+    """
+    run_folder = Path(run_folder)
+    summary = storage.read_json(run_folder / "metrics.json")
+    if storage.sha256(run_folder / "predictions.csv") != summary["predictions_sha256"]:
+        raise RunError("metrics.json was not made from this predictions.csv: evaluate again.")
+    settings = storage.read_json(run_folder / "settings.json")
+    name = f"{settings['preset']}-{settings['folds']}-seed{settings['seed']}"
+    target = root / "assets" / "results" / name
+    shutil.rmtree(target, ignore_errors=True)
+    sources = [run_folder / file for file in FILES]
+    sources += [run_folder / "figures" / f"{curve}.png" for curve in CURVES]
+    sources += sorted(run_folder.glob("fold*/*.jsonl"))
+    for source in sources:
+        if not source.exists():
+            raise RunError(f"{source.name} is missing in {run_folder.name}: run 04 and 05 first.")
+        storage.write_bytes(target / source.relative_to(run_folder), source.read_bytes())
+    return target
+
+
+def write_table(root: Path) -> bool:
+    """Write the table of all kept results into the README; returns whether that changed it."""
+    readme = root / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = TABLE.sub(lambda _: results_table(root), before)
+    storage.write_text(readme, after)
+    return after != before
+
+
+def results_table(root: Path) -> str:
+    """All kept results as a Markdown table, a row each."""
+    folders = sorted(path.parent for path in (root / "assets" / "results").glob("*/metrics.json"))
+    return _line(COLUMNS) + _line(["---"] * len(COLUMNS)) + "".join(map(_row, folders))
+
+
+def _row(folder: Path) -> str:
+    """One result; its counts are computed again from the stored predictions."""
+    settings, summary, timing = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("settings", "metrics", "timing")
+    )
+    rows = metrics.read_predictions(folder / "predictions.csv")
+    labels = [row.is_defective for row in rows]
+    counts = metrics.error_counts(labels, [row.is_flagged for row in rows])
+    oracle = summary["pooled"]["oracle"]
+    trained = summary["folds_trained"]
+    part = "3 folds, pooled" if len(trained) == 3 else "fold " + ", ".join(map(str, trained))
+    name = f"{settings['preset']}, {settings['folds']}, {settings['seed']}"
+    cells = [
+        f"[{name}](assets/results/{folder.name}/)",
+        f"{part}: {len(rows)} surfaces, {sum(labels)} defective, {settings['image_size']}",
+        _percent(metrics.average_precision(labels, [row.score for row in rows])),
+        f"{counts['fp']} / {counts['fn']}",
+        f"{oracle['fp']} / {oracle['fn']}",
+        _percent(summary["darkest_pixel"]["ap"]),
+        f"{sum(row['seconds'] for row in timing) / 60:.0f}",
+    ]
+    return _line(cells)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _percent(value: Any) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f}"

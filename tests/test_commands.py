@@ -1,0 +1,112 @@
+"""The commands of the README, as a user types them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib import metrics
+from ksdd_lib.__main__ import main
+
+ROOT = Path(__file__).resolve().parent.parent
+FEW = [f"--set={stage}_steps=2" for stage in ("segmentation", "decision")]
+
+
+def command(*words: str | Path, home: Path) -> subprocess.CompletedProcess:
+    """`python -m ksdd_lib` in a process of its own, with data and runs below `home`."""
+    environment = os.environ | {"KSDD_HOME": str(home)}
+    line = [sys.executable, "-m", "ksdd_lib", *map(str, words)]
+    return subprocess.run(line, cwd=home, env=environment, capture_output=True, text=True)
+
+
+def stored_text(folder: Path) -> str:
+    """All text that a run folder holds."""
+    kinds = (".json", ".jsonl", ".csv", ".html", ".ipynb")
+    files = [path for path in folder.rglob("*") if path.suffix in kinds]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+class TestWhatTheUserDoesWrong:
+    """One clear sentence, the exit status 2, and nothing begun."""
+
+    @pytest.fixture
+    def said(self, tmp_path, monkeypatch, capsys):
+        def run(*words: str) -> str:
+            monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+            assert main(words) == 2
+            assert not (tmp_path / "out").exists()
+            return capsys.readouterr().err
+
+        return run
+
+    def test_a_setting_out_of_range(self, said, tmp_path):
+        out = str(tmp_path / "out")
+        text = said("run", "--data", "generated", "--out", out, "--set", "fold=7")
+        assert text == "error: fold is '7'; it must be one of all, 0, 1, 2.\n"
+
+    def test_an_unknown_environment_name(self, said, tmp_path, monkeypatch):
+        monkeypatch.setenv("KSDD_SEEED", "1")
+        text = said("demo", "--out", str(tmp_path / "out"))
+        assert "KSDD_SEEED is no setting" in text
+
+    def test_data_that_is_not_there(self, said, tmp_path):
+        text = said("inspect", "--data", str(tmp_path / "absent.zip"))
+        assert "absent.zip" in text
+
+    def test_a_run_that_is_not_finished_is_not_kept(self, said, tmp_path):
+        assert "metrics.json is missing" in said("keep", str(tmp_path))
+
+
+def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    assert main(["inspect", "--data", str(tiny_root)]) == 0
+    assert "24" in capsys.readouterr().out
+    assert main(["inspect", "--data", str(tiny_root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 24
+
+
+@pytest.mark.slow
+def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
+    out = tmp_path / "demo"
+    done = command("demo", "--out", out, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert re.match(r"demo/report.html: pooled AP (0\.9[5-9]|1\.0)\d* over 96 images;", last)
+    assert "demo/notebooks" in last
+
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["folds_trained"] == [0, 1, 2]
+    assert summary["darkest_pixel"]["ap"] < 0.8 < 0.95 < summary["pooled"]["ap"]
+    assert summary["pooled"]["images"] == 96 and summary["pooled"]["defective"] == 24
+    assert len(metrics.read_predictions(out / "predictions.csv")) == 96
+    assert len(list((out / "notebooks").glob("*.ipynb"))) == 5
+    assert "GENERATED" in (out / "report.html").read_text()
+    assert str(tmp_path) not in stored_text(out)
+
+    weights = {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")}
+    again = command("demo", "--out", out, home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("was already finished") == 6
+    assert weights == {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")}
+
+
+@pytest.mark.slow
+def test_the_series_runs_on_the_real_data_from_the_zip_to_the_report(kolektor_archive, tmp_path):
+    words = ["run", "--data", kolektor_archive, "--out", tmp_path / "real", "--preset", "cpu"]
+    words += ["--set=fold=0", "--set=folds=official", "--set=image_size=128x128", *FEW]
+    done = command(*words, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "48" in done.stdout  # images that leak
+    summary = json.loads((tmp_path / "real" / "metrics.json").read_text())
+    assert summary["protocol"] == "official"
+    assert [fold["images"] for fold in summary["folds"]] == [135]
+    assert summary["folds"][0]["threshold"] == 0.0
+    assert str(tmp_path) not in stored_text(tmp_path / "real")
+
+    refused = command(*words, "--set=seed=1", home=tmp_path)
+    assert refused.returncode == 2
+    assert "seed is 0 there, 1 here" in refused.stderr
