@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 from ksdd_lib import controls, settings, visualize
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.run import Run
-from ksdd_lib.settings import GROUPS, RULES, TYPES
+from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES
 from ksdd_lib.train import Progress
 
 
@@ -128,7 +128,7 @@ def test_another_preset_moves_the_controls_that_were_not_touched():
     form.controls["segmentation_steps"].value = 99
     form.controls["preset"].value = "cpu"
     assert form.controls["image_size"].value == "704x256"
-    assert form.controls["decision_steps"].value == 400
+    assert form.controls["decision_steps"].value == PRESETS["cpu"]["decision_steps"]
     assert form.controls["segmentation_steps"].value == 99
     assert form.touched == {"seed": 3, "segmentation_steps": 99, "preset": "cpu"}
     assert settings.resolve(form.touched).data == "kolektorsdd"
