@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ def run(chosen: argparse.Namespace) -> None:
     explicit = settings.from_environment()
     if chosen.preset:
         explicit["preset"] = chosen.preset
+    elif not (chosen.out / "data.json").exists():
+        explicit.setdefault("preset", "demo" if chosen.data == "generated" else "cpu")
     explicit |= settings.from_assignments(chosen.set)
     source = Path(chosen.data).expanduser()
     explicit["data"] = str(source.resolve()) if source.exists() else chosen.data
@@ -50,7 +53,7 @@ def run(chosen: argparse.Namespace) -> None:
 
 def inspect(chosen: argparse.Namespace) -> None:
     """The data report: counts, sizes, twins, leaks per fold, unreadable files."""
-    folder = archive.obtain(chosen.data, runs.home())
+    folder = archive.obtain(chosen.data, runs.home(), report=_tell)
     report = inspection.inspect_data(folder.root, folder)
     print(json.dumps(report, indent=1) if chosen.json else inspection.format_report(report))
 
@@ -84,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", required=True, help="folder, zip, https address, Drive link, or kolektorsdd"
     )
     series.add_argument("--out", type=Path, required=True, help="the run folder, new or to go on")
-    series.add_argument("--preset", choices=settings.PRESETS, help="values to start from")
+    series.add_argument("--preset", choices=settings.PRESETS, help="values to start from (cpu)")
     series.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="one setting; repeatable"
     )
@@ -102,13 +105,13 @@ def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
     if not all(book.exists() for book in books):
         raise RunError("The notebooks are not beside ksdd_lib: run this in a checkout.")
     began = time.monotonic()
+    if not (out / "data.json").exists():  # an earlier attempt that found no data settles nothing
+        (out / "settings.json").unlink(missing_ok=True)
     opened = runs.open_folder(out, explicit)
     environment = _kernel_environment(opened)
     for book in books:
         print(f"== {book.stem}", flush=True)
         _execute(book, opened.folder / "notebooks" / book.name, environment)
-    command = "python -m ksdd_lib " + " ".join(Path(word).name for word in sys.argv[1:])
-    opened.write("environment.json", opened.read("environment.json") | {"command": command})
     pooled = opened.read("metrics.json")["pooled"]
     score = "undefined" if pooled["ap"] is None else f"{pooled['ap']:.4f}"
     print(
@@ -131,6 +134,7 @@ def _kernel_environment(opened: Run) -> dict[str, str]:
         "KSDD_HOME": str(runs.home()),
         "KSDD_DATA": opened.settings.data,
         "KSDD_DRIVE": os.environ.get("KSDD_DRIVE", ""),
+        "KSDD_COMMAND": " ".join(["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
     }
 
@@ -143,7 +147,7 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     class Client(NotebookClient):
         """Shows on the terminal what the notebook prints, one live line for the progress."""
@@ -159,14 +163,29 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
         startup_timeout=300,
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR"],
+        shutdown_kernel="graceful",
+        store_widget_state=False,
         resources={"metadata": {"path": str(book.parent)}},
     )
     try:
         client.execute(env=dict(environment))
     except CellExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
         raise RunError(f"{book.stem}: {error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise RunError(
+            f"{book.stem}: its process was killed, perhaps for want of memory. The same command "
+            "goes on at the last checkpoint; a smaller image_size needs less."
+        ) from None
+    except AssertionError:  # how nbclient ends after an interrupt has taken its kernel away
+        raise KeyboardInterrupt from None
     finally:
         storage.write_text(target, nbformat.writes(notebook))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _echo(message: Mapping[str, Any]) -> None:
@@ -177,6 +196,11 @@ def _echo(message: Mapping[str, Any]) -> None:
         text = content["data"].get("text/plain", "")
         if text and not text.startswith("<"):
             print(text, flush=True)
+
+
+def _without_place(word: str) -> str:
+    """A word of the command line without the folders of this machine."""
+    return word if "://" in word else re.sub(r"[^\s=]*/(?=[^/])", "", word)
 
 
 def _short(path: Path) -> str:

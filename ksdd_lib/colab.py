@@ -57,6 +57,7 @@ def begin() -> Path | None:
         The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
         `$KSDD_DRIVE` names another folder; empty, it means no Drive.
     """
+    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()
     if "KSDD_RUN" not in os.environ:
         mailbox.restore(home(), drive)

@@ -15,8 +15,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ksdd_lib import run as runs
 from ksdd_lib import settings as schema
 from ksdd_lib import visualize
+from ksdd_lib.report import duration
 from ksdd_lib.run import Run
 from ksdd_lib.settings import Settings
 from ksdd_lib.train import Progress, Watch
@@ -41,14 +43,22 @@ class Form:
     moving: bool = False
 
     @property
+    def settings(self) -> Settings:
+        """All values as they stand: what it started from, and what the user has chosen.
+
+        Raises:
+            SettingsError: a value is not allowed; the text names the allowed ones.
+        """
+        return replace(self.start, **self.changed)
+
+    @property
     def touched(self) -> dict[str, Any]:
         """The values that the user has chosen.
 
         Raises:
             SettingsError: a value is not allowed; the text names the allowed ones.
         """
-        chosen = replace(self.start, **self.changed)
-        return {name: getattr(chosen, name) for name in self.changed}
+        return {name: getattr(self.settings, name) for name in self.changed}
 
     def note(self, name: str, value: Any) -> None:
         """Take over a change by the user; another preset moves every control not touched yet."""
@@ -69,11 +79,11 @@ class Form:
 def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) -> Form:
     """Show a control for each setting of `groups`, and return the form at once.
 
-    It starts from the run's settings, without a run from the preset and the environment. What a
-    stage has begun with cannot be changed any more. Without ipywidgets nothing is shown and nothing
-    is touched.
+    It starts from the run's settings; without a run from those of the run opened last, and on a new
+    machine from the preset, each with the environment's on top. What a stage of `run` has begun
+    with cannot be changed any more. Without ipywidgets nothing is shown and nothing is touched.
     """
-    start = run.settings if run else schema.resolve(schema.from_environment())
+    start = run.settings if run else _start()
     form = Form(start)
     try:
         import ipywidgets
@@ -100,6 +110,13 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
         ]
         display(ipywidgets.VBox(rows))
     return form
+
+
+def _start() -> Settings:
+    last, given = runs.last_settings(), schema.from_environment()
+    if last is None or given.get("preset", last.preset) != last.preset:
+        return schema.resolve(given)
+    return replace(last, **given)
 
 
 def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> None:
@@ -194,15 +211,6 @@ def describe(progress: Progress) -> str:
         return f"{place}: all {progress.steps} steps done, {loss}, {taken}"
     left = duration(row["seconds"] / progress.step * (progress.steps - progress.step))
     return f"{place}: step {progress.step} of {progress.steps}, {loss}, {taken}, about {left} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that one would say: "40 s", "4.2 min", "2.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 @dataclass

@@ -7,12 +7,13 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ksdd_lib import machine, metrics, storage
-from ksdd_lib.batches import load_surfaces
+from ksdd_lib.batches import STAGES, load_surfaces
 from ksdd_lib.dataset import Sample, read_image
 from ksdd_lib.errors import RunError
 from ksdd_lib.folds import Fold
@@ -23,6 +24,7 @@ from ksdd_lib.run import Run
 from ksdd_lib.train import load_stage, trained_model
 
 
+@machine.explain_memory
 def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | None = None) -> dict:
     """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
 
@@ -53,7 +55,7 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
         [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
     )
     run.write("metrics.json", summary)
-    run.write("environment.json", machine.environment())
+    run.write("environment.json", _environment(run))
     return summary
 
 
@@ -126,6 +128,17 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
     """Image name -> mask logits (H/8, W/8) float16, of a file by `write_masks`."""
     with np.load(path, allow_pickle=False) as stored:
         return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
+
+
+def _environment(run: Run) -> dict[str, Any]:
+    """This machine, and that of each stage: training may have moved between machines."""
+    trained = {}
+    for fold in run.settings.fold_numbers:
+        for stage in STAGES:
+            made = storage.read_json(run.fold_folder(fold) / f"{stage}.done.json")["environment"]
+            words = [made["cpu"], f"GPU {made['gpu']}", made["arithmetic"], made["commit"]]
+            trained[f"{stage} stage of fold {fold}"] = ", ".join(words)
+    return machine.environment(run.settings.precision) | trained
 
 
 def _scores_of_fold(

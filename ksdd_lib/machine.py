@@ -4,14 +4,19 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 import ksdd_lib
-from ksdd_lib.errors import SettingsError
+from ksdd_lib.errors import SettingsError, TrainingError
 
 HERE = Path(__file__).resolve().parent
+
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,8 +46,24 @@ def arithmetic(precision: str, where: torch.device) -> torch.dtype:
     return torch.bfloat16 if _cpu_flags() & {"amx_bf16", "avx512_bf16"} else torch.float32
 
 
-def environment() -> dict[str, str | int]:
-    """Versions and hardware, as stored beside a result."""
+def explain_memory(work: Work) -> Work:
+    """Decorate a function whose first argument is a run: a full GPU becomes one clear sentence."""
+
+    @wraps(work)
+    def explained(run: Any, *others: Any, **named: Any) -> Any:
+        try:
+            return work(run, *others, **named)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"The GPU's memory is too small for {run.settings.image_size} in this precision; "
+                "take image_size 704x256 or precision auto. The last checkpoint is intact."
+            ) from error
+
+    return explained
+
+
+def environment(precision: str = "auto") -> dict[str, Any]:
+    """Versions and hardware, as stored beside a result; `precision` is that of the settings."""
     where = device()
     gpu = torch.cuda.get_device_name(where) if where.type == "cuda" else "none"
     return {
@@ -54,12 +75,15 @@ def environment() -> dict[str, str | int]:
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count() or 1,
         "gpu": gpu,
-        "arithmetic": str(arithmetic("auto", where)).removeprefix("torch."),
+        "arithmetic": str(arithmetic(precision, where)).removeprefix("torch."),
+        "command": os.environ.get("KSDD_COMMAND", "the notebooks"),
     }
 
 
 def _commit() -> str:
     """The checkout's commit, "+" behind it where files differ; "unknown" outside a checkout."""
+    if not (HERE.parent / ".git").exists():
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
         found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=10)

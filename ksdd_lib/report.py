@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import ksdd_lib
 from ksdd_lib import metrics, storage
+from ksdd_lib.batches import STAGES
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import read_masks
 from ksdd_lib.inspection import format_report
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.settings import RULES
+from ksdd_lib.targets import probability
 from ksdd_lib.train import read_history
 
 ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """Image name -> image uint8 (H, W) and mask bool (H, W)."""
 
-STAGES = ("segmentation", "decision")
 STRIP_ROWS = 12  # surfaces on one picture of the strip
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
 
@@ -210,13 +212,8 @@ def _judged(results: Results, row: Prediction, read_pair: ReadPair) -> Any:
 
     image, annotation = read_pair(row.image)
     logits = results.masks[row.image].astype(np.float32)
-    output = logits.clip(0, 1) if _is_linear(results) else 1 / (1 + np.exp(-logits.clip(-60, 60)))
+    output = probability(torch.from_numpy(logits), results.settings["segmentation_loss"]).numpy()
     return visualize.JudgedSurface(row, image, annotation, output)
-
-
-def _is_linear(results: Results) -> bool:
-    """Whether the mask logits are the probability itself, as the squared error trains them."""
-    return results.settings.get("segmentation_loss") == "mean_squared_error"
 
 
 # The report
@@ -243,7 +240,7 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "interval": _interval, "percent": _percent}
+    environment.filters |= {"number": number, "interval": interval, "percent": _percent}
     context = _context(results, figures)
     path = results.folder / "report.html"
     storage.write_text(path, environment.from_string(template).render(context) + "\n")
@@ -268,8 +265,8 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "settings": _settings_table(results.settings),
         "data_report": format_report(results.data["report"]),
         "environment": [(_words(name), _plain(x)) for name, x in results.environment.items()],
-        "timing": [(row["what"], _duration(row["seconds"])) for row in results.timing],
-        "time_total": _duration(sum(row["seconds"] for row in results.timing)),
+        "timing": [(row["what"], duration(row["seconds"])) for row in results.timing],
+        "time_total": duration(sum(row["seconds"] for row in results.timing)),
     }
 
 
@@ -356,7 +353,7 @@ def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
 def _sections(results: Results, figures: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Figures of one kind together: title, how to read it, pictures as data addresses."""
     scale = "it is drawn on one scale, the probability of a defect from 0 to 1, weak answers lifted"
-    if _is_linear(results):
+    if results.settings["segmentation_loss"] == "mean_squared_error":
         scale = "it is drawn on one scale, the mask output itself from 0 to 1"
     sections: dict[str, dict[str, Any]] = {}
     for name, path in figures.items():
@@ -383,7 +380,8 @@ def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, st
 # Words
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def number(value: float | None, digits: int = 4) -> str:
+    """A rate as text; "undefined" where the data do not define it."""
     return "undefined" if value is None else f"{value:.{digits}f}"
 
 
@@ -391,16 +389,16 @@ def _percent(value: float | None) -> str:
     return "undefined" if value is None else f"{100 * value:.1f} %"
 
 
-def _interval(value: Sequence[float] | None, digits: int = 3) -> str:
+def interval(value: Sequence[float] | None, digits: int = 3) -> str:
+    """A confidence interval as text; "none" where there is none."""
     return "none" if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+def duration(seconds: float) -> str:
+    """Seconds in the unit that one would say: "40 s", "4.2 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _words(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ksdd_lib import metrics, storage
 from ksdd_lib.errors import RunError
+from ksdd_lib.report import load_results
 
 FILES = (
     "settings.json",
@@ -37,6 +38,8 @@ COLUMNS = (
 def keep(run_folder: Path, root: Path) -> Path:
     """Copy a finished run's scores and curves to `assets/results/<preset>-<folds>-seed<seed>`.
 
+    What an earlier run of that name left there is replaced: three folds follow upon one.
+
     Args:
         root: the checkout. Weights, masks and pictures of surfaces are not copied.
 
@@ -44,19 +47,18 @@ def keep(run_folder: Path, root: Path) -> Path:
         RunError: a file is missing, or metrics.json was not made from predictions.csv.
     """
     run_folder = Path(run_folder)
-    summary = storage.read_json(run_folder / "metrics.json")
-    if storage.sha256(run_folder / "predictions.csv") != summary["predictions_sha256"]:
-        raise RunError("metrics.json was not made from this predictions.csv: evaluate again.")
+    load_results(run_folder)
     settings = storage.read_json(run_folder / "settings.json")
     name = f"{settings['preset']}-{settings['folds']}-seed{settings['seed']}"
     target = root / "assets" / "results" / name
-    shutil.rmtree(target, ignore_errors=True)
     sources = [run_folder / file for file in FILES]
     sources += [run_folder / "figures" / f"{curve}.png" for curve in CURVES]
     sources += sorted(run_folder.glob("fold*/*.jsonl"))
     for source in sources:
         if not source.exists():
             raise RunError(f"{source.name} is missing in {run_folder.name}: run 04 and 05 first.")
+    shutil.rmtree(target, ignore_errors=True)
+    for source in sources:
         storage.write_bytes(target / source.relative_to(run_folder), source.read_bytes())
     return target
 

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,23 +127,44 @@ def home() -> Path:
     return checkout if (checkout / "notebooks").is_dir() else Path.cwd() / "ksdd"
 
 
-def start(explicit: Mapping[str, Any]) -> Run:
+def start(wanted: Settings) -> Run:
     """The run of these settings: `$KSDD_RUN` where that is set, else one under `home()/runs`.
 
-    There it is found again by its settings, or begun. It is called `<preset>-<folds>-seed<seed>`,
-    with a number behind it where that name is taken by a run of other settings.
+    There it is found again by all that notebook 1 decides, whatever later notebooks have chosen
+    since, or begun. It is called `<preset>-<folds>-seed<seed>`, with a number behind it where that
+    name is taken by another run.
     """
     if os.environ.get("KSDD_RUN"):
-        return open_folder(Path(os.environ["KSDD_RUN"]).expanduser(), explicit)
-    wanted = schema.resolve(explicit)
+        return open_folder(Path(os.environ["KSDD_RUN"]).expanduser(), asdict(wanted))
     name = f"{wanted.preset}-{wanted.folds}-seed{wanted.seed}"
     number = 1
     while True:
         folder = home() / "runs" / (name if number == 1 else f"{name}-{number}")
         stored = _stored_settings(folder)
-        if stored is None or schema.to_json(stored) == schema.to_json(wanted):
-            return open_folder(folder, explicit)
+        if stored is None:
+            return open_folder(folder, asdict(wanted))
+        if _is_same_start(stored, wanted):
+            return open_folder(folder, {"data": wanted.data})
         number += 1
+
+
+def last_settings() -> Settings | None:
+    """The settings of `$KSDD_RUN`, else of the run opened last; None where there is none."""
+    folder = _last_folder()
+    return _stored_settings(folder) if folder else None
+
+
+def _is_same_start(stored: Settings, wanted: Settings) -> bool:
+    ours, theirs = schema.to_json(stored), schema.to_json(wanted)
+    decided = [n for n, rule in schema.RULES.items() if rule.group in ("data", "run")]
+    return all(ours[name] == theirs[name] for name in decided)
+
+
+def _last_folder() -> Path | None:
+    if os.environ.get("KSDD_RUN"):
+        return Path(os.environ["KSDD_RUN"]).expanduser()
+    latest = home() / "runs" / "latest.txt"
+    return latest.parent / latest.read_text().strip() if latest.exists() else None
 
 
 def find(explicit: Mapping[str, Any] | None = None) -> Run:
@@ -153,10 +174,7 @@ def find(explicit: Mapping[str, Any] | None = None) -> Run:
         RunError: there is none; the text says which notebook to run first.
     """
     explicit = schema.from_environment() if explicit is None else explicit
-    if os.environ.get("KSDD_RUN"):
-        return open_folder(Path(os.environ["KSDD_RUN"]).expanduser(), explicit)
-    latest = home() / "runs" / "latest.txt"
-    folder = latest.parent / latest.read_text().strip() if latest.exists() else None
+    folder = _last_folder()
     if folder is None or _stored_settings(folder) is None:
         raise RunError(f"There is no run yet: run {NOTEBOOKS['data']}.ipynb first.")
     return open_folder(folder, explicit)
@@ -165,20 +183,27 @@ def find(explicit: Mapping[str, Any] | None = None) -> Run:
 def open_folder(folder: Path, explicit: Mapping[str, Any]) -> Run:
     """The run in `folder`, with its own settings, or a new one made from `explicit`.
 
+    Until its data is prepared nothing has begun, and explicit values replace the stored ones.
+
     Raises:
         RunError: an explicit value differs from the run's; the text lists the differences.
     """
     folder = Path(folder).resolve()
-    stored = _stored_settings(folder)
-    if stored is None:
-        stored = schema.resolve(explicit)
-        storage.write_json(folder / "settings.json", schema.to_json(stored))
-    different = schema.differences(stored, explicit)
-    if different:
-        raise RunError(_refusal(folder, different))
+    stored, settings = _stored_settings(folder), None
+    if stored is None or "preset" in schema.differences(stored, explicit):
+        settings = schema.resolve(explicit)
+    else:
+        settings = replace(stored, **explicit)
+    if stored is not None and (folder / "data.json").exists():
+        different = schema.differences(stored, explicit)
+        if different:
+            raise RunError(_refusal(folder, different))
+        settings = replace(stored, data=explicit.get("data", stored.data))
+    elif stored is None or schema.to_json(stored) != schema.to_json(settings):
+        storage.write_json(folder / "settings.json", schema.to_json(settings))
     if folder.parent == home() / "runs":
         storage.write_text(folder.parent / "latest.txt", folder.name + "\n")
-    return Run(folder, replace(stored, data=explicit.get("data", stored.data)))
+    return Run(folder, settings)
 
 
 def _stored_settings(folder: Path) -> Settings | None:
@@ -198,6 +223,16 @@ def _me() -> str:
 def _is_dead(owner: Mapping[str, Any]) -> bool:
     """Whether the owner is silent for long, or is a process of this machine that has ended."""
     host, _, process = owner["owner"].rpartition(" process ")
-    if host == socket.gethostname():
-        return not Path(f"/proc/{process}").exists()
+    if host == socket.gethostname() and os.name == "posix" and not _runs(int(process)):
+        return True
     return time.time() - owner["last_wrote"] > OWNER_SILENT
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -17,9 +17,9 @@ from ksdd_lib.errors import SettingsError
 GROUPS = ("data", "segmentation", "decision", "run")
 """What a setting belongs to: a group is fixed in a run as soon as a stage has begun with it."""
 
-RESERVED = ("KSDD_RUN", "KSDD_HOME", "KSDD_ARCHIVE", "KSDD_DRIVE")
-"""Environment names that are places, not settings: the run folder, the folder that holds data and
-runs, the archive that the tests use, the folder that stands for Google Drive."""
+RESERVED = ("KSDD_RUN", "KSDD_HOME", "KSDD_ARCHIVE", "KSDD_DRIVE", "KSDD_COMMAND")
+"""Environment names that are no settings: the run folder, the folder that holds data and runs, the
+archive that the tests use, the folder that stands for Google Drive, the command to be recorded."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Rule:
 
     group: str
     reason: str
-    unit: str = ""
+    unit: str
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
@@ -59,12 +59,14 @@ class Settings:
     preset: str = setting(
         "demo",
         group="run",
+        unit="name",
         choices=("demo", "cpu", "paper"),
         reason="a named set of values to start from",
     )
     data: str = setting(
         "generated",
         group="data",
+        unit="source",
         reason='"generated" surfaces, "kolektorsdd" (looked for here, in Drive, then downloaded), '
         "or a folder, a zip archive, an https address, a Google Drive link",
     )
@@ -86,6 +88,7 @@ class Settings:
     folds: str = setting(
         "clean",
         group="data",
+        unit="protocol",
         choices=("clean", "official"),
         reason="clean keeps each physical part on one side of a split; official are the published "
         "folds of KolektorSDD, which leak",
@@ -93,12 +96,14 @@ class Settings:
     fold: str = setting(
         "all",
         group="run",
+        unit="fold number",
         choices=("all", "0", "1", "2"),
         reason="which of the three folds to train and judge",
     )
     seed: int = setting(
         0,
         group="run",
+        unit="integer",
         low=0,
         high=2**31 - 1,
         reason="first weights and the order of the images; another seed is another experiment",
@@ -106,30 +111,35 @@ class Settings:
     precision: str = setting(
         "auto",
         group="run",
+        unit="type of number",
         choices=("auto", "float32", "bfloat16", "float16"),
         reason="arithmetic of the convolutions; auto takes the fastest that the machine really has",
     )
     annotation: str = setting(
         "dilated5",
         group="segmentation",
+        unit="pixels of the original image",
         choices=("fine", "dilated5", "dilated9", "dilated13", "dilated17", "box"),
         reason="how generously the defects are outlined, in pixels of the original image",
     )
     segmentation_loss: str = setting(
         "cross_entropy",
         group="segmentation",
+        unit="per mask pixel",
         choices=("cross_entropy", "mean_squared_error"),
         reason="what the segmentation network minimises at each mask pixel",
     )
     rotation: bool = setting(
         False,
         group="run",
+        unit="yes or no",
         reason="turn each batch by 0, 90, 180 or 270 degrees: useful where defects have no "
         "preferred direction",
     )
     initialization: str = setting(
         "normal",
         group="segmentation",
+        unit="distribution",
         choices=("normal", "kaiming"),
         reason="first weights: N(0, 0.01) as published, or scaled to each layer (Kaiming)",
     )
@@ -145,6 +155,7 @@ class Settings:
     weight_averaging: bool = setting(
         True,
         group="run",
+        unit="yes or no",
         reason="judge by the moving average of the weights instead of the last ones",
     )
     segmentation_steps: int = setting(
@@ -166,12 +177,14 @@ class Settings:
     segmentation_optimizer: str = setting(
         "sgd",
         group="segmentation",
+        unit="rule",
         choices=OPTIMISERS,
         reason="plain SGD as published, or AdamW, which needs far fewer steps",
     )
     segmentation_learning_rate: float = setting(
         0.1,
         group="segmentation",
+        unit="per step",
         low=1e-6,
         high=10,
         reason="step length; published: SGD 0.1 with cross entropy, 0.005 with the squared error",
@@ -179,6 +192,7 @@ class Settings:
     segmentation_schedule: str = setting(
         "constant",
         group="segmentation",
+        unit="over the steps",
         choices=SCHEDULES,
         reason="constant as published, or one cycle: up over the first 30 %, then down to zero",
     )
@@ -201,12 +215,14 @@ class Settings:
     decision_optimizer: str = setting(
         "sgd",
         group="decision",
+        unit="rule",
         choices=OPTIMISERS,
         reason="plain SGD as published, or AdamW, which needs far fewer steps",
     )
     decision_learning_rate: float = setting(
         0.1,
         group="decision",
+        unit="per step",
         low=1e-6,
         high=10,
         reason="step length; 0.1 as published for SGD",
@@ -214,6 +230,7 @@ class Settings:
     decision_schedule: str = setting(
         "constant",
         group="decision",
+        unit="over the steps",
         choices=SCHEDULES,
         reason="constant as published, or one cycle: up over the first 30 %, then down to zero",
     )
@@ -245,7 +262,16 @@ class Settings:
     @property
     def data_name(self) -> str:
         """The data source without its place: what may be stored beside a result."""
-        return PurePath(self.data.rstrip("/")).name or self.data
+        return ";".join(map(_source_name, self.data.split(";")))
+
+
+def _source_name(source: str) -> str:
+    """ "KolektorSDD.zip" of a path or address, "drive:<id>" of a Google Drive link."""
+    shared = re.search(r"drive\.google\.com/.*?(?:/d/|[?&]id=)([\w-]+)", source)
+    if shared:
+        return f"drive:{shared[1]}"
+    address = source.partition("?")[0] if "://" in source else source
+    return PurePath(address.rstrip("/")).name or source
 
 
 RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Settings)}
@@ -267,6 +293,7 @@ FAST = {
     "decision_optimizer": "adamw",
     "decision_learning_rate": 1e-3,
     "decision_schedule": "one_cycle",
+    "checkpoint_steps": 50,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -355,9 +382,12 @@ def resolve(explicit: Mapping[str, Any]) -> Settings:
 
 
 def differences(settings: Settings, explicit: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Where `explicit` differs from `settings`: name -> (ours, theirs). Data is compared by name,
-    since its place differs between machines; its content is compared by fingerprint."""
-    wanted = replace(settings, **explicit)
+    """Where `explicit` differs from `settings`: name -> (ours, theirs).
+
+    The data source does not count: its place differs between machines, and its content is compared
+    by fingerprint when it is opened.
+    """
+    wanted = replace(settings, **dict(explicit) | {"data": settings.data})
     ours, theirs = to_json(settings), to_json(wanted)
     return {name: (ours[name], theirs[name]) for name in RULES if ours[name] != theirs[name]}
 

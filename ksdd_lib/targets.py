@@ -69,6 +69,11 @@ def segmentation_loss(mask_logits: Tensor, targets: Tensor, kind: str) -> Tensor
     return F.mse_loss(mask_logits.float(), targets)
 
 
+def probability(mask_logits: Tensor, kind: str) -> Tensor:
+    """What mask logits trained with a loss of this kind say of each pixel, in [0, 1]."""
+    return mask_logits.sigmoid() if kind == "cross_entropy" else mask_logits.clamp(0, 1)
+
+
 def decision_loss(score_logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of the scores (B, 1) against the labels (B, 1): a scalar in float32."""
     return F.binary_cross_entropy_with_logits(score_logits.float(), labels)

@@ -73,6 +73,7 @@ class Stage:
         return getattr(self.settings, f"{self.name}_{name}")
 
 
+@machine.explain_memory
 def train_segmentation(
     run: Run,
     data: DataSet,
@@ -115,6 +116,7 @@ def train_segmentation(
     return True
 
 
+@machine.explain_memory
 def train_decision(
     run: Run,
     data: DataSet,
@@ -249,7 +251,9 @@ def read_history(path: Path) -> list[dict[str, float]]:
     """The rows of a stage's history file: step, loss, lr, seconds."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]  # a full disk may have cut the last
+    return [json.loads(line) for line in whole]
 
 
 def _train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None] | None) -> None:
@@ -283,7 +287,6 @@ def _train_steps(
             state |= {"seconds": time.monotonic() - began}
             state |= {"pending": [float(loss) for loss in pending]}
         checkpoint.save(stage.folder, stage.name, step, stage.identity, state)
-        run.claim()
         if saved:
             saved()
 
@@ -296,6 +299,7 @@ def _train_steps(
             if (step + 1) % every == 0 or step + 1 == steps:
                 _log(stage, step + 1, pending, lr, time.monotonic() - began)
                 pending.clear()
+                run.claim()
                 if watch:
                     watch(Progress(stage.name, stage.fold, step + 1, steps, stage.history))
             due = (step + 1) % stage.settings.checkpoint_steps == 0
@@ -303,7 +307,9 @@ def _train_steps(
                 save(step + 1)
                 if interrupted.is_set():
                     raise KeyboardInterrupt(f"stopped after step {step + 1}; run again to go on")
-    save(steps, finished=True)
+        save(steps, finished=True)
+        if interrupted.is_set():
+            raise KeyboardInterrupt("stopped after the last step; run again to go on")
     return time.monotonic() - began
 
 
@@ -319,17 +325,10 @@ def _step(
         group["lr"] = lr
     rows, turns = stage.order.rows(step), stage.order.quarter_turns(step)
     total = torch.zeros((), device=next(stage.model.parameters()).device)
-    try:
-        for row in rows:
-            loss = stage.loss_of(row, turns) / len(rows)
-            scaler.scale(loss).backward()
-            total += loss.detach()
-    except torch.OutOfMemoryError as error:
-        optimizer.zero_grad()
-        raise TrainingError(
-            f"The GPU's memory is too small for {stage.settings.image_size} in this precision; "
-            "take image_size 704x256 or precision auto. The last checkpoint is intact."
-        ) from error
+    for row in rows:
+        loss = stage.loss_of(row, turns) / len(rows)
+        scaler.scale(loss).backward()
+        total += loss.detach()
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
@@ -384,7 +383,8 @@ def _resume(
     if "optimizer" not in found.state:  # killed after the last save, before it was marked finished
         return step, [], stage.history[-1]["seconds"] if stage.history else 0.0
     optimizer.load_state_dict(found.state["optimizer"])
-    scaler.load_state_dict(found.state["scaler"])
+    if found.state["scaler"]:  # empty where it was trained without float16
+        scaler.load_state_dict(found.state["scaler"])
     return step, [torch.tensor(x) for x in found.state["pending"]], found.state["seconds"]
 
 
@@ -453,7 +453,8 @@ def _finished(run: Run, fold: int, stage: str, identity: dict[str, Any]) -> bool
 
 
 def _mark_finished(run: Run, stage: Stage, seconds: float) -> None:
-    record = {"steps": stage.recipe("steps"), "seconds": round(seconds, 1)}
+    made = machine.environment(run.settings.precision)
+    record = {"steps": stage.recipe("steps"), "seconds": round(seconds, 1), "environment": made}
     storage.write_json(stage.folder / f"{stage.name}.done.json", record)
     run.note_time(f"{stage.name} stage, fold {stage.fold}", seconds)
 

@@ -11,6 +11,7 @@ import pytest
 from ksdd_lib import colab, mailbox
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.run import NOTEBOOKS, start
+from ksdd_lib.settings import resolve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADDRESS = "https://github.com/someone/cracks"
@@ -273,7 +274,7 @@ def test_a_new_machine_finds_its_run_again(
     google: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("KSDD_DRIVE", str(tmp_path))
-    run = start({"preset": "demo", "seed": 3})
+    run = start(resolve({"preset": "demo", "seed": 3}))
     mailbox.mirror(run, tmp_path)
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new"))
     colab.begin()
@@ -283,7 +284,7 @@ def test_a_new_machine_finds_its_run_again(
 def test_a_named_run_folder_is_not_filled_from_drive(
     google: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    mailbox.mirror(start({"preset": "demo"}), tmp_path)
+    mailbox.mirror(start(resolve({"preset": "demo"})), tmp_path)
     monkeypatch.setenv("KSDD_DRIVE", str(tmp_path))
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new"))
     monkeypatch.setenv("KSDD_RUN", str(tmp_path / "named"))

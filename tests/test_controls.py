@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from ksdd_lib import controls, settings, visualize
+from ksdd_lib import controls, report, settings, visualize
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.run import Run
 from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES
@@ -237,10 +237,10 @@ def test_a_live_curve_in_a_terminal_is_one_line_at_the_end(capsys: pytest.Captur
 
 def test_progress_says_what_is_done_and_how_long_it_takes():
     assert controls.describe(at(120)) == (
-        "segmentation, fold 0: step 120 of 350, loss 0.00833, 4.0 min, about 7.7 min left"
+        "segmentation, fold 0: step 120 of 350, loss 0.00833, 4 min, about 7.7 min left"
     )
-    assert controls.duration(40) == "40 s"
-    assert controls.duration(9000) == "2.5 h"
+    assert report.duration(40) == "40 s"
+    assert report.duration(9000) == "2.5 h"
 
 
 def test_scoring_shows_one_line_for_each_fold(screen: Screen):

@@ -177,7 +177,7 @@ def test_settings_stand_with_unit_and_reason(page):
     rule = schema.RULES["generated_items"]
     text = text_of(page)
     assert f"generated_items 12 {rule.unit} {rule.reason}" in text
-    assert "decision fold 0 1 min 23 s" in text
+    assert "decision fold 0 83 s" in text
     assert "python 3.11.9" in text
 
 

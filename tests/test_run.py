@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ksdd_lib import run as runs
+from ksdd_lib import settings as schema
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.run import NOTEBOOKS, OWNER_SILENT, Run, open_folder
@@ -40,18 +41,26 @@ def test_equal_explicit_values_are_welcome(run: Run) -> None:
 
 
 def test_a_different_explicit_value_is_refused_with_the_difference(run: Run) -> None:
+    run.write("data.json", {})
     with pytest.raises(RunError, match="seed is 3 there, 4 here; rotation is False there, True"):
         open_folder(run.folder, {"seed": 4, "rotation": True})
     assert open_folder(run.folder, {}).settings == run.settings
 
 
-def test_the_place_of_the_data_may_change_but_not_its_name(tmp_path: Path) -> None:
-    open_folder(tmp_path / "run", {"data": "/here/parts.zip"})
-    assert open_folder(tmp_path / "run", {"data": "/there/parts.zip"}).settings.data.startswith(
-        "/there"
-    )
-    with pytest.raises(RunError, match="data is 'parts.zip' there, 'other.zip' here"):
-        open_folder(tmp_path / "run", {"data": "/there/other.zip"})
+def test_until_the_data_is_there_another_value_replaces_the_first(tmp_path: Path) -> None:
+    open_folder(tmp_path / "run", {"data": "typo.zip", "preset": "cpu", "seed": 3})
+    again = open_folder(tmp_path / "run", {"data": "parts.zip", "seed": 4}).settings
+    assert (again.preset, again.data, again.seed) == ("cpu", "parts.zip", 4)
+    other = open_folder(tmp_path / "run", {"preset": "paper"}).settings
+    assert other == schema.resolve({"preset": "paper"})
+    assert open_folder(tmp_path / "run", {}).settings == other
+
+
+def test_the_place_of_the_data_may_change_for_its_fingerprint_decides(tmp_path: Path) -> None:
+    run = open_folder(tmp_path / "run", {"data": "/here/parts.zip"})
+    run.write("data.json", {})
+    assert open_folder(tmp_path / "run", {"data": "/there/copy"}).settings.data == "/there/copy"
+    assert open_folder(tmp_path / "run", {}).settings.data == "parts.zip"
     assert "here" not in (tmp_path / "run" / "settings.json").read_text()
 
 
@@ -103,19 +112,28 @@ def test_a_stage_is_finished_when_all_its_folds_are(tmp_path: Path) -> None:
 
 
 def test_start_finds_the_run_of_equal_settings_and_numbers_another(own_home: Path) -> None:
-    first = runs.start({"seed": 1})
-    other = runs.start({"seed": 1, "rotation": True})
+    first = runs.start(schema.resolve({"seed": 1}))
+    other = runs.start(schema.resolve({"seed": 1, "rotation": True}))
     assert first.folder == own_home / "runs" / "demo-clean-seed1"
     assert other.folder.name == "demo-clean-seed1-2"
-    assert runs.start({"seed": 1}).folder == first.folder
-    assert runs.start({"seed": 1, "rotation": True}).folder == other.folder
+    assert runs.start(schema.resolve({"seed": 1})).folder == first.folder
+    assert runs.start(schema.resolve({"seed": 1, "rotation": True})).folder == other.folder
+
+
+def test_start_finds_a_run_that_a_later_notebook_has_amended() -> None:
+    first = runs.start(schema.resolve({"seed": 1}))
+    first.amend({"segmentation_steps": 50})
+    again = runs.start(schema.resolve({"seed": 1}))
+    assert again.folder == first.folder and again.settings.segmentation_steps == 50
 
 
 def test_find_continues_the_run_opened_last() -> None:
-    first, second = runs.start({"seed": 1}), runs.start({"seed": 2})
-    assert runs.find().folder == second.folder
-    runs.start({"seed": 1})
+    one, two = (schema.resolve({"seed": seed}) for seed in (1, 2))
+    first, second = runs.start(one), runs.start(two)
+    assert runs.find().folder == second.folder and runs.last_settings() == two
+    runs.start(one)
     assert runs.find().folder == first.folder
+    first.write("data.json", {})
     assert runs.find({"seed": 1}).settings == first.settings
     with pytest.raises(RunError, match="seed is 1 there, 2 here"):
         runs.find({"seed": 2})
@@ -130,6 +148,7 @@ def test_the_environment_names_the_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KSDD_RUN", str(run.folder))
+    run.write("data.json", {})
     assert runs.find().settings == run.settings
     monkeypatch.setenv("KSDD_SEED", "9")
     with pytest.raises(RunError, match="seed is 3 there, 9 here"):
