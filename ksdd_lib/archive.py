@@ -25,6 +25,7 @@ from urllib.parse import urlparse
 from ksdd_lib import storage
 from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.pixels import IMAGE_EXTENSIONS
+from ksdd_lib.synthetic import MARKER as GENERATED_MARKER
 
 PUBLISHED_NAME = "KolektorSDD.zip"
 PUBLISHED_SIZE = 101_831_129  # bytes
@@ -33,8 +34,13 @@ PUBLISHED_ADDRESSES = (
     "https://go.vicos.si/kolektorsdd",
     "https://data.vicos.si/datasets/KSDD/KolektorSDD.zip",
 )
-GENERATED_MARKER = "generated.json"  # at the top of a generated data set
 UNPACKED_MARKER = ".unpacked.json"  # what a folder was unpacked from, and how much it must hold
+
+DRIVE_LINK = re.compile(
+    r"drive:(?P<name>[\w-]+)"
+    r"|https://(?:drive|docs)\.google\.com/(?:.*/d/|.*[?&]id=)(?P<id>[\w-]+)(?:[/?&#].*)?"
+)
+DRIVE_ADDRESS = "https://drive.google.com/uc?id="
 
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
 MAX_TOTAL = 8 * 2**30
@@ -42,6 +48,10 @@ ATTEMPTS = 3
 
 Download = Callable[[str, Path], object]
 """Fetches an address into a file; a part fetched earlier may be used."""
+
+
+Attempt = tuple[str, Callable[[], "DataFolder"]]
+"""A place to look for the data, as a text names it, and what looks there."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +91,62 @@ def obtain(
 ) -> DataFolder:
     """The data set of `source`, unpacked below `home`/data unless it is a folder already.
 
-    `source` is a folder, a zip archive, an https address, a Google Drive link, or "kolektorsdd",
-    which is looked for in `home`, then in `drive`, then downloaded; `report` hears in one line why
-    a place was passed over.
+    `source` is a folder, a zip archive, an https address, a Google Drive link (or "drive:" and its
+    id, as settings.json keeps it), or "kolektorsdd", which is looked for in `home`, then in
+    `drive`, then downloaded. Several with ";" between them are tried in turn. `report` hears in one
+    line why a place was passed over; it names no folder of this machine.
 
     Raises:
         DataError: nothing usable is there; the text names each place and what was wrong.
     """
     home = Path(home).resolve()
     download = download or _download_with_gdown
-    if source == "kolektorsdd":
-        return _kolektor(home, drive, download, report)
+    sources = [source]
+    if ";" in source and not os.path.exists(os.path.expanduser(source)):
+        sources = [part.strip() for part in source.split(";") if part.strip()]
+    attempts: list[Attempt] = []
+    for one in sources:
+        if one == "kolektorsdd":
+            attempts += _kolektor(home, drive, download)
+        else:
+            attempts.append((_public(one), partial(_obtain_one, one, home, download)))
+    if len(attempts) == 1:
+        return attempts[0][1]()
+    return _first(attempts, sources, report)
+
+
+def _first(
+    attempts: list[Attempt], sources: list[str], report: Callable[[str], None]
+) -> DataFolder:
+    """The answer of the first attempt that succeeds; each failure is reported in one line."""
+    failures = []
+    for place, attempt in attempts:
+        try:
+            return attempt()
+        except DataError as error:
+            failures.append(f"{place}: {' '.join(str(error).split())}")
+            report(f"Passed over {failures[-1]}")
+    if "kolektorsdd" in sources:
+        failures.append(f"Put {PUBLISHED_NAME} beside the folder runs, or give its path.")
+    what = "KolektorSDD" if sources == ["kolektorsdd"] else "The data set"
+    raise DataError(f"{what} was found nowhere. {' '.join(failures)}")
+
+
+def _obtain_one(source: str, home: Path, download: Download) -> DataFolder:
     if source.startswith("http://"):
-        raise DataError(f"{source} is not encrypted, so anyone could alter the data: use https.")
-    if source.startswith("https://"):
-        return _from_archive(_fetch(source, _download_name(source), home, download), home)
+        raise DataError(
+            f"{_public(source)} is not encrypted, so anyone could alter the data: use https."
+        )
+    if source.startswith("https://") or DRIVE_LINK.fullmatch(source):
+        return _from_archive(_fetch_address(source, home, download), home)
     path = Path(source).expanduser().resolve()
     if path.is_dir():
         return from_folder(path)
     if path.is_file():
         return _from_archive(path, home)
     raise DataError(
-        f"The data source {source!r} is no folder, file or https address: check the spelling, or"
-        ' give "kolektorsdd".'
+        f"The data source {_public(source)!r} is no folder, file or https address: check the"
+        ' spelling, or give "kolektorsdd".'
     )
 
 
@@ -167,37 +210,44 @@ def check_archive(path: Path) -> None:
     )
 
 
-def _kolektor(
-    home: Path, drive: Path | None, download: Download, report: Callable[[str], None]
-) -> DataFolder:
-    """The first usable of: unpacked here, archive here, archive in Drive, download."""
+def _kolektor(home: Path, drive: Path | None, download: Download) -> list[Attempt]:
+    """Where to look: unpacked here, archive here, archive in Drive, download."""
     unpacked = sorted((home / "data").glob(f"{Path(PUBLISHED_NAME).stem}-{'[0-9a-f]' * 12}"))
-    archives = [folder / PUBLISHED_NAME for folder in (home, *_drive_folders(drive))]
-    attempts: list[tuple[str, Callable[[], DataFolder]]] = [
-        *((str(folder), partial(_described, folder)) for folder in unpacked),
-        *((str(path), partial(_from_archive, path, home)) for path in archives),
+    return [
+        *((f"{path.name} in this folder", partial(_described, path)) for path in unpacked),
+        *(
+            (f"{PUBLISHED_NAME} {where}", partial(_from_archive, folder / PUBLISHED_NAME, home))
+            for folder, where in [(home, "in this folder"), *_drive_places(drive)]
+        ),
         *((url, partial(_published, url, home, download)) for url in PUBLISHED_ADDRESSES),
     ]
-    failures = []
-    for place, attempt in attempts:
-        try:
-            return attempt()
-        except DataError as error:
-            failures.append(f"{place}: {error}")
-            report(f"Passed over {failures[-1]}")
-    raise DataError(
-        f"KolektorSDD was found nowhere. {' '.join(failures)} Put {PUBLISHED_NAME} into {home}, or"
-        " give its path as the data source."
-    )
 
 
-def _drive_folders(drive: Path | None) -> list[Path]:
-    return [] if drive is None else [Path(drive), Path(drive) / "ksdd"]
+def _drive_places(drive: Path | None) -> list[tuple[Path, str]]:
+    if drive is None:
+        return []
+    return [(Path(drive), "in Drive"), (Path(drive) / "ksdd", "in the folder ksdd of Drive")]
 
 
 def _published(address: str, home: Path, download: Download) -> DataFolder:
     path = _fetch(address, PUBLISHED_NAME, home, download, PUBLISHED_SIZE, PUBLISHED_SHA256)
     return _from_archive(path, home)
+
+
+def _fetch_address(source: str, home: Path, download: Download) -> Path:
+    """The archive at an address. A Drive link leads to a page: it is changed into the file's."""
+    if link := DRIVE_LINK.fullmatch(source):
+        source = DRIVE_ADDRESS + (link["name"] or link["id"])
+    return _fetch(source, _download_name(source), home, download)
+
+
+def _public(source: str) -> str:
+    """A source as a text may name it: an address without its query, a file without its folder."""
+    if link := DRIVE_LINK.fullmatch(source):
+        return f"drive:{link['name'] or link['id']}"
+    if "://" in source:
+        return source.partition("?")[0]
+    return Path(source).name or source
 
 
 def _fetch(
@@ -220,7 +270,8 @@ def _fetch(
             download(address, part)
             break
         except Exception as error:  # of the download library, the network or the disk
-            reason = f"{type(error).__name__}: {str(error).strip()[:200]}"
+            text = str(error).strip().replace(f"{part.parent}/", "")
+            reason = f"{type(error).__name__}: {text[:200]}"
             if attempt + 1 == ATTEMPTS:
                 raise DataError(f"{ATTEMPTS} attempts failed ({reason}).") from None
             time.sleep(2**attempt)
@@ -244,8 +295,11 @@ def _check_download(path: Path, size: int | None, sha256: str | None) -> Path:
 
 
 def _download_name(address: str) -> str:
-    """A file name for an address: two addresses never share one."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(urlparse(address).path).stem) or "data"
+    """A file name for an address, without its query: two addresses never share one."""
+    if address.startswith(DRIVE_ADDRESS):
+        stem = "drive"
+    else:
+        stem = re.sub(r"[^\w.-]+", "_", Path(urlparse(address).path).stem) or "data"
     return f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.zip"
 
 
@@ -298,7 +352,8 @@ def _from_archive(path: Path, home: Path) -> DataFolder:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(f"{path.name} is damaged ({error}): fetch it again.") from None
     except OSError as error:
-        raise DataError(f"{path.name} cannot be unpacked into {home}: {error}.") from None
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{path.name} cannot be unpacked: {reason}.") from None
     return _described(target)
 
 

@@ -166,8 +166,8 @@ def test_a_damaged_download_is_reported_and_the_next_source_tried(published, hom
 def test_with_no_usable_source_every_place_is_named_and_nothing_is_left(published, home, tmp_path):
     with pytest.raises(DataError, match="found nowhere") as caught:
         obtain("kolektorsdd", home, drive=tmp_path / "drive", download=served(flipped(published)))
-    for place in (home, tmp_path / "drive", tmp_path / "drive" / "ksdd"):
-        assert str(place / "KolektorSDD.zip") in str(caught.value)
+    for place in ("in this folder", "in Drive", "in the folder ksdd of Drive"):
+        assert f"KolektorSDD.zip {place}: " in str(caught.value)
     for address in archive.PUBLISHED_ADDRESSES:
         assert address in str(caught.value)
     assert not any(path.is_file() for path in home.rglob("*"))
@@ -201,6 +201,81 @@ def test_a_failing_server_is_tried_a_few_times_and_never_by_http(home: Path):
     with pytest.raises(DataError, match="3 attempts failed .ConnectionError: reset by peer"):
         obtain("https://example.org/a.zip", home, download=fails)
     assert addresses == ["https://example.org/a.zip"] * 3
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://drive.google.com/file/d/1a_B-c/view?usp=sharing",
+        "https://drive.google.com/file/u/0/d/1a_B-c/view",
+        "https://drive.google.com/open?id=1a_B-c",
+        "https://drive.google.com/uc?export=download&id=1a_B-c",
+        "drive:1a_B-c",
+    ],
+)
+def test_a_drive_link_is_changed_into_the_address_of_its_file(
+    tiny_zip: Path, home: Path, link: str
+):
+    download = served(tiny_zip.read_bytes())
+    assert len(find_samples(obtain(link, home, download=download).root)) == 24
+    assert download.addresses == ["https://drive.google.com/uc?id=1a_B-c"]
+    [path] = (home / "downloads").iterdir()
+    assert path.name.startswith("drive-") and "1a_B" not in path.name
+
+
+def test_an_address_keeps_its_query_and_its_file_does_not_get_it(tiny_zip: Path, home: Path):
+    address = "https://example.org/set.zip?token=secret&id=5"
+    download = served(tiny_zip.read_bytes())
+    folder = obtain(address, home, download=download)
+    assert download.addresses == [address]
+    assert folder.name.startswith("set-") and "secret" not in str(folder)
+    assert not any("secret" in name for name in tree(home))
+
+
+def test_several_sources_are_tried_in_turn_and_each_failure_is_one_line(
+    tiny_zip: Path, home: Path, tmp_path: Path
+):
+    lines: list[str] = []
+    source = f"{tmp_path}/absent.zip; https://example.org/a.zip?key=k ;{tiny_zip};drive:never"
+    folder = obtain(source, home, download=served(PAGE), report=lines.append)
+    assert folder.name == "tiny.zip"
+    assert [line.split(":")[0] for line in lines] == [
+        "Passed over absent.zip",
+        "Passed over https",
+    ]
+    assert all("\n" not in line and "key=k" not in line for line in lines)
+
+    with pytest.raises(DataError, match="The data set was found nowhere") as caught:
+        obtain("absent;kolektorsdd;drive:1a", home, download=served(PAGE), report=lines.append)
+    for name in ("absent: ", "KolektorSDD.zip in this folder: ", "drive:1a: "):
+        assert name in str(caught.value)
+
+
+def test_a_path_with_a_semicolon_is_one_path(tiny_root: Path, home: Path):
+    root = tiny_root.rename(tiny_root.with_name("tiny;other"))
+    assert obtain(str(root), home, report=never).root == root
+
+
+def test_what_is_reported_names_no_folder_of_this_machine(
+    published, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    def full(address: str, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    (home / "data" / f"KolektorSDD-{'0' * 12}").mkdir(parents=True)
+    with pytest.raises(DataError):
+        obtain(f"{tmp_path}/x;kolektorsdd", home, drive=tmp_path / "drive", download=full)
+    lines = capsys.readouterr().out
+    assert len(lines.splitlines()) == 5 + len(archive.PUBLISHED_ADDRESSES)
+    assert str(tmp_path) not in lines and "No space left" in lines
+
+
+def test_a_caller_who_listens_keeps_standard_output_clean(
+    published, home: Path, capsys: pytest.CaptureFixture
+):
+    lines: list[str] = []
+    obtain("kolektorsdd", home, download=served(published), report=lines.append)
+    assert lines and capsys.readouterr().out == ""
 
 
 def test_http_is_refused_before_anything_is_fetched(home: Path):
