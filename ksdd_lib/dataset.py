@@ -31,6 +31,7 @@ LAYOUT = "<item>/<part>.jpg beside <item>/<part>_label.bmp"
 KOLEKTOR_DIGEST = "07ee01a0337be98d1fbad22e0ed57a54be22d8e5d3085150ddd9c7577be37ea2"
 
 TWIN_CORRELATION = 0.5  # half way between the same surface and another one
+TWIN_VERSION = 1  # raise it whenever twins.py may answer otherwise: the cache then asks anew
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ def twin_items(samples: Sequence[Sample]) -> list[set[str]]:
 
 @functools.cache
 def _twin_groups(samples: tuple[Sample, ...]) -> tuple[frozenset[str], ...]:
-    cache = storage.cache_folder() / f"twins-{fingerprint(samples)}.json"
+    name = f"twins-v{TWIN_VERSION}-{TWIN_CORRELATION}-{fingerprint(samples)}.json"
+    cache = storage.cache_folder() / name
     try:
         return tuple(frozenset(group) for group in storage.read_json(cache))
     except (KsddError, OSError, TypeError):

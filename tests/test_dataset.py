@@ -196,6 +196,21 @@ def test_twins_are_cached_by_fingerprint_and_work_without_a_cache(
     assert twin_items(samples) == [{"tiny01", "tiny03"}]
 
 
+@pytest.mark.parametrize("name, value", [("TWIN_VERSION", 99), ("TWIN_CORRELATION", -2.0)])
+def test_another_way_to_find_twins_does_not_read_old_answers(
+    tiny_root: Path, monkeypatch, name: str, value: float
+):
+    samples = find_samples(tiny_root)
+    assert twin_items(samples) == []
+    everything_alike = np.ones((len(samples), len(samples)))
+    monkeypatch.setattr(dataset, "aligned_correlation", lambda images: everything_alike)
+    dataset._twin_groups.cache_clear()
+    assert twin_items(samples) == []
+    monkeypatch.setattr(dataset, name, value)
+    dataset._twin_groups.cache_clear()
+    assert twin_items(samples) == [{f"tiny0{n}" for n in range(1, 7)}]
+
+
 @pytest.fixture(scope="module")
 def kolektor_samples(kolektor_root: Path) -> list[Sample]:
     return find_samples(kolektor_root)
