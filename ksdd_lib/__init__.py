@@ -5,13 +5,13 @@ One image's way from archive to report; a module imports only modules that stand
     errors, storage              what can go wrong; atomic files
     settings, machine            one typed schema of every hyperparameter; what this machine can do
     run                          the run folder: what is done and what comes next
-    archive, synthetic           the data set: fetched and unpacked, or generated
-    pixels, twins, dataset       files to pixels; one part under two names; samples and masks
+    pixels, archive, synthetic   files to pixels; the data set fetched and unpacked, or generated
+    twins, dataset               one part under two names; samples and masks
     folds, inspection, prepare   official and clean folds; the data report; all of it for one run
     model, targets, batches      the two networks; annotation types; deterministic order, rotation
     checkpoint, train            exact resume; the two stages
     metrics, evaluate            pure functions; scores -> predictions.csv -> metrics.json
-    visualize, report            figures; one HTML file to send
+    visualize, report, results   figures; one HTML file to send; what stays in the repository
     mailbox, colab, controls     copies on Drive; Colab itself; widgets from the schema
     __main__                     the same series without a browser
 """

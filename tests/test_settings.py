@@ -19,7 +19,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
     rule = RULES[name]
     assert TYPES[name] in (str, int, float, bool)
     assert rule.group in GROUPS
-    assert len(rule.reason) > 20
+    assert len(rule.reason) > 20 and rule.unit
     if TYPES[name] in (int, float):
         assert rule.low is not None and rule.high is not None and rule.low < rule.high
     elif TYPES[name] is str and name not in ("data", "image_size"):

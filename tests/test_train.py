@@ -1,5 +1,6 @@
 """Both stages learn, stop and go on exactly, and never mix with another training."""
 
+import functools
 import json
 import os
 import random
@@ -172,6 +173,16 @@ def test_every_group_of_the_study_trains_both_stages(
 # Learning
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("image_size", ["704x256", "1408x512"])
+def test_both_sizes_of_the_study_train_both_stages(
+    data: DataSet, tmp_path: Path, image_size: str
+) -> None:
+    run = tiny_run(tmp_path / "run", image_size=image_size, segmentation_steps=2, decision_steps=2)
+    assert train_segmentation(run, data, 0) and train_decision(run, data, 0)
+    assert history(run, "decision")[-1]["step"] == 2
+
+
 def test_the_loss_falls_in_both_stages(trained: Trained) -> None:
     for stage in ("segmentation", "decision"):
         losses = [row["loss"] for row in history(trained.run, stage)]
@@ -281,6 +292,51 @@ def test_a_stopped_training_goes_on_exactly(
         resumed = weights(first_stage_only, data, "decision", which)
         assert same(resumed, weights(trained.run, data, "decision", which))
     assert history(first_stage_only, "decision") == history(trained.run, "decision")
+
+
+def test_a_stop_in_the_last_step_ends_the_series_too(first_stage_only: Run, data: DataSet) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == progress.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = adjusted(first_stage_only, decision_steps=2)
+    with pytest.raises(KeyboardInterrupt, match="after the last step"):
+        train_decision(run, data, 0, stop)
+    assert train_decision(run, data, 0) and not train_decision(run, data, 0)
+
+
+def test_a_stage_begun_without_gradient_scaling_goes_on_with_it(
+    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a runtime with a CPU is lost and the next one has a T4."""
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = adjusted(first_stage_only, decision_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train_decision(run, data, 0, stop)
+    scaler = functools.partial(torch.amp.GradScaler, "cpu", init_scale=2.0)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, enabled: scaler(enabled=True))
+    assert train_decision(run, data, 0)
+
+
+def test_a_history_cut_by_a_full_disk_loses_only_its_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "segmentation.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert read_history(path) == [{"step": 1, "loss": 0.5}]
+
+
+def test_a_full_gpu_is_one_clear_sentence(
+    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train, "load_surfaces", full)
+    with pytest.raises(TrainingError, match="too small for 128x128.*take image_size 704x256"):
+        train_decision(first_stage_only, data, 0)
 
 
 def test_the_signal_handlers_of_the_caller_come_back(
