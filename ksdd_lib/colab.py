@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ksdd_lib import machine, mailbox
 from ksdd_lib.errors import SettingsError
+from ksdd_lib.machine import in_colab
 from ksdd_lib.run import home
 
 MOUNT = Path("/content/drive")
@@ -43,11 +44,6 @@ last line."""
 
 BADGE_START = "[![Open in Colab]"
 README_TABLE = re.compile(r"(?<=<!-- notebooks:begin -->\n).*?(?=<!-- notebooks:end -->)", re.S)
-
-
-def in_colab() -> bool:
-    """Whether this runs in Google Colab."""
-    return "COLAB_RELEASE_TAG" in os.environ
 
 
 def begin() -> Path | None:

@@ -21,6 +21,11 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def in_colab() -> bool:
+    """Whether this is a Google Colab machine."""
+    return "COLAB_RELEASE_TAG" in os.environ
+
+
 def device() -> torch.device:
     """The first GPU, or the CPU where there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ksdd_lib import machine, storage
 from ksdd_lib import settings as schema
-from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.settings import Settings
 
@@ -121,7 +121,7 @@ def home() -> Path:
     """The folder of data and runs: `$KSDD_HOME`, /content/ksdd in Colab, else the checkout."""
     if os.environ.get("KSDD_HOME"):
         return Path(os.environ["KSDD_HOME"]).expanduser().resolve()
-    if Path("/content").is_dir() and "COLAB_RELEASE_TAG" in os.environ:
+    if machine.in_colab():
         return Path("/content/ksdd")
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "notebooks").is_dir() else Path.cwd() / "ksdd"
