@@ -4,15 +4,21 @@ Work never happens on Drive: its renames are not atomic, its writes arrive late,
 under a running program. So each copied file is followed by a small marker `<file>.ok` with its size
 and SHA-256, and what no marker vouches for is not used. No failure of Drive stops a training: it is
 one warning, and the next copy catches up.
+
+In Colab each notebook has a machine of its own, so every start looks whether another one has gone
+further. That is judged by checkpoint steps, hashes and done markers, never by time.
 """
 
 import errno
+import json
 import os
 import re
 import socket
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -28,9 +34,14 @@ SENDER = "sender.json"
 """Which run and machine a folder on Drive comes from, and when it was last written."""
 
 LATEST = "latest.txt"
-"""The name of the run used last, as in the folder of runs on this machine."""
+"""The name of the run begun or opened last, as in the folder of runs on this machine."""
+
+SEEN = "drive.json"
+"""In the folder of runs here: what `LATEST` named here and on Drive when they last agreed."""
 
 CHECKPOINT = re.compile(r"(?P<stage>\w+)-(?P<step>\d{6})\.(pt|json)")
+
+STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
 
 PATIENCE = 3
 """Failures after which a copy gives up until the next one."""
@@ -52,7 +63,7 @@ def mirror(run: Run, drive: Path | None) -> None:
         _require_mounted(drive)
         target = _target(run, drive)
         failures = _send_files(run.folder, target, drive)
-        _send(f"{target.name}\n".encode(), target.parent / LATEST, drive)
+        _name_latest(run, target, drive)
         sender = {"run": run.folder.name, "machine": _machine(), "time": int(time.time())}
         storage.write_json(target / SENDER, sender)
     except OSError as error:
@@ -94,51 +105,101 @@ def mirror_archive(run: Run, home: Path, drive: Path | None) -> None:
 
 
 def restore(home: Path, drive: Path | None) -> Path | None:
-    """Bring the run used last back from Drive, where this machine has no run yet.
+    """Bring here what is further on Drive; called at every start of a notebook.
 
-    A file that no marker vouches for is passed over with a warning. The run's data archive is
-    unpacked too, where Drive has it.
+    The run that another machine has named as the last one on Drive becomes the run in use here,
+    unless this machine has opened another one itself since it last looked. Else the run in use
+    stays. What that run has further on Drive is brought, see `_bring`; nothing here that is as far
+    is replaced. The run's data archive is unpacked too, where Drive has it and the data is missing.
 
     Returns:
-        The run's folder here, or None where there was nothing to do or nothing usable.
+        The folder of the run in use, or None where Drive has nothing usable of it.
     """
-    latest = Path(home) / "runs" / LATEST
-    if drive is None or latest.exists():
+    if drive is None:
         return None
-    runs = Path(drive) / FOLDER / "runs"
+    runs, there = Path(home) / "runs", Path(drive) / FOLDER / "runs"
     try:
-        name = _content(runs / LATEST, _vouched(runs, "latest*.ok").get(LATEST, set()))
-        if name is None:
-            return None
-        folder = _bring_back(runs / PurePath(name.decode().strip()).name, latest.parent)
+        here, seen = _latest_here(runs), _read_json(runs / SEEN)
+        last = _latest_there(there)
+        is_new = last is not None and last != seen.get("drive") and here == seen.get("here")
+        if last is not None and (here is None or is_new):
+            folder = _adopt(there / last, runs)
+        else:
+            folder = _catch_up(runs / here, there, seen) if here else None
         if folder is not None:
             _unpack_archive(folder, Path(home), Path(drive))
-            storage.write_text(latest, folder.name + "\n")
         return folder
     except OSError as error:
         _warn(f"Drive could not be read ({_reason(error)}): run this cell again.")
         return None
 
 
+def _name_latest(run: Run, target: Path, drive: Path) -> None:
+    """Name the run as the last on Drive, once: a training that goes on does not name it again.
+
+    Else two machines at work would take turns, and neither could hand over.
+    """
+    here = run.folder.parent / LATEST
+    if here.exists() and here.read_text().strip() != run.folder.name:
+        return
+    agreed = {"here": run.folder.name, "drive": target.name}
+    if _read_json(here.with_name(SEEN)) == agreed and _latest_there(target.parent):
+        return
+    _send(f"{target.name}\n".encode(), target.parent / LATEST, drive)
+    if here.exists():  # else the run is not in the folder of runs
+        storage.write_json(here.with_name(SEEN), agreed)
+
+
+def _latest_here(runs: Path) -> str | None:
+    name = (runs / LATEST).read_text().strip() if (runs / LATEST).exists() else ""
+    return name if name and (runs / name / "settings.json").exists() else None
+
+
+def _latest_there(there: Path) -> str | None:
+    data = _content(there / LATEST, _vouched(there, "latest*.ok").get(LATEST, set()))
+    return PurePath(data.decode().strip()).name if data else None
+
+
 def _target(run: Run, drive: Path) -> Path:
-    """The run's folder on Drive: the first of <name>, <name>-2 ... that holds no other run."""
+    """The run's folder on Drive: the one known, else the first free of <name>, <name>-2 ...
+
+    Settings that no stage there has used may differ: they were changed in time.
+    """
+
+    def is_ours(folder: Path) -> bool:
+        there = _open(folder)
+        return there is not None and not any(map(there.has_begun, _unlike(run, there)))
+
+    runs, seen = drive / FOLDER / "runs", _read_json(run.folder.parent / SEEN)
+    if seen.get("here") == run.folder.name and is_ours(runs / seen["drive"]):
+        return runs / seen["drive"]
+    return _first_free(runs, run.folder.name, is_ours)
+
+
+def _first_free(runs: Path, name: str, is_ours: Callable[[Path], bool]) -> Path:
+    """The first of <name>, <name>-2 ... in `runs` that is ours or holds no run."""
     number = 1
     while True:
-        name = run.folder.name if number == 1 else f"{run.folder.name}-{number}"
-        folder = drive / FOLDER / "runs" / name
-        if not (folder / "settings.json").exists() or _is_same(run, folder):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        if not (folder / "settings.json").exists() or is_ours(folder):
             return folder
         number += 1
 
 
-def _is_same(run: Run, folder: Path) -> bool:
-    """Whether the run on Drive has our settings, but for those that no stage there has used."""
+def _open(folder: Path) -> Run | None:
+    """The run in a folder; None where its settings are damaged or of another version."""
     try:
-        there = Run(folder, schema.from_json(storage.read_json(folder / "settings.json")))
+        return Run(folder, schema.from_json(storage.read_json(folder / "settings.json")))
     except KsddError:
-        return False
-    changed = schema.differences(there.settings, schema.to_json(run.settings))
-    return not any(there.has_begun(schema.RULES[name].group) for name in changed)
+        return None
+
+
+def _unlike(one: Run, other: Run) -> set[str]:
+    """The groups of settings in which two runs differ; "data" too where their data differs."""
+    changed = schema.differences(one.settings, schema.to_json(other.settings))
+    groups = {schema.RULES[name].group for name in changed}
+    data = {_read_json(run.folder / "data.json").get("fingerprint") for run in (one, other)}
+    return groups | ({"data"} if len(data - {None}) > 1 else set())
 
 
 def _worth_copying(folder: Path) -> list[Path]:
@@ -184,7 +245,7 @@ def _send(data: bytes, target: Path, drive: Path) -> bool:
     _require_mounted(drive)
     record = {"bytes": len(data), "sha256": storage.sha256(data)}
     marker = target.with_name(f"{target.name}.ok")
-    if _read_marker(marker) == record and _size(target) == len(data):
+    if _read_json(marker) == record and _size(target) == len(data):
         return False
     storage.write_bytes(target, data)
     if _size(target) != len(data):
@@ -212,41 +273,239 @@ def _remove_superseded(copy: Path) -> None:
             marker.unlink(missing_ok=True)
 
 
-def _bring_back(source: Path, runs: Path) -> Path | None:
-    """Copy what markers vouch for to the run's folder below `runs`; None without settings."""
-    sender = _read_marker(source / SENDER)
-    folder = runs / PurePath(sender.get("run", source.name)).name
-    vouched = _vouched(source, "**/*.ok")
-    lost, brought = sorted(_unvouched(source, vouched)), 0
-    for relative in sorted(vouched, key=lambda name: (name.endswith(".json"), name)):
-        data = _content(source / relative, vouched[relative])
-        if data is None:
-            lost.append(relative)
-        else:
-            storage.write_bytes(folder / relative, data)
-            brought += 1
-    if lost:
-        names = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
-        _warn(f"Not whole on Drive and passed over: {names} of {source.name}.")
-    if not (folder / "settings.json").exists():
+class _Copy:
+    """A run's folder on Drive, read through its markers.
+
+    Attributes:
+        vouched: file name relative to the folder -> the SHA-256 of its markers.
+        lost: names of the files read that were not what their markers vouch for.
+        brought: how many files were written here.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.vouched = _vouched(source, "**/*.ok")
+        self.lost: set[str] = set()
+        self.brought = 0
+
+    def read(self, name: str) -> bytes | None:
+        """The vouched content of a file, or None."""
+        data = _content(self.source / name, self.vouched.get(name, set()))
+        if data is None and name in self.vouched:
+            self.lost.add(name)
+        return data
+
+    def bring(self, names: Iterable[str], folder: Path) -> None:
+        """Write those files that are whole to `folder`, in this order."""
+        for name in names:
+            data = self.read(name)
+            if data is not None:
+                storage.write_bytes(folder / name, data)
+                self.brought += 1
+
+    def settings(self) -> schema.Settings | None:
+        """The run's settings; None where they are not whole or of another version."""
+        data = self.read("settings.json")
+        try:
+            return None if data is None else schema.from_json(json.loads(data))
+        except KsddError:
+            return None
+
+    def steps(self, stage: str) -> list[int]:
+        """The steps of the checkpoints of "fold0/segmentation", newest first."""
+        found = re.compile(re.escape(stage) + r"-(\d{6})\.json")
+        return sorted(int(m[1]) for name in self.vouched if (m := found.fullmatch(name)))[::-1]
+
+
+def _adopt(source: Path, runs: Path) -> Path | None:
+    """Bring the run that another machine named last, and make it the run in use here."""
+    copy = _Copy(source)
+    settings = copy.settings()
+    if settings is None:
+        _warn_of_lost(copy, runs / source.name)
         _warn(f"Without its settings, {source.name} cannot be continued; begin a new run.")
         return None
-    print(f"{folder.name} is back from Drive: {brought} files.")
+    there = Run(source, settings)
+
+    def is_ours(folder: Path) -> bool:
+        here = _open(folder)
+        return here is not None and not any(
+            here.has_begun(group) or there.has_begun(group) for group in _unlike(here, there)
+        )
+
+    name = PurePath(_read_json(source / SENDER).get("run", source.name)).name
+    folder = _first_free(runs, name, is_ours)
+    _bring(copy, there, folder)
+    storage.write_text(runs / LATEST, f"{folder.name}\n")
+    storage.write_json(runs / SEEN, {"here": folder.name, "drive": source.name})
+    return folder
+
+
+def _catch_up(folder: Path, there: Path, seen: dict[str, Any]) -> Path | None:
+    """Bring to the run in use what is further on Drive; None where Drive does not have the run."""
+    here = _open(folder)
+    if here is None:
+        return None
+    if seen.get("here") == folder.name:
+        source = there / seen["drive"]
+    else:
+        source = _target(here, there.parent.parent)
+    if not (source / "settings.json").exists():
+        return None
+    copy = _Copy(source)
+    settings = copy.settings()
+    if settings is None:
+        _warn_of_lost(copy, folder)
+        return None
+    other = Run(source, settings)
+    used = [g for g in _unlike(here, other) if here.has_begun(g) and other.has_begun(g)]
+    if used:
+        _warn(
+            f"{folder.name} was continued on Drive with other settings ({', '.join(used)}), which "
+            "are not brought here."
+        )
+        return None
+    _bring(copy, other, folder)
+    return folder
+
+
+def _bring(copy: _Copy, there: Run, folder: Path) -> None:
+    """Write to `folder` what the same run has further on Drive.
+
+    - Of each stage the newest checkpoint with its history and done marker, where its step is
+      higher than here, or as high and only there done.
+    - Settings that a stage on Drive has used and none here.
+    - data.json and folds.json, or the results of evaluation, where only Drive has them whole.
+    - Any other file, and lines of timing.json, that are missing here.
+    """
+    _bring_settings(copy, there, folder)
+    _bring_unit(copy, folder, ["folds.json", "data.json"], key="data.json")
+    stages = {(m["fold"], m["stage"]) for m in map(STAGE_FILE.fullmatch, copy.vouched) if m}
+    order = sorted(stages, key=lambda pair: (pair[0], pair[1] != "segmentation"))
+    if all([_bring_stage(copy, folder, fold, stage) for fold, stage in order]):
+        _bring_results(copy, folder, {fold for fold, _ in stages})
+    _bring_timing(copy, folder)
+    _warn_of_lost(copy, folder)
+    if copy.brought:
+        print(f"{folder.name} is back from Drive: {copy.brought} files.")
+    sender = _read_json(copy.source / SENDER)
     age, machine = time.time() - sender.get("time", 0), sender.get("machine")
     if age < OWNER_SILENT and machine != _machine():
         _warn(
             f"{machine} wrote to {folder.name} {age:.0f} s ago: "
             "if it still runs, stop it before you go on here."
         )
-    return folder
+
+
+def _bring_settings(copy: _Copy, there: Run, folder: Path) -> None:
+    here = _open(folder)
+    if here is None:
+        copy.bring(["settings.json"], folder)
+        return
+    changed = schema.differences(here.settings, schema.to_json(there.settings))
+    groups = {name: schema.RULES[name].group for name in changed}
+    taken = {
+        name: theirs
+        for name, (_, theirs) in changed.items()
+        if there.has_begun(groups[name]) and not here.has_begun(groups[name])
+    }
+    if taken:
+        here.write("settings.json", schema.to_json(replace(here.settings, **taken)))
+        copy.brought += 1
+
+
+def _bring_unit(copy: _Copy, folder: Path, names: Iterable[str], key: str) -> None:
+    """All of `names` where `key` is on Drive and not here, else those that are missing here."""
+    is_further = key in copy.vouched and not (folder / key).exists()
+    wanted = [n for n in names if n in copy.vouched and (is_further or not (folder / n).exists())]
+    copy.bring(sorted(wanted, key=lambda name: (name == key, name.endswith(".json"), name)), folder)
+
+
+def _bring_stage(copy: _Copy, folder: Path, fold: str, stage: str) -> bool:
+    """The newest whole checkpoint on Drive with what belongs to it, if it is further.
+
+    Returns:
+        False where it goes on from other weights than are here, and stays on Drive.
+    """
+    prefix = f"{fold}/{stage}"
+    done, history = f"{prefix}.done.json", f"{prefix}.jsonl"
+    ours, _ = _checkpoint_here(folder / fold, stage)
+    for step in copy.steps(prefix):
+        is_only_done_there = done in copy.vouched and not (folder / done).exists()
+        if step < ours or (step == ours and not is_only_done_there):
+            return True
+        weights, marker = (f"{prefix}-{step:06d}.{ending}" for ending in ("pt", "json"))
+        record, data = copy.read(marker), copy.read(weights)
+        if record is None or data is None:
+            continue
+        predecessor = json.loads(record)["identity"].get("predecessor")
+        if predecessor not in (None, _checkpoint_here(folder / fold, "segmentation")[1]):
+            _warn(f"{prefix} on Drive goes on from other weights than are here: passed over.")
+            return False
+        storage.write_bytes(folder / weights, data)
+        copy.bring([history] if history in copy.vouched else [], folder)
+        storage.write_bytes(folder / marker, record)
+        copy.brought += 2
+        finished = copy.read(done)
+        if finished is not None and json.loads(finished)["steps"] <= step:
+            storage.write_bytes(folder / done, finished)
+            copy.brought += 1
+        return True
+    return True
+
+
+def _bring_results(copy: _Copy, folder: Path, folds: Iterable[str]) -> None:
+    """Scores, figures and so on, but for those of other weights or another evaluation than ours."""
+    for fold in folds:
+        steps = copy.steps(f"{fold}/decision")
+        record = copy.read(f"{fold}/decision-{steps[0]:06d}.json") if steps else None
+        theirs = json.loads(record)["sha256"] if record else None
+        if _checkpoint_here(folder / fold, "decision")[1] not in (None, theirs):
+            return
+    metrics = folder / "metrics.json"
+    if metrics.exists() and storage.sha256(metrics) not in copy.vouched.get("metrics.json", ()):
+        return
+    others = {"settings.json", "timing.json", "folds.json", "data.json", SENDER}
+    names = [n for n in copy.vouched if n not in others and not STAGE_FILE.fullmatch(n)]
+    _bring_unit(copy, folder, names, key="metrics.json")
+
+
+def _bring_timing(copy: _Copy, folder: Path) -> None:
+    """Add the lines of timing.json that are missing here."""
+    path = folder / "timing.json"
+    rows = storage.read_json(path) if path.exists() else []
+    here = {row["what"] for row in rows}
+    more = [row for row in json.loads(copy.read("timing.json") or "[]") if row["what"] not in here]
+    if more:
+        storage.write_json(path, [*rows, *more])
+        copy.brought += 1
+
+
+def _checkpoint_here(folder: Path, stage: str) -> tuple[int, str | None]:
+    """Step and SHA-256 of the newest whole checkpoint on this machine; (-1, None) without any."""
+    for marker in sorted(folder.glob(f"{stage}-??????.json"), reverse=True):
+        weights, sha256 = marker.with_suffix(".pt"), _read_json(marker).get("sha256")
+        if weights.exists() and storage.sha256(weights) == sha256:
+            return int(marker.stem.rpartition("-")[2]), sha256
+    return -1, None
+
+
+def _warn_of_lost(copy: _Copy, folder: Path) -> None:
+    missing = {n for n in _unvouched(copy.source, copy.vouched) if not (folder / n).exists()}
+    lost = sorted(copy.lost | missing)
+    if lost:
+        names = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
+        _warn(f"Not whole on Drive and passed over: {names} of {copy.source.name}.")
 
 
 def _vouched(source: Path, pattern: str) -> dict[str, set[str]]:
     """File name relative to `source` -> the SHA-256 of its markers, also of `name (1)`."""
     found: dict[str, set[str]] = {}
-    for marker in source.glob(pattern):
+    markers = list(source.glob(pattern))
+    with ThreadPoolExecutor(16) as pool:  # Drive takes long for each small file
+        records = list(pool.map(_read_json, markers))
+    for marker, record in zip(markers, records, strict=True):
         name = re.sub(r" \(\d+\)$", "", marker.name.removesuffix(".ok"))
-        record = _read_marker(marker)
         relative = marker.with_name(name).relative_to(source).as_posix()
         if "sha256" in record:
             found.setdefault(relative, set()).add(record["sha256"])
@@ -276,11 +535,12 @@ def _content(path: Path, hashes: set[str]) -> bytes | None:
 
 def _unpack_archive(folder: Path, home: Path, drive: Path) -> None:
     """Unpack the run's data to the place that data.json remembers, where Drive has its archive."""
-    if not (folder / "data.json").exists():
+    record = _read_json(folder / "data.json")
+    if (folder / record.get("place", "nowhere")).is_dir():
         return
-    wanted = storage.read_json(folder / "data.json")["archive_sha256"]
+    wanted = record.get("archive_sha256")
     for path in sorted((drive / FOLDER).glob("*.zip")) if wanted else ():
-        if _read_marker(path.with_name(f"{path.name}.ok")).get("sha256") != wanted:
+        if _read_json(path.with_name(f"{path.name}.ok")).get("sha256") != wanted:
             continue
         try:
             archive.unpack(path, home)
@@ -288,7 +548,7 @@ def _unpack_archive(folder: Path, home: Path, drive: Path) -> None:
             _warn(f"The data archive on Drive is passed over: {error}")
 
 
-def _read_marker(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """The JSON object at `path`, empty where it is absent or damaged."""
     try:
         record = storage.read_json(path)

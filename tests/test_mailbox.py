@@ -16,7 +16,7 @@ import pytest
 
 from ksdd_lib import checkpoint, mailbox, prepare, storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.run import Run, find, open_folder, start
+from ksdd_lib.run import Run, find, open_folder
 from ksdd_lib.train import read_history, train_segmentation
 
 NO_SPACE, GONE, BROKEN, READ_ONLY = errno.ENOSPC, errno.ENOTCONN, errno.EIO, errno.EROFS
@@ -60,24 +60,49 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
-    """Work goes on at another home, which has no run and no data."""
+    """Work goes on at another home, which at first has no run and no data."""
 
-    def move() -> Path:
-        monkeypatch.setenv("KSDD_HOME", str(tmp_path / "second"))
-        monkeypatch.setattr(mailbox, "_machine", lambda: "second")
-        return tmp_path / "second"
+    def move(name: str = "second") -> Path:
+        monkeypatch.setenv("KSDD_HOME", str(tmp_path / name))
+        monkeypatch.setattr(mailbox, "_machine", lambda: name)
+        return tmp_path / name
 
     return move
 
 
-def save_checkpoint(run: Run, step: int) -> None:
-    checkpoint.save(run.fold_folder(0), "segmentation", step, {"fold": 0}, {"step": step})
+def begin(name: str = "demo-clean-seed0", **explicit) -> Run:
+    """Open a run among the runs of the machine at work."""
+    return open_folder(Path(os.environ["KSDD_HOME"]) / "runs" / name, {"preset": "demo"} | explicit)
+
+
+def save_checkpoint(run: Run, step: int, stage: str = "segmentation", **identity) -> None:
+    checkpoint.save(run.fold_folder(0), stage, step, {"fold": 0} | identity, {"step": step})
+
+
+def finish(run: Run, step: int, stage: str, **identity) -> None:
+    """The last checkpoint of a stage, its history and its done marker."""
+    save_checkpoint(run, step, stage, **identity)
+    (run.fold_folder(0) / f"{stage}.jsonl").write_text(f'{{"step": {step}}}\n')
+    run.write(f"fold0/{stage}.done.json", {"steps": step})
+    run.note_time(f"{stage} stage, fold 0", step)
+
+
+def weights(run: Run, stage: str = "segmentation") -> str:
+    return checkpoint.load(run.fold_folder(0), stage, {"fold": 0}).sha256
+
+
+def restore(home: Path, drive: Drive) -> Path | None:
+    """`restore`, where another machine may have written just now."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*if it still runs")
+        return mailbox.restore(home, drive.root)
 
 
 @pytest.fixture
 def run(home: Path) -> Run:
     """A run in the middle of its first stage."""
-    run = start({"preset": "demo"})
+    run = begin()
     run.write("folds.json", {"protocol": "clean"})
     run.claim()
     save_checkpoint(run, 10)
@@ -157,7 +182,7 @@ def test_a_run_of_other_settings_on_drive_is_left_alone(
 ):
     mailbox.mirror(run, drive.root)
     new_machine()
-    other = start({"preset": "demo", "segmentation_steps": 7})
+    other = begin(segmentation_steps=7)
     assert other.folder.name == run.folder.name
     mailbox.mirror(other, drive.root)
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
@@ -191,11 +216,284 @@ def test_a_new_machine_goes_on_with_the_run_used_last(
     assert "back from Drive: 5 files" in capsys.readouterr().out
 
 
-def test_a_machine_that_has_a_run_keeps_it(run: Run, drive: Drive, home: Path):
+# Several machines, as in Colab, where each notebook has its own
+
+
+def test_a_notebook_opened_too_early_gets_the_rest_when_it_is_there(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    finish(run, 30, "segmentation")
+    save_checkpoint(run, 10, "decision", predecessor=weights(run))
     mailbox.mirror(run, drive.root)
+    second = new_machine()
+    early = restore(second, drive)
+    assert find({}).has("segmentation", 0) and not find({}).has("decision", 0)
+
+    new_machine("first")
+    finish(run, 40, "decision", predecessor=weights(run))
+    mailbox.mirror(run, drive.root)
+    new_machine()
+    assert restore(second, drive) == early
+    assert find({}).has("decision", 0)
+    assert checkpoint.newest_step(early / "fold0", "decision") == 40
+    names = {"timing.json", "fold0/decision.jsonl", "fold0/decision-000040.pt"}
+    assert same(
+        run.folder,
+        early,
+        WHOLE - {"fold0/segmentation-000020.pt"} - {"fold0/segmentation-000020.json"} | names,
+    )
+
+    new_machine("first")
+    run.write("metrics.json", {"ap": 1.0})
+    (run.folder / "predictions.csv").write_text("image\n")
+    (run.folder / "figures").mkdir()
+    (run.folder / "figures" / "roc.png").write_bytes(b"png")
+    mailbox.mirror(run, drive.root)
+    new_machine()
+    restore(second, drive)
+    assert same(run.folder, early, {"metrics.json", "predictions.csv", "figures/roc.png"})
+
+
+def test_a_second_look_brings_nothing_twice(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], capsys: pytest.CaptureFixture
+):
+    mailbox.mirror(run, drive.root)
+    second = new_machine()
+    folder = restore(second, drive)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    assert restore(second, drive) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_begun_in_another_tab_is_come_to(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    mailbox.mirror(run, drive.root)
+    second = new_machine()
+    restore(second, drive)
+    newer = begin("demo-clean-seed5", seed=5)
+    mailbox.mirror(newer, drive.root)
+
+    new_machine("first")
+    mailbox.mirror(run, drive.root)  # its training goes on meanwhile
+    assert restore(home, drive) == home / "runs" / "demo-clean-seed5"
+    assert find({}).settings.seed == 5
+    mailbox.mirror(find({}), drive.root)
+
+    new_machine()
+    assert restore(second, drive) == newer.folder
+    begin()  # the user goes back to the older run, on purpose
+    mailbox.mirror(find({}), drive.root)
+    new_machine("first")
+    assert restore(home, drive) == run.folder
+
+
+def test_a_run_begun_here_since_is_not_displaced(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    mailbox.mirror(run, drive.root)
+    mine = begin("demo-clean-seed7", seed=7)
+    second = new_machine()
+    restore(second, drive)
+    mailbox.mirror(begin("demo-clean-seed5", seed=5), drive.root)
+
+    new_machine("first")
+    restore(home, drive)
+    assert find({}).folder == mine.folder
+    mailbox.mirror(mine, drive.root)
+    new_machine()
+    assert restore(second, drive) == second / "runs" / mine.folder.name
+
+
+def test_a_run_begun_without_drive_is_kept_when_drive_comes(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    new_machine()
+    mailbox.mirror(begin("demo-clean-seed5", seed=5), drive.root)
+    new_machine("first")
+    assert restore(home, drive) is None and find({}).folder == run.folder
+
+
+def test_what_is_further_here_is_kept_stage_by_stage(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    finish(run, 30, "segmentation")
+    mailbox.mirror(run, drive.root)
+    new_machine()
+    restore(home.with_name("second"), drive)
+    other = find({})
+    save_checkpoint(other, 20, "decision", predecessor=weights(other))
+    mailbox.mirror(other, drive.root)
+
+    new_machine("first")
+    finish(run, 40, "decision", predecessor=weights(run))
+    run.write("metrics.json", {"ap": 1.0})
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    restore(home, drive)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+def test_as_many_steps_and_the_same_content_is_not_further(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    mailbox.mirror(run, drive.root)
+    checkpoint.save(run.fold_folder(0), "segmentation", 20, {"fold": 0}, {"step": 20, "other": 1})
     run.write("folds.json", {"protocol": "official"})
-    assert mailbox.restore(home, drive.root) is None
-    assert run.read("folds.json") == {"protocol": "official"}
+    mine = weights(run)
+    restore(home, drive)
+    assert weights(run) == mine and run.read("folds.json") == {"protocol": "official"}
+
+
+def test_a_checkpoint_damaged_here_is_replaced(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    mailbox.mirror(run, drive.root)
+    path = run.fold_folder(0) / "segmentation-000020.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"x")
+    restore(home, drive)
+    assert path.read_bytes() == whole
+
+
+def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    mailbox.mirror(run, drive.root)
+    finish(run, 30, "segmentation")
+    mailbox.mirror(run, drive.root)
+    bad = drive.root / "ksdd" / "runs" / run.folder.name / "fold0" / "segmentation-000030.pt"
+    bad.write_bytes(b"")
+    second = new_machine()
+    with pytest.warns(UserWarning, match="passed over: fold0/segmentation-000030.pt"):
+        folder = mailbox.restore(second, drive.root)
+    assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
+    assert not find({}).has("segmentation", 0), "a done marker comes with its weights only"
+
+
+def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    mailbox.mirror(run, drive.root)
+    second = new_machine()
+    restore(second, drive)
+    other = find({})
+    finish(other, 30, "segmentation", by="second")
+    finish(other, 40, "decision", predecessor="0" * 64)
+    other.write("metrics.json", {"ap": 0.5})
+    mailbox.mirror(other, drive.root)
+
+    new_machine("first")
+    finish(run, 30, "segmentation")
+    with (
+        pytest.warns(UserWarning, match="if it still runs"),
+        pytest.warns(UserWarning, match="fold0/decision on Drive goes on from other weights"),
+    ):
+        mailbox.restore(home, drive.root)
+    assert not find({}).has("decision", 0) and not find({}).has("evaluation")
+
+
+def test_results_of_other_weights_do_not_come(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    finish(run, 30, "segmentation")
+    mailbox.mirror(run, drive.root)
+    second = new_machine()
+    restore(second, drive)
+    other = find({})
+    checkpoint.save(other.fold_folder(0), "decision", 40, {"fold": 0}, {"by": "second"})
+    other.write("fold0/decision.done.json", {"steps": 40})
+    other.write("metrics.json", {"ap": 0.5})
+    mailbox.mirror(other, drive.root)
+
+    new_machine("first")
+    finish(run, 40, "decision")
+    restore(home, drive)
+    assert not find({}).has("evaluation")
+
+
+def test_settings_that_a_stage_elsewhere_began_with_come_with_it(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    finish(run, 30, "segmentation")
+    mailbox.mirror(run, drive.root)
+    second = new_machine()
+    restore(second, drive)
+
+    new_machine("first")
+    amended = run.amend({"decision_steps": 9})
+    finish(amended, 9, "decision", predecessor=weights(run))
+    mailbox.mirror(amended, drive.root)
+    new_machine()
+    restore(second, drive)
+    assert find({}).settings == amended.settings and find({}).has("decision", 0)
+
+
+def test_a_run_continued_with_other_settings_on_both_sides_stays_as_it_is(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    finish(run, 30, "segmentation")
+    mailbox.mirror(run, drive.root)
+    second = new_machine()
+    restore(second, drive)
+    save_checkpoint(find({}), 1, "decision", predecessor=weights(find({})))
+    amended = run.amend({"decision_steps": 9})
+    finish(amended, 9, "decision", predecessor=weights(run))
+    mailbox.mirror(amended, drive.root)
+    with pytest.warns(UserWarning, match="with other settings .decision.*not brought"):
+        assert mailbox.restore(second, drive.root) is None
+    assert checkpoint.newest_step(find({}).fold_folder(0), "decision") == 1
+
+
+def test_another_run_of_the_name_gets_a_number_here(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    mailbox.mirror(run, drive.root)
+    new_machine()
+    other = begin(segmentation_steps=7)
+    save_checkpoint(other, 5)
+    mailbox.mirror(other, drive.root)
+    new_machine("first")
+    assert restore(home, drive) == home / "runs" / "demo-clean-seed0-2"
+    assert find({}).settings.segmentation_steps == 7
+    assert checkpoint.newest_step(run.fold_folder(0), "segmentation") == 20
+    assert checkpoint.newest_step(find({}).fold_folder(0), "segmentation") == 5
+
+
+def test_a_run_keeps_its_name_on_drive_whatever_it_is_called_here(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    mailbox.mirror(run, drive.root)
+    new_machine()
+    other = begin(segmentation_steps=7)
+    save_checkpoint(other, 5)
+    mailbox.mirror(other, drive.root)
+    third = new_machine("third")
+    assert restore(third, drive).name == run.folder.name
+    new_machine("first")
+    begin("demo-clean-seed0-9", seed=9)  # so that this machine names its old run once more
+    mailbox.mirror(find({}), drive.root)
+    begin()
+    mailbox.mirror(find({}), drive.root)
+    new_machine("third")
+    assert restore(third, drive).name == f"{run.folder.name}-2"
+    mailbox.mirror(find({}), drive.root)
+    assert not (drive.root / "ksdd" / "runs" / f"{run.folder.name}-2-2").exists()
+    assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
+
+
+def test_a_run_of_other_data_on_drive_is_left_alone(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    run.write("data.json", {"fingerprint": "a", "archive_sha256": None})
+    mailbox.mirror(run, drive.root)
+    new_machine()
+    other = begin()
+    other.write("data.json", {"fingerprint": "b", "archive_sha256": None})
+    mailbox.mirror(other, drive.root)
+    assert {"data.json"} <= drive.files(f"{run.folder.name}-2")
+    assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE | {"data.json"})
 
 
 def test_killed_while_bringing_back_the_next_call_finishes(
@@ -204,7 +502,7 @@ def test_killed_while_bringing_back_the_next_call_finishes(
     mailbox.mirror(run, drive.root)
     home = new_machine()
     plain = storage.write_bytes
-    for killed_at in range(1, 7):
+    for killed_at in range(1, 8):
         shutil.rmtree(home, ignore_errors=True)
         count = iter(range(1, 100))
 
@@ -284,7 +582,7 @@ def test_training_goes_on_without_drive_and_copies_when_it_is_back(
 ):
     tiny = {"image_size": "128x128", "segmentation_steps": 2, "checkpoint_steps": 1, "fold": "0"}
     tiny |= {"segmentation_optimizer": "sgd", "segmentation_batch_size": 1}
-    run = start({"preset": "demo", "data": str(tiny_root)} | tiny)
+    run = begin(data=str(tiny_root), **tiny)
     data = prepare.prepare_data(run)
     drive.fault = lambda n: GONE
     with pytest.warns(UserWarning, match="not connected") as caught:
@@ -360,9 +658,11 @@ def test_a_damaged_file_is_named_and_passed_over(
     ):
         folder = mailbox.restore(home, drive.root)
     assert not (folder / "fold0" / "segmentation-000020.pt").exists()
-    assert same(run.folder, folder, WHOLE - {"fold0/segmentation-000020.pt"})
-    with pytest.warns(UserWarning, match="passed over"):
-        assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}) is None
+    assert same(run.folder, folder, {"settings.json", "folds.json"})
+    assert not (folder / "fold0").exists(), "no step without its weights"
+    bad.write_bytes(data)
+    marker.write_text(json.dumps({"bytes": len(data), "sha256": storage.sha256(data)}))
+    assert same(run.folder, restore(home, drive), WHOLE)
 
 
 @pytest.mark.parametrize("original", ["gone", "partial", "older"])
@@ -404,7 +704,7 @@ def test_without_its_settings_a_run_does_not_come_back(
         pytest.warns(UserWarning, match="begin a new run"),
     ):
         assert mailbox.restore(home, drive.root) is None
-    assert start({"preset": "demo"}).folder.parent == home / "runs"
+    assert not (home / "runs").exists()
 
 
 # Fault 27: two runtimes on one run folder
@@ -483,7 +783,7 @@ def downloaded(home: Path, tiny_root: Path) -> Run:
     with zipfile.ZipFile(path, "w") as file:
         for image in sorted(tiny_root.rglob("*.*")):
             file.write(image, image.relative_to(tiny_root))
-    run = start({"preset": "demo", "data": str(path)})
+    run = begin(data=str(path))
     prepare.prepare_data(run)
     return run
 
