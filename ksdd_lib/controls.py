@@ -29,6 +29,9 @@ PAUSE = 5.0
 SHARE = 0.02
 """Part of the time that live curves may take."""
 
+LEFT = 'style="text-align: left"'
+"""Each notebook front end aligns table cells in its own way, unless told."""
+
 _remembered: dict[tuple[str, ...], dict[str, Any]] = {}
 """Groups -> what was touched in their form, so that *Run all* keeps it."""
 
@@ -133,13 +136,13 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
         if value != str(preset[name]):
             ours = f"<b>{ours}</b> ({settings.preset}: {html.escape(str(preset[name]))})"
         cells = (html.escape(_readable(name)), ours, html.escape(unit), html.escape(reason))
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append("<tr>" + "".join(f"<td {LEFT}>{cell}</td>" for cell in cells) + "</tr>")
         lines.append(f"{_readable(name):32} {value} {unit}".rstrip())
-    head = "<tr><th>setting</th><th>value</th><th>unit</th><th>why</th></tr>"
-    style = 'style="text-align: left"'
+    names = ("setting", "value", "unit", "why")
+    head = "<tr>" + "".join(f"<th {LEFT}>{name}</th>" for name in names) + "</tr>"
     text = "\n".join(lines)
     if _in_notebook():
-        table = f"<table {style}>{head}{''.join(rows)}</table>"
+        table = f"<table>{head}{''.join(rows)}</table>"
         _display({"text/html": table, "text/plain": text})
     else:
         print(text)
@@ -255,7 +258,7 @@ def _control(name: str, value: Any) -> Any:
     look = {
         "description": _readable(name),
         "style": {"description_width": "14em"},
-        "layout": ipywidgets.Layout(width="28em"),
+        "layout": ipywidgets.Layout(width="28em", flex="0 0 auto"),
     }
     if rule.choices:
         return ipywidgets.Dropdown(options=list(rule.choices), value=value, **look)

@@ -39,7 +39,10 @@ class Rule:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.low is not None:
-            return f"from {self.low:g} to {self.high:g}"
+            low, high = (
+                f"{x:,}" if isinstance(x, int) else f"{x:g}" for x in (self.low, self.high)
+            )
+            return f"from {low} to {high}"
         return "text"
 
 

@@ -178,7 +178,7 @@ def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen: Scr
     [bundle] = screen.bundles
     table = bundle["text/html"]
     assert "<img" not in table and "&lt;img onerror=x&gt;" in table
-    assert "<b>4</b> (cpu: 0)" in table and "<td>clean</td>" in table
+    assert "<b>4</b> (cpu: 0)" in table and ">clean</td>" in table
     assert "Decision steps" not in table and "Precision" in table
     assert "Seed" in bundle["text/plain"]
 
