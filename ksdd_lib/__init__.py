@@ -5,7 +5,7 @@ One image's way from archive to report; a module imports only modules that stand
     errors, storage              what can go wrong; atomic files
     settings, machine            one typed schema of every hyperparameter; what this machine can do
     run                          the run folder: what is done and what comes next
-    pixels, archive, synthetic   files to pixels; the data set fetched and unpacked, or generated
+    pixels, synthetic, archive   files to pixels; the data set fetched and unpacked, or generated
     twins, dataset               one part under two names; samples and masks
     folds, inspection, prepare   official and clean folds; the data report; all of it for one run
     model, targets, batches      the two networks; annotation types; deterministic order, rotation

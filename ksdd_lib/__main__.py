@@ -1,9 +1,10 @@
-"""The same series without a browser: `python -m ksdd_lib demo | run | inspect | keep | address`."""
+"""The same series without a browser: `python -m ksdd_lib COMMAND`; `--help` lists the commands."""
 
 import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def inspect(chosen: argparse.Namespace) -> None:
-    """The data report: counts, sizes, twins, leaks per fold, unreadable files."""
+    """The data report: counts, sizes, twins, leaks, unreadable files; unpacks a zip to data/."""
     folder = archive.obtain(chosen.data, runs.home(), report=_tell)
     report = inspection.inspect_data(folder.root, folder)
     print(json.dumps(report, indent=1) if chosen.json else inspection.format_report(report))
@@ -67,7 +68,18 @@ def keep(chosen: argparse.Namespace) -> None:
 def address(chosen: argparse.Namespace) -> None:
     """Write the repository's address from pyproject.toml into badges and set-up cells."""
     changed = colab.write_address(CHECKOUT)
-    print("\n".join(f"written: {name}" for name in changed) or "everything is up to date")
+    print(
+        "\n".join(f"written: {name}" for name in changed) or "nothing to write: as pyproject.toml"
+    )
+
+
+def options(chosen: argparse.Namespace) -> None:
+    """List every setting for --set: default, allowed values, unit, reason."""
+    for name, rule in settings.RULES.items():
+        default = getattr(settings.Settings, name)
+        print(f"{name} = {default}  [{rule.unit}; {rule.allowed}]\n    {rule.reason}")
+    for name, values in settings.PRESETS.items():
+        print(f"preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,17 +96,24 @@ def _parser() -> argparse.ArgumentParser:
     add(demo).add_argument("--out", type=Path, help="the run folder (default: runs/demo)")
     series = add(run)
     series.add_argument(
-        "--data", required=True, help="folder, zip, https address, Drive link, or kolektorsdd"
+        "--data",
+        required=True,
+        help="folder, zip, https address, Drive link, kolektorsdd, or generated; several with ;",
     )
     series.add_argument("--out", type=Path, required=True, help="the run folder, new or to go on")
     series.add_argument("--preset", choices=settings.PRESETS, help="values to start from (cpu)")
     series.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="one setting; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="one setting (see options); repeatable",
     )
     report = add(inspect)
     report.add_argument("--data", required=True, help="as for run")
     report.add_argument("--json", action="store_true", help="for machines")
     add(keep).add_argument("run_folder", type=Path, help="a run folder with its report")
+    add(options)
     add(address)
     return parser
 
@@ -168,7 +187,7 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
         resources={"metadata": {"path": str(book.parent)}},
     )
     try:
-        client.execute(env=dict(environment))
+        client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
     except CellExecutionError as error:
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from None
@@ -180,8 +199,7 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
         ) from None
     except AssertionError:  # how nbclient ends after an interrupt has taken its kernel away
         raise KeyboardInterrupt from None
-    finally:
-        storage.write_text(target, nbformat.writes(notebook))
+    storage.write_text(target, nbformat.writes(notebook))
 
 
 def _tell(line: str) -> None:

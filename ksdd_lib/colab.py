@@ -59,9 +59,9 @@ def begin() -> Path | None:
         mailbox.restore(home(), drive)
     facts = machine.environment()
     name = facts["cpu"] if facts["gpu"] == "none" else facts["gpu"]
-    copied = "copied to Drive" if drive else "not copied to Drive"
+    copied = ", copied to Drive" if drive else ""
     place = os.environ.get("KSDD_RUN") or home() / "runs"
-    print(f"{name}, {facts['arithmetic']}. Results go to {_place(Path(place))}, {copied}.")
+    print(f"{name}, {facts['arithmetic']}. Results go to {_place(Path(place))}{copied}.")
     return drive
 
 
@@ -202,4 +202,5 @@ def _drive_folder() -> Path | None:
 
 def _place(folder: Path) -> str:
     """The end of a folder's path: enough to find it, and no path of this machine in a notebook."""
-    return "/".join(folder.resolve().parts[-2:])
+    *_, above, name = folder.resolve().parts
+    return f"{name} (in {above})"

@@ -209,6 +209,8 @@ def describe(progress: Progress) -> str:
     """One line on how far a stage has come and how long it still takes."""
     row = progress.history[-1]
     place = f"{progress.stage}, fold {progress.fold}"
+    if progress.resumed_after:
+        place += f" (went on after step {progress.resumed_after})"
     loss, taken = f"loss {row['loss']:.3g}", duration(row["seconds"])
     if progress.step >= progress.steps:
         return f"{place}: all {progress.steps} steps done, {loss}, {taken}"

@@ -44,13 +44,21 @@ def keep(run_folder: Path, root: Path) -> Path:
         root: the checkout. Weights, masks and pictures of surfaces are not copied.
 
     Raises:
-        RunError: a file is missing, or metrics.json was not made from predictions.csv.
+        RunError: it is no run on KolektorSDD, or would replace results of other settings, a file is
+            missing, or metrics.json was not made from predictions.csv.
     """
     run_folder = Path(run_folder)
-    load_results(run_folder)
+    if not (run_folder / "settings.json").exists():
+        raise RunError(f"{run_folder.name} is no run folder.")
+    stored = load_results(run_folder)
+    if not stored.data["is_kolektor"]:
+        raise RunError(
+            f"assets/results holds results on KolektorSDD, not on {stored.data['name']}."
+        )
     settings = storage.read_json(run_folder / "settings.json")
     name = f"{settings['preset']}-{settings['folds']}-seed{settings['seed']}"
     target = root / "assets" / "results" / name
+    _require_same_recipe(settings, target)
     sources = [run_folder / file for file in FILES]
     sources += [run_folder / "figures" / f"{curve}.png" for curve in CURVES]
     sources += sorted(run_folder.glob("fold*/*.jsonl"))
@@ -61,6 +69,20 @@ def keep(run_folder: Path, root: Path) -> Path:
     for source in sources:
         storage.write_bytes(target / source.relative_to(run_folder), source.read_bytes())
     return target
+
+
+def _require_same_recipe(settings: dict[str, Any], target: Path) -> None:
+    """Refuse to replace results of other settings; the fold may differ: three follow upon one."""
+    if not target.exists():
+        return
+    kept = storage.read_json(target / "settings.json")
+    free = ("fold", "data", "checkpoint_steps")
+    other = [name for name in settings if name not in free and settings[name] != kept.get(name)]
+    if other:
+        raise RunError(
+            f"{target.name} holds results of another {', '.join(other)}: keep them under another "
+            "preset or seed, or delete that folder first."
+        )
 
 
 def write_table(root: Path) -> bool:

@@ -37,13 +37,15 @@ FEATURE_BYTES = 3 * 2**30
 
 @dataclass(frozen=True)
 class Progress:
-    """What a live display is told: the history so far, and how far the stage has come."""
+    """What a live display is told: the history so far, how far the stage has come, and after which
+    step this session went on."""
 
     stage: str
     fold: int
     step: int
     steps: int
     history: list[dict[str, float]]
+    resumed_after: int = 0
 
 
 Watch = Callable[[Progress], None]
@@ -301,7 +303,7 @@ def _train_steps(
                 pending.clear()
                 run.claim()
                 if watch:
-                    watch(Progress(stage.name, stage.fold, step + 1, steps, stage.history))
+                    watch(Progress(stage.name, stage.fold, step + 1, steps, stage.history, first))
             due = (step + 1) % stage.settings.checkpoint_steps == 0
             if step + 1 < steps and (due or interrupted.is_set()):
                 save(step + 1)

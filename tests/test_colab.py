@@ -231,7 +231,7 @@ def test_in_colab_drive_is_mounted_once(
     folder = tmp_path / "drive" / "MyDrive"
     google.mount = lambda: folder.mkdir(parents=True)
     assert colab.begin() == folder
-    assert capsys.readouterr().out.endswith("home/runs, copied to Drive.\n")
+    assert capsys.readouterr().out.endswith("runs (in home), copied to Drive.\n")
     assert colab.begin() == folder
     assert google.calls == [str(tmp_path / "drive")]
 
@@ -243,7 +243,7 @@ def test_without_drive_colab_goes_on_with_a_warning(
     google.mount = mount
     with pytest.warns(UserWarning, match="Drive is not mounted.*may be lost with it"):
         assert colab.begin() is None
-    assert "not copied to Drive" in capsys.readouterr().out
+    assert "copied to Drive" not in capsys.readouterr().out
 
 
 def test_drive_may_be_another_folder_or_none(
@@ -267,7 +267,7 @@ def test_outside_colab_nothing_is_mounted(
     monkeypatch.chdir(tmp_path)
     assert not colab.in_colab() and colab.begin() is None
     [line] = capsys.readouterr().out.splitlines()
-    assert line.endswith(f". Results go to {tmp_path.name}/runs, not copied to Drive.")
+    assert line.endswith(f". Results go to runs (in {tmp_path.name}).")
 
 
 def test_a_new_machine_finds_its_run_again(
@@ -312,7 +312,7 @@ def test_where_no_download_works_the_local_file_is_named(
         colab.share(tmp_path / "run" / "report.html")
     monkeypatch.delenv("COLAB_RELEASE_TAG")
     colab.share(Path("run") / "report.html")
-    assert capsys.readouterr().out == f"report.html is in {tmp_path.name}/run\n" * 2
+    assert capsys.readouterr().out == f"report.html is in run (in {tmp_path.name})\n" * 2
 
 
 def test_only_one_module_knows_google_colab_and_one_ipywidgets():

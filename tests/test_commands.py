@@ -58,7 +58,7 @@ class TestWhatTheUserDoesWrong:
         assert "absent.zip" in text
 
     def test_a_run_that_is_not_finished_is_not_kept(self, said, tmp_path):
-        assert "predictions.csv is missing" in said("keep", str(tmp_path))
+        assert "is no run folder" in said("keep", str(tmp_path))
 
 
 def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkeypatch, capsys):

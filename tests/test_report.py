@@ -238,7 +238,7 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
 def test_perfect_separation_has_no_interval(tmp_path, quick):
     folder = make_run(tmp_path / "run", separation=60.0)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "1.0000 no interval: separation is perfect" in text
+    assert "1.0000 no interval: some threshold separates perfectly" in text
 
 
 def test_without_defects_the_numbers_are_undefined(tmp_path, quick):

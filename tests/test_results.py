@@ -1,11 +1,13 @@
 """What stays in the repository: its numbers are those of the stored predictions."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ksdd_lib import metrics, results
+from ksdd_lib.errors import RunError
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = sorted(path.parent for path in (ROOT / "assets" / "results").glob("*/metrics.json"))
@@ -37,3 +39,45 @@ class TestEachKeptResult:
     def test_shows_no_surface(self, folder):
         pictures = {path.stem for path in folder.rglob("*.png")}
         assert pictures == set(results.CURVES)
+
+
+class TestKeep:
+    """What may not enter assets/results is refused, and what is there is left alone."""
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        """A checkout with one kept result, and the run folder that it came from."""
+        (tmp_path / "checkout").mkdir()
+        source, run = KEPT[0], tmp_path / "run"
+        shutil.copytree(source, run)
+        summary = json.loads((run / "metrics.json").read_text())
+        data = {"name": "KolektorSDD.zip", "is_kolektor": True, "is_generated": False}
+        (run / "data.json").write_text(json.dumps(data))
+        assert results.keep(run, tmp_path / "checkout").name == source.name
+        assert summary["folds_trained"]
+        return tmp_path
+
+    def test_a_finished_run_is_kept_without_surfaces(self, root):
+        [kept] = (root / "checkout" / "assets" / "results").iterdir()
+        assert (kept / "predictions.csv").read_bytes() == (KEPT[0] / "predictions.csv").read_bytes()
+        assert not list(kept.rglob("strip*"))
+
+    def test_other_data_is_refused(self, root):
+        data = {"name": "mine", "is_kolektor": False, "is_generated": False}
+        (root / "run" / "data.json").write_text(json.dumps(data))
+        with pytest.raises(RunError, match="not on mine"):
+            results.keep(root / "run", root / "checkout")
+
+    def test_other_settings_of_the_same_name_are_refused(self, root):
+        stored = json.loads((root / "run" / "settings.json").read_text())
+        changed = stored | {"segmentation_steps": 2}
+        (root / "run" / "settings.json").write_text(json.dumps(changed))
+        with pytest.raises(RunError, match="another segmentation_steps"):
+            results.keep(root / "run", root / "checkout")
+
+    def test_an_unfinished_run_leaves_the_kept_result_alone(self, root):
+        (root / "run" / "environment.json").unlink()
+        before = sorted((root / "checkout").rglob("*"))
+        with pytest.raises(RunError, match="environment.json is missing"):
+            results.keep(root / "run", root / "checkout")
+        assert sorted((root / "checkout").rglob("*")) == before
