@@ -8,7 +8,8 @@ One image's way from archive to report; a module imports only modules that stand
     pixels, synthetic, archive   files to pixels; the data set fetched and unpacked, or generated
     twins, dataset               one part under two names; samples and masks
     folds, inspection, prepare   official and clean folds; the data report; all of it for one run
-    model, targets, batches      the two networks; annotation types; deterministic order, rotation
+    fourier, model               the large convolution by its spectra; the two networks
+    targets, batches             annotation types; deterministic order, rotation
     checkpoint, train            exact resume; the two stages
     metrics, evaluate            pure functions; scores -> predictions.csv -> metrics.json
     visualize, report, results   figures; one HTML file to send; what stays in the repository

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ksdd_lib.fourier import FourierConv2d
 from ksdd_lib.settings import nearest_size
 
 STRIDE = 8
@@ -46,11 +47,11 @@ class ConvNormReLU(nn.Sequential):
     """Convolution without bias, feature normalisation, ReLU: (B, C, H, W) -> (B, out, H, W)."""
 
     def __init__(self, channels: int, out: int, kernel: int) -> None:
-        super().__init__(
-            nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False),
-            FeatureNorm(out),
-            nn.ReLU(inplace=True),
-        )
+        if kernel >= 15:
+            convolution: nn.Conv2d = FourierConv2d(channels, out, kernel)
+        else:
+            convolution = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
+        super().__init__(convolution, FeatureNorm(out), nn.ReLU(inplace=True))
 
 
 class SegmentationNet(nn.Module):
@@ -112,9 +113,9 @@ class DecisionNet(nn.Module):
     def pool(features: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
         """-> the pooled stack (B, 1025, H/16, W/16) and the mask's global pools (B, 2)."""
         mask = F.relu(mask_logits)
-        stack = torch.cat([features, mask.to(features.dtype)], dim=1)
         pools = torch.cat([mask.mean((2, 3)), mask.amax((2, 3))], dim=1)
-        return F.max_pool2d(stack, 2), pools
+        pooled = F.max_pool2d(features, 2), F.max_pool2d(mask, 2).to(features.dtype)
+        return torch.cat(pooled, dim=1), pools
 
     def judge(self, stack: Tensor, mask_pools: Tensor) -> Tensor:
         """Pooled stack (B, 1025, H/16, W/16), mask pools (B, 2) -> score logit (B, 1)."""

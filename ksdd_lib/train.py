@@ -103,17 +103,9 @@ def train_segmentation(
     surfaces, order = _training_part(data.folds[fold], settings, "segmentation", where)
     model = untrained_segmentation(settings)
     model.to(where, memory_format=torch.channels_last)
-    dtype = machine.arithmetic(settings.precision, where)
-    binary = settings.segmentation_loss == "mean_squared_error"
-
-    def loss_of(row: int, turns: int) -> Tensor:
-        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            _, mask_logits = model(surfaces.image(row, turns))
-        targets = soft_targets(surfaces.mask(row, turns), binary)
-        return segmentation_loss(mask_logits, targets, settings.segmentation_loss)
-
+    loss_of = segmentation_loss_of(model, surfaces, settings)
     stage = _stage(run, data, fold, "segmentation", model, loss_of, order)
-    stage.scale_gradients = dtype == torch.float16
+    stage.scale_gradients = machine.arithmetic(settings.precision, where) == torch.float16
     _train(run, stage, watch, saved)
     return True
 
@@ -151,6 +143,23 @@ def train_decision(
     stage = _stage(run, data, fold, "decision", model, loss_of, order, first.sha256)
     _train(run, stage, watch, saved)
     return True
+
+
+def segmentation_loss_of(
+    model: SegmentationNet, surfaces: Surfaces, settings: Settings
+) -> Callable[[int, int], Tensor]:
+    """The first stage's loss of one sample, as a function of its row and its quarter turns."""
+    where = surfaces.images.device
+    dtype = machine.arithmetic(settings.precision, where)
+    binary = settings.segmentation_loss == "mean_squared_error"
+
+    def loss_of(row: int, turns: int) -> Tensor:
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            _, mask_logits = model(surfaces.image(row, turns))
+        targets = soft_targets(surfaces.mask(row, turns), binary)
+        return segmentation_loss(mask_logits, targets, settings.segmentation_loss)
+
+    return loss_of
 
 
 def untrained_segmentation(settings: Settings) -> SegmentationNet:
@@ -273,7 +282,7 @@ def _train_steps(
     """The loop -> seconds. Saves at every `checkpoint_steps`, when interrupted, and at the end."""
     steps, every = stage.recipe("steps"), max(1, stage.recipe("steps") // ROWS)
     device = next(stage.model.parameters()).device
-    optimizer = _optimizer(stage)
+    optimizer = make_optimizer(stage)
     scaler = torch.amp.GradScaler(device.type, enabled=stage.scale_gradients)
     average = _clone(stage.model) if stage.settings.weight_averaging else None
     first, pending, elapsed = _resume(stage, optimizer, scaler, average)
@@ -295,7 +304,7 @@ def _train_steps(
     with _at_step_boundary() as interrupted:
         for step in range(first, steps):
             lr = learning_rate(stage.recipe("learning_rate"), stage.recipe("schedule"), step, steps)
-            pending.append(_step(stage, optimizer, scaler, step, lr))
+            pending.append(take_step(stage, optimizer, scaler, step, lr))
             if average is not None:
                 _update_average(average, stage.model, step)
             if (step + 1) % every == 0 or step + 1 == steps:
@@ -315,14 +324,14 @@ def _train_steps(
     return time.monotonic() - began
 
 
-def _step(
+def take_step(
     stage: Stage,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     step: int,
     lr: float,
 ) -> Tensor:
-    """One step; returns the batch's mean loss, still on the device."""
+    """One step of step 0, 1, 2, ...; returns the batch's mean loss, still on the device."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     rows, turns = stage.order.rows(step), stage.order.quarter_turns(step)
@@ -461,7 +470,8 @@ def _mark_finished(run: Run, stage: Stage, seconds: float) -> None:
     run.note_time(f"{stage.name} stage, fold {stage.fold}", seconds)
 
 
-def _optimizer(stage: Stage) -> torch.optim.Optimizer:
+def make_optimizer(stage: Stage) -> torch.optim.Optimizer:
+    """The stage's optimiser, with nothing remembered yet."""
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[stage.recipe("optimizer")]
     return kind(stage.model.parameters(), lr=stage.recipe("learning_rate"))
 
