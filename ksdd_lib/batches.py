@@ -34,19 +34,20 @@ class Surfaces:
         moved = self.images.to(device), self.masks.to(device)
         return Surfaces(self.samples, *moved, self.mask_row)
 
-    def image(self, row: int, quarter_turns: int = 0) -> Tensor:
+    def image(self, row: int, view: int = 0) -> Tensor:
         """Sample `row` as the network takes it: (1, 1, H, W) float32 in [0, 1], channels last.
 
-        Turned by 90 or 270 degrees it is (1, 1, W, H): it changes its shape and is not stretched.
+        A view from 0 to 7 turns it by `view % 4` times 90 degrees and from 4 on mirrors it. Turned
+        by 90 or 270 degrees it is (1, 1, W, H): it changes its shape and is not stretched.
         """
-        return _unit(self.images[row : row + 1], quarter_turns)
+        return _unit(self.images[row : row + 1], view)
 
-    def mask(self, row: int, quarter_turns: int = 0) -> Tensor:
+    def mask(self, row: int, view: int = 0) -> Tensor:
         """The annotation of sample `row`, shaped as its image, float32 in [0, 1]."""
         kept = self.mask_row[row]
         if kept < 0:
-            return torch.zeros_like(self.image(row, quarter_turns))
-        return _unit(self.masks[kept : kept + 1], quarter_turns)
+            return torch.zeros_like(self.image(row, view))
+        return _unit(self.masks[kept : kept + 1], view)
 
     def label(self, row: int) -> Tensor:
         """1 for a defective sample, 0 for a good one: (1, 1) float32."""
@@ -97,17 +98,18 @@ class Order:
     stage: str
     batch_size: int
     rotation: bool = False
+    flips: bool = False
 
     def rows(self, step: int) -> list[int]:
         """The rows of step 0, 1, 2, ... in the surfaces."""
         first = step * self.batch_size
         return [self._row(position) for position in range(first, first + self.batch_size)]
 
-    def quarter_turns(self, step: int) -> int:
-        """By how many times 90 degrees the whole batch of this step is turned: 0 to 3."""
-        if not self.rotation:
-            return 0
-        return int(np.random.default_rng(self._key(2, step)).integers(4))
+    def view(self, step: int) -> int:
+        """How the whole batch of this step is turned and mirrored: as `Surfaces.image` takes it."""
+        turns = range(4) if self.rotation else (0, 2) if self.flips else (0,)
+        views = [turn + mirror for mirror in ((0, 4) if self.flips else (0,)) for turn in turns]
+        return int(np.random.default_rng(self._key(2, step)).choice(views))
 
     def _row(self, position: int) -> int:
         kind = position % 2
@@ -127,7 +129,9 @@ def _permutation(key: tuple[int, ...], count: int) -> list[int]:
     return np.random.default_rng(key).permutation(count).tolist()
 
 
-def _unit(pixels: Tensor, quarter_turns: int) -> Tensor:
-    """uint8 (1, 1, H, W) -> float32 in [0, 1], turned."""
-    turned = torch.rot90(pixels, quarter_turns, (2, 3)).to(torch.float32) / 255
-    return turned.contiguous(memory_format=torch.channels_last)
+def _unit(pixels: Tensor, view: int) -> Tensor:
+    """uint8 (1, 1, H, W) -> float32 in [0, 1], turned and mirrored."""
+    pixels = torch.rot90(pixels, view % 4, (2, 3))
+    if view >= 4:
+        pixels = pixels.flip(3)
+    return (pixels.to(torch.float32) / 255).contiguous(memory_format=torch.channels_last)

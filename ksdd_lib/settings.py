@@ -139,6 +139,13 @@ class Settings:
         reason="turn each batch by 0, 90, 180 or 270 degrees: useful where defects have no "
         "preferred direction",
     )
+    flips: bool = setting(
+        False,
+        group="run",
+        unit="yes or no",
+        reason="mirror each batch left to right, top to bottom, both or not at all: four views of "
+        "each defect, where a mirrored part is as likely as the part",
+    )
     initialization: str = setting(
         "normal",
         group="segmentation",

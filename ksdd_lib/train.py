@@ -55,7 +55,7 @@ Watch = Callable[[Progress], None]
 class Stage:
     """One stage of one fold, ready to train.
 
-    `loss_of(row, quarter_turns)` is the differentiable loss of one sample, named `images[row]`.
+    `loss_of(row, view)` is the differentiable loss of one sample, named `images[row]`.
     """
 
     name: str
@@ -137,8 +137,8 @@ def train_decision(
     initialize(model, settings.initialization, settings.seed)
     model.to(where, memory_format=torch.channels_last)
 
-    def loss_of(row: int, turns: int) -> Tensor:
-        return decision_loss(model.judge(*features(row, turns)), surfaces.label(row))
+    def loss_of(row: int, view: int) -> Tensor:
+        return decision_loss(model.judge(*features(row, view)), surfaces.label(row))
 
     stage = _stage(run, data, fold, "decision", model, loss_of, order, first.sha256)
     _train(run, stage, watch, saved)
@@ -148,15 +148,15 @@ def train_decision(
 def segmentation_loss_of(
     model: SegmentationNet, surfaces: Surfaces, settings: Settings
 ) -> Callable[[int, int], Tensor]:
-    """The first stage's loss of one sample, as a function of its row and its quarter turns."""
+    """The first stage's loss of one sample, as a function of its row and its view."""
     where = surfaces.images.device
     dtype = machine.arithmetic(settings.precision, where)
     binary = settings.segmentation_loss == "mean_squared_error"
 
-    def loss_of(row: int, turns: int) -> Tensor:
+    def loss_of(row: int, view: int) -> Tensor:
         with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            _, mask_logits = model(surfaces.image(row, turns))
-        targets = soft_targets(surfaces.mask(row, turns), binary)
+            _, mask_logits = model(surfaces.image(row, view))
+        targets = soft_targets(surfaces.mask(row, view), binary)
         return segmentation_loss(mask_logits, targets, settings.segmentation_loss)
 
     return loss_of
@@ -172,7 +172,7 @@ def untrained_segmentation(settings: Settings) -> SegmentationNet:
 
 
 class FrozenFeatures:
-    """What a frozen first stage hands on, computed once per (sample, angle) and kept in memory."""
+    """What a frozen first stage hands on, computed once per (sample, view) and kept in memory."""
 
     def __init__(
         self,
@@ -189,12 +189,12 @@ class FrozenFeatures:
         self.free = FEATURE_BYTES
 
     @torch.no_grad()
-    def __call__(self, row: int, quarter_turns: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, row: int, view: int) -> tuple[Tensor, Tensor]:
         """The decision network's pooled stack and mask pools of one sample, as `judge` takes it."""
-        key = (row, quarter_turns)
+        key = (row, view)
         if key in self.kept:
             return self.kept[key]
-        image = self.surfaces.image(row, quarter_turns)
+        image = self.surfaces.image(row, view)
         with torch.autocast(image.device.type, self.dtype, enabled=self.dtype != torch.float32):
             stack, pools = DecisionNet.pool(*self.segmentation(image))
         self.free -= stack.nbytes
@@ -334,10 +334,10 @@ def take_step(
     """One step of step 0, 1, 2, ...; returns the batch's mean loss, still on the device."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-    rows, turns = stage.order.rows(step), stage.order.quarter_turns(step)
+    rows, view = stage.order.rows(step), stage.order.view(step)
     total = torch.zeros((), device=next(stage.model.parameters()).device)
     for row in rows:
-        loss = stage.loss_of(row, turns) / len(rows)
+        loss = stage.loss_of(row, view) / len(rows)
         scaler.scale(loss).backward()
         total += loss.detach()
     scaler.step(optimizer)
@@ -434,6 +434,7 @@ def _training_part(
         stage=stage,
         batch_size=getattr(settings, f"{stage}_batch_size"),
         rotation=settings.rotation,
+        flips=settings.flips,
     )
     return surfaces, order
 
@@ -443,7 +444,7 @@ def _identity(
 ) -> dict[str, Any]:
     """All that decides the weights of a stage, and is compared when a checkpoint is loaded."""
     groups = ("segmentation",) if stage == "segmentation" else ("segmentation", "decision")
-    shared = ("image_size", "folds", "seed", "rotation", "weight_averaging")
+    shared = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
     names = [n for n, rule in RULES.items() if rule.group in groups or n in shared]
     part = sorted(sample.name for sample in data.folds[fold].train)
     return {

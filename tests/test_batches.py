@@ -103,6 +103,15 @@ def test_a_turned_image_keeps_its_pixels_and_its_mask_turns_with_it(
     assert surfaces.mask(0, turns).shape == surfaces.image(0, turns).shape
 
 
+def test_a_mirrored_image_keeps_its_pixels_and_its_mask_is_mirrored_with_it(
+    surfaces: Surfaces,
+) -> None:
+    straight = surfaces.image(1)[0, 0].numpy()
+    assert np.array_equal(surfaces.image(1, 4)[0, 0].numpy(), straight[:, ::-1])
+    assert np.array_equal(surfaces.image(1, 6)[0, 0].numpy(), straight[::-1])
+    assert torch.equal(surfaces.mask(1, 6), surfaces.mask(1).flip(2))
+
+
 def test_defective_and_good_samples_alternate_strictly() -> None:
     rows = [row for step in range(20) for row in ORDER.rows(step)]
     assert all(row in ORDER.defective for row in rows[0::2])
@@ -139,14 +148,20 @@ def test_the_order_depends_on_nothing_but_seed_fold_stage_and_step() -> None:
     assert len({tuple(one) for one in sequences}) == 4
 
 
+def test_flips_draw_the_four_mirror_images_that_keep_the_shape() -> None:
+    views = [replace(ORDER, flips=True).view(step) for step in range(400)]
+    assert set(views) == {0, 2, 4, 6} and min(map(views.count, set(views))) > 60
+    assert {replace(ORDER, flips=True, rotation=True).view(n) for n in range(400)} == set(range(8))
+
+
 def test_without_rotation_nothing_turns() -> None:
-    assert {ORDER.quarter_turns(step) for step in range(50)} == {0}
+    assert {ORDER.view(step) for step in range(50)} == {0}
 
 
 def test_rotation_draws_all_four_angles_one_for_each_step() -> None:
     order = replace(ORDER, rotation=True, batch_size=4)
-    turns = [order.quarter_turns(step) for step in range(400)]
-    assert turns == [order.quarter_turns(step) for step in range(400)]
+    turns = [order.view(step) for step in range(400)]
+    assert turns == [order.view(step) for step in range(400)]
     counts = [turns.count(angle) for angle in range(4)]
     assert sum(counts) == 400 and min(counts) > 60
     assert [order.rows(step) for step in range(9)] == [
