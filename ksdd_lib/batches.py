@@ -15,6 +15,10 @@ from ksdd_lib.targets import annotate
 
 STAGES = ("segmentation", "decision")
 
+FLIPS = (0, 4, 6, 2)
+"""The views that keep an image's shape: as it is, left to right, top to bottom, both. Each undoes
+itself."""
+
 
 @dataclass(frozen=True)
 class Surfaces:
@@ -107,8 +111,10 @@ class Order:
 
     def view(self, step: int) -> int:
         """How the whole batch of this step is turned and mirrored: as `Surfaces.image` takes it."""
-        turns = range(4) if self.rotation else (0, 2) if self.flips else (0,)
-        views = [turn + mirror for mirror in ((0, 4) if self.flips else (0,)) for turn in turns]
+        if self.rotation:
+            views = range(8) if self.flips else range(4)
+        else:
+            views = FLIPS if self.flips else (0,)
         return int(np.random.default_rng(self._key(2, step)).choice(views))
 
     def _row(self, position: int) -> int:
@@ -129,9 +135,13 @@ def _permutation(key: tuple[int, ...], count: int) -> list[int]:
     return np.random.default_rng(key).permutation(count).tolist()
 
 
+def turn(pixels: Tensor, view: int) -> Tensor:
+    """(..., H, W) turned by `view % 4` times 90 degrees and, from view 4 on, mirrored."""
+    pixels = torch.rot90(pixels, view % 4, (-2, -1))
+    return pixels.flip(-1) if view >= 4 else pixels
+
+
 def _unit(pixels: Tensor, view: int) -> Tensor:
     """uint8 (1, 1, H, W) -> float32 in [0, 1], turned and mirrored."""
-    pixels = torch.rot90(pixels, view % 4, (2, 3))
-    if view >= 4:
-        pixels = pixels.flip(3)
-    return (pixels.to(torch.float32) / 255).contiguous(memory_format=torch.channels_last)
+    unit = turn(pixels, view).to(torch.float32) / 255
+    return unit.contiguous(memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ksdd_lib import machine, metrics, storage
-from ksdd_lib.batches import STAGES, load_surfaces
+from ksdd_lib.batches import FLIPS, STAGES, Surfaces, load_surfaces, turn
 from ksdd_lib.dataset import Sample, read_image
 from ksdd_lib.errors import RunError
 from ksdd_lib.folds import Fold
@@ -65,13 +65,15 @@ def score_images(
     size: tuple[int, int],
     precision: str,
     watch: Callable[[int, int], None] | None = None,
+    views: Sequence[int] = (0,),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run the model once per image.
+    """Run the model once per image and view.
 
     Args:
         size: the network's input, (H, W) in pixels.
         precision: as in the settings.
         watch: called with (images done, images in all).
+        views: those of `batches.FLIPS` over which scores and masks are averaged.
 
     Returns:
         Score logits (N,) float64 and mask logits (N, H/8, W/8) float32.
@@ -81,19 +83,26 @@ def score_images(
     surfaces = load_surfaces(samples, size, "fine").to(where)
     scores, masks = [], []
     for row in range(len(samples)):
-        with (
-            torch.inference_mode(),
-            torch.autocast(where.type, dtype, enabled=dtype != torch.float32),
-        ):
-            mask_logits, score = model(surfaces.image(row))
-        scores.append(score[0, 0])
-        masks.append(mask_logits[0, 0])
+        seen = [_judge(model, surfaces, row, view, dtype) for view in views]
+        scores.append(torch.stack([score for score, _ in seen]).mean(0))
+        masks.append(torch.stack([mask for _, mask in seen]).mean(0))
         if watch:
             watch(row + 1, len(samples))
     return (
         torch.stack(scores).double().cpu().numpy(),
         torch.stack(masks).float().cpu().numpy(),
     )
+
+
+@torch.inference_mode()
+def _judge(
+    model: TwoStageNet, surfaces: Surfaces, row: int, view: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One view of one image -> its score logit and its mask logits (H/8, W/8), turned back."""
+    image = surfaces.image(row, view)
+    with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
+        mask_logits, score = model(image)
+    return score[0, 0], turn(mask_logits[0, 0].float(), view)
 
 
 def darkest_pixel(samples: Sequence[Sample]) -> dict[str, float | None]:
@@ -161,6 +170,7 @@ def _scores_of_fold(
         run.settings.size,
         run.settings.precision,
         watch and (lambda done, total: watch(fold, done, total)),
+        FLIPS if run.settings.average_flips else (0,),
     )
     rows = _rows(part, run.settings.seed, scores, masks)
     metrics.write_predictions(folder / "scores.csv", rows)

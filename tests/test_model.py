@@ -1,5 +1,9 @@
 """The two networks are those of the paper, to the parameter and to the pixel."""
 
+from pathlib import Path
+
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -196,3 +200,22 @@ def test_an_expected_share_is_what_the_untrained_mask_says(images: torch.Tensor)
     assert torch.sigmoid(mask_logits.mean()).item() == pytest.approx(0.01, rel=1e-3)
     expect_defects(network, 0.5)
     assert network.mask_norm.shift.item() == 0
+
+
+@pytest.mark.slow
+def test_the_networks_export_to_a_handful_of_kinds_of_onnx_nodes(
+    model: TwoStageNet, tmp_path: Path
+) -> None:
+    """At a size where the 15x15 layer takes the frequency domain outside an exported graph."""
+    image = torch.rand(1, 1, 384, 256, generator=torch.Generator().manual_seed(3))
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(model.eval(), (image,), path, dynamo=True, verbose=False)
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    norm = {"ReduceMean", "Sub", "Mul", "BatchNormalization", "InstanceNormalization"}
+    assert "Conv" in kinds
+    assert kinds - norm <= {"Conv", "Relu", "MaxPool", "Concat", "ReduceMax", "Gemm"}
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    mask, score = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    here = model(image)
+    assert torch.allclose(torch.from_numpy(mask), here[0], atol=1e-3)
+    assert torch.allclose(torch.from_numpy(score), here[1], atol=1e-3)

@@ -1,0 +1,108 @@
+"""The benchmark compares like with like, runs, and stores what it measured."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import tiny_data
+from torch import nn
+
+from ksdd_lib import machine, storage
+from ksdd_lib.batches import load_surfaces
+from ksdd_lib.model import TwoStageNet
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import plain  # noqa: E402
+import speed  # noqa: E402
+
+CPU = torch.device("cpu")
+SIZE = "128x128"
+
+
+@pytest.fixture
+def samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "device", lambda: CPU)
+    return tiny_data(tmp_path / "tiny").samples
+
+
+@pytest.mark.parametrize("width", [128, pytest.param(640, marks=pytest.mark.slow)])
+def test_plain_and_ours_give_the_same_results(width):
+    """The wider one is large enough for the frequency domain."""
+    ours = plain.first_weights(speed.settings_of(SIZE, "float32"))
+    theirs = plain.PlainTwoStage()
+    theirs.load_state_dict(ours.state_dict())
+    torch.manual_seed(0)
+    images = torch.rand(2, 1, 256 if width > 128 else 128, width)
+    with torch.no_grad():
+        expected = theirs(images)
+        found = [ours.to(memory_format=torch.channels_last)(image[None]) for image in images]
+    for one, two in zip(expected, zip(*found, strict=True), strict=True):
+        torch.testing.assert_close(torch.cat(two), one, rtol=1e-3, atol=1e-3)
+
+
+def test_the_files_hold_what_the_surfaces_hold(samples):
+    settings = speed.settings_of("160x144")
+    surfaces = load_surfaces(samples, settings.size, settings.annotation)
+    for row, (image, mask) in enumerate(plain.Files(samples, settings)):
+        assert torch.equal(image, surfaces.image(row)[0])
+        assert torch.equal(mask, surfaces.mask(row)[0])
+        if row + 1 == len(samples):
+            break
+
+
+@pytest.mark.slow
+def test_the_steps_have_the_same_losses_and_scores(samples):
+    settings = speed.settings_of(SIZE, "float32")
+    surfaces = load_surfaces(samples, settings.size, settings.annotation)
+    order = speed.order_of(samples, 2, settings)
+    ours, theirs = (
+        speed.trainer(surfaces, order, settings),
+        plain.trainer(samples, order, settings, 0, CPU),
+    )
+    assert float(ours()) == pytest.approx(theirs(), rel=1e-4)
+    assert float(ours()) == pytest.approx(theirs(), rel=1e-2)
+    expected = plain.scorer(samples, 2, settings, 0, CPU)()
+    for whole in (False, True):
+        found = speed.scorer(surfaces, 2, settings, whole=whole)()
+        assert found.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_the_bare_convolutions_are_those_of_the_networks():
+    model, seen = TwoStageNet(), []
+
+    def note(layer, inputs):
+        height, width = inputs[0].shape[-2:]
+        kernel = layer.kernel_size[0]
+        seen.append(plain.Shape(layer.in_channels, layer.out_channels, kernel, height, width))
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(note)
+    with torch.no_grad():
+        model(torch.zeros(1, 1, 128, 144))
+    first, second = plain.convolutions(128, 144)
+    assert first + second == seen and len(second) == 3
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_stores_all(tmp_path, capsys):
+    out = tmp_path / "speed.json"
+    speed.main(["--sizes", "256x128", "--rounds", "1", "--precision", "auto", "--out", str(out)])
+    report = storage.read_json(out)
+    assert {"environment", "date", "threads", "rounds", "import", "loading"} <= set(report)
+    keys = [(case["what"], case["batch"]) for case in report["cases"]]
+    assert keys == [(what, batch) for what in ("training step", "scoring") for batch in (1, 2)]
+    for case in report["cases"]:
+        names = {"plain", "ours", "floor"} | ({speed.FOURIER} & set(case["medians"]))
+        assert set(case["seconds"]) == set(case["medians"]) == names
+        assert all(len(raw) == 1 and raw[0] > 0 for raw in case["seconds"].values())
+        assert {"plain/ours", "ours/floor"} <= set(case["ratios"])
+    memory = [(case["variant"], case["batch"]) for case in report["memory"]]
+    assert memory == [("plain", 1), ("ours", 1), ("plain", 2), ("ours", 2)]
+    assert all(case["peak_bytes"] >= case["growth_bytes"] > 0 for case in report["memory"])
+    assert report["loading"][0]["images"] == 16 and report["cost_of_size"] == []
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
+    assert "| plain/ours | ours/floor |" in capsys.readouterr().out
