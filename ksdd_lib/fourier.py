@@ -8,6 +8,8 @@ in bfloat16 and leave the channels of one frequency side by side for the product
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,11 +31,11 @@ class FourierConv2d(nn.Conv2d):
     def __init__(self, channels: int, out: int, kernel: int) -> None:
         super().__init__(channels, out, kernel, padding=kernel // 2, bias=False)
         self._kept: tuple[tuple, Tensor] | None = None
+        self._shared: list[tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         small = x.shape[0] * x.shape[2] * x.shape[3] <= SMALL
-        graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        if x.device.type != "cpu" or small or graph:
+        if x.device.type != "cpu" or small or in_graph():
             return super().forward(x)
         return convolve(x, self._spectrum(x), self.kernel_size[0])
 
@@ -41,11 +43,46 @@ class FourierConv2d(nn.Conv2d):
         """The weights' spectrum in the type of `x`, kept as long as the weights stand still."""
         if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
             self._kept = None
-            return weight_spectrum(self.weight.to(x.dtype))
+            return self._trained_spectrum(x.dtype)
         key = (x.dtype, self.weight.data_ptr(), self.weight._version)
         if self._kept is None or self._kept[0] != key:
             self._kept = key, weight_spectrum(self.weight.to(x.dtype))
         return self._kept[1]
+
+    def _trained_spectrum(self, dtype: torch.dtype) -> Tensor:
+        """The spectrum with its gradient; within `shared_spectra` one for all forwards."""
+        if self._shared:
+            return self._shared[0][1]
+        spectrum = weight_spectrum(self.weight.to(dtype))
+        if self._shared is None:
+            return spectrum
+        self._shared.append((spectrum, spectrum.detach().requires_grad_()))
+        return self._shared[0][1]
+
+
+@contextmanager
+def shared_spectra(model: nn.Module) -> Iterator[None]:
+    """Transform the weights once for all forwards and backwards within, as a batch's images are.
+
+    The weights must stand still within; their gradient is there once it is left.
+    """
+    layers = [module for module in model.modules() if isinstance(module, FourierConv2d)]
+    for layer in layers:
+        layer._shared = []
+    try:
+        yield
+        for layer in layers:
+            for spectrum, leaf in layer._shared:
+                if leaf.grad is not None:
+                    spectrum.backward(leaf.grad)
+    finally:
+        for layer in layers:
+            layer._shared = None
+
+
+def in_graph() -> bool:
+    """Whether an export or a compiler is looking, which should see the plain layers."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def weight_spectrum(weight: Tensor) -> Tensor:

@@ -301,6 +301,7 @@ FAST = {
     "image_size": "704x256",
     "initialization": "kaiming",
     "expected_defect_share": 0.01,
+    "flips": True,
     "weight_averaging": False,
     "segmentation_batch_size": 2,
     "segmentation_optimizer": "adamw",
@@ -318,7 +319,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": FAST
     | {
         "data": "kolektorsdd",
-        "flips": True,
         "average_flips": True,
         "segmentation_steps": 250,
         "decision_steps": 200,

@@ -22,6 +22,7 @@ from ksdd_lib import checkpoint, machine, storage
 from ksdd_lib.batches import Order, Surfaces, load_surfaces
 from ksdd_lib.errors import CheckpointError, TrainingError
 from ksdd_lib.folds import Fold
+from ksdd_lib.fourier import shared_spectra
 from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, expect_defects, initialize
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
@@ -336,10 +337,11 @@ def take_step(
         group["lr"] = lr
     rows, view = stage.order.rows(step), stage.order.view(step)
     total = torch.zeros((), device=next(stage.model.parameters()).device)
-    for row in rows:
-        loss = stage.loss_of(row, view) / len(rows)
-        scaler.scale(loss).backward()
-        total += loss.detach()
+    with shared_spectra(stage.model):
+        for row in rows:
+            loss = stage.loss_of(row, view) / len(rows)
+            scaler.scale(loss).backward()
+            total += loss.detach()
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)

@@ -13,7 +13,7 @@ import torch
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import metrics
-from ksdd_lib.batches import load_surfaces
+from ksdd_lib.batches import FLIPS, load_surfaces
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluate import evaluate, read_masks, require_unseen, score_images, write_masks
 from ksdd_lib.folds import Fold
@@ -223,6 +223,19 @@ def test_images_are_scored_alone_and_in_order(data: DataSet, forwards: Forwards)
         image = load_surfaces([samples[2]], (128, 144), "fine").image(0)
         _, score = model(image)
     assert score.item() == pytest.approx(scores[2], abs=1e-4)
+
+
+def test_scores_and_masks_are_averaged_over_the_mirror_images(data: DataSet) -> None:
+    model = TwoStageNet()
+    initialize(model, "kaiming", 1)
+    samples = data.samples[:2]
+    scores, masks = score_images(model, samples, (128, 144), "float32", views=FLIPS)
+    image = load_surfaces(samples, (128, 144), "fine").image(1)
+    with torch.no_grad():
+        seen = [model(image.flip(axes)) for axes in ((), (3,), (2,), (2, 3))]
+    assert scores[1] == pytest.approx(np.mean([score.item() for _, score in seen]), abs=1e-4)
+    back = [mask.flip(axes) for (mask, _), axes in zip(seen, ((), (3,), (2,), (2, 3)), strict=True)]
+    assert np.allclose(masks[1], torch.stack(back).mean(0)[0, 0].numpy(), atol=1e-3)
 
 
 def test_masks_come_back_under_their_names(tmp_path: Path) -> None:

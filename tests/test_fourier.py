@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ksdd_lib import fourier
-from ksdd_lib.fourier import FourierConv2d, convolve, weight_spectrum
+from ksdd_lib.fourier import FourierConv2d, convolve, shared_spectra, weight_spectrum
 
 
 @pytest.fixture
@@ -67,6 +67,33 @@ def test_training_after_scoring_uses_no_kept_spectrum(layer):
         layer(x)
     layer(x).sum().backward()
     assert layer.weight.grad is not None and layer._kept is None
+
+
+def test_images_of_a_batch_share_the_spectrum_and_add_their_gradients(layer, monkeypatch):
+    calls = []
+    real = fourier.weight_spectrum
+    monkeypatch.setattr(fourier, "weight_spectrum", lambda w: calls.append(1) or real(w))
+    images = torch.randn(3, 1, 3, 20, 33)
+    with shared_spectra(layer):
+        for x in images:
+            layer(x).square().sum().backward()
+        assert layer.weight.grad is None
+    assert len(calls) == 1
+    loss = sum(F.conv2d(x, layer.weight, padding=3).square().sum() for x in images)
+    (expected,) = torch.autograd.grad(loss, [layer.weight])
+    torch.testing.assert_close(layer.weight.grad, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_failure_within_a_batch_leaves_no_shared_spectrum(layer):
+    x = torch.randn(1, 3, 20, 33)
+    with pytest.raises(KeyError), shared_spectra(layer):
+        layer(x).sum().backward()
+        raise KeyError
+    assert layer._shared is None and layer.weight.grad is None
+    with shared_spectra(layer):  # a batch that never reaches the layer has nothing to hand on
+        pass
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
 
 
 def test_the_kept_spectrum_is_in_no_checkpoint(layer):

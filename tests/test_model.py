@@ -13,6 +13,7 @@ from ksdd_lib.model import (
     RECEPTIVE_FIELD,
     DecisionNet,
     FeatureNorm,
+    MaxPool,
     SegmentationNet,
     TwoStageNet,
     expect_defects,
@@ -65,6 +66,14 @@ def test_the_decision_network_is_as_published(model: TwoStageNet) -> None:
 def test_there_is_no_dropout_and_there_are_no_running_statistics(model: TwoStageNet) -> None:
     assert not layers(model, nn.Dropout) and not layers(model, nn.Dropout2d)
     assert not list(model.buffers())
+
+
+@pytest.mark.parametrize("size", [(16, 24), (5, 7)])
+def test_max_pooling_without_gradients_is_max_pooling(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(MaxPool()(x), nn.MaxPool2d(2)(x))
+    assert MaxPool()(x.requires_grad_()).requires_grad
 
 
 def test_the_outputs_have_the_promised_shapes(model: TwoStageNet, images: torch.Tensor) -> None:
