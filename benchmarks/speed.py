@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import plain  # noqa: E402
+import tables  # noqa: E402
 
 from ksdd_lib import machine, storage, synthetic  # noqa: E402
 from ksdd_lib.archive import obtain  # noqa: E402
@@ -43,7 +44,7 @@ from ksdd_lib.train import (  # noqa: E402
     untrained_segmentation,
 )
 
-FOURIER = "floor, frequency domain"
+FOURIER = "floor, 15x15 by spectra"
 COMPILED = "ours, torch.compile"
 RATIOS = [("plain", "ours"), ("ours", "floor"), ("ours", FOURIER), ("ours", COMPILED)]
 BATCHES = sorted({1, resolve({"preset": "cpu"}).segmentation_batch_size})
@@ -156,7 +157,7 @@ def timed_case(
         "what": what,
         "size": settings.image_size,
         "batch": batch,
-        "arithmetic": arithmetic(settings),
+        "arithmetic": machine.arithmetic_name(settings.precision),
     } | measured
 
 
@@ -167,7 +168,7 @@ def throughput(surfaces: Surfaces, settings: Settings, rounds: int) -> Case:
     for batch in (1, 2, 4, 8, 16):
         work = {"ours": scorer(surfaces, batch, settings, whole=True)}
         found[str(batch)] = 1 / measure(work, rounds, where, batch, 10)["medians"]["ours"]
-    known = {"size": settings.image_size, "arithmetic": arithmetic(settings)}
+    known = {"size": settings.image_size, "arithmetic": machine.arithmetic_name(settings.precision)}
     return known | {"images_per_second": found}
 
 
@@ -220,7 +221,7 @@ def memory_case(variant: str, root: Path, batch: int, settings: Settings, worker
     words = ["--memory", variant, settings.image_size, str(batch), "--data", str(root)]
     words += ["--precision", settings.precision, "--workers", str(workers)]
     found = json.loads(_python(__file__, *words))
-    name = "float32" if variant == "plain" else arithmetic(settings)
+    name = "float32" if variant == "plain" else machine.arithmetic_name(settings.precision)
     case = {"variant": variant, "size": settings.image_size, "batch": batch, "arithmetic": name}
     return case | found
 
@@ -309,12 +310,6 @@ def cost_of_size(cases: Sequence[Case]) -> list[Case]:
     return found
 
 
-def arithmetic(settings: Settings) -> str:
-    """The type of the convolutions of ours on this machine, by name."""
-    dtype = machine.arithmetic(settings.precision, machine.device())
-    return str(dtype).removeprefix("torch.")
-
-
 def settings_of(size: str, precision: str = "auto") -> Settings:
     """The preset `cpu` at this size and precision."""
     return resolve({"preset": "cpu", "image_size": size, "precision": precision})
@@ -325,65 +320,6 @@ def data_root(data: str | None, size: str, folder: Path) -> Path:
     if data:
         return obtain(data, folder).root
     return synthetic.generate(folder / size, items=2, size=settings_of(size).size)
-
-
-def markdown(report: Case) -> str:
-    """The report as tables: times for each arithmetic, memory, and all else that was measured."""
-    kinds = dict.fromkeys(case["arithmetic"] for case in report["cases"])
-    tables = [
-        f"ours and floor in {kind}; seconds (s) per image\n\n"
-        + _table([_row(case) for case in report["cases"] if case["arithmetic"] == kind])
-        for kind in kinds
-    ]
-    tables.append(_table([_memory_row(case) for case in report["memory"]]))
-    tables += [_table(rows) for rows in (_cost_rows(report), _speed_rows(report)) if rows]
-    lines = [
-        f"{case['images']} images to {case['size']}: found in "
-        f"{case['medians']['find_samples']:.2f} s, loaded in "
-        f"{case['medians']['load_surfaces']:.2f} s."
-        for case in report["loading"]
-    ]
-    lines += [f"Import of {key}: {x['median']:.3f} s." for key, x in report["import"].items()]
-    return "\n\n".join([*tables, "\n".join(lines)])
-
-
-def _row(case: Case) -> dict[str, str]:
-    seconds = {f"{name} s": f"{value:.4g}" for name, value in case["medians"].items()}
-    ratios = {name: f"{value:.2f}" for name, value in case["ratios"].items()}
-    return {key: str(case[key]) for key in ("what", "size", "batch")} | seconds | ratios
-
-
-def _memory_row(case: Case) -> dict[str, str]:
-    known = {key: str(case[key]) for key in ("variant", "arithmetic", "size", "batch")}
-    sizes = {"growth MiB": case["growth_bytes"], "peak MiB": case["peak_bytes"]}
-    return known | {name: f"{value / 2**20:.0f}" for name, value in sizes.items()}
-
-
-def _cost_rows(report: Case) -> list[dict[str, str]]:
-    return [
-        {key: str(value) for key, value in case.items()} | {"ratio": f"{case['ratio']:.2f}"}
-        for case in report["cost_of_size"]
-    ]
-
-
-def _speed_rows(report: Case) -> list[dict[str, str]]:
-    return [
-        {"size": case["size"], "arithmetic": case["arithmetic"]}
-        | {f"images/s, batch {b}": f"{x:.1f}" for b, x in case["images_per_second"].items()}
-        for case in report["throughput"]
-    ]
-
-
-def _table(rows: Sequence[dict[str, str]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def slug() -> str:
-    """The machine in a file's name: its GPU, or its CPU and number of cores."""
-    made = machine.environment()
-    name = f"{made['cpu']} {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
@@ -416,8 +352,8 @@ def main(words: Sequence[str] | None = None) -> None:
             print(json.dumps(memory_here(variant, root, int(batch), settings, options.workers)))
             return
         report = benchmark(options, Path(folder))
-    storage.write_json(options.out or ROOT / f"assets/results/speed-{slug()}.json", report)
-    print(markdown(report))
+    storage.write_json(options.out or ROOT / f"assets/results/speed-{machine.slug()}.json", report)
+    print(tables.markdown(report))
 
 
 if __name__ == "__main__":

@@ -60,9 +60,10 @@ def inspect(chosen: argparse.Namespace) -> None:
 
 
 def keep(chosen: argparse.Namespace) -> None:
-    """Copy a finished run's scores and curves to assets/results/, and renew the README's table."""
-    print(f"kept: {_short(results.keep(chosen.run_folder, CHECKOUT))}")
-    results.write_table(CHECKOUT)
+    """Copy a finished run's scores and curves to assets/results/, and renew the README's tables."""
+    if chosen.run_folder:
+        print(f"kept: {_short(results.keep(chosen.run_folder, CHECKOUT))}")
+    results.write_tables(CHECKOUT)
 
 
 def address(chosen: argparse.Namespace) -> None:
@@ -112,7 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     report = add(inspect)
     report.add_argument("--data", required=True, help="as for run")
     report.add_argument("--json", action="store_true", help="for machines")
-    add(keep).add_argument("run_folder", type=Path, help="a run folder with its report")
+    kept = add(keep)
+    kept.add_argument(
+        "run_folder", type=Path, nargs="?", help="a run folder with its report; none: tables only"
+    )
     add(options)
     add(address)
     return parser

@@ -51,6 +51,18 @@ def arithmetic(precision: str, where: torch.device) -> torch.dtype:
     return torch.bfloat16 if _cpu_flags() & {"amx_bf16", "avx512_bf16"} else torch.float32
 
 
+def arithmetic_name(precision: str) -> str:
+    """`arithmetic` on this machine, as "float32", "bfloat16" or "float16"."""
+    return str(arithmetic(precision, device())).removeprefix("torch.")
+
+
+def slug() -> str:
+    """This machine in a file's name: its GPU, or its CPU and number of cores."""
+    made = environment()
+    name = f"{made['cpu']} {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def explain_memory(work: Work) -> Work:
     """Decorate a function whose first argument is a run: a full GPU becomes one clear sentence."""
 
@@ -80,7 +92,7 @@ def environment(precision: str = "auto") -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count() or 1,
         "gpu": gpu,
-        "arithmetic": str(arithmetic(precision, where)).removeprefix("torch."),
+        "arithmetic": arithmetic_name(precision),
         "command": os.environ.get("KSDD_COMMAND", "the notebooks"),
     }
 

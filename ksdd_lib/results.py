@@ -1,4 +1,4 @@
-"""The results that stay in the repository: a run's scores and curves, and the README's table."""
+"""The results that stay in the repository: scores, curves, times, and the README's tables."""
 
 import json
 import re
@@ -22,8 +22,6 @@ FILES = (
 CURVES = ("scores", "precision_recall_curve", "roc_curve", "confusion_matrix", "training_curves")
 """The figures that show no surface: pictures of KolektorSDD may not enter the repository."""
 
-TABLE = re.compile(r"(?<=<!-- results:begin -->\n).*?(?=<!-- results:end -->)", re.S)
-
 COLUMNS = (
     "preset, folds, seed",
     "judged",
@@ -32,6 +30,16 @@ COLUMNS = (
     "FP / FN, oracle",
     "AP of the darkest pixel",
     "minutes",
+)
+
+SPEED_COLUMNS = (
+    "machine",
+    "what",
+    "plain, s an image",
+    "ours, s an image",
+    "plain / ours",
+    "ours / bare convolutions",
+    "memory, plain / ours, GiB",
 )
 
 
@@ -85,19 +93,63 @@ def _require_same_recipe(settings: dict[str, Any], target: Path) -> None:
         )
 
 
-def write_table(root: Path) -> bool:
-    """Write the table of all kept results into the README; returns whether that changed it."""
+def write_tables(root: Path) -> bool:
+    """Write every table of kept results into the README; returns whether that changed it."""
     readme = root / "README.md"
     before = readme.read_text(encoding="utf-8")
-    after = TABLE.sub(lambda _: results_table(root), before)
+    after = before
+    for name, table in TABLES.items():
+        head, tail = place_of(name).split(after)
+        after = head + table(root) + tail
     storage.write_text(readme, after)
     return after != before
+
+
+def place_of(table: str) -> re.Pattern:
+    """Where a table stands in the README: between two comments that name it."""
+    return re.compile(f"(?<=<!-- {table}:begin -->\n).*?(?=<!-- {table}:end -->)", re.S)
 
 
 def results_table(root: Path) -> str:
     """All kept results as a Markdown table, a row each."""
     folders = sorted(path.parent for path in (root / "assets" / "results").glob("*/metrics.json"))
     return _line(COLUMNS) + _line(["---"] * len(COLUMNS)) + "".join(map(_row, folders))
+
+
+def speed_table(root: Path) -> str:
+    """What `benchmarks/speed.py` measured, of every machine, as a Markdown table."""
+    rows = []
+    for path in sorted((root / "assets" / "results").glob("speed-*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        rows += [_speed_row(path, report, case) for case in report["cases"]]
+    return _line(SPEED_COLUMNS) + _line(["---"] * len(SPEED_COLUMNS)) + "".join(rows)
+
+
+TABLES = {"results": results_table, "speed": speed_table}
+"""The name that marks a table's place in the README -> what makes its text."""
+
+
+def _speed_row(path: Path, report: dict[str, Any], case: dict[str, Any]) -> str:
+    """One case; a training step also with the memory that it adds to the process."""
+    made, medians = report["environment"], case["medians"]
+    machine = f"{made['cpu']}, {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
+    added = {
+        one["variant"]: f"{one['growth_bytes'] / 2**30:.1f}"
+        for one in report["memory"]
+        if case["what"] == "training step"
+        and (one["size"], one["batch"]) == (case["size"], case["batch"])
+        and one["arithmetic"] in ("float32", case["arithmetic"])
+    }
+    cells = [
+        f"[{machine}](assets/results/{path.name}), {case['arithmetic']}",
+        f"{case['what']}, {case['size']}, batch {case['batch']}",
+        f"{medians['plain']:.2f}",
+        f"{medians['ours']:.2f}",
+        f"{medians['plain'] / medians['ours']:.1f}",
+        f"{medians['ours'] / medians['floor']:.2f}",
+        f"{added['plain']} / {added['ours']}" if added else "",
+    ]
+    return _line(cells)
 
 
 def _row(folder: Path) -> str:

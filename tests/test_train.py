@@ -24,8 +24,10 @@ from ksdd_lib import checkpoint, synthetic, train
 from ksdd_lib import settings as schema
 from ksdd_lib.dataset import find_samples, fingerprint
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
+from ksdd_lib.evaluate import score_images
 from ksdd_lib.folds import Fold, make_folds
-from ksdd_lib.model import DecisionNet, SegmentationNet, initialize
+from ksdd_lib.metrics import average_precision
+from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, initialize
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run, open_folder
 from ksdd_lib.settings import Settings
@@ -517,8 +519,8 @@ def test_kills_at_any_time_change_nothing(
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[torch.Tensor], float]:
-    """The score that a model trained by the demo's recipe gives an image (1, 1, H, W)."""
+def by_the_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[TwoStageNet, DataSet]:
+    """Fold 0's model by the demo's recipe, and the data it was trained on."""
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     folder = tmp_path_factory.mktemp("learned")
@@ -534,7 +536,31 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[torch.Tensor]
     train_decision(run, data, 0)
     model = trained_model(run, data, 0)
     torch.set_num_threads(threads)
-    return lambda image: model(image)[1].item()
+    return model, data
+
+
+@pytest.fixture
+def learned(by_the_demo: tuple[TwoStageNet, DataSet]) -> Callable[[torch.Tensor], float]:
+    """The score that a trained model gives an image (1, 1, H, W)."""
+    return lambda image: by_the_demo[0](image)[1].item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(192, 128), (384, 256)])
+def test_bfloat16_judges_as_float32_does(
+    by_the_demo: tuple[TwoStageNet, DataSet], size: tuple[int, int]
+) -> None:
+    """At the larger size the 15x15 layer takes the frequency domain."""
+    model, data = by_the_demo
+    part = data.folds[0].test
+    scores, masks = score_images(model, part, size, "float32")
+    less_exact_scores, less_exact = score_images(model, part, size, "bfloat16")
+    errors = np.linalg.norm((less_exact - masks).reshape(len(part), -1), axis=1)
+    errors /= np.linalg.norm(masks.reshape(len(part), -1), axis=1)
+    assert 0 < errors.max() < 0.02
+    labels = [sample.is_defective for sample in part]
+    found = average_precision(labels, less_exact_scores)
+    assert abs(found - average_precision(labels, scores)) < 0.002
 
 
 def crack(length: float, depth: float, surface: int, width: float = 1) -> torch.Tensor:

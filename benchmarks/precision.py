@@ -1,0 +1,91 @@
+"""What reduced precision changes: a trained run's test images in float32 and in other arithmetic.
+
+    python benchmarks/precision.py RUN_FOLDER [--precision bfloat16 ...] [--out FILE]
+
+Every image is scored once in each. Writes JSON and prints the same as a Markdown table.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import tables  # noqa: E402
+
+from ksdd_lib import machine, metrics, prepare, storage  # noqa: E402
+from ksdd_lib.evaluate import score_images  # noqa: E402
+from ksdd_lib.run import Run, open_folder  # noqa: E402
+from ksdd_lib.train import trained_model  # noqa: E402
+
+
+def relative_error(masks: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Mask logits (N, h, w) twice -> each image's relative L2 error (N,)."""
+    difference = np.sqrt(((masks - exact) ** 2).sum((1, 2)))
+    return difference / np.sqrt((exact**2).sum((1, 2)))
+
+
+def compare(run: Run, data: prepare.DataSet, fold: int, precisions: Sequence[str]) -> list[dict]:
+    """A fold's test images in each precision beside float32, a row each."""
+    samples = data.folds[fold].test
+    model, size = trained_model(run, data, fold), run.settings.size
+    labels = [sample.is_defective for sample in samples]
+    exact_scores, exact = score_images(model, samples, size, "float32")
+    exact_ap = metrics.average_precision(labels, exact_scores)
+    rows = []
+    for precision in precisions:
+        scores, masks = score_images(model, samples, size, precision)
+        errors = relative_error(masks, exact)
+        rows.append(
+            {
+                "fold": fold,
+                "images": len(samples),
+                "arithmetic": precision,
+                "mask error, mean": float(errors.mean()),
+                "mask error, worst image": float(errors.max()),
+                "AP in float32": exact_ap,
+                "AP": metrics.average_precision(labels, scores),
+                "score, largest difference": float(np.abs(scores - exact_scores).max()),
+            }
+        )
+    return rows
+
+
+def reduced() -> list[str]:
+    """The reduced precisions that this machine computes in."""
+    if not torch.cuda.is_available():
+        return ["bfloat16"]
+    return ["float16", "bfloat16"] if torch.cuda.is_bf16_supported(False) else ["float16"]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Compare, store, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--precision", nargs="+", default=reduced())
+    parser.add_argument("--out", type=Path, help="default: assets/results/precision-<machine>.json")
+    options = parser.parse_args(words)
+    run = open_folder(options.run, {})
+    data = prepare.open_data(run)
+    rows: list[dict[str, Any]] = []
+    for fold in run.settings.fold_numbers:
+        rows += compare(run, data, fold, options.precision)
+    settings = run.settings
+    report = {
+        "environment": machine.environment() | {"command": "python benchmarks/precision.py RUN"},
+        "run": f"{settings.preset}, {settings.folds}, seed {settings.seed}, {settings.image_size}",
+        "cases": rows,
+    }
+    out = options.out or ROOT / f"assets/results/precision-{machine.slug()}.json"
+    storage.write_json(out, report)
+    print(tables.markdown_table([{k: tables.short(v) for k, v in row.items()} for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
