@@ -429,7 +429,7 @@ def _summary(rows: Sequence[Prediction], scores: Sequence[float], seed: int) -> 
         "ap": average_precision(labels, scores),
         "auc": roc_auc(labels, scores),
         **counts,
-        "oracle": _oracle(labels, scores),
+        "oracle": oracle(labels, scores),
         "intervals": {"confidence": CONFIDENCE, "ap": ap_interval, **_count_intervals(counts)},
     }
 
@@ -444,7 +444,7 @@ def _count_intervals(counts: Mapping[str, Any]) -> dict[str, list[float] | None]
     }
 
 
-def _oracle(labels: Sequence[bool], scores: Sequence[float]) -> dict[str, Any]:
+def oracle(labels: Sequence[bool], scores: Sequence[float]) -> dict[str, Any]:
     """The counts at the best-F1 threshold of these very scores, as the literature reports them."""
     threshold = best_f1_threshold(labels, scores)
     if threshold is None:
@@ -461,9 +461,8 @@ def _segmentation_summary(folds: Sequence[Sequence[Prediction]]) -> dict[str, An
     def ranks(rows: Sequence[Prediction]) -> dict[str, Any]:
         labels = [row.is_defective for row in rows]
         scores = [row.segmentation_score for row in rows]
-        oracle = _oracle(labels, scores)
-        auc = roc_auc(labels, scores)
-        return {"ap": average_precision(labels, scores), "auc": auc, "oracle": oracle}
+        ap, auc = average_precision(labels, scores), roc_auc(labels, scores)
+        return {"ap": ap, "auc": auc, "oracle": oracle(labels, scores)}
 
     summaries = [{"fold": rows[0].fold, **ranks(rows)} for rows in folds]
     pooled = ranks([row for rows in folds for row in rows])

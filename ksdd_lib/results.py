@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import metrics, storage
+from ksdd_lib import metrics, protocols, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.report import load_results
 
@@ -30,6 +30,16 @@ COLUMNS = (
     "FP / FN, oracle",
     "AP of the darkest pixel",
     "minutes",
+)
+
+PROTOCOL_COLUMNS = (
+    "result",
+    "test images",
+    "folds",
+    "AP",
+    "FP / FN, operating threshold",
+    "FP / FN, oracle",
+    "FP at FN = 0",
 )
 
 SPEED_COLUMNS = (
@@ -73,7 +83,9 @@ def keep(run_folder: Path, root: Path) -> Path:
     for source in sources:
         if not source.exists():
             raise RunError(f"{source.name} is missing in {run_folder.name}: run 04 and 05 first.")
+    report = storage.read_json(run_folder / "data.json")["report"]
     shutil.rmtree(target, ignore_errors=True)
+    storage.write_json(target / "data.json", report)
     for source in sources:
         storage.write_bytes(target / source.relative_to(run_folder), source.read_bytes())
     return target
@@ -116,6 +128,13 @@ def results_table(root: Path) -> str:
     return _line(COLUMNS) + _line(["---"] * len(COLUMNS)) + "".join(map(_row, folders))
 
 
+def protocol_table(root: Path) -> str:
+    """Every kept result of three folds under each protocol, as a Markdown table."""
+    folders = sorted(path.parent for path in (root / "assets" / "results").glob("*/metrics.json"))
+    rows = [row for folder in folders for row in _protocol_rows(folder)]
+    return _line(PROTOCOL_COLUMNS) + _line(["---"] * len(PROTOCOL_COLUMNS)) + "".join(rows)
+
+
 def speed_table(root: Path) -> str:
     """What `benchmarks/speed.py` measured, of every machine, as a Markdown table."""
     rows = []
@@ -125,8 +144,32 @@ def speed_table(root: Path) -> str:
     return _line(SPEED_COLUMNS) + _line(["---"] * len(SPEED_COLUMNS)) + "".join(rows)
 
 
-TABLES = {"results": results_table, "speed": speed_table}
+TABLES = {"results": results_table, "protocols": protocol_table, "speed": speed_table}
 """The name that marks a table's place in the README -> what makes its text."""
+
+
+def _protocol_rows(folder: Path) -> list[str]:
+    """One result, with and, where there are any, without its leaked test images."""
+    rows = metrics.read_predictions(folder / "predictions.csv")
+    folds = storage.read_json(folder / "folds.json")["folds"]
+    if len({row.fold for row in rows}) < len(folds):
+        return []
+    train_items = {fold["fold"]: fold["train_items"] for fold in folds}
+    twins = storage.read_json(folder / "data.json")["twins"]
+    clean = protocols.without_leaks(rows, train_items, twins)
+    parts = {"all": rows} | ({"without the leaked ones": clean} if len(clean) < len(rows) else {})
+    joins = {"pooled": protocols.pooled, "one by one": protocols.by_fold}
+    lines = []
+    for part, chosen in parts.items():
+        for join, judge in joins.items():
+            found = judge(chosen)
+            counts = f"{part}: {found.images}, {found.defective} defective"
+            errors = ["{} / {}".format(*pair) for pair in (found.operating, found.oracle)]
+            name = folder.name.replace("-", ", ").replace("seed", "")
+            lines.append(
+                _line([name, counts, join, _percent(found.ap), *errors, str(found.fp_at_fn0)])
+            )
+    return lines
 
 
 def _speed_row(path: Path, report: dict[str, Any], case: dict[str, Any]) -> str:

@@ -52,7 +52,9 @@ class TestKeep:
         source, run = KEPT[0], tmp_path / "run"
         shutil.copytree(source, run)
         summary = json.loads((run / "metrics.json").read_text())
+        report = json.loads((run / "data.json").read_text())
         data = {"name": "KolektorSDD.zip", "is_kolektor": True, "is_generated": False}
+        data["report"] = report
         (run / "data.json").write_text(json.dumps(data))
         assert results.keep(run, tmp_path / "checkout").name == source.name
         assert summary["folds_trained"]
