@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import tiny_data
+from tiny_training import tiny_data, tiny_run
 from torch import nn
 
 from ksdd_lib import machine, storage
 from ksdd_lib.batches import load_surfaces
 from ksdd_lib.model import TwoStageNet
+from ksdd_lib.train import train_decision, train_segmentation
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import plain  # noqa: E402
+import precision  # noqa: E402
 import speed  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -106,3 +108,16 @@ def test_the_benchmark_runs_and_stores_all(tmp_path, capsys):
     assert report["loading"][0]["images"] == 16 and report["cost_of_size"] == []
     assert str(tmp_path) not in out.read_text(encoding="utf-8")
     assert "| plain/ours | ours/floor |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_reduced_precision_stands_beside_float32(tmp_path):
+    data = tiny_data(tmp_path / "data")
+    run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1)
+    train_segmentation(run, data, 0)
+    train_decision(run, data, 0)
+    same, less = precision.compare(run, data, 0, ["float32", "bfloat16"])
+    assert same["images"] == len(data.folds[0].test)
+    assert same["mask error, worst image"] == 0 == same["score, largest difference"]
+    assert 0 < less["mask error, mean"] <= less["mask error, worst image"] < 0.1
+    assert less["AP in float32"] == same["AP"]
