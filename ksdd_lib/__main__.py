@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import archive, colab, inspection, results, settings, storage
+from ksdd_lib import archive, colab, inspection, prepare, results, settings, storage, weights
 from ksdd_lib import run as runs
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.run import NOTEBOOKS, Run
@@ -66,6 +66,15 @@ def keep(chosen: argparse.Namespace) -> None:
     results.write_tables(CHECKOUT)
 
 
+def publish(chosen: argparse.Namespace) -> None:
+    """Write the evaluated model of a fold as one file to give away, and its card beside it."""
+    run = runs.open_folder(chosen.run_folder, {})
+    if chosen.file.suffix != ".safetensors":
+        raise RunError(f"{chosen.file.name} must end in .safetensors.")
+    card = weights.publish(run, prepare.open_data(run), chosen.fold, chosen.file)
+    print(f"published: {_short(chosen.file)}, its card {card.name}")
+
+
 def address(chosen: argparse.Namespace) -> None:
     """Write the repository's address from pyproject.toml into badges and set-up cells."""
     changed = colab.write_address(CHECKOUT)
@@ -117,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     kept.add_argument(
         "run_folder", type=Path, nargs="?", help="a run folder with its report; none: tables only"
     )
+    published = add(publish)
+    published.add_argument("run_folder", type=Path, help="a run folder that is evaluated")
+    published.add_argument("file", type=Path, help="the file to write, .safetensors")
+    published.add_argument("--fold", type=int, default=0, help="whose model (0)")
     add(options)
     add(address)
     return parser

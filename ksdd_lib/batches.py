@@ -44,14 +44,14 @@ class Surfaces:
         A view from 0 to 7 turns it by `view % 4` times 90 degrees and from 4 on mirrors it. Turned
         by 90 or 270 degrees it is (1, 1, W, H): it changes its shape and is not stretched.
         """
-        return _unit(self.images[row : row + 1], view)
+        return network_input(self.images[row : row + 1], view)
 
     def mask(self, row: int, view: int = 0) -> Tensor:
         """The annotation of sample `row`, shaped as its image, float32 in [0, 1]."""
         kept = self.mask_row[row]
         if kept < 0:
             return torch.zeros_like(self.image(row, view))
-        return _unit(self.masks[kept : kept + 1], view)
+        return network_input(self.masks[kept : kept + 1], view)
 
     def label(self, row: int) -> Tensor:
         """1 for a defective sample, 0 for a good one: (1, 1) float32."""
@@ -141,7 +141,7 @@ def turn(pixels: Tensor, view: int) -> Tensor:
     return pixels.flip(-1) if view >= 4 else pixels
 
 
-def _unit(pixels: Tensor, view: int) -> Tensor:
-    """uint8 (1, 1, H, W) -> float32 in [0, 1], turned and mirrored."""
+def network_input(pixels: Tensor, view: int) -> Tensor:
+    """uint8 (1, 1, H, W) -> float32 in [0, 1], turned and mirrored, in the networks' layout."""
     unit = turn(pixels, view).to(torch.float32) / 255
     return unit.contiguous(memory_format=torch.channels_last)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ksdd_lib import machine, metrics, storage
-from ksdd_lib.batches import FLIPS, STAGES, Surfaces, load_surfaces, turn
+from ksdd_lib.batches import FLIPS, STAGES, load_surfaces, network_input, turn
 from ksdd_lib.dataset import Sample, read_image
 from ksdd_lib.errors import RunError
 from ksdd_lib.folds import Fold
@@ -78,14 +79,12 @@ def score_images(
     Returns:
         Score logits (N,) float64 and mask logits (N, H/8, W/8) float32.
     """
-    where = next(model.parameters()).device
-    dtype = machine.arithmetic(precision, where)
-    surfaces = load_surfaces(samples, size, "fine").to(where)
+    surfaces = load_surfaces(samples, size, "fine").to(next(model.parameters()).device)
     scores, masks = [], []
     for row in range(len(samples)):
-        seen = [_judge(model, surfaces, row, view, dtype) for view in views]
-        scores.append(torch.stack([score for score, _ in seen]).mean(0))
-        masks.append(torch.stack([mask for _, mask in seen]).mean(0))
+        score, mask = judge(model, surfaces.images[row : row + 1], precision, views)
+        scores.append(score)
+        masks.append(mask)
         if watch:
             watch(row + 1, len(samples))
     return (
@@ -95,14 +94,23 @@ def score_images(
 
 
 @torch.inference_mode()
-def _judge(
-    model: TwoStageNet, surfaces: Surfaces, row: int, view: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One view of one image -> its score logit and its mask logits (H/8, W/8), turned back."""
-    image = surfaces.image(row, view)
-    with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
-        mask_logits, score = model(image)
-    return score[0, 0], turn(mask_logits[0, 0].float(), view)
+def judge(
+    model: TwoStageNet, pixels: Tensor, precision: str, views: Sequence[int] = (0,)
+) -> tuple[Tensor, Tensor]:
+    """One image's score logit () and mask logits (H/8, W/8), averaged over the views.
+
+    Args:
+        pixels: uint8 (1, 1, H, W) at the network's size, on the model's device.
+        precision, views: as for `score_images`.
+    """
+    dtype = machine.arithmetic(precision, pixels.device)
+    scores, masks = [], []
+    for view in views:
+        with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+            mask_logits, score = model(network_input(pixels, view))
+        scores.append(score[0, 0])
+        masks.append(turn(mask_logits[0, 0].float(), view))
+    return torch.stack(scores).mean(0), torch.stack(masks).mean(0)
 
 
 def darkest_pixel(samples: Sequence[Sample]) -> dict[str, float | None]:

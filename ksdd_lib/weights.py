@@ -1,0 +1,75 @@
+"""A trained model to give away: a safetensors file in half precision, and beside it a card.
+
+The card is JSON: licence, hash, how to use the weights (image size, threshold), and how they came
+about (settings, data, scores).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ksdd_lib import machine, storage
+from ksdd_lib.errors import CheckpointError
+from ksdd_lib.model import TwoStageNet
+from ksdd_lib.prepare import DataSet
+from ksdd_lib.run import Run
+from ksdd_lib.settings import to_json
+from ksdd_lib.train import trained_model
+
+LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Ljubljana)"
+
+
+def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
+    """Write the evaluated model of a fold to `path` (.safetensors) -> its card (.json).
+
+    Raises:
+        RunError: the run is not evaluated yet.
+        CheckpointError: a stage of this fold is not finished.
+    """
+    from safetensors.torch import save
+
+    run.require("evaluation")
+    state = trained_model(run, data, fold).state_dict()
+    content = save({name: value.half().cpu().contiguous() for name, value in state.items()})
+    settings, record = run.settings, data.record
+    [scores] = [row for row in run.read("metrics.json")["folds"] if row["fold"] == fold]
+    card = {
+        "licence": LICENCE if record.get("is_kolektor") else "that of the data it was trained on",
+        "file": path.name,
+        "sha256": storage.sha256(content),
+        "image_size": settings.image_size,
+        "average_flips": settings.average_flips,
+        "segmentation_loss": settings.segmentation_loss,
+        "threshold": scores["threshold"],
+        "threshold_rule": run.read("metrics.json")["threshold_rule"],
+        "fold": fold,
+        "never_trained_on": sorted({sample.item for sample in data.folds[fold].test}),
+        "test_scores_of_the_unrounded_weights": scores,
+        "data": {name: record.get(name) for name in ("name", "fingerprint")},
+        "settings": to_json(settings),
+        "environment": machine.environment(settings.precision),
+    }
+    storage.write_bytes(path, content)
+    storage.write_json(path.with_suffix(".json"), card)
+    return path.with_suffix(".json")
+
+
+def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
+    """The model of a published file, in float32 on this machine's device, and its card.
+
+    Raises:
+        CheckpointError: the file or its card is absent, or the file is not the card's.
+    """
+    from safetensors.torch import load as read
+
+    path = Path(path)
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        raise CheckpointError(f"{path.name} and its card {path.stem}.json must lie side by side.")
+    card, content = storage.read_json(path.with_suffix(".json")), path.read_bytes()
+    if storage.sha256(content) != card["sha256"]:
+        raise CheckpointError(f"{path.name} is damaged or not the file of its card.")
+    model = TwoStageNet()
+    model.load_state_dict({name: value.float() for name, value in read(content).items()})
+    device = machine.device()
+    return model.to(device, memory_format=torch.channels_last).requires_grad_(False), card

@@ -1,0 +1,82 @@
+"""One image in; score, verdict and mask out."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ksdd_lib import predict, synthetic
+from ksdd_lib.batches import FLIPS
+from ksdd_lib.errors import DataError
+from ksdd_lib.model import TwoStageNet, initialize
+from ksdd_lib.predict import Detector
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = TwoStageNet()
+    initialize(model, "kaiming", 0)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def surface():
+    """A gray surface (200, 140)."""
+    image, _ = synthetic.render((200, 144), 0, 0, 0, False)
+    return np.ascontiguousarray(image[:, :140])
+
+
+def test_the_score_is_the_networks_and_the_mask_has_the_images_size(model, surface):
+    detector = Detector(model, (192, 128), 0.0, precision="float32")
+    found = detector.judge(surface)
+    resized = cv2.resize(surface, (128, 192), interpolation=cv2.INTER_AREA)
+    mask, score = model(torch.from_numpy(resized)[None, None] / 255)
+    assert found.score == pytest.approx(score.item(), abs=1e-3)
+    assert found.mask.shape == (200, 140) and found.mask.dtype == np.float32
+    assert 0 <= found.mask.min() <= found.mask.max() <= 1
+    assert found.mask.max() == pytest.approx(mask.sigmoid().max().item(), abs=0.05)
+
+
+def test_the_threshold_decides_and_equality_is_good(model, surface):
+    score = Detector(model, (192, 128), 0.0, precision="float32").judge(surface).score
+    labels = [
+        Detector(model, (192, 128), threshold, precision="float32").judge(surface).label
+        for threshold in (score - 1, score, score + 1)
+    ]
+    assert labels == ["defective", "good", "good"]
+
+
+def test_averaged_over_flips_a_mirror_image_is_judged_alike(model, surface):
+    detector = Detector(model, (192, 128), 0.0, FLIPS, precision="float32")
+    straight, mirrored = detector.judge(surface), detector.judge(surface[:, ::-1])
+    assert straight.score == pytest.approx(mirrored.score, abs=1e-3)
+    np.testing.assert_allclose(straight.mask, mirrored.mask[:, ::-1], atol=1e-2)
+
+
+@pytest.mark.parametrize("level", [0, 127, 255])
+def test_a_frame_without_contrast_is_not_a_surface(model, level):
+    noise = np.random.default_rng(0).integers(0, 2, (200, 140))
+    frame = np.clip(level + noise, 0, 255).astype(np.uint8)
+    found = Detector(model, (192, 128), 0.0).judge(frame)
+    assert (found.label, found.score, found.mask) == ("not a surface", None, None)
+
+
+def test_a_file_is_judged_as_its_pixels(model, surface, tmp_path):
+    cv2.imwrite(str(tmp_path / "part.png"), surface)
+    detector = Detector(model, (192, 128), 0.0)
+    assert detector.judge(tmp_path / "part.png").score == detector.judge(surface).score
+
+
+@pytest.mark.parametrize("shape, kind", [((20, 20, 3), np.uint8), ((20, 20), np.float32)])
+def test_anything_but_gray_bytes_is_refused(model, shape, kind):
+    with pytest.raises(DataError, match=r"must be uint8 \(H, W\), gray"):
+        Detector(model, (192, 128), 0.0).judge(np.zeros(shape, kind))
+
+
+def test_a_published_file_says_how_to_judge(model, monkeypatch):
+    card = {"image_size": "704x256", "average_flips": True, "threshold": 1.5}
+    card["segmentation_loss"] = "mean_squared_error"
+    monkeypatch.setattr(predict.weights, "load", lambda path: (model, card))
+    detector = predict.load("given.safetensors")
+    assert detector.size == (704, 256) and detector.views == FLIPS
+    assert (detector.threshold, detector.segmentation_loss) == (1.5, "mean_squared_error")

@@ -1,0 +1,68 @@
+"""A model that is given away comes back as it was, and only whole."""
+
+import pytest
+import torch
+from tiny_training import tiny_data, tiny_run
+
+from ksdd_lib import weights
+from ksdd_lib.errors import CheckpointError, RunError
+from ksdd_lib.evaluate import evaluate
+from ksdd_lib.train import train_decision, train_segmentation, trained_model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that is evaluated, and its data."""
+    folder = tmp_path_factory.mktemp("weights")
+    data = tiny_data(folder / "data")
+    run = tiny_run(folder / "run", segmentation_steps=1, decision_steps=1, average_flips=True)
+    run.write("data.json", data.record)
+    with pytest.raises(RunError, match="04_evaluate"):
+        weights.publish(run, data, 0, folder / "early.safetensors")
+    train_segmentation(run, data, 0)
+    train_decision(run, data, 0)
+    evaluate(run, data)
+    return run, data
+
+
+@pytest.fixture
+def file(trained, tmp_path):
+    run, data = trained
+    weights.publish(run, data, 0, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def test_the_weights_come_back_in_half_precision(trained, file):
+    run, data = trained
+    model, _ = weights.load(file)
+    before, after = trained_model(run, data, 0).state_dict(), model.state_dict()
+    assert list(before) == list(after)
+    for name, value in before.items():
+        assert after[name].dtype == torch.float32
+        torch.testing.assert_close(after[name], value, rtol=2**-10, atol=1e-7)
+    assert file.stat().st_size < 32_000_000
+
+
+def test_the_card_says_licence_use_and_origin(trained, file):
+    run, data = trained
+    _, card = weights.load(file)
+    first = file.with_suffix(".json").read_text().splitlines()[1]
+    assert first.strip().startswith('"licence"')
+    assert card["threshold"] == run.read("metrics.json")["folds"][0]["threshold"]
+    assert card["image_size"] == "128x128" and card["average_flips"] is True
+    assert card["never_trained_on"] == [data.folds[0].test[0].item]
+    assert str(run.folder) not in file.with_suffix(".json").read_text()
+
+
+def test_a_damaged_file_is_refused(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged or not the file"):
+        weights.load(file)
+
+
+def test_a_file_without_its_card_is_refused(file):
+    file.with_suffix(".json").unlink()
+    with pytest.raises(CheckpointError, match="side by side"):
+        weights.load(file)
