@@ -584,7 +584,7 @@ def largest_fall(scores: list[float]) -> float:
 
 SLACK = 0.3
 """Logits that a score may fall while the crack grows; it rises by about 6. Measured on the demo's
-three folds with cracks as thin as those trained on: 0.1 to 0.2 on two of them, 0.6 on the third."""
+three folds, six surfaces each, darkening, thin and wide cracks: at most 0.17, 0.27 and 0.27."""
 
 
 @pytest.mark.slow
@@ -598,22 +598,12 @@ def test_a_darkening_crack_never_lowers_the_score(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("surface", range(3))
 def test_a_lengthening_crack_never_lowers_the_score(
-    learned: Callable[[torch.Tensor], float], surface: int
+    learned: Callable[[torch.Tensor], float], surface: int, width: int
 ) -> None:
-    scores = [learned(crack(length, 0.6, surface)) for length in np.linspace(0.05, 0.9, 12)]
+    """Also where it is wider than those trained on, although a standardised map then peaks lower."""
+    scores = [learned(crack(length, 0.6, surface, width)) for length in np.linspace(0.05, 0.9, 12)]
     assert scores[-1] > scores[0] + 3
     assert largest_fall(scores) < SLACK, np.round(scores, 2).tolist()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("surface", range(3))
-def test_a_crack_wider_than_any_trained_on_is_never_taken_for_a_good_surface_again(
-    learned: Callable[[torch.Tensor], float], surface: int
-) -> None:
-    """Its score does fall, by up to 1.3 logits: a standardised map peaks lower as defects grow."""
-    good = learned(crack(0.0, 0.0, surface))
-    scores = [learned(crack(length, 0.7, surface, 2)) for length in np.linspace(0.1, 1, 10)]
-    found = next(place for place, score in enumerate(scores) if score > 0)
-    assert good < 0 and all(score > 1 for score in scores[found + 1 :]), scores
