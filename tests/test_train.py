@@ -603,7 +603,7 @@ def test_a_darkening_crack_never_lowers_the_score(
 def test_a_lengthening_crack_never_lowers_the_score(
     learned: Callable[[torch.Tensor], float], surface: int, width: int
 ) -> None:
-    """Also where it is wider than those trained on, although a standardised map then peaks lower."""
+    """Also a wider one than any trained on, although a standardised map peaks lower for it."""
     scores = [learned(crack(length, 0.6, surface, width)) for length in np.linspace(0.05, 0.9, 12)]
     assert scores[-1] > scores[0] + 3
     assert largest_fall(scores) < SLACK, np.round(scores, 2).tolist()
