@@ -23,6 +23,7 @@ TINY = {
     "fold": "0",
     "segmentation_batch_size": 1,
     "decision_batch_size": 2,
+    "flips": False,
 }
 """Settings under which a step takes less than a second."""
 
