@@ -607,3 +607,14 @@ def test_a_lengthening_crack_never_lowers_the_score(
     scores = [learned(crack(length, 0.6, surface, width)) for length in np.linspace(0.05, 0.9, 12)]
     assert scores[-1] > scores[0] + 3
     assert largest_fall(scores) < SLACK, np.round(scores, 2).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("surface", range(3))
+def test_a_crack_wider_than_any_trained_on_is_never_taken_for_a_good_surface_again(
+    learned: Callable[[torch.Tensor], float], surface: int
+) -> None:
+    good = learned(crack(0.0, 0.0, surface))
+    scores = [learned(crack(length, 0.7, surface, 2)) for length in np.linspace(0.1, 1, 10)]
+    found = next(place for place, score in enumerate(scores) if score > 0)
+    assert good < 0 and all(score > 1 for score in scores[found + 1 :]), scores
