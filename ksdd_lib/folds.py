@@ -7,7 +7,7 @@ published split of all 50 items; twins stand on both sides of it, which `count_l
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,22 @@ class Fold:
     twins: tuple[frozenset[str], ...] | None = None
 
 
-def make_folds(protocol: str, samples: Sequence[Sample]) -> list[Fold]:
+def make_folds(protocol: str, samples: Sequence[Sample], partition: int = 0) -> list[Fold]:
     """The three checked folds of a protocol, "clean" or "official".
+
+    Args:
+        partition: which of the clean ones, as the seed of `clean_folds`.
 
     Raises:
         FoldError: the protocol is unknown, the data does not suit it, or a fold is invalid.
     """
     if protocol not in PROTOCOLS:
         raise FoldError(f'The folds {protocol!r} do not exist: choose "clean" or "official".')
-    return clean_folds(samples) if protocol == "clean" else official_folds(samples)
+    if protocol == "clean":
+        return clean_folds(samples, partition)
+    if partition:
+        raise FoldError(f'The official folds have no partition {partition}: choose folds "clean".')
+    return official_folds(samples)
 
 
 def official_folds(samples: Sequence[Sample]) -> list[Fold]:
@@ -77,6 +84,18 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0) -> list[Fold]:
     if seed == 0 and is_kolektor(samples):
         return _restored(storage.read_json(DATA / "clean_folds.json"), samples)
     return _restored(_share_out(samples, seed), samples)
+
+
+def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
+    """The fold with at most `count` of its defective training images, and all of its good ones.
+
+    For one seed and fold the draws are nested: the images of a smaller count are among those of a
+    larger one.
+    """
+    names = [sample.name for sample in fold.train if sample.is_defective]
+    random.Random(f"{seed}, fold {fold.number}").shuffle(names)
+    left_out = set(names[count:])
+    return replace(fold, train=tuple(s for s in fold.train if s.name not in left_out))
 
 
 def check_folds(folds: Sequence[Fold]) -> None:

@@ -14,13 +14,15 @@ from ksdd_lib.dataset import (
     twin_items,
 )
 from ksdd_lib.errors import FoldError
-from ksdd_lib.folds import PROTOCOLS, Fold, leaked_samples, make_folds
+from ksdd_lib.folds import Fold, leaked_samples, make_folds
 
 
-def inspect_data(root: Path, data_folder: DataFolder | None = None) -> dict[str, Any]:
+def inspect_data(
+    root: Path, data_folder: DataFolder | None = None, partition: int = 0
+) -> dict[str, Any]:
     """Counts, sizes, twins, folds and faults of the data set under `root`, as JSON holds them.
 
-    No absolute path is in it. `twins` and `folds` are None while a file is unreadable; a protocol
+    `partition` is that of the clean folds. No absolute path is in it. `twins` and `folds` are None while a file is unreadable; a protocol
     that does not suit the data holds the reason.
 
     Raises:
@@ -49,7 +51,10 @@ def inspect_data(root: Path, data_folder: DataFolder | None = None) -> dict[str,
     }
     if not found.unreadable:
         report["twins"] = [sorted(group, key=natural_key) for group in twin_items(samples)]
-        report["folds"] = {protocol: _folds(protocol, samples) for protocol in PROTOCOLS}
+        report["folds"] = {
+            "clean": _folds("clean", samples, partition),
+            "official": _folds("official", samples),
+        }
     return report
 
 
@@ -90,10 +95,10 @@ def _sizes(found: Survey) -> dict[str, Any]:
     }
 
 
-def _folds(protocol: str, samples: list[Sample]) -> dict[str, Any]:
+def _folds(protocol: str, samples: list[Sample], partition: int = 0) -> dict[str, Any]:
     """The counts of a protocol's folds, or why it does not suit the data."""
     try:
-        return _counts(make_folds(protocol, samples))
+        return _counts(make_folds(protocol, samples, partition))
     except FoldError as error:
         return {"refused": str(error)}
 

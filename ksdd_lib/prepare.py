@@ -1,6 +1,7 @@
 """What notebook 01 does and every later one checks: settings -> data on disk, samples and folds."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,16 @@ from ksdd_lib.dataset import (
     read_mask,
 )
 from ksdd_lib.errors import DataError, RunError
-from ksdd_lib.folds import Fold, folds_from_record, folds_record, make_folds
+from ksdd_lib.folds import (
+    Fold,
+    folds_from_record,
+    folds_record,
+    make_folds,
+    with_few_defects,
+)
 from ksdd_lib.inspection import inspect_data
 from ksdd_lib.run import Run, home
+from ksdd_lib.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
         return open_data(run, drive)
     folder = _obtain(run, drive)
     samples = find_samples(folder.root)
-    folds = make_folds(run.settings.folds, samples)
+    folds = make_folds(run.settings.folds, samples, run.settings.partition)
     record = {
         "name": folder.name,
         "fingerprint": fingerprint(samples),
@@ -63,11 +71,11 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
         "is_published_archive": folder.is_published_archive,
         "archive_sha256": folder.archive_sha256,
         "place": os.path.relpath(folder.root, run.folder),
-        "report": inspect_data(folder.root, folder),
+        "report": inspect_data(folder.root, folder, run.settings.partition),
     }
     run.write("folds.json", folds_record(folds))
     run.write("data.json", record)
-    return DataSet(folder.root, tuple(samples), tuple(folds), record)
+    return DataSet(folder.root, tuple(samples), _as_trained(folds, run.settings), record)
 
 
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
@@ -87,7 +95,15 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
             f"{found[:12]} here, {record['fingerprint'][:12]} there. Use another run folder."
         )
     folds = folds_from_record(run.read("folds.json"), samples)
-    return DataSet(root, tuple(samples), tuple(folds), record)
+    return DataSet(root, tuple(samples), _as_trained(folds, run.settings), record)
+
+
+def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
+    """The folds, with no more defective images in training than the settings allow."""
+    count = settings.defective_images
+    if not count:
+        return tuple(folds)
+    return tuple(with_few_defects(fold, count, settings.seed) for fold in folds)
 
 
 def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:

@@ -305,6 +305,12 @@ def _cautions(results: Results) -> list[str]:
             f"Only {len(trained)} of the {len(results.folds['folds'])} folds {_is_are(trained)} "
             "trained: the others may come out differently."
         )
+    if few := results.settings.get("defective_images"):
+        cautions.append(
+            f"Each fold was trained with at most {few} of its defective images. The operating "
+            "thresholds come from the out-of-fold scores of all of them: with so few parts nobody "
+            "could set them so well."
+        )
     if data["is_kolektor"] and not data["is_published_archive"]:
         cautions.append(
             "The surfaces and masks are those of KolektorSDD, but they come from another copy: "

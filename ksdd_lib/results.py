@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ksdd_lib import metrics, protocols, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.report import load_results
+from ksdd_lib.settings import Settings, to_json
 
 FILES = (
     "settings.json",
@@ -54,7 +55,7 @@ SPEED_COLUMNS = (
 
 
 def keep(run_folder: Path, root: Path) -> Path:
-    """Copy a finished run's scores and curves to `assets/results/<preset>-<folds>-seed<seed>`.
+    """Copy a finished run's scores and curves to `assets/results/<name_of its settings>`.
 
     What an earlier run of that name left there is replaced: three folds follow upon one.
 
@@ -73,9 +74,8 @@ def keep(run_folder: Path, root: Path) -> Path:
         raise RunError(
             f"assets/results holds results on KolektorSDD, not on {stored.data['name']}."
         )
-    settings = storage.read_json(run_folder / "settings.json")
-    name = f"{settings['preset']}-{settings['folds']}-seed{settings['seed']}"
-    target = root / "assets" / "results" / name
+    settings = _read_settings(run_folder)
+    target = root / "assets" / "results" / name_of(settings)
     _require_same_recipe(settings, target)
     sources = [run_folder / file for file in FILES]
     sources += [run_folder / "figures" / f"{curve}.png" for curve in CURVES]
@@ -91,13 +91,28 @@ def keep(run_folder: Path, root: Path) -> Path:
     return target
 
 
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """A result's settings; one that is newer than the result has its default."""
+    return to_json(Settings()) | storage.read_json(folder / "settings.json")
+
+
+def name_of(settings: Mapping[str, Any]) -> str:
+    """What a result is called: "cpu-clean-seed0", or "cpu-clean-partition1-5defective-seed0"."""
+    parts = [settings["preset"], settings["folds"]]
+    if settings["partition"]:
+        parts.append(f"partition{settings['partition']}")
+    if settings["defective_images"]:
+        parts.append(f"{settings['defective_images']}defective")
+    return "-".join([*parts, f"seed{settings['seed']}"])
+
+
 def _require_same_recipe(settings: dict[str, Any], target: Path) -> None:
     """Refuse to replace results of other settings; the fold may differ: three follow upon one."""
     if not target.exists():
         return
-    kept = storage.read_json(target / "settings.json")
+    kept = _read_settings(target)
     free = ("fold", "data", "checkpoint_steps")
-    other = [name for name in settings if name not in free and settings[name] != kept.get(name)]
+    other = [name for name in settings if name not in free and settings[name] != kept[name]]
     if other:
         raise RunError(
             f"{target.name} holds results of another {', '.join(other)}: keep them under another "

@@ -96,6 +96,23 @@ class Settings:
         reason="clean keeps each physical part on one side of a split; official are the published "
         "folds of KolektorSDD, which leak",
     )
+    partition: int = setting(
+        0,
+        group="data",
+        unit="number",
+        low=0,
+        high=2**31 - 1,
+        reason="another number shares the items of the clean folds out anew; 0 are the fixed ones",
+    )
+    defective_images: int = setting(
+        0,
+        group="data",
+        unit="images of each fold's training part",
+        low=0,
+        high=1_000_000,
+        reason="how few defective images will do: keep at most this many, drawn by the seed; "
+        "0 keeps all. The good images all stay",
+    )
     fold: str = setting(
         "all",
         group="run",
@@ -145,6 +162,15 @@ class Settings:
         unit="yes or no",
         reason="mirror each batch left to right, top to bottom, both or not at all: four views of "
         "each defect, where a mirrored part is as likely as the part",
+    )
+    copy_paste: float = setting(
+        0.0,
+        group="run",
+        low=0,
+        high=1,
+        unit="share of the defective images",
+        reason="show a defect on a good surface instead of its own, at another height and with 40 "
+        "to 100 % of its contrast: many grounds for few defects, and faint ones",
     )
     average_flips: bool = setting(
         False,

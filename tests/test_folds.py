@@ -21,6 +21,7 @@ from ksdd_lib.folds import (
     leaked_samples,
     make_folds,
     official_folds,
+    with_few_defects,
 )
 
 
@@ -71,6 +72,31 @@ def test_a_seed_deals_the_same_folds_again_and_others_differ(samples):
     assert clean_folds(samples, seed=5) == clean_folds(samples, seed=5)
     deals = {json.dumps(folds_record(clean_folds(samples, seed))) for seed in range(6)}
     assert len(deals) > 2
+
+
+def test_another_partition_is_another_deal_and_the_official_folds_have_none(samples):
+    assert make_folds("clean", samples, 5) == clean_folds(samples, seed=5)
+    with pytest.raises(FoldError, match="official folds have no partition 5"):
+        make_folds("official", samples, 5)
+
+
+def test_few_defects_keep_every_good_image_and_are_nested(tiny_root: Path, make_surface):
+    for part in range(4, 10):
+        make_surface(tiny_root / "tiny03", f"Part{part}", [3, part], True)
+    fold = next(f for f in clean_folds(find_samples(tiny_root)) if "tiny03" not in items(f.test))
+
+    def drawn(count: int, seed: int) -> set[str]:
+        few = with_few_defects(fold, count, seed)
+        assert [s for s in few.train if not s.is_defective] == [
+            s for s in fold.train if not s.is_defective
+        ]
+        assert few.test == fold.test
+        return {sample.name for sample in few.train if sample.is_defective}
+
+    assert [len(drawn(count, 0)) for count in (1, 3, 5)] == [1, 3, 5]
+    assert drawn(1, 0) < drawn(3, 0) < drawn(5, 0)
+    assert len({frozenset(drawn(3, seed)) for seed in range(6)}) > 1
+    assert with_few_defects(fold, 1000, 0) == fold
 
 
 def test_too_few_items_are_refused(samples):

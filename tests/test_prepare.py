@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ksdd_lib.errors import FoldError, RunError
+from ksdd_lib.folds import clean_folds
 from ksdd_lib.prepare import open_data, prepare_data
 from ksdd_lib.run import Run, open_folder
 
@@ -95,6 +96,18 @@ def test_folds_that_do_not_suit_the_data_leave_nothing_behind(
     with pytest.raises(FoldError, match="official folds belong to KolektorSDD"):
         prepare_data(run)
     assert names(run) == ["settings.json"]
+
+
+def test_few_defects_and_another_partition_are_found_again(tmp_path: Path, tiny_root: Path) -> None:
+    wanted = {"data": str(tiny_root), "defective_images": 1, "partition": 3}
+    run = open_folder(tmp_path / "run", wanted)
+    data = prepare_data(run)
+    for fold in data.folds:
+        assert sum(sample.is_defective for sample in fold.train) == 1
+    assert [s.name for f in data.folds for s in f.test] != [
+        s.name for f in clean_folds(data.samples) for s in f.test
+    ]
+    assert open_data(run).folds == data.folds
 
 
 def test_killed_between_its_two_files_it_starts_again(run: Run) -> None:

@@ -235,6 +235,14 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
     assert "0.5 probability" in text
 
 
+def test_few_defects_in_training_say_so(tmp_path, quick):
+    folder = make_run(tmp_path / "run")
+    few = schema.to_json(schema.Settings(defective_images=5))
+    storage.write_json(folder / "settings.json", few)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "trained with at most 5 of its defective images" in text
+
+
 def test_perfect_separation_has_no_interval(tmp_path, quick):
     folder = make_run(tmp_path / "run", separation=60.0)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
