@@ -22,8 +22,8 @@ def inspect_data(
 ) -> dict[str, Any]:
     """Counts, sizes, twins, folds and faults of the data set under `root`, as JSON holds them.
 
-    `partition` is that of the clean folds. No absolute path is in it. `twins` and `folds` are None while a file is unreadable; a protocol
-    that does not suit the data holds the reason.
+    `partition` is that of the clean folds. No absolute path is in the report. `twins` and `folds`
+    are None while a file is unreadable; a protocol that does not suit the data holds the reason.
 
     Raises:
         DataError: `root` is not a folder, or holds no image in the layout.
