@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ksdd_lib.copy_paste import Defect, lift, paste
 from ksdd_lib.dataset import Sample, read_image, read_mask
 from ksdd_lib.targets import annotate
 
@@ -18,6 +19,29 @@ STAGES = ("segmentation", "decision")
 FLIPS = (0, 4, 6, 2)
 """The views that keep an image's shape: as it is, left to right, top to bottom, both. Each undoes
 itself."""
+
+
+FAINTEST = 0.4
+"""The least contrast, of its own, with which a defect is pasted."""
+
+
+@dataclass(frozen=True)
+class Pasted:
+    """The good sample that a defect is laid upon, at which height of it and how strongly: as
+    `copy_paste.paste` takes them."""
+
+    row: int
+    height: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample as a step sees it: its row, its view, and where its defect is pasted, if it is."""
+
+    row: int
+    view: int = 0
+    pasted: Pasted | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,24 @@ class Surfaces:
         if kept < 0:
             return torch.zeros_like(self.image(row, view))
         return network_input(self.masks[kept : kept + 1], view)
+
+    def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
+        if shown.pasted is None or not self._defects[self.mask_row[shown.row]].mask.any():
+            return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
+        ground = self.images[shown.pasted.row : shown.pasted.row + 1]
+        defect = self._defects[self.mask_row[shown.row]]
+        image, mask = paste(defect, ground, shown.pasted.height, shown.pasted.strength)
+        return network_input(image, shown.view), network_input(mask, shown.view)
+
+    @cached_property
+    def _defects(self) -> list[Defect]:
+        """What can be pasted: the defects in the order of their masks."""
+        rows = [row for row, kept in enumerate(self.mask_row) if kept >= 0]
+        images = self.images[rows, 0].cpu().numpy()
+        where = self.images.device
+        found = [lift(*pair) for pair in zip(images, self.masks[:, 0].cpu().numpy(), strict=True)]
+        return [replace(d, contrast=d.contrast.to(where), mask=d.mask.to(where)) for d in found]
 
     def label(self, row: int) -> Tensor:
         """1 for a defective sample, 0 for a good one: (1, 1) float32."""
@@ -103,6 +145,13 @@ class Order:
     batch_size: int
     rotation: bool = False
     flips: bool = False
+    copy_paste: float = 0.0
+
+    def shown(self, step: int) -> list[Shown]:
+        """What step 0, 1, 2, ... sees. All of a batch is turned and mirrored alike."""
+        first, view = step * self.batch_size, self.view(step)
+        places = range(first, first + self.batch_size)
+        return [Shown(self._row(place), view, self._pasted(place)) for place in places]
 
     def rows(self, step: int) -> list[int]:
         """The rows of step 0, 1, 2, ... in the surfaces."""
@@ -122,6 +171,15 @@ class Order:
         rows = (self.defective, self.good)[kind]
         epoch, place = divmod(position // 2, len(rows))
         return rows[self._permutation(kind, epoch)[place]]
+
+    def _pasted(self, position: int) -> Pasted | None:
+        """Where the defect of this position is pasted; None where it stays, or there is none."""
+        random = np.random.default_rng(self._key(3, position))
+        if position % 2 or random.random() >= self.copy_paste:
+            return None
+        return Pasted(
+            int(random.choice(self.good)), random.random(), float(random.uniform(FAINTEST, 1))
+        )
 
     def _permutation(self, kind: int, epoch: int) -> list[int]:
         return _permutation(self._key(kind, epoch), len((self.defective, self.good)[kind]))

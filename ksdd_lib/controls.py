@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from ksdd_lib import run as runs
 from ksdd_lib import settings as schema
 from ksdd_lib import visualize
+from ksdd_lib.errors import KsddError
+from ksdd_lib.predict import Detector, Verdict, as_pixels
 from ksdd_lib.report import duration
 from ksdd_lib.run import Run
 from ksdd_lib.settings import Settings
@@ -165,6 +167,61 @@ def show_picture(path: Path) -> None:
     if _in_notebook():
         picture = base64.b64encode(path.read_bytes()).decode()
         _display({"image/png": picture, "text/plain": path.name})
+
+
+def judge_picture(detector: Detector, example: Any, name: str) -> Verdict:
+    """Show the verdict on an example, and a button to upload pictures, each judged below it.
+
+    Args:
+        example: a picture as `Detector.judge` takes it.
+        name: what stands above it.
+
+    Returns:
+        The verdict on the example.
+    """
+    found = _show_verdict(detector, example, name)
+    try:
+        import ipywidgets
+    except ImportError:
+        return found
+    button = ipywidgets.FileUpload(accept=".jpg,.jpeg,.png,.bmp", multiple=False)
+    below = ipywidgets.Output()
+
+    def judge(change: Mapping[str, Any]) -> None:
+        with below:
+            for title, content in _uploaded(change["new"]):
+                try:
+                    _show_verdict(detector, content, title)
+                except KsddError as error:
+                    print(f"{title}: {error}")
+
+    button.observe(judge, names="value")
+    if _in_notebook():
+        from IPython.display import display
+
+        display(ipywidgets.VBox([button, below]))
+    return found
+
+
+def _show_verdict(detector: Detector, picture: Any, name: str) -> Verdict:
+    """One line and a figure: the picture, and where a defect is seen."""
+    pixels = as_pixels(picture)
+    found = detector.judge(pixels)
+    if found.mask is None:
+        print(f"{name}: {found.label}")
+        return found
+    print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
+    figure = visualize.gallery([pixels, found.mask], titles=[name, f"{found.label}: where?"])
+    if _in_notebook():
+        _display({"image/png": _encoded(figure, 120), "text/plain": "figure"})
+    return found
+
+
+def _uploaded(value: Any) -> list[tuple[str, bytes]]:
+    """Names and contents in the value of a FileUpload: a dict in ipywidgets 7, a tuple in 8."""
+    if isinstance(value, Mapping):
+        return [(name, bytes(one["content"])) for name, one in value.items()]
+    return [(one["name"], bytes(one["content"])) for one in value]
 
 
 def live_curve(is_generated: bool = False) -> Watch:

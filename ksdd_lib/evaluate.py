@@ -134,6 +134,20 @@ def require_unseen(fold: Fold) -> None:
         )
 
 
+def scores_of(run: Run, fold: int) -> dict[str, Any]:
+    """What metrics.json holds of one fold, its operating threshold among it.
+
+    Raises:
+        RunError: the run is not evaluated yet, or not this fold.
+    """
+    run.require("evaluation")
+    summary = run.read("metrics.json")
+    for row in summary["folds"]:
+        if row["fold"] == fold:
+            return row
+    raise RunError(f"Fold {fold} is not evaluated; trained are {summary['folds_trained']}.")
+
+
 def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
     """Store mask logits (N, H/8, W/8) as float16, in the order of `images`."""
     buffer = io.BytesIO()

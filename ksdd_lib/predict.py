@@ -1,6 +1,6 @@
 """One image in; score, verdict and mask out: what a trained model is for.
 
-detector = predict.load("cpu-clean.safetensors")
+detector = predict.load()  # the published model; or predict.load("mine.safetensors")
 detector.judge("part.jpg").label
 """
 
@@ -16,7 +16,11 @@ from ksdd_lib.batches import FLIPS
 from ksdd_lib.dataset import read_image
 from ksdd_lib.errors import DataError
 from ksdd_lib.model import TwoStageNet
+from ksdd_lib.pixels import decode_image
+from ksdd_lib.prepare import DataSet
+from ksdd_lib.run import Run
 from ksdd_lib.settings import parse_size
+from ksdd_lib.train import trained_model
 
 LEAST_CONTRAST = 1.0
 """Standard deviation of a surface's gray levels, of 255; KolektorSDD's lie above 14. Below it there
@@ -56,17 +60,16 @@ class Detector:
     segmentation_loss: str = "cross_entropy"
     precision: str = "auto"
 
-    def judge(self, image: np.ndarray | Path | str) -> Verdict:
+    def judge(self, image: np.ndarray | bytes | Path | str) -> Verdict:
         """Judge one image.
 
         Args:
-            image: gray uint8 (H, W), or the path of a JPEG, PNG or BMP file.
+            image: gray uint8 (H, W), or the path or the bytes of a JPEG, PNG or BMP file.
 
         Raises:
             DataError: the file cannot be read, or the array is no gray uint8 image.
         """
-        if not isinstance(image, np.ndarray):
-            image = read_image(image)
+        image = as_pixels(image)
         if image.ndim != 2 or image.dtype != np.uint8:
             raise DataError(
                 f"The image is {image.dtype} of shape {image.shape}: it must be uint8 (H, W), gray."
@@ -84,9 +87,45 @@ class Detector:
         return Verdict(label, float(score), full)
 
 
-def load(path: Path | str) -> Detector:
-    """The detector of a published weights file; see `weights.load` for what it raises."""
-    model, card = weights.load(Path(path))
+def as_pixels(image: np.ndarray | bytes | Path | str) -> np.ndarray:
+    """The gray pixels of an image as `Detector.judge` takes it; an array is handed back.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, bytes):
+        return decode_image(image, "the image")
+    return read_image(image)
+
+
+def of_run(run: Run, data: DataSet, fold: int) -> Detector:
+    """The detector of a fold of an evaluated run, with its operating threshold.
+
+    Raises:
+        RunError: the run is not evaluated yet, or not this fold.
+        CheckpointError: a stage of this fold is not finished.
+    """
+    settings = run.settings
+    threshold = evaluate.scores_of(run, fold)["threshold"]
+    model = trained_model(run, data, fold)
+    views = FLIPS if settings.average_flips else (0,)
+    loss, precision = settings.segmentation_loss, settings.precision
+    return Detector(model, settings.size, threshold, views, loss, precision)
+
+
+def load(path: Path | str | None = None, address: str = "") -> Detector:
+    """The detector of a weights file; without one, of the published model.
+
+    Args:
+        address: the repository's, from which the published model is fetched where this is no
+            checkout of it.
+
+    Raises:
+        CheckpointError: as `weights.load` and `weights.published`.
+    """
+    model, card = weights.load(Path(path) if path else weights.published(address))
     return Detector(
         model,
         parse_size(card["image_size"]),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ksdd_lib import checkpoint, machine, storage
-from ksdd_lib.batches import Order, Surfaces, load_surfaces
+from ksdd_lib.batches import Order, Shown, Surfaces, load_surfaces
 from ksdd_lib.errors import CheckpointError, TrainingError
 from ksdd_lib.folds import Fold
 from ksdd_lib.fourier import shared_spectra
@@ -56,7 +56,7 @@ Watch = Callable[[Progress], None]
 class Stage:
     """One stage of one fold, ready to train.
 
-    `loss_of(row, view)` is the differentiable loss of one sample, named `images[row]`.
+    `loss_of(shown)` is the differentiable loss of one sample, named `images[shown.row]`.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Stage:
     folder: Path
     identity: dict[str, Any]
     model: nn.Module
-    loss_of: Callable[[int, int], Tensor]
+    loss_of: Callable[[Shown], Tensor]
     order: Order
     images: tuple[str, ...]
     settings: Settings
@@ -138,8 +138,8 @@ def train_decision(
     initialize(model, settings.initialization, settings.seed)
     model.to(where, memory_format=torch.channels_last)
 
-    def loss_of(row: int, view: int) -> Tensor:
-        return decision_loss(model.judge(*features(row, view)), surfaces.label(row))
+    def loss_of(shown: Shown) -> Tensor:
+        return decision_loss(model.judge(*features(shown)), surfaces.label(shown.row))
 
     stage = _stage(run, data, fold, "decision", model, loss_of, order, first.sha256)
     _train(run, stage, watch, saved)
@@ -148,16 +148,17 @@ def train_decision(
 
 def segmentation_loss_of(
     model: SegmentationNet, surfaces: Surfaces, settings: Settings
-) -> Callable[[int, int], Tensor]:
-    """The first stage's loss of one sample, as a function of its row and its view."""
+) -> Callable[[Shown], Tensor]:
+    """The first stage's loss of one sample, as a function of how it is shown."""
     where = surfaces.images.device
     dtype = machine.arithmetic(settings.precision, where)
     binary = settings.segmentation_loss == "mean_squared_error"
 
-    def loss_of(row: int, view: int) -> Tensor:
+    def loss_of(shown: Shown) -> Tensor:
+        image, mask = surfaces.show(shown)
         with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            _, mask_logits = model(surfaces.image(row, view))
-        targets = soft_targets(surfaces.mask(row, view), binary)
+            _, mask_logits = model(image)
+        targets = soft_targets(mask, binary)
         return segmentation_loss(mask_logits, targets, settings.segmentation_loss)
 
     return loss_of
@@ -173,7 +174,10 @@ def untrained_segmentation(settings: Settings) -> SegmentationNet:
 
 
 class FrozenFeatures:
-    """What a frozen first stage hands on, computed once per (sample, view) and kept in memory."""
+    """What a frozen first stage hands on, computed once per sample and view and kept in memory.
+
+    A pasted defect comes only once, and is not kept.
+    """
 
     def __init__(
         self,
@@ -186,21 +190,20 @@ class FrozenFeatures:
         self.segmentation.requires_grad_(False)
         self.surfaces = surfaces
         self.dtype = machine.arithmetic(precision, where)
-        self.kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self.kept: dict[Shown, tuple[Tensor, Tensor]] = {}
         self.free = FEATURE_BYTES
 
     @torch.no_grad()
-    def __call__(self, row: int, view: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """The decision network's pooled stack and mask pools of one sample, as `judge` takes it."""
-        key = (row, view)
-        if key in self.kept:
-            return self.kept[key]
-        image = self.surfaces.image(row, view)
+        if shown in self.kept:
+            return self.kept[shown]
+        image, _ = self.surfaces.show(shown)
         with torch.autocast(image.device.type, self.dtype, enabled=self.dtype != torch.float32):
             stack, pools = DecisionNet.pool(*self.segmentation(image))
-        self.free -= stack.nbytes
-        if self.free > 0:
-            self.kept[key] = stack, pools
+        if shown.pasted is None and stack.nbytes < self.free:
+            self.free -= stack.nbytes
+            self.kept[shown] = stack, pools
         return stack, pools
 
 
@@ -335,11 +338,11 @@ def take_step(
     """One step of step 0, 1, 2, ...; returns the batch's mean loss, still on the device."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-    rows, view = stage.order.rows(step), stage.order.view(step)
+    batch = stage.order.shown(step)
     total = torch.zeros((), device=next(stage.model.parameters()).device)
     with shared_spectra(stage.model):
-        for row in rows:
-            loss = stage.loss_of(row, view) / len(rows)
+        for shown in batch:
+            loss = stage.loss_of(shown) / len(batch)
             scaler.scale(loss).backward()
             total += loss.detach()
     scaler.step(optimizer)
@@ -437,6 +440,7 @@ def _training_part(
         batch_size=getattr(settings, f"{stage}_batch_size"),
         rotation=settings.rotation,
         flips=settings.flips,
+        copy_paste=settings.copy_paste,
     )
     return surfaces, order
 
@@ -446,7 +450,7 @@ def _identity(
 ) -> dict[str, Any]:
     """All that decides the weights of a stage, and is compared when a checkpoint is loaded."""
     groups = ("segmentation",) if stage == "segmentation" else ("segmentation", "decision")
-    shared = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
+    shared = ("image_size", "folds", "seed", "rotation", "flips", "copy_paste", "weight_averaging")
     names = [n for n, rule in RULES.items() if rule.group in groups or n in shared]
     part = sorted(sample.name for sample in data.folds[fold].train)
     return {

@@ -11,29 +11,33 @@ import torch
 
 from ksdd_lib import machine, storage
 from ksdd_lib.errors import CheckpointError
+from ksdd_lib.evaluate import scores_of
 from ksdd_lib.model import TwoStageNet
 from ksdd_lib.prepare import DataSet
-from ksdd_lib.run import Run
+from ksdd_lib.run import Run, home
 from ksdd_lib.settings import to_json
 from ksdd_lib.train import trained_model
 
 LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Ljubljana)"
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
+"""Where the repository keeps the published model; its card lies beside it."""
 
 
 def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     """Write the evaluated model of a fold to `path` (.safetensors) -> its card (.json).
 
     Raises:
-        RunError: the run is not evaluated yet.
+        RunError: the run is not evaluated yet, or not this fold.
         CheckpointError: a stage of this fold is not finished.
     """
     from safetensors.torch import save
 
-    run.require("evaluation")
+    scores = scores_of(run, fold)
     state = trained_model(run, data, fold).state_dict()
     content = save({name: value.half().cpu().contiguous() for name, value in state.items()})
     settings, record = run.settings, data.record
-    [scores] = [row for row in run.read("metrics.json")["folds"] if row["fold"] == fold]
     card = {
         "licence": LICENCE if record.get("is_kolektor") else "that of the data it was trained on",
         "file": path.name,
@@ -53,6 +57,37 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     storage.write_bytes(path, content)
     storage.write_json(path.with_suffix(".json"), card)
     return path.with_suffix(".json")
+
+
+def published(address: str = "") -> Path:
+    """The published model: that of this checkout, else fetched once from the repository.
+
+    Args:
+        address: https://github.com/OWNER/NAME, or "" where there is none.
+
+    Raises:
+        CheckpointError: it is not here and cannot be fetched.
+    """
+    for root in (CHECKOUT, home()):
+        if (root / PUBLISHED).with_suffix(".json").exists() and (root / PUBLISHED).exists():
+            return root / PUBLISHED
+    if not address:
+        raise CheckpointError(
+            f"The published model ({PUBLISHED.as_posix()}) is not here: take a whole copy of the "
+            "repository, or name a weights file."
+        )
+    path = home() / PUBLISHED
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = f"{address}/raw/main/{PUBLISHED.as_posix()}"
+    try:
+        for part in (path.with_suffix(".json"), path):  # the card is small, and says the hash
+            where = source.removesuffix(path.suffix) + part.suffix
+            torch.hub.download_url_to_file(where, str(part), progress=False)
+    except OSError as error:
+        raise CheckpointError(
+            f"The published model could not be fetched from {source}: {error}."
+        ) from error
+    return path
 
 
 def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from ksdd_lib.batches import Order, Surfaces, load_surfaces
+from ksdd_lib.batches import (
+    FAINTEST,
+    FLIPS,
+    Order,
+    Pasted,
+    Shown,
+    Surfaces,
+    load_surfaces,
+    turn,
+)
 from ksdd_lib.dataset import find_samples
 from ksdd_lib.targets import annotate
 
@@ -167,3 +176,31 @@ def test_rotation_draws_all_four_angles_one_for_each_step() -> None:
     assert [order.rows(step) for step in range(9)] == [
         replace(order, rotation=False).rows(step) for step in range(9)
     ]
+
+
+def test_copy_paste_lays_its_share_of_the_defects_upon_good_surfaces() -> None:
+    order = replace(ORDER, copy_paste=0.5, batch_size=2, flips=True)
+    shown = [one for step in range(400) for one in order.shown(step)]
+    assert shown == [one for step in range(400) for one in order.shown(step)]
+    assert [one.row for one in shown] == [row for step in range(400) for row in order.rows(step)]
+    assert [one.view for one in shown[::2]] == [order.view(step) for step in range(400)]
+    assert not any(one.pasted for one in shown[1::2])  # the good ones
+    pasted = [one.pasted for one in shown[::2] if one.pasted]
+    assert 150 < len(pasted) < 250
+    assert {one.row for one in pasted} == set(ORDER.good)
+    assert min(one.strength for one in pasted) >= FAINTEST
+    assert max(one.strength for one in pasted) <= 1
+    assert not any(one.pasted for step in range(40) for one in ORDER.shown(step))
+
+
+def test_a_pasted_defect_is_shown_with_its_mask_in_every_view(surfaces: Surfaces) -> None:
+    for view in FLIPS:
+        image, mask = surfaces.show(Shown(1, view, Pasted(0, 1.0, 1.0)))
+        assert image.shape == mask.shape == (1, 1, 208, 160)
+        assert 0 < image[mask > 0].mean() < 0.3 < image[mask == 0].mean()
+        assert torch.equal(turn(mask, view)[..., :160, :], torch.zeros(1, 1, 160, 160))
+
+
+def test_what_is_not_pasted_is_shown_as_it_is(surfaces: Surfaces) -> None:
+    image, mask = surfaces.show(Shown(1, 4))
+    assert torch.equal(image, surfaces.image(1, 4)) and torch.equal(mask, surfaces.mask(1, 4))

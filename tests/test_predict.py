@@ -4,12 +4,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import predict, synthetic
 from ksdd_lib.batches import FLIPS
 from ksdd_lib.errors import DataError
+from ksdd_lib.evaluate import evaluate
+from ksdd_lib.metrics import read_predictions
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.predict import Detector
+from ksdd_lib.train import train_decision, train_segmentation
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,14 @@ def test_a_file_is_judged_as_its_pixels(model, surface, tmp_path):
     assert detector.judge(tmp_path / "part.png").score == detector.judge(surface).score
 
 
+def test_the_bytes_of_a_file_are_judged_too(model, surface):
+    detector = Detector(model, (192, 128), 0.0)
+    content = cv2.imencode(".png", surface)[1].tobytes()
+    assert detector.judge(content).score == detector.judge(surface).score
+    with pytest.raises(DataError, match="the image is not a JPEG"):
+        detector.judge(b"no picture")
+
+
 @pytest.mark.parametrize("shape, kind", [((20, 20, 3), np.uint8), ((20, 20), np.float32)])
 def test_anything_but_gray_bytes_is_refused(model, shape, kind):
     with pytest.raises(DataError, match=r"must be uint8 \(H, W\), gray"):
@@ -80,3 +92,17 @@ def test_a_published_file_says_how_to_judge(model, monkeypatch):
     detector = predict.load("given.safetensors")
     assert detector.size == (704, 256) and detector.views == FLIPS
     assert (detector.threshold, detector.segmentation_loss) == (1.5, "mean_squared_error")
+
+
+def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
+    data = tiny_data(tmp_path / "data")
+    run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1, average_flips=True)
+    run.write("data.json", data.record)
+    train_segmentation(run, data, 0)
+    train_decision(run, data, 0)
+    evaluate(run, data)
+    detector = predict.of_run(run, data, 0)
+    for row in read_predictions(run.folder / "predictions.csv"):
+        found = detector.judge(data.read_pair(row.image)[0])
+        assert found.score == pytest.approx(row.score)
+        assert (found.label == "defective") == row.is_flagged

@@ -462,7 +462,13 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-SLOW_SETTINGS = {"segmentation_steps": 8, "decision_steps": 12, "checkpoint_steps": 3}
+SLOW_SETTINGS = {
+    "segmentation_steps": 8,
+    "decision_steps": 12,
+    "checkpoint_steps": 3,
+    "flips": True,
+    "copy_paste": 0.5,
+}
 
 
 @pytest.fixture(scope="module")

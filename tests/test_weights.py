@@ -1,5 +1,7 @@
 """A model that is given away comes back as it was, and only whole."""
 
+import shutil
+
 import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
@@ -66,3 +68,47 @@ def test_a_file_without_its_card_is_refused(file):
     file.with_suffix(".json").unlink()
     with pytest.raises(CheckpointError, match="side by side"):
         weights.load(file)
+
+
+def test_a_fold_that_is_not_trained_cannot_be_published(trained, tmp_path):
+    with pytest.raises(RunError, match="Fold 1 is not evaluated"):
+        weights.publish(*trained, 1, tmp_path / "tiny.safetensors")
+
+
+class TestPublished:
+    """The published model is taken from the checkout, else fetched once."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_here(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(weights, "CHECKOUT", tmp_path / "checkout")
+        monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+
+    @pytest.fixture
+    def repository(self, file, tmp_path):
+        """An address that holds the file as the repository would."""
+        place = tmp_path / "repository" / "raw" / "main" / weights.PUBLISHED
+        place.parent.mkdir(parents=True)
+        for part in (file, file.with_suffix(".json")):
+            shutil.copy(part, place.with_suffix(part.suffix))
+        return (tmp_path / "repository").as_uri()
+
+    def test_of_the_checkout(self, file, tmp_path):
+        place = tmp_path / "checkout" / weights.PUBLISHED
+        place.parent.mkdir(parents=True)
+        for part in (file, file.with_suffix(".json")):
+            shutil.copy(part, place.with_suffix(part.suffix))
+        assert weights.published() == place
+
+    def test_fetched_once(self, repository, tmp_path):
+        path = weights.published(repository)
+        assert path == tmp_path / "home" / weights.PUBLISHED
+        weights.load(path)
+        shutil.rmtree(tmp_path / "repository")
+        assert weights.published(repository) == path
+
+    def test_neither_here_nor_there(self, tmp_path):
+        with pytest.raises(CheckpointError, match="is not here: take a whole copy"):
+            weights.published()
+        with pytest.raises(CheckpointError, match="could not be fetched from file:.*nowhere"):
+            weights.published((tmp_path / "nowhere").as_uri())
+        assert not list((tmp_path / "home").rglob("*.safetensors"))
