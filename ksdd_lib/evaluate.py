@@ -148,6 +148,13 @@ def scores_of(run: Run, fold: int) -> dict[str, Any]:
     raise RunError(f"Fold {fold} is not evaluated; trained are {summary['folds_trained']}.")
 
 
+def most_doubtful(run: Run, fold: int) -> str:
+    """The name of the fold's test image whose score lies nearest to the threshold."""
+    rows = metrics.read_predictions(run.folder / "predictions.csv")
+    judged = [row for row in rows if row.fold == fold]
+    return min(judged, key=lambda row: abs(row.score - row.threshold)).image
+
+
 def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
     """Store mask logits (N, H/8, W/8) as float16, in the order of `images`."""
     buffer = io.BytesIO()

@@ -9,6 +9,7 @@ from typing import Any
 
 from ksdd_lib import metrics, protocols, storage
 from ksdd_lib.errors import RunError
+from ksdd_lib.folds import FOLDS
 from ksdd_lib.report import load_results
 from ksdd_lib.settings import Settings, to_json
 
@@ -34,10 +35,11 @@ COLUMNS = (
 )
 
 PROTOCOL_COLUMNS = (
-    "result",
+    "preset, folds",
     "test images",
-    "folds",
-    "AP",
+    "joined",
+    "seeds",
+    "AP: mean (range)",
     "FP / FN, operating threshold",
     "FP / FN, oracle",
     "FP at FN = 0",
@@ -144,9 +146,13 @@ def results_table(root: Path) -> str:
 
 
 def protocol_table(root: Path) -> str:
-    """Every kept result of three folds under each protocol, as a Markdown table."""
-    folders = sorted(path.parent for path in (root / "assets" / "results").glob("*/metrics.json"))
-    rows = [row for folder in folders for row in _protocol_rows(folder)]
+    """Every kept result of three folds under each protocol, a recipe's seeds together."""
+    recipes: dict[str, dict[int, Path]] = {}
+    for path in sorted((root / "assets" / "results").glob("*/metrics.json")):
+        recipe, _, seed = path.parent.name.rpartition("-seed")
+        if len(storage.read_json(path)["folds_trained"]) == FOLDS:
+            recipes.setdefault(recipe, {})[int(seed)] = path.parent
+    rows = [row for recipe, seeds in recipes.items() for row in _protocol_rows(recipe, seeds)]
     return _line(PROTOCOL_COLUMNS) + _line(["---"] * len(PROTOCOL_COLUMNS)) + "".join(rows)
 
 
@@ -163,28 +169,47 @@ TABLES = {"results": results_table, "protocols": protocol_table, "speed": speed_
 """The name that marks a table's place in the README -> what makes its text."""
 
 
-def _protocol_rows(folder: Path) -> list[str]:
-    """One result, with and, where there are any, without its leaked test images."""
+def _protocol_rows(recipe: str, seeds: Mapping[int, Path]) -> list[str]:
+    """One recipe, with and, where there are any, without its leaked test images."""
+    found: dict[tuple[str, str], list[protocols.Judgement]] = {}
+    for seed in sorted(seeds):
+        for protocol, judged in _judgements(seeds[seed]).items():
+            found.setdefault(protocol, []).append(judged)
+    name = recipe.replace("-", ", ")
+    return [
+        _line([name, *protocol, str(len(judged)), *_over_seeds(judged)])
+        for protocol, judged in found.items()
+    ]
+
+
+def _judgements(folder: Path) -> dict[tuple[str, str], protocols.Judgement]:
+    """(which test images, how folds are joined) -> one result's numbers."""
     rows = metrics.read_predictions(folder / "predictions.csv")
     folds = storage.read_json(folder / "folds.json")["folds"]
-    if len({row.fold for row in rows}) < len(folds):
-        return []
     train_items = {fold["fold"]: fold["train_items"] for fold in folds}
     twins = storage.read_json(folder / "data.json")["twins"]
     clean = protocols.without_leaks(rows, train_items, twins)
     parts = {"all": rows} | ({"without the leaked ones": clean} if len(clean) < len(rows) else {})
     joins = {"pooled": protocols.pooled, "one by one": protocols.by_fold}
-    lines = []
+    found = {}
     for part, chosen in parts.items():
         for join, judge in joins.items():
-            found = judge(chosen)
-            counts = f"{part}: {found.images}, {found.defective} defective"
-            errors = ["{} / {}".format(*pair) for pair in (found.operating, found.oracle)]
-            name = folder.name.replace("-", ", ").replace("seed", "")
-            lines.append(
-                _line([name, counts, join, _percent(found.ap), *errors, str(found.fp_at_fn0)])
-            )
-    return lines
+            judged = judge(chosen)
+            counts = f"{part}: {judged.images}, {judged.defective} defective"
+            found[counts, join] = judged
+    return found
+
+
+def _over_seeds(judged: Sequence[protocols.Judgement]) -> list[str]:
+    """AP as mean and range, and each seed's errors, in the order of the seeds."""
+    aps = [one.ap for one in judged]
+    spread = f" ({_percent(min(aps))} to {_percent(max(aps))})" if len(aps) > 1 else ""
+    errors = [[one.operating for one in judged], [one.oracle for one in judged]]
+    return [
+        _percent(sum(aps) / len(aps)) + spread,
+        *(", ".join("{} / {}".format(*pair) for pair in pairs) for pairs in errors),
+        ", ".join(str(one.fp_at_fn0) for one in judged),
+    ]
 
 
 def _speed_row(path: Path, report: dict[str, Any], case: dict[str, Any]) -> str:

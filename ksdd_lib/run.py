@@ -180,6 +180,23 @@ def find(explicit: Mapping[str, Any] | None = None) -> Run:
     return open_folder(folder, explicit)
 
 
+def find_evaluated(explicit: Mapping[str, Any] | None = None) -> Run | None:
+    """As `find`, if there is a run and it is evaluated; else None, and one line that says why.
+
+    Raises:
+        RunError: an explicit value differs from the run's.
+    """
+    folder = _last_folder()
+    if folder is None or _stored_settings(folder) is None:
+        print(f"There is no run yet: {NOTEBOOKS['data']}.ipynb begins one.")
+        return None
+    run = find(explicit)
+    if run.has("evaluation"):
+        return run
+    print(f"The run {run.folder.name} is not evaluated yet: {NOTEBOOKS['evaluation']}.ipynb does.")
+    return None
+
+
 def open_folder(folder: Path, explicit: Mapping[str, Any]) -> Run:
     """The run in `folder`, with its own settings, or a new one made from `explicit`.
 

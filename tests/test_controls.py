@@ -1,14 +1,18 @@
 """Every setting has its control, touched values win, and what matters outlives the widgets."""
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 
 from ksdd_lib import controls, report, settings, visualize
 from ksdd_lib.errors import SettingsError
+from ksdd_lib.predict import Verdict
 from ksdd_lib.run import Run
 from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES
 from ksdd_lib.train import Progress
@@ -26,7 +30,7 @@ class Screen:
         self.bundles: list[dict] = []
         self.drawn = 0
 
-    def display(self, bundle: dict, raw: bool, display_id: bool = False) -> "Handle":
+    def display(self, bundle: dict, raw: bool = False, display_id: bool = False) -> "Handle":
         self.bundles.append(bundle)
         self.drawn += 1
         return Handle(self, len(self.bundles) - 1)
@@ -276,3 +280,52 @@ print(form.touched)
     assert "application/vnd.jupyter.widget-view+json" in kinds[0]
     assert kinds[1:] == [{"text/html", "text/plain"}, {"image/png", "text/plain"}, "{}\n"]
     assert outputs[2].data["text/plain"].startswith("decision, fold 2: all 50 steps done")
+
+
+# Judging a picture
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges by the mean gray level, for want of a network."""
+
+    threshold: float = 100.0
+
+    def judge(self, pixels: np.ndarray) -> Verdict:
+        if pixels.std() == 0:
+            return Verdict("not a surface")
+        label = "defective" if pixels.mean() > self.threshold else "good"
+        return Verdict(label, float(pixels.mean()), np.zeros(pixels.shape, np.float32))
+
+
+def picture(level: int) -> np.ndarray:
+    pixels = np.full((32, 32), level, np.uint8)
+    pixels[0] += 1
+    return pixels
+
+
+def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
+    found = controls.judge_picture(Judge(), picture(120), "mine")
+    assert found.label == "defective"
+    assert capsys.readouterr().out == "mine: defective, score 120.03, threshold 100.00\n"
+    figure, upload = screen.bundles
+    assert figure["image/png"] and type(upload).__name__ == "VBox"
+    frame = controls.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark")
+    assert frame.label == "not a surface" and capsys.readouterr().out == "dark: not a surface\n"
+
+
+@pytest.mark.parametrize("version", [7, 8])
+def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, version):
+    content = cv2.imencode(".png", picture(40))[1].tobytes()
+    controls.judge_picture(Judge(), picture(120), "example")
+    button = screen.bundles[-1].children[0]
+    capsys.readouterr()
+    for name, bytes_ in (("a.png", content), ("b.txt", b"no picture")):
+        old = {name: {"metadata": {}, "content": bytes_}}
+        new = ({"name": name, "content": memoryview(bytes_)},)
+        button.notify_change(
+            {"name": "value", "new": old if version == 7 else new, "type": "change"}
+        )
+    said = capsys.readouterr().out
+    assert "a.png: good, score 40.03" in said
+    assert "b.txt: the image is not a JPEG" in said

@@ -15,7 +15,14 @@ from tiny_training import tiny_data, tiny_run
 from ksdd_lib import metrics
 from ksdd_lib.batches import FLIPS, load_surfaces
 from ksdd_lib.errors import CheckpointError, RunError
-from ksdd_lib.evaluate import evaluate, read_masks, require_unseen, score_images, write_masks
+from ksdd_lib.evaluate import (
+    evaluate,
+    most_doubtful,
+    read_masks,
+    require_unseen,
+    score_images,
+    write_masks,
+)
 from ksdd_lib.folds import Fold
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.prepare import DataSet
@@ -171,6 +178,13 @@ def test_a_single_fold_is_judged_at_one_half(judged: Judged, copied: Run, data: 
     assert "single fold" in summary["threshold_rule"]
     rows = metrics.read_predictions(single.folder / "predictions.csv")
     assert len(rows) == 2 and all(row.is_flagged == (row.score > 0) for row in rows)
+
+
+def test_the_most_doubtful_image_of_a_fold_lies_nearest_to_its_threshold(judged: Judged) -> None:
+    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    for fold in range(3):
+        gaps = {row.image: abs(row.score - row.threshold) for row in rows if row.fold == fold}
+        assert gaps[most_doubtful(judged.run, fold)] == min(gaps.values())
 
 
 def test_thresholds_come_from_the_other_folds(judged: Judged) -> None:

@@ -144,6 +144,19 @@ def test_find_without_a_run_says_what_to_run_first() -> None:
         runs.find()
 
 
+def test_without_an_evaluated_run_there_is_none_to_look_at(capsys) -> None:
+    assert runs.find_evaluated() is None
+    assert "There is no run yet: 01_download_data" in capsys.readouterr().out
+    begun = runs.start(schema.resolve({"seed": 1}))
+    assert runs.find_evaluated() is None
+    assert "is not evaluated yet: 04_evaluate" in capsys.readouterr().out
+    begun.write("data.json", {})
+    begun.write("metrics.json", {})
+    assert runs.find_evaluated().folder == begun.folder
+    with pytest.raises(RunError, match="seed is 1 there, 2 here"):
+        runs.find_evaluated({"seed": 2})
+
+
 def test_the_environment_names_the_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
