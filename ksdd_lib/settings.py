@@ -345,9 +345,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": FAST
     | {
         "data": "kolektorsdd",
+        "copy_paste": 0.5,
         "average_flips": True,
-        "segmentation_steps": 250,
-        "decision_steps": 200,
+        "segmentation_steps": 400,
+        "decision_steps": 250,
     },
     "demo": FAST | {"image_size": "192x128", "segmentation_steps": 100, "decision_steps": 150},
 }
