@@ -9,7 +9,7 @@ One image's way from archive to report; a module imports only modules that stand
     twins, dataset               one part under two names; samples and masks
     folds, inspection, prepare   official and clean folds; the data report; all of it for one run
     fourier, model               the large convolution by its spectra; the two networks
-    targets, batches             annotation types; deterministic order, rotation
+    targets, copy_paste, batches annotation types; defects on other grounds; deterministic order
     checkpoint, train            exact resume; the two stages
     metrics, protocols, evaluate pure functions; scores -> predictions.csv -> metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask

@@ -7,8 +7,10 @@ from (fixed in advance: operating; best for the test scores themselves: oracle).
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ksdd_lib import metrics
+from ksdd_lib import metrics, storage
+from ksdd_lib.folds import DATA
 from ksdd_lib.metrics import Prediction
 
 
@@ -45,6 +47,54 @@ def without_leaks(
     """
     others = {item: set(group) - {item} for group in twins for item in group}
     return [row for row in rows if not others.get(row.item, set()) & set(train_items[row.fold])]
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """How differently the surfaces that two items share were judged.
+
+    Attributes:
+        items: the two names of one part.
+        differences: of the scores, in logits, absolute, a value for each surface.
+        disagreements: how many surfaces got two different verdicts.
+        mask_ious: how far the annotations of the defective surfaces agree, once aligned.
+    """
+
+    items: tuple[str, str]
+    differences: tuple[float, ...]
+    disagreements: int
+    mask_ious: tuple[float, ...]
+
+
+def repetitions(rows: Iterable[Prediction], pairs: Iterable[Mapping]) -> list[Repetition]:
+    """The scores of surfaces that are in the data twice, a row for each pair of items.
+
+    The two may have been judged by models of different folds.
+
+    Args:
+        rows: with their verdicts, of every surface in `pairs`.
+        pairs: as `kolektor_twins` gives them.
+    """
+    by_name = {row.image: row for row in rows}
+    groups: dict[tuple[str, str], list[tuple[Prediction, Prediction, float | None]]] = {}
+    for pair in pairs:
+        one, other = (by_name[name] for name in pair["surfaces"])
+        groups.setdefault((one.item, other.item), []).append((one, other, pair["mask_iou"]))
+    return [
+        Repetition(
+            items,
+            tuple(abs(one.score - other.score) for one, other, _ in group),
+            sum(one.is_flagged != other.is_flagged for one, other, _ in group),
+            tuple(iou for *_, iou in group if iou is not None),
+        )
+        for items, group in groups.items()
+    ]
+
+
+def kolektor_twins() -> list[dict[str, Any]]:
+    """The 24 surfaces that KolektorSDD holds twice: their two names, the correlation of the aligned
+    photographs, and the IoU of their two annotations (None where they are good)."""
+    return storage.read_json(DATA / "kolektor_twins.json")["pairs"]
 
 
 def pooled(rows: Sequence[Prediction]) -> Judgement:

@@ -45,6 +45,14 @@ PROTOCOL_COLUMNS = (
     "FP at FN = 0",
 )
 
+TWIN_COLUMNS = (
+    "preset, folds",
+    "one part",
+    "IoU of its two annotations",
+    "scores differ by, mean / most",
+    "verdicts differ",
+)
+
 SPEED_COLUMNS = (
     "machine",
     "what",
@@ -147,12 +155,7 @@ def results_table(root: Path) -> str:
 
 def protocol_table(root: Path) -> str:
     """Every kept result of three folds under each protocol, a recipe's seeds together."""
-    recipes: dict[str, dict[int, Path]] = {}
-    for path in sorted((root / "assets" / "results").glob("*/metrics.json")):
-        recipe, _, seed = path.parent.name.rpartition("-seed")
-        if len(storage.read_json(path)["folds_trained"]) == FOLDS:
-            recipes.setdefault(recipe, {})[int(seed)] = path.parent
-    rows = [row for recipe, seeds in recipes.items() for row in _protocol_rows(recipe, seeds)]
+    rows = [row for one in _recipes(root).items() for row in _protocol_rows(*one)]
     return _line(PROTOCOL_COLUMNS) + _line(["---"] * len(PROTOCOL_COLUMNS)) + "".join(rows)
 
 
@@ -165,8 +168,53 @@ def speed_table(root: Path) -> str:
     return _line(SPEED_COLUMNS) + _line(["---"] * len(SPEED_COLUMNS)) + "".join(rows)
 
 
-TABLES = {"results": results_table, "protocols": protocol_table, "speed": speed_table}
+def twin_table(root: Path) -> str:
+    """How alike surfaces that are in KolektorSDD twice were judged, of every result that has both.
+
+    One row a pair of items; the seeds of a recipe stand one after the other.
+    """
+    table = _line(TWIN_COLUMNS) + _line(["---"] * len(TWIN_COLUMNS))
+    for recipe, seeds in _recipes(root).items():
+        if "official" not in recipe.split("-"):
+            continue  # the clean folds keep one of each pair
+        judged = [
+            protocols.repetitions(
+                metrics.read_predictions(seeds[seed] / "predictions.csv"),
+                protocols.kolektor_twins(),
+            )
+            for seed in sorted(seeds)
+        ]
+        for same in zip(*judged, strict=True):
+            first = same[0]
+            differences = [one.differences for one in same]
+            cells = [
+                recipe.replace("-", ", "),
+                " = ".join(first.items),
+                ", ".join(f"{iou:.2f}" for iou in first.mask_ious),
+                ", ".join(f"{sum(d) / len(d):.1f} / {max(d):.1f}" for d in differences),
+                ", ".join(f"{one.disagreements} of {len(one.differences)}" for one in same),
+            ]
+            table += _line(cells)
+    return table
+
+
+TABLES = {
+    "results": results_table,
+    "protocols": protocol_table,
+    "twins": twin_table,
+    "speed": speed_table,
+}
 """The name that marks a table's place in the README -> what makes its text."""
+
+
+def _recipes(root: Path) -> dict[str, dict[int, Path]]:
+    """Recipe -> seed -> folder, of the kept results of all three folds."""
+    recipes: dict[str, dict[int, Path]] = {}
+    for path in sorted((root / "assets" / "results").glob("*/metrics.json")):
+        recipe, _, seed = path.parent.name.rpartition("-seed")
+        if len(storage.read_json(path)["folds_trained"]) == FOLDS:
+            recipes.setdefault(recipe, {})[int(seed)] = path.parent
+    return recipes
 
 
 def _protocol_rows(recipe: str, seeds: Mapping[int, Path]) -> list[str]:

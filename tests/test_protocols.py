@@ -2,8 +2,10 @@
 
 import pytest
 
+from ksdd_lib.dataset import find_samples, read_image, read_mask
 from ksdd_lib.metrics import Prediction
-from ksdd_lib.protocols import by_fold, pooled, without_leaks
+from ksdd_lib.protocols import by_fold, kolektor_twins, pooled, repetitions, without_leaks
+from ksdd_lib.twins import aligned_correlation
 
 
 def row(image: str, fold: int, is_defective: bool, score: float, threshold: float) -> Prediction:
@@ -45,3 +47,47 @@ def test_a_twin_tested_in_the_same_fold_is_no_leak():
 
 def test_a_part_that_was_itself_trained_on_is_not_its_own_twin():
     assert len(without_leaks(ROWS, {0: ["a"], 1: ["d"]}, [("a", "q")])) == 5
+
+
+def test_one_part_judged_twice_tells_how_far_scores_move():
+    pairs = [
+        {"surfaces": ["a/0", "c/0"], "mask_iou": 0.5},
+        {"surfaces": ["a/1", "c/1"], "mask_iou": None},
+        {"surfaces": ["b/0", "c/1"], "mask_iou": None},
+    ]
+    first, second = repetitions(ROWS, pairs)
+    assert (first.items, second.items) == (("a", "c"), ("b", "c"))
+    assert first.differences == (10.0, 10.0) and second.differences == (8.5,)
+    assert (first.disagreements, second.disagreements) == (1, 1)
+    assert first.mask_ious == (0.5,) and second.mask_ious == ()
+
+
+def test_kolektorsdd_holds_24_surfaces_twice_and_four_of_them_are_defective():
+    pairs = kolektor_twins()
+    names = [name for pair in pairs for name in pair["surfaces"]]
+    assert len(pairs) == 24 and len(set(names)) == 48
+    items = {tuple(name.split("/")[0] for name in pair["surfaces"]) for pair in pairs}
+    assert items == {("kos01", "kos26"), ("kos27", "kos34"), ("kos38", "kos39")}
+    assert sum(pair["mask_iou"] is not None for pair in pairs) == 4
+
+
+@pytest.mark.slow
+def test_the_stored_pairs_are_those_of_the_photographs(kolektor_root):
+    samples = {sample.name: sample for sample in find_samples(kolektor_root)}
+    for items in (("kos01", "kos26"), ("kos27", "kos34"), ("kos38", "kos39")):
+        parts = [[s for s in samples.values() if s.item == item] for item in items]
+        images = [read_image(sample) for part in parts for sample in part]
+        alike = aligned_correlation(images)[: len(parts[0]), len(parts[0]) :]
+        found = {parts[0][i].name: parts[1][j].name for i, j in enumerate(alike.argmax(1))}
+        stored = [pair for pair in kolektor_twins() if pair["surfaces"][0] in found]
+        assert {tuple(pair["surfaces"]) for pair in stored} == set(found.items())
+        assert sorted(pair["correlation"] for pair in stored) == pytest.approx(
+            sorted(alike.max(1)), abs=0.01
+        )
+        if items[0] == "kos38":
+            continue  # its masks are compared only after alignment to the pixel
+        for pair in stored:
+            one, other = (read_mask(samples[name]) for name in pair["surfaces"])
+            union = (one | other).sum()
+            iou = (one & other).sum() / union if union else None
+            assert pair["mask_iou"] == (iou and pytest.approx(iou, abs=0.01))
