@@ -11,7 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import archive, colab, inspection, prepare, results, settings, storage, weights
+from ksdd_lib import (
+    archive,
+    colab,
+    inspection,
+    prepare,
+    results,
+    settings,
+    storage,
+    tables,
+    weights,
+)
 from ksdd_lib import run as runs
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.run import NOTEBOOKS, Run
@@ -63,7 +73,8 @@ def keep(chosen: argparse.Namespace) -> None:
     """Copy a finished run's scores and curves to assets/results/, and renew the README's tables."""
     if chosen.run_folder:
         print(f"kept: {_short(results.keep(chosen.run_folder, CHECKOUT))}")
-    results.write_tables(CHECKOUT)
+    tables.write_tables(CHECKOUT)
+    tables.draw_few_defects(CHECKOUT)
 
 
 def publish(chosen: argparse.Namespace) -> None:

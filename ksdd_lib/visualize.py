@@ -246,6 +246,39 @@ def training_curves(stages: Mapping[str, Mapping[int, Sequence[Mapping[str, floa
     return figure
 
 
+LEAST_AP = 60  # percent: what lies below would squeeze all that is worth comparing
+
+
+def few_defects_curve(
+    ours: Mapping[str, Mapping[int, Sequence[float]]],
+    published: Mapping[str, Mapping[int, Sequence[float]]],
+) -> Figure:
+    """AP over the number of defective training images: each draw a dot, a line through the means.
+
+    Args:
+        ours, published: name -> number of images -> AP in percent, of each draw.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        ax = figure.subplots()
+        for (name, few), marker in zip(published.items(), "sv^D", strict=False):
+            counts = sorted(few)
+            means = [float(np.mean(few[count])) for count in counts]
+            style = {"color": "#8a8a8a", "linewidth": 0.9, "markersize": 4.5}
+            ax.plot(counts, means, marker=marker, markerfacecolor="white", label=name, **style)
+        for (name, few), color in zip(ours.items(), (*FOLD_COLORS, DEFECTIVE), strict=False):
+            counts = sorted(few)
+            means = [float(np.mean(few[count])) for count in counts]
+            ax.plot(counts, means, color=color, linewidth=2, label=f"{name}: mean of draws")
+            dots = [(count, ap) for count in counts for ap in few[count]]
+            ax.plot(*zip(*dots, strict=True), "o", color=color, markersize=4)
+        ax.set_ylim(bottom=LEAST_AP)
+        ax.set(xlabel="defective images in training", ylabel="average precision, %")
+        ax.set_title(f"Few defects (below {LEAST_AP} % cut off)")
+        ax.legend(loc="lower right")
+    return figure
+
+
 # Verdicts
 
 

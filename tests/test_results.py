@@ -13,12 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = sorted(path.parent for path in (ROOT / "assets" / "results").glob("*/metrics.json"))
 
 
-@pytest.mark.parametrize("name", results.TABLES)
-def test_the_readme_shows_exactly_the_kept_results(name):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert results.place_of(name).search(readme)[0] == results.TABLES[name](ROOT)
-
-
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
 class TestEachKeptResult:
     def test_its_metrics_follow_from_its_predictions(self, folder):

@@ -1,0 +1,294 @@
+"""The README's tables and its curve over few defects, from the results in assets/results."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib import metrics, protocols, storage, visualize
+from ksdd_lib.folds import FOLDS
+
+FEW = re.compile(r"(?P<recipe>.+)-(?P<count>[0-9]+)defective")
+
+PUBLISHED_FEW = {
+    "Tabernik 2019": {33: 99.9, 25: 99.2, 20: 98.1, 15: 98.5, 10: 96.7, 5: 96.1},
+    "Cognex ViDi 2.1": {33: 99.0, 25: 97.4, 20: 95.7, 15: 97.1, 10: 95.6, 5: 89.2},
+    "DeepLabv3+": {33: 98.0, 25: 92.0, 20: 98.6, 15: 98.3, 10: 46.5, 5: 16.5},
+    "U-Net": {33: 96.1, 25: 74.6, 20: 84.6, 15: 84.0, 10: 91.9, 5: 69.8},
+}
+"""AP in percent by the number of defective training items (Tabernik 2019)."""
+
+COLUMNS = (
+    "preset, folds, seed",
+    "judged",
+    "AP",
+    "FP / FN, operating threshold",
+    "FP / FN, oracle",
+    "AP of the darkest pixel",
+    "minutes",
+)
+
+PROTOCOL_COLUMNS = (
+    "preset, folds",
+    "test images",
+    "joined",
+    "seeds",
+    "AP: mean (range)",
+    "FP / FN, operating threshold",
+    "FP / FN, oracle",
+    "FP at FN = 0",
+)
+
+TWIN_COLUMNS = (
+    "preset, folds",
+    "one part",
+    "IoU of its two annotations",
+    "scores differ by, mean / most",
+    "verdicts differ",
+)
+
+SPEED_COLUMNS = (
+    "machine",
+    "what",
+    "plain, s an image",
+    "ours, s an image",
+    "plain / ours",
+    "ours / bare convolutions",
+    "memory, plain / ours, GiB",
+)
+
+
+def write_tables(root: Path) -> bool:
+    """Write every table of kept results into the README; returns whether that changed it."""
+    readme = root / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = before
+    for name, table in TABLES.items():
+        head, tail = place_of(name).split(after)
+        after = head + table(root) + tail
+    storage.write_text(readme, after)
+    return after != before
+
+
+def place_of(table: str) -> re.Pattern:
+    """Where a table stands in the README: between two comments that name it."""
+    return re.compile(f"(?<=<!-- {table}:begin -->\n).*?(?=<!-- {table}:end -->)", re.S)
+
+
+def results_table(root: Path) -> str:
+    """All kept results, but for those with few defects, as a Markdown table, a row each."""
+    folders = sorted(path.parent for path in (root / "assets" / "results").glob("*/metrics.json"))
+    folders = [one for one in folders if not FEW.fullmatch(one.name.rpartition("-seed")[0])]
+    return _line(COLUMNS) + _line(["---"] * len(COLUMNS)) + "".join(map(_row, folders))
+
+
+def protocol_table(root: Path) -> str:
+    """Every kept result of three folds under each protocol, a recipe's seeds together."""
+    recipes = {name: seeds for name, seeds in _recipes(root).items() if not FEW.fullmatch(name)}
+    rows = [row for one in recipes.items() for row in _protocol_rows(*one)]
+    return _line(PROTOCOL_COLUMNS) + _line(["---"] * len(PROTOCOL_COLUMNS)) + "".join(rows)
+
+
+def speed_table(root: Path) -> str:
+    """What `benchmarks/speed.py` measured, of every machine, as a Markdown table."""
+    rows = []
+    for path in sorted((root / "assets" / "results").glob("speed-*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        rows += [_speed_row(path, report, case) for case in report["cases"]]
+    return _line(SPEED_COLUMNS) + _line(["---"] * len(SPEED_COLUMNS)) + "".join(rows)
+
+
+def twin_table(root: Path) -> str:
+    """How alike surfaces that are in KolektorSDD twice were judged, of every result that has both.
+
+    One row a pair of items; the seeds of a recipe stand one after the other.
+    """
+    table = _line(TWIN_COLUMNS) + _line(["---"] * len(TWIN_COLUMNS))
+    for recipe, seeds in _recipes(root).items():
+        if recipe.split("-")[1:] != ["official"]:
+            continue  # the clean folds keep one of each pair
+        judged = [
+            protocols.repetitions(
+                metrics.read_predictions(seeds[seed] / "predictions.csv"),
+                protocols.kolektor_twins(),
+            )
+            for seed in sorted(seeds)
+        ]
+        for same in zip(*judged, strict=True):
+            first = same[0]
+            differences = [one.differences for one in same]
+            cells = [
+                recipe.replace("-", ", "),
+                " = ".join(first.items),
+                ", ".join(f"{iou:.2f}" for iou in first.mask_ious),
+                ", ".join(f"{sum(d) / len(d):.1f} / {max(d):.1f}" for d in differences),
+                ", ".join(f"{one.disagreements} of {len(one.differences)}" for one in same),
+            ]
+            table += _line(cells)
+    return table
+
+
+def few_defects_table(root: Path) -> str:
+    """AP by the number of defective training images, beside the published ones."""
+    columns = ["preset, folds", "defective images in training", "draws", "AP: mean (range)"]
+    columns += [*PUBLISHED_FEW]
+    table = _line(columns) + _line(["---"] * len(columns))
+    found = _few_defects(root)
+    if not found:
+        return ""
+    for recipe, counts in found.items():
+        for count, aps in sorted(counts.items(), reverse=True):
+            published = [str(one.get(count, "")) for one in PUBLISHED_FEW.values()]
+            cells = [recipe.replace("-", ", "), str(count), str(len(aps)), _mean_and_range(aps)]
+            table += _line([*cells, *published])
+    return table
+
+
+def draw_few_defects(root: Path) -> None:
+    """Draw `assets/few_defects.png` from the kept results, where there are any."""
+    found = _few_defects(root)
+    if not found:
+        return
+    ours = {
+        recipe.replace("-", ", "): {count: [100 * ap for ap in aps] for count, aps in few.items()}
+        for recipe, few in found.items()
+    }
+    published = {name: {n: [ap] for n, ap in few.items()} for name, few in PUBLISHED_FEW.items()}
+    figure = visualize.few_defects_curve(ours, published)
+    storage.write_bytes(root / "assets" / "few_defects.png", visualize.png(figure))
+
+
+def _few_defects(root: Path) -> dict[str, dict[int, list[float]]]:
+    """Recipe -> number of defective training images -> pooled AP of each draw."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for name, seeds in _recipes(root).items():
+        if match := FEW.fullmatch(name):
+            judged = [_judgements(seeds[seed])["all", "pooled"] for seed in sorted(seeds)]
+            few = found.setdefault(match["recipe"], {})
+            few[int(match["count"])] = [one.ap for one in judged]
+    return found
+
+
+TABLES = {
+    "results": results_table,
+    "protocols": protocol_table,
+    "few": few_defects_table,
+    "twins": twin_table,
+    "speed": speed_table,
+}
+"""The name that marks a table's place in the README -> what makes its text."""
+
+
+def _recipes(root: Path) -> dict[str, dict[int, Path]]:
+    """Recipe -> seed -> folder, of the kept results of all three folds."""
+    recipes: dict[str, dict[int, Path]] = {}
+    for path in sorted((root / "assets" / "results").glob("*/metrics.json")):
+        recipe, _, seed = path.parent.name.rpartition("-seed")
+        if len(storage.read_json(path)["folds_trained"]) == FOLDS:
+            recipes.setdefault(recipe, {})[int(seed)] = path.parent
+    return recipes
+
+
+def _protocol_rows(recipe: str, seeds: Mapping[int, Path]) -> list[str]:
+    """One recipe, with and, where there are any, without its leaked test images."""
+    found: dict[tuple[str, str], list[protocols.Judgement]] = {}
+    for seed in sorted(seeds):
+        for protocol, judged in _judgements(seeds[seed]).items():
+            found.setdefault(protocol, []).append(judged)
+    name = recipe.replace("-", ", ")
+    lines = []
+    for (part, join), judged in found.items():
+        images = f"{part}: {judged[0].images}, {judged[0].defective} defective"
+        lines.append(_line([name, images, join, str(len(judged)), *_over_seeds(judged)]))
+    return lines
+
+
+def _judgements(folder: Path) -> dict[tuple[str, str], protocols.Judgement]:
+    """(which test images, how folds are joined) -> one result's numbers."""
+    rows = metrics.read_predictions(folder / "predictions.csv")
+    folds = storage.read_json(folder / "folds.json")["folds"]
+    train_items = {fold["fold"]: fold["train_items"] for fold in folds}
+    twins = storage.read_json(folder / "data.json")["twins"]
+    clean = protocols.without_leaks(rows, train_items, twins)
+    parts = {"all": rows} | ({"without the leaked ones": clean} if len(clean) < len(rows) else {})
+    joins = {"pooled": protocols.pooled, "one by one": protocols.by_fold}
+    found = {}
+    for part, chosen in parts.items():
+        for join, judge in joins.items():
+            found[part, join] = judge(chosen)
+    return found
+
+
+def _over_seeds(judged: Sequence[protocols.Judgement]) -> list[str]:
+    """AP as mean and range, and each seed's errors, in the order of the seeds."""
+    errors = [[one.operating for one in judged], [one.oracle for one in judged]]
+    return [
+        _mean_and_range([one.ap for one in judged]),
+        *(", ".join("{} / {}".format(*pair) for pair in pairs) for pairs in errors),
+        ", ".join(str(one.fp_at_fn0) for one in judged),
+    ]
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    """ "99.1 (98.9 to 99.3)" of shares; of one value alone that value."""
+    mean = _percent(sum(values) / len(values))
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({_percent(min(values))} to {_percent(max(values))})"
+
+
+def _speed_row(path: Path, report: dict[str, Any], case: dict[str, Any]) -> str:
+    """One case; a training step also with the memory that it adds to the process."""
+    made, medians = report["environment"], case["medians"]
+    machine = f"{made['cpu']}, {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
+    added = {
+        one["variant"]: f"{one['growth_bytes'] / 2**30:.1f}"
+        for one in report["memory"]
+        if case["what"] == "training step"
+        and (one["size"], one["batch"]) == (case["size"], case["batch"])
+        and one["arithmetic"] in ("float32", case["arithmetic"])
+    }
+    cells = [
+        f"[{machine}](assets/results/{path.name}), {case['arithmetic']}",
+        f"{case['what']}, {case['size']}, batch {case['batch']}",
+        f"{medians['plain']:.2f}",
+        f"{medians['ours']:.2f}",
+        f"{medians['plain'] / medians['ours']:.1f}",
+        f"{medians['ours'] / medians['floor']:.2f}",
+        f"{added['plain']} / {added['ours']}" if added else "",
+    ]
+    return _line(cells)
+
+
+def _row(folder: Path) -> str:
+    """One result; its counts are computed again from the stored predictions."""
+    settings, summary, timing = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("settings", "metrics", "timing")
+    )
+    rows = metrics.read_predictions(folder / "predictions.csv")
+    labels = [row.is_defective for row in rows]
+    counts = metrics.error_counts(labels, [row.is_flagged for row in rows])
+    oracle = summary["pooled"]["oracle"]
+    trained = summary["folds_trained"]
+    part = "3 folds, pooled" if len(trained) == 3 else "fold " + ", ".join(map(str, trained))
+    name = f"{settings['preset']}, {settings['folds']}, {settings['seed']}"
+    cells = [
+        f"[{name}](assets/results/{folder.name}/)",
+        f"{part}: {len(rows)} surfaces, {sum(labels)} defective, {settings['image_size']}",
+        _percent(metrics.average_precision(labels, [row.score for row in rows])),
+        f"{counts['fp']} / {counts['fn']}",
+        f"{oracle['fp']} / {oracle['fn']}",
+        _percent(summary["darkest_pixel"]["ap"]),
+        f"{sum(row['seconds'] for row in timing) / 60:.0f}",
+    ]
+    return _line(cells)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _percent(value: Any) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,55 @@
+"""The README's numbers are those of the kept results."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib import tables
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_the_readme_shows_exactly_the_kept_results(name):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables.place_of(name).search(readme)[0] == tables.TABLES[name](ROOT)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A checkout whose kept results are one real result under several names."""
+    source = next((ROOT / "assets" / "results").glob("*-official-seed*"))
+    for name in ("a-official-seed0", "a-official-seed1", "a-official-5defective-seed0"):
+        shutil.copytree(source, tmp_path / "assets" / "results" / name)
+    return tmp_path
+
+
+def rows(table: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+
+
+def test_the_seeds_of_a_recipe_share_a_row_of_each_protocol(root):
+    found = rows(tables.protocol_table(root))
+    assert len(found) == 4  # with and without leaks, pooled and one by one
+    assert {row[0] for row in found} == {"a, official"} and {row[3] for row in found} == {"2"}
+    assert all(" to " in row[4] and row[5].count("/") == 2 for row in found)
+    assert [row[1].split(":")[0] for row in found] == ["all"] * 2 + ["without the leaked ones"] * 2
+
+
+def test_few_defects_have_their_own_table_and_figure(root):
+    [row] = rows(tables.few_defects_table(root))
+    assert row[:3] == ["a, official", "5", "1"] and row[-4:] == ["96.1", "89.2", "16.5", "69.8"]
+    assert "5defective" not in tables.results_table(root)
+    tables.draw_few_defects(root)
+    assert (root / "assets" / "few_defects.png").stat().st_size > 10_000
+    for folder in (root / "assets" / "results").glob("*defective*"):
+        shutil.rmtree(folder)
+    assert tables.few_defects_table(root) == ""
+
+
+def test_twins_are_compared_in_results_that_judge_both(root):
+    found = rows(tables.twin_table(root))
+    assert [row[1] for row in found] == ["kos01 = kos26", "kos27 = kos34", "kos38 = kos39"]
+    assert all(row[4].count(" of 8") == 2 for row in found)
+    assert [row[2] for row in found] == ["0.63", "0.66", "0.40, 0.59"]
