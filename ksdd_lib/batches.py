@@ -79,10 +79,10 @@ class Surfaces:
 
     def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
-        if shown.pasted is None or not self._defects[self.mask_row[shown.row]].mask.any():
+        defect = self._defects[self.mask_row[shown.row]] if shown.pasted else None
+        if defect is None or not defect.mask.numel():
             return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
         ground = self.images[shown.pasted.row : shown.pasted.row + 1]
-        defect = self._defects[self.mask_row[shown.row]]
         image, mask = paste(defect, ground, shown.pasted.height, shown.pasted.strength)
         return network_input(image, shown.view), network_input(mask, shown.view)
 

@@ -204,3 +204,9 @@ def test_a_pasted_defect_is_shown_with_its_mask_in_every_view(surfaces: Surfaces
 def test_what_is_not_pasted_is_shown_as_it_is(surfaces: Surfaces) -> None:
     image, mask = surfaces.show(Shown(1, 4))
     assert torch.equal(image, surfaces.image(1, 4)) and torch.equal(mask, surfaces.mask(1, 4))
+
+
+def test_a_defect_too_small_to_be_seen_stays_where_it_is(surfaces: Surfaces) -> None:
+    unseen = replace(surfaces, masks=torch.zeros_like(surfaces.masks))
+    image, _ = unseen.show(Shown(1, 0, Pasted(0, 0.5, 1.0)))
+    assert torch.equal(image, unseen.image(1))
