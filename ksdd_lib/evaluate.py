@@ -67,6 +67,7 @@ def score_images(
     precision: str,
     watch: Callable[[int, int], None] | None = None,
     views: Sequence[int] = (0,),
+    kind: str = "decision",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run the model once per image and view.
 
@@ -75,6 +76,7 @@ def score_images(
         precision: as in the settings.
         watch: called with (images done, images in all).
         views: those of `batches.FLIPS` over which scores and masks are averaged.
+        kind: of the score, as `deciding_score` takes it.
 
     Returns:
         Score logits (N,) float64 and mask logits (N, H/8, W/8) float32.
@@ -82,7 +84,7 @@ def score_images(
     surfaces = load_surfaces(samples, size, "fine").to(next(model.parameters()).device)
     scores, masks = [], []
     for row in range(len(samples)):
-        score, mask = judge(model, surfaces.images[row : row + 1], precision, views)
+        score, mask = judge(model, surfaces.images[row : row + 1], precision, views, kind)
         scores.append(score)
         masks.append(mask)
         if watch:
@@ -95,13 +97,17 @@ def score_images(
 
 @torch.inference_mode()
 def judge(
-    model: TwoStageNet, pixels: Tensor, precision: str, views: Sequence[int] = (0,)
+    model: TwoStageNet,
+    pixels: Tensor,
+    precision: str,
+    views: Sequence[int] = (0,),
+    kind: str = "decision",
 ) -> tuple[Tensor, Tensor]:
     """One image's score logit () and mask logits (H/8, W/8), averaged over the views.
 
     Args:
         pixels: uint8 (1, 1, H, W) at the network's size, on the model's device.
-        precision, views: as for `score_images`.
+        precision, views, kind: as for `score_images`.
     """
     dtype = machine.arithmetic(precision, pixels.device)
     scores, masks = [], []
@@ -110,7 +116,20 @@ def judge(
             mask_logits, score = model(network_input(pixels, view))
         scores.append(score[0, 0])
         masks.append(turn(mask_logits[0, 0].float(), view))
-    return torch.stack(scores).mean(0), torch.stack(masks).mean(0)
+    mask = torch.stack(masks).mean(0)
+    return deciding_score(torch.stack(scores).mean(0), mask, kind), mask
+
+
+def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
+    """The score () by which an image is judged.
+
+    Args:
+        decision: logit () of the decision network.
+        mask_logits: (H/8, W/8).
+        kind: "decision", "mask" (the highest mask logit), or "both" (their sum).
+    """
+    highest = mask_logits.max()
+    return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
 
 
 def darkest_pixel(samples: Sequence[Sample]) -> dict[str, float | None]:
@@ -186,6 +205,7 @@ def _scores_of_fold(
     folder, part = run.fold_folder(fold), data.folds[fold]
     require_unseen(part)
     source = {"weights": load_stage(run, data, fold, "decision").sha256, "data": data.fingerprint}
+    source |= {name: getattr(run.settings, name) for name in ("score", "average_flips")}
     marker = folder / "scores.json"
     if marker.exists() and storage.read_json(marker) == source:
         rows = metrics.read_predictions(folder / "scores.csv")
@@ -200,6 +220,7 @@ def _scores_of_fold(
         run.settings.precision,
         watch and (lambda done, total: watch(fold, done, total)),
         FLIPS if run.settings.average_flips else (0,),
+        run.settings.score,
     )
     rows = _rows(part, run.settings.seed, scores, masks)
     metrics.write_predictions(folder / "scores.csv", rows)

@@ -33,7 +33,7 @@ class Verdict:
 
     Attributes:
         label: "defective", "good", or "not a surface" for a frame without contrast.
-        score: logit of the decision network; None for no surface.
+        score: logit, of the kind that the model is judged by; None for no surface.
         mask: probability of a defect at each pixel of the image, float32 (H, W); None likewise.
     """
 
@@ -51,6 +51,7 @@ class Detector:
         threshold: a surface is defective where its score is strictly greater.
         views: of `batches.FLIPS`, over which scores and masks are averaged.
         segmentation_loss: what the mask was trained with, which decides how to read it.
+        kind: of the score, as `evaluate.deciding_score` takes it.
     """
 
     model: TwoStageNet
@@ -59,6 +60,7 @@ class Detector:
     views: tuple[int, ...] = (0,)
     segmentation_loss: str = "cross_entropy"
     precision: str = "auto"
+    kind: str = "decision"
 
     def judge(self, image: np.ndarray | bytes | Path | str) -> Verdict:
         """Judge one image.
@@ -80,7 +82,7 @@ class Detector:
         pixels = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         where = next(self.model.parameters()).device
         tensor = torch.from_numpy(pixels)[None, None].to(where)
-        score, mask = evaluate.judge(self.model, tensor, self.precision, self.views)
+        score, mask = evaluate.judge(self.model, tensor, self.precision, self.views, self.kind)
         share = targets.probability(mask, self.segmentation_loss).cpu().numpy()
         full = cv2.resize(share, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
         label = "defective" if float(score) > self.threshold else "good"
@@ -111,8 +113,8 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     threshold = evaluate.scores_of(run, fold)["threshold"]
     model = trained_model(run, data, fold)
     views = FLIPS if settings.average_flips else (0,)
-    loss, precision = settings.segmentation_loss, settings.precision
-    return Detector(model, settings.size, threshold, views, loss, precision)
+    loss, precision, kind = settings.segmentation_loss, settings.precision, settings.score
+    return Detector(model, settings.size, threshold, views, loss, precision, kind)
 
 
 def load(path: Path | str | None = None, address: str = "") -> Detector:
@@ -132,4 +134,5 @@ def load(path: Path | str | None = None, address: str = "") -> Detector:
         card["threshold"],
         FLIPS if card["average_flips"] else (0,),
         card["segmentation_loss"],
+        kind=card["score"],
     )

@@ -179,6 +179,14 @@ class Settings:
         reason="score an image as the mean over its four mirror images: steadier, at four times "
         "the time of scoring",
     )
+    score: str = setting(
+        "decision",
+        group="run",
+        unit="logit",
+        choices=("decision", "mask", "both"),
+        reason="what an image is judged by: the decision network as published, the highest value "
+        "of the mask, or both: the sum of the two, where one may see what the other misses",
+    )
     initialization: str = setting(
         "normal",
         group="segmentation",
@@ -347,6 +355,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data": "kolektorsdd",
         "copy_paste": 0.5,
         "average_flips": True,
+        "score": "both",
         "segmentation_steps": 400,
         "decision_steps": 250,
     },

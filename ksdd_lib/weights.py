@@ -45,6 +45,7 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         "image_size": settings.image_size,
         "average_flips": settings.average_flips,
         "segmentation_loss": settings.segmentation_loss,
+        "score": settings.score,
         "threshold": scores["threshold"],
         "threshold_rule": run.read("metrics.json")["threshold_rule"],
         "fold": fold,

@@ -16,6 +16,7 @@ from ksdd_lib import metrics
 from ksdd_lib.batches import FLIPS, load_surfaces
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluate import (
+    deciding_score,
     evaluate,
     most_doubtful,
     read_masks,
@@ -27,6 +28,7 @@ from ksdd_lib.folds import Fold
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
+from ksdd_lib.settings import RULES
 from ksdd_lib.train import train_decision, train_segmentation, trained_model
 
 COLUMNS = "image,item,fold,seed,is_defective,score,segmentation_score,threshold,is_flagged"
@@ -250,6 +252,21 @@ def test_scores_and_masks_are_averaged_over_the_mirror_images(data: DataSet) -> 
     assert scores[1] == pytest.approx(np.mean([score.item() for _, score in seen]), abs=1e-4)
     back = [mask.flip(axes) for (mask, _), axes in zip(seen, ((), (3,), (2,), (2, 3)), strict=True)]
     assert np.allclose(masks[1], torch.stack(back).mean(0)[0, 0].numpy(), atol=1e-3)
+
+
+def test_the_score_is_the_decision_the_mask_or_the_sum_of_both() -> None:
+    mask = torch.tensor([[-3.0, -1.0], [-2.0, -4.0]])
+    scores = [deciding_score(torch.tensor(2.5), mask, kind) for kind in RULES["score"].choices]
+    assert scores == [2.5, -1.0, 1.5]
+
+
+def test_another_kind_of_score_is_computed_anew(judged: Judged, copied: Run, data: DataSet) -> None:
+    before = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    evaluate(Run(copied.folder, replace(copied.settings, score="both")), data)
+    after = metrics.read_predictions(copied.folder / "predictions.csv")
+    for old, new in zip(before, after, strict=True):
+        assert new.score == pytest.approx(old.score + old.segmentation_score, abs=1e-5)
+        assert new.segmentation_score == pytest.approx(old.segmentation_score)
 
 
 def test_masks_come_back_under_their_names(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_single_fold_is_judged_at_even_odds_and_says_so():
     threshold = metrics.operating_thresholds(rows, items)[0]
     assert (threshold.value, threshold.images) == (0.0, 0)
     summary = metrics.summarize(judged(rows, items), "clean", 0, items)
-    assert "0.5 probability" in summary["threshold_rule"]
+    assert "a logit of 0.0" in summary["threshold_rule"]
     assert "single fold" in summary["threshold_rule"]
     assert summary["folds_trained"] == [0]
 

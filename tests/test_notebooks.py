@@ -1,13 +1,15 @@
 """The notebooks as they are stored: thin, clean, of one skeleton."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ksdd_lib import colab
+from ksdd_lib import __main__, colab, weights
 from ksdd_lib.run import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,3 +60,17 @@ class TestEachNotebook:
 
 def test_badges_and_set_up_cells_are_those_of_pyproject():
     assert colab.check_address(ROOT) == []
+
+
+@pytest.mark.slow
+def test_the_last_notebook_alone_judges_with_the_published_model(tmp_path, monkeypatch):
+    assert weights.published() == ROOT / weights.PUBLISHED
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    __main__._execute(BOOKS[4], tmp_path / "05.ipynb", os.environ)
+    stored = json.loads((tmp_path / "05.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in stored for output in cell.get("outputs", [])]
+    text = "".join("".join(output.get("text", "")) for output in outputs)
+    assert "There is no run yet" in text
+    assert re.search(r"generated: (defective|good), score -?[0-9.]+, threshold", text)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1

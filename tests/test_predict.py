@@ -87,16 +87,17 @@ def test_anything_but_gray_bytes_is_refused(model, shape, kind):
 
 def test_a_published_file_says_how_to_judge(model, monkeypatch):
     card = {"image_size": "704x256", "average_flips": True, "threshold": 1.5}
-    card["segmentation_loss"] = "mean_squared_error"
+    card |= {"segmentation_loss": "mean_squared_error", "score": "both"}
     monkeypatch.setattr(predict.weights, "load", lambda path: (model, card))
     detector = predict.load("given.safetensors")
     assert detector.size == (704, 256) and detector.views == FLIPS
     assert (detector.threshold, detector.segmentation_loss) == (1.5, "mean_squared_error")
+    assert detector.kind == "both"
 
 
 def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
     data = tiny_data(tmp_path / "data")
-    run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1, average_flips=True)
+    run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1, score="both")
     run.write("data.json", data.record)
     train_segmentation(run, data, 0)
     train_decision(run, data, 0)

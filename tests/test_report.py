@@ -232,7 +232,7 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "clean folds, only 1 trained" in text
     assert "Only 1 of the 3 folds is trained" in text
-    assert "0.5 probability" in text
+    assert "a logit of 0.0" in text
 
 
 def test_few_defects_in_training_say_so(tmp_path, quick):

@@ -112,3 +112,12 @@ class TestPublished:
         with pytest.raises(CheckpointError, match="could not be fetched from file:.*nowhere"):
             weights.published((tmp_path / "nowhere").as_uri())
         assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_the_published_model_is_whole_and_says_whose_it_is():
+    path = weights.published()
+    model, card = weights.load(path)
+    assert card["licence"].startswith("CC BY-NC-SA 4.0")
+    assert path.stat().st_size <= 32 * 2**20
+    assert card["never_trained_on"] and card["threshold"] is not None
+    assert not any(p.requires_grad for p in model.parameters())
