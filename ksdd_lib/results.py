@@ -1,14 +1,13 @@
 """The results that stay in the repository: scores, curves and times of a finished run."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.report import load_results
-from ksdd_lib.settings import Settings, to_json
+from ksdd_lib.settings import Settings, from_json, to_json
 
 FILES = (
     "settings.json",
@@ -23,7 +22,7 @@ CURVES = ("scores", "precision_recall_curve", "roc_curve", "confusion_matrix", "
 
 
 def keep(run_folder: Path, root: Path) -> Path:
-    """Copy a finished run's scores and curves to `assets/results/<name_of its settings>`.
+    """Copy a finished run's scores and curves to `assets/results/<the name of its settings>`.
 
     What an earlier run of that name left there is replaced: three folds follow upon one.
 
@@ -43,7 +42,7 @@ def keep(run_folder: Path, root: Path) -> Path:
             f"assets/results holds results on KolektorSDD, not on {stored.data['name']}."
         )
     settings = _read_settings(run_folder)
-    target = root / "assets" / "results" / name_of(settings)
+    target = root / "assets" / "results" / from_json(settings).name
     _require_same_recipe(settings, target)
     sources = [run_folder / file for file in FILES]
     sources += [run_folder / "figures" / f"{curve}.png" for curve in CURVES]
@@ -62,16 +61,6 @@ def keep(run_folder: Path, root: Path) -> Path:
 def _read_settings(folder: Path) -> dict[str, Any]:
     """A result's settings; one that is newer than the result has its default."""
     return to_json(Settings()) | storage.read_json(folder / "settings.json")
-
-
-def name_of(settings: Mapping[str, Any]) -> str:
-    """What a result is called: "cpu-clean-seed0", or "cpu-clean-partition1-5defective-seed0"."""
-    parts = [settings["preset"], settings["folds"]]
-    if settings["partition"]:
-        parts.append(f"partition{settings['partition']}")
-    if settings["defective_images"]:
-        parts.append(f"{settings['defective_images']}defective")
-    return "-".join([*parts, f"seed{settings['seed']}"])
 
 
 def _require_same_recipe(settings: dict[str, Any], target: Path) -> None:

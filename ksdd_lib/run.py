@@ -131,15 +131,14 @@ def start(wanted: Settings) -> Run:
     """The run of these settings: `$KSDD_RUN` where that is set, else one under `home()/runs`.
 
     There it is found again by all that notebook 1 decides, whatever later notebooks have chosen
-    since, or begun. It is called `<preset>-<folds>-seed<seed>`, with a number behind it where that
-    name is taken by another run.
+    since, or begun. It is called by its settings' name, with a number behind it where that name is
+    taken by another run.
     """
     if os.environ.get("KSDD_RUN"):
         return open_folder(Path(os.environ["KSDD_RUN"]).expanduser(), asdict(wanted))
-    name = f"{wanted.preset}-{wanted.folds}-seed{wanted.seed}"
     number = 1
     while True:
-        folder = home() / "runs" / (name if number == 1 else f"{name}-{number}")
+        folder = home() / "runs" / (wanted.name if number == 1 else f"{wanted.name}-{number}")
         stored = _stored_settings(folder)
         if stored is None:
             return open_folder(folder, asdict(wanted))

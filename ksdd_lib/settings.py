@@ -311,6 +311,14 @@ class Settings:
         return (0, 1, 2) if self.fold == "all" else (int(self.fold),)
 
     @property
+    def name(self) -> str:
+        """What a run is called: "cpu-clean-seed0", or "cpu-clean-partition1-5defective-seed0"."""
+        parts = [self.preset, self.folds]
+        parts += [f"partition{self.partition}"] if self.partition else []
+        parts += [f"{self.defective_images}defective"] if self.defective_images else []
+        return "-".join([*parts, f"seed{self.seed}"])
+
+    @property
     def data_name(self) -> str:
         """The data source without its place: what may be stored beside a result."""
         return ";".join(map(_source_name, self.data.split(";")))

@@ -72,14 +72,6 @@ class TestKeep:
         with pytest.raises(RunError, match="another segmentation_steps"):
             results.keep(root / "run", root / "checkout")
 
-    def test_a_result_is_named_by_what_makes_it_another_experiment(self):
-        plain = {"preset": "cpu", "folds": "clean", "seed": 1} | dict.fromkeys(
-            ("partition", "defective_images"), 0
-        )
-        assert results.name_of(plain) == "cpu-clean-seed1"
-        other = plain | {"partition": 1, "defective_images": 5}
-        assert results.name_of(other) == "cpu-clean-partition1-5defective-seed1"
-
     def test_a_result_older_than_a_setting_may_be_replaced(self, root):
         [kept] = (root / "checkout" / "assets" / "results").iterdir()
         stored = json.loads((kept / "settings.json").read_text())

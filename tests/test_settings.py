@@ -219,3 +219,9 @@ def test_the_table_shows_each_setting_of_a_group_once() -> None:
     assert dict((name, value) for name, value, *_ in rows)["data"] == "parts"
     decision = [name for name, *_ in schema.table(Settings(), "decision")]
     assert decision and all(RULES[name].group == "decision" for name in decision)
+
+
+def test_a_run_is_named_by_what_makes_it_another_experiment():
+    assert schema.resolve({"preset": "cpu", "seed": 1}).name == "cpu-clean-seed1"
+    other = {"preset": "cpu", "partition": 1, "defective_images": 5}
+    assert schema.resolve(other).name == "cpu-clean-partition1-5defective-seed0"
