@@ -1,8 +1,8 @@
-"""The README's tables and its curve over few defects, from the results in assets/results."""
+"""The tables of results and the curve over few defects, from what is kept in assets/results."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,29 @@ PUBLISHED_FEW = {
 }
 """AP in percent by the number of defective training items (Tabernik 2019)."""
 
-COLUMNS = (
+HEADLINE_COLUMNS = (
+    "preset, folds",
+    "surfaces, all three folds pooled",
+    "seeds",
+    "AP: mean (range)",
+    "FP / FN, operating threshold",
+    "FP / FN, oracle",
+    "FP at FN = 0",
+    "minutes a run",
+)
+
+RUN_COLUMNS = (
     "preset, folds, seed",
     "judged",
-    "AP",
-    "FP / FN, operating threshold",
+    "AP [95 %]",
+    "defects found [95 %]",
+    "false alarms [95 %]",
     "FP / FN, oracle",
     "AP of the darkest pixel",
     "minutes",
 )
+
+RECIPE_COLUMNS = ("recipe", "what", "chosen on", "AP", "FP / FN, operating threshold")
 
 PROTOCOL_COLUMNS = (
     "preset, folds",
@@ -60,34 +74,66 @@ SPEED_COLUMNS = (
 
 
 def write_tables(root: Path) -> bool:
-    """Write every table of kept results into the README; returns whether that changed it."""
-    readme = root / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = before
-    for name, table in TABLES.items():
-        head, tail = place_of(name).split(after)
-        after = head + table(root) + tail
-    storage.write_text(readme, after)
-    return after != before
+    """Write every table of kept results into its page; returns whether that changed any."""
+    changed = False
+    for page, tables in PAGES.items():
+        before = after = (root / page).read_text(encoding="utf-8")
+        for name, table in tables.items():
+            head, tail = place_of(name).split(after)
+            after = head + table(root) + tail
+        if after != before:
+            storage.write_text(root / page, after)
+            changed = True
+    return changed
 
 
 def place_of(table: str) -> re.Pattern:
-    """Where a table stands in the README: between two comments that name it."""
+    """Where a table stands in its page: between two comments that name it."""
     return re.compile(f"(?<=<!-- {table}:begin -->\n).*?(?=<!-- {table}:end -->)", re.S)
 
 
-def results_table(root: Path) -> str:
-    """All kept results, but for those with few defects, as a Markdown table, a row each."""
+def headline_table(root: Path) -> str:
+    """The kept results of all three folds, pooled: a row a recipe, its seeds together."""
+    rows = []
+    for recipe, seeds in _recipes(root).items():
+        if FEW.fullmatch(recipe):
+            continue
+        judged = [_judgements(seeds[seed])["all", "pooled"] for seed in sorted(seeds)]
+        minutes = [_minutes(seeds[seed]) for seed in sorted(seeds)]
+        cells = [
+            recipe.replace("-", ", "),
+            f"{judged[0].images}, {judged[0].defective} defective",
+            str(len(judged)),
+            *_over_seeds(judged),
+            ", ".join(f"{one:.0f}" for one in minutes),
+        ]
+        rows.append(_line(cells))
+    return _table(HEADLINE_COLUMNS, rows)
+
+
+def run_table(root: Path) -> str:
+    """Each kept result, but for those with few defects, with the intervals of one run."""
     folders = sorted(path.parent for path in (root / "assets" / "results").glob("*/metrics.json"))
     folders = [one for one in folders if not FEW.fullmatch(one.name.rpartition("-seed")[0])]
-    return _line(COLUMNS) + _line(["---"] * len(COLUMNS)) + "".join(map(_row, folders))
+    return _table(RUN_COLUMNS, map(_run_row, folders))
+
+
+def recipe_table(root: Path) -> str:
+    """Every recipe that was ever scored on the clean folds' test images, seed 0, pooled."""
+    listed = storage.read_json(root / "assets" / "results" / "recipes.json")
+    rows = []
+    for number, one in enumerate(listed, 1):
+        errors = "{fp} / {fn}".format(**one["clean_seed0"])
+        cells = [str(number), one["what"], one["chosen_on"], _percent(one["clean_seed0"]["ap"])]
+        rows.append(_line([*cells, errors]))
+    return _table(RECIPE_COLUMNS, rows)
 
 
 def protocol_table(root: Path) -> str:
     """Every kept result of three folds under each protocol, a recipe's seeds together."""
     recipes = {name: seeds for name, seeds in _recipes(root).items() if not FEW.fullmatch(name)}
     rows = [row for one in recipes.items() for row in _protocol_rows(*one)]
-    return _line(PROTOCOL_COLUMNS) + _line(["---"] * len(PROTOCOL_COLUMNS)) + "".join(rows)
+    return _table(PROTOCOL_COLUMNS, rows)
 
 
 def speed_table(root: Path) -> str:
@@ -96,7 +142,7 @@ def speed_table(root: Path) -> str:
     for path in sorted((root / "assets" / "results").glob("speed-*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
         rows += [_speed_row(path, report, case) for case in report["cases"]]
-    return _line(SPEED_COLUMNS) + _line(["---"] * len(SPEED_COLUMNS)) + "".join(rows)
+    return _table(SPEED_COLUMNS, rows)
 
 
 def twin_table(root: Path) -> str:
@@ -104,7 +150,7 @@ def twin_table(root: Path) -> str:
 
     One row a pair of items; the seeds of a recipe stand one after the other.
     """
-    table = _line(TWIN_COLUMNS) + _line(["---"] * len(TWIN_COLUMNS))
+    rows = []
     for recipe, seeds in _recipes(root).items():
         if recipe.split("-")[1:] != ["official"]:
             continue  # the clean folds keep one of each pair
@@ -125,24 +171,23 @@ def twin_table(root: Path) -> str:
                 ", ".join(f"{sum(d) / len(d):.1f} / {max(d):.1f}" for d in differences),
                 ", ".join(f"{one.disagreements} of {len(one.differences)}" for one in same),
             ]
-            table += _line(cells)
-    return table
+            rows.append(_line(cells))
+    return _table(TWIN_COLUMNS, rows)
 
 
 def few_defects_table(root: Path) -> str:
     """AP by the number of defective training images, beside the published ones."""
     columns = ["preset, folds", "defective images in training", "draws", "AP: mean (range)"]
     columns += [*PUBLISHED_FEW]
-    table = _line(columns) + _line(["---"] * len(columns))
-    found = _few_defects(root)
+    rows, found = [], _few_defects(root)
     if not found:
         return ""
     for recipe, counts in found.items():
         for count, aps in sorted(counts.items(), reverse=True):
             published = [str(one.get(count, "")) for one in PUBLISHED_FEW.values()]
             cells = [recipe.replace("-", ", "), str(count), str(len(aps)), _mean_and_range(aps)]
-            table += _line([*cells, *published])
-    return table
+            rows.append(_line([*cells, *published]))
+    return _table(columns, rows)
 
 
 def draw_few_defects(root: Path) -> None:
@@ -170,14 +215,17 @@ def _few_defects(root: Path) -> dict[str, dict[int, list[float]]]:
     return found
 
 
-TABLES = {
-    "results": results_table,
-    "protocols": protocol_table,
-    "few": few_defects_table,
-    "twins": twin_table,
-    "speed": speed_table,
+PAGES = {
+    "README.md": {"headline": headline_table, "speed": speed_table},
+    "assets/results/README.md": {
+        "runs": run_table,
+        "protocols": protocol_table,
+        "recipes": recipe_table,
+        "few": few_defects_table,
+        "twins": twin_table,
+    },
 }
-"""The name that marks a table's place in the README -> what makes its text."""
+"""Page -> the name that marks a table's place in it -> what makes its text."""
 
 
 def _recipes(root: Path) -> dict[str, dict[int, Path]]:
@@ -261,29 +309,47 @@ def _speed_row(path: Path, report: dict[str, Any], case: dict[str, Any]) -> str:
     return _line(cells)
 
 
-def _row(folder: Path) -> str:
+def _run_row(folder: Path) -> str:
     """One result; its counts are computed again from the stored predictions."""
-    settings, summary, timing = (
+    settings, summary = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("settings", "metrics", "timing")
+        for name in ("settings", "metrics")
     )
     rows = metrics.read_predictions(folder / "predictions.csv")
     labels = [row.is_defective for row in rows]
     counts = metrics.error_counts(labels, [row.is_flagged for row in rows])
-    oracle = summary["pooled"]["oracle"]
+    oracle, intervals = summary["pooled"]["oracle"], summary["pooled"]["intervals"]
     trained = summary["folds_trained"]
     part = "3 folds, pooled" if len(trained) == 3 else "fold " + ", ".join(map(str, trained))
     name = f"{settings['preset']}, {settings['folds']}, {settings['seed']}"
+    ap = metrics.average_precision(labels, [row.score for row in rows])
+    found, alarms = intervals["recall"], intervals["false_positive_rate"]
     cells = [
-        f"[{name}](assets/results/{folder.name}/)",
+        f"[{name}]({folder.name}/)",
         f"{part}: {len(rows)} surfaces, {sum(labels)} defective, {settings['image_size']}",
-        _percent(metrics.average_precision(labels, [row.score for row in rows])),
-        f"{counts['fp']} / {counts['fn']}",
+        f"{_percent(ap)} {_interval(intervals['ap'])}",
+        f"{counts['tp']} of {sum(labels)} {_interval(found)}",
+        f"{counts['fp']} of {len(labels) - sum(labels)} {_interval(alarms)}",
         f"{oracle['fp']} / {oracle['fn']}",
         _percent(summary["darkest_pixel"]["ap"]),
-        f"{sum(row['seconds'] for row in timing) / 60:.0f}",
+        f"{_minutes(folder):.0f}",
     ]
     return _line(cells)
+
+
+def _minutes(folder: Path) -> float:
+    """What training and scoring of a result took."""
+    timing = storage.read_json(folder / "timing.json")
+    return sum(row["seconds"] for row in timing) / 60
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    """ "[97.7, 99.9]" in percent; "" where there is none."""
+    return "[{}, {}]".format(*map(_percent, ends)) if ends else ""
+
+
+def _table(columns: Sequence[str], rows: Iterable[str]) -> str:
+    return _line(columns) + _line(["---"] * len(columns)) + "".join(rows)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,19 +1,27 @@
-"""The README's numbers are those of the kept results."""
+"""The numbers on the pages are those of the kept results."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from ksdd_lib import tables
+from ksdd_lib import storage, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("name", tables.TABLES)
-def test_the_readme_shows_exactly_the_kept_results(name):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert tables.place_of(name).search(readme)[0] == tables.TABLES[name](ROOT)
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_a_page_shows_exactly_the_kept_results(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, table in tables.PAGES[page].items():
+        assert tables.place_of(name).search(text)[0] == table(ROOT)
+
+
+def test_the_newest_recipe_is_the_one_whose_results_are_kept():
+    newest = storage.read_json(ROOT / "assets" / "results" / "recipes.json")[-1]["clean_seed0"]
+    kept = storage.read_json(ROOT / "assets" / "results" / "cpu-clean-seed0" / "metrics.json")
+    for name in ("ap", "fp", "fn"):
+        assert newest[name] == pytest.approx(kept["pooled"][name], abs=1e-6)
 
 
 @pytest.fixture
@@ -40,7 +48,7 @@ def test_the_seeds_of_a_recipe_share_a_row_of_each_protocol(root):
 def test_few_defects_have_their_own_table_and_figure(root):
     [row] = rows(tables.few_defects_table(root))
     assert row[:3] == ["a, official", "5", "1"] and row[-4:] == ["96.1", "89.2", "16.5", "69.8"]
-    assert "5defective" not in tables.results_table(root)
+    assert "5defective" not in tables.run_table(root)
     tables.draw_few_defects(root)
     assert (root / "assets" / "few_defects.png").stat().st_size > 10_000
     for folder in (root / "assets" / "results").glob("*defective*"):
