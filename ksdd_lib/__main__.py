@@ -24,9 +24,7 @@ from ksdd_lib import (
 )
 from ksdd_lib import run as runs
 from ksdd_lib.errors import KsddError, RunError
-from ksdd_lib.run import NOTEBOOKS, Run
-
-CHECKOUT = Path(__file__).resolve().parent.parent
+from ksdd_lib.run import CHECKOUT, NOTEBOOKS, Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,6 +25,11 @@ FAINTEST = 0.4
 """The least contrast, of its own, with which a defect is pasted."""
 
 
+def mirror_images(average_flips: bool) -> tuple[int, ...]:
+    """The views over which an image's score is averaged: all of `FLIPS`, or it alone."""
+    return FLIPS if average_flips else (0,)
+
+
 @dataclass(frozen=True)
 class Pasted:
     """The good sample that a defect is laid upon, at which height of it and how strongly: as

@@ -16,6 +16,7 @@ import torch
 
 from ksdd_lib import storage
 from ksdd_lib.errors import CheckpointError, RunError
+from ksdd_lib.settings import Settings
 
 SCHEMA = 1
 """Version of the layout; raised when an older reader would misread a newer checkpoint."""
@@ -134,6 +135,8 @@ def _require_finite(state: Any) -> None:
 
 
 def _require_same(wanted: dict[str, Any], found: dict[str, Any], name: str) -> None:
+    # A setting that is newer than the checkpoint had its default, which changes nothing.
+    found = {key: getattr(Settings, key, None) for key in wanted} | found
     lines = [
         f"{key}: here {wanted.get(key)!r}, there {found.get(key)!r}"
         for key in sorted(wanted.keys() | found.keys())

@@ -169,17 +169,20 @@ def show_picture(path: Path) -> None:
         _display({"image/png": picture, "text/plain": path.name})
 
 
-def judge_picture(detector: Detector, example: Any, name: str) -> Verdict:
+def judge_picture(
+    detector: Detector, example: Any, name: str, record: Mapping[str, Any]
+) -> Verdict:
     """Show the verdict on an example, and a button to upload pictures, each judged below it.
 
     Args:
         example: a picture as `Detector.judge` takes it.
         name: what stands above it.
+        record: as for `show_figure`.
 
     Returns:
         The verdict on the example.
     """
-    found = _show_verdict(detector, example, name)
+    found = _show_verdict(detector, example, name, record)
     try:
         import ipywidgets
     except ImportError:
@@ -191,7 +194,7 @@ def judge_picture(detector: Detector, example: Any, name: str) -> Verdict:
         with below:
             for title, content in _uploaded(change["new"]):
                 try:
-                    _show_verdict(detector, content, title)
+                    _show_verdict(detector, content, title, {"is_generated": False})
                 except KsddError as error:
                     print(f"{title}: {error}")
 
@@ -203,7 +206,9 @@ def judge_picture(detector: Detector, example: Any, name: str) -> Verdict:
     return found
 
 
-def _show_verdict(detector: Detector, picture: Any, name: str) -> Verdict:
+def _show_verdict(
+    detector: Detector, picture: Any, name: str, record: Mapping[str, Any]
+) -> Verdict:
     """One line and a figure: the picture, and where a defect is seen."""
     pixels = as_pixels(picture)
     found = detector.judge(pixels)
@@ -212,8 +217,7 @@ def _show_verdict(detector: Detector, picture: Any, name: str) -> Verdict:
         return found
     print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
     figure = visualize.gallery([pixels, found.mask], titles=[name, f"{found.label}: where?"])
-    if _in_notebook():
-        _display({"image/png": _encoded(figure, 120), "text/plain": "figure"})
+    show_figure(figure, record)
     return found
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ksdd_lib import machine, metrics, storage
-from ksdd_lib.batches import FLIPS, STAGES, load_surfaces, network_input, turn
+from ksdd_lib.batches import STAGES, load_surfaces, mirror_images, network_input, turn
 from ksdd_lib.dataset import Sample, read_image
 from ksdd_lib.errors import RunError
 from ksdd_lib.folds import Fold
@@ -219,7 +219,7 @@ def _scores_of_fold(
         run.settings.size,
         run.settings.precision,
         watch and (lambda done, total: watch(fold, done, total)),
-        FLIPS if run.settings.average_flips else (0,),
+        mirror_images(run.settings.average_flips),
         run.settings.score,
     )
     rows = _rows(part, run.settings.seed, scores, masks)

@@ -21,7 +21,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.storage import sha256, write_text
 
 CONFIDENCE = 0.95
-DEFAULT_THRESHOLD = 0.0  # logits: even odds
+DEFAULT_THRESHOLD = 0.0  # logits: even odds for the decision network
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet would execute or eat
 
 
@@ -32,7 +32,7 @@ class Prediction:
     Attributes:
         image, item: "kos01/Part5" and "kos01".
         fold, seed: which model scored it; the image is in that fold's test set.
-        score: logit of the decision network.
+        score: logit that the image is judged by; see the setting of that name.
         segmentation_score: maximum of the mask logits.
         threshold, is_flagged: the operating threshold in logits and whether the score is above
             it; None until `apply_thresholds` has set both.
@@ -300,7 +300,7 @@ def operating_thresholds(
     For fold k these are the test rows of the *other* folds whose item is in `train_items[k]`:
     each was scored by the model of the fold that holds it out, and none is tested in fold k.
     With some folds untrained, the training items that have such a score are used. Where they
-    lack a class (always with a single trained fold) it is 0.0 logits, even odds,
+    lack a class (always with a single trained fold) it is 0.0 logits,
     taken from 0 images.
     """
     return {k: _operating_threshold(rows, k, train_items[k]) for k in _folds_of(rows)}
@@ -338,7 +338,7 @@ def apply_thresholds(
 def _threshold_rule(thresholds: Mapping[int, OperatingThreshold]) -> str:
     """Where the operating thresholds come from, in words for the report."""
     ruled = [fold for fold, threshold in thresholds.items() if threshold.images]
-    default = "a logit of 0.0 (even odds), fixed in advance"
+    default = "a logit of 0.0, fixed in advance"
     if not ruled and len(thresholds) == 1:
         return f"{default}: with a single fold trained there are no out-of-fold scores"
     if not ruled:

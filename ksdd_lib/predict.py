@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ksdd_lib import evaluate, targets, weights
-from ksdd_lib.batches import FLIPS
+from ksdd_lib.batches import mirror_images
 from ksdd_lib.dataset import read_image
 from ksdd_lib.errors import DataError
 from ksdd_lib.model import TwoStageNet
@@ -112,27 +112,23 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     settings = run.settings
     threshold = evaluate.scores_of(run, fold)["threshold"]
     model = trained_model(run, data, fold)
-    views = FLIPS if settings.average_flips else (0,)
+    views = mirror_images(settings.average_flips)
     loss, precision, kind = settings.segmentation_loss, settings.precision, settings.score
     return Detector(model, settings.size, threshold, views, loss, precision, kind)
 
 
-def load(path: Path | str | None = None, address: str = "") -> Detector:
+def load(path: Path | str | None = None) -> Detector:
     """The detector of a weights file; without one, of the published model.
-
-    Args:
-        address: the repository's, from which the published model is fetched where this is no
-            checkout of it.
 
     Raises:
         CheckpointError: as `weights.load` and `weights.published`.
     """
-    model, card = weights.load(Path(path) if path else weights.published(address))
+    model, card = weights.load(Path(path) if path else weights.published())
     return Detector(
         model,
         parse_size(card["image_size"]),
         card["threshold"],
-        FLIPS if card["average_flips"] else (0,),
+        mirror_images(card["average_flips"]),
         card["segmentation_loss"],
         kind=card["score"],
     )

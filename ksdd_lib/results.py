@@ -7,7 +7,7 @@ from typing import Any
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.report import load_results
-from ksdd_lib.settings import Settings, from_json, to_json
+from ksdd_lib.settings import from_json, to_json
 
 FILES = (
     "settings.json",
@@ -60,7 +60,7 @@ def keep(run_folder: Path, root: Path) -> Path:
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     """A result's settings; one that is newer than the result has its default."""
-    return to_json(Settings()) | storage.read_json(folder / "settings.json")
+    return to_json(from_json(storage.read_json(folder / "settings.json")))
 
 
 def _require_same_recipe(settings: dict[str, Any], target: Path) -> None:

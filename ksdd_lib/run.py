@@ -13,6 +13,9 @@ from ksdd_lib import settings as schema
 from ksdd_lib.errors import RunError
 from ksdd_lib.settings import Settings
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+"""Where the repository's files lie, if this is a checkout of it and not an installed package."""
+
 NOTEBOOKS = {
     "data": "01_download_data",
     "segmentation": "02_train_segmentation",
@@ -123,8 +126,7 @@ def home() -> Path:
         return Path(os.environ["KSDD_HOME"]).expanduser().resolve()
     if machine.in_colab():
         return Path("/content/ksdd")
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "notebooks").is_dir() else Path.cwd() / "ksdd"
+    return CHECKOUT if (CHECKOUT / "notebooks").is_dir() else Path.cwd() / "ksdd"
 
 
 def start(wanted: Settings) -> Run:

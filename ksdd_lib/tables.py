@@ -17,7 +17,8 @@ PUBLISHED_FEW = {
     "DeepLabv3+": {33: 98.0, 25: 92.0, 20: 98.6, 15: 98.3, 10: 46.5, 5: 16.5},
     "U-Net": {33: 96.1, 25: 74.6, 20: 84.6, 15: 84.0, 10: 91.9, 5: 69.8},
 }
-"""AP in percent by the number of defective training items (Tabernik 2019)."""
+"""AP in percent by the number of defective training items, each with its defective image (Tabernik
+2019)."""
 
 HEADLINE_COLUMNS = (
     "preset, folds",

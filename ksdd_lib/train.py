@@ -410,7 +410,7 @@ def _stage(
     fold: int,
     name: str,
     model: nn.Module,
-    loss_of: Callable[[int, int], Tensor],
+    loss_of: Callable[[Shown], Tensor],
     order: Order,
     predecessor: str | None = None,
 ) -> Stage:

@@ -4,23 +4,24 @@ The card is JSON: licence, hash, how to use the weights (image size, threshold),
 about (settings, data, scores).
 """
 
+from functools import partial
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ksdd_lib import machine, storage
-from ksdd_lib.errors import CheckpointError
+from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluate import scores_of
 from ksdd_lib.model import TwoStageNet
 from ksdd_lib.prepare import DataSet
-from ksdd_lib.run import Run, home
+from ksdd_lib.run import CHECKOUT, Run, home
 from ksdd_lib.settings import to_json
 from ksdd_lib.train import trained_model
 
 LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Ljubljana)"
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
 """Where the repository keeps the published model; its card lies beside it."""
 
@@ -60,35 +61,43 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def published(address: str = "") -> Path:
+def published() -> Path:
     """The published model: that of this checkout, else fetched once from the repository.
-
-    Args:
-        address: https://github.com/OWNER/NAME, or "" where there is none.
 
     Raises:
         CheckpointError: it is not here and cannot be fetched.
     """
     for root in (CHECKOUT, home()):
-        if (root / PUBLISHED).with_suffix(".json").exists() and (root / PUBLISHED).exists():
+        if (root / PUBLISHED).exists() and (root / PUBLISHED).with_suffix(".json").exists():
             return root / PUBLISHED
+    address = _repository()
     if not address:
         raise CheckpointError(
             f"The published model ({PUBLISHED.as_posix()}) is not here: take a whole copy of the "
             "repository, or name a weights file."
         )
-    path = home() / PUBLISHED
+    path, source = home() / PUBLISHED, f"{address}/raw/main/{PUBLISHED.as_posix()}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    source = f"{address}/raw/main/{PUBLISHED.as_posix()}"
+    fetch = partial(torch.hub.download_url_to_file, progress=False)
     try:
-        for part in (path.with_suffix(".json"), path):  # the card is small, and says the hash
-            where = source.removesuffix(path.suffix) + part.suffix
-            torch.hub.download_url_to_file(where, str(part), progress=False)
-    except OSError as error:
+        fetch(source.replace(path.suffix, ".json"), str(path.with_suffix(".json")))
+        card = storage.read_json(path.with_suffix(".json"))
+        fetch(source, str(path), hash_prefix=card["sha256"])
+    except (OSError, RuntimeError, RunError) as error:
         raise CheckpointError(
             f"The published model could not be fetched from {source}: {error}."
         ) from error
     return path
+
+
+def _repository() -> str:
+    """The address in the installed package, https://github.com/OWNER/NAME, or ""."""
+    try:
+        urls = metadata("ksdd_lib").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    named = dict(url.split(", ", 1) for url in urls)
+    return named.get("Repository", "").rstrip("/").removesuffix(".git")
 
 
 def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:

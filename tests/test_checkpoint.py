@@ -137,7 +137,7 @@ def test_another_training_is_refused_field_by_field(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as refusal:
         checkpoint.load(tmp_path, "segmentation", other)
     assert "fold: here 2, there 0" in str(refusal.value)
-    assert "rotation: here True, there None" in str(refusal.value)
+    assert "rotation: here True, there False" in str(refusal.value)
     assert "seed" not in str(refusal.value)
 
 
@@ -213,3 +213,12 @@ def test_files_of_a_killed_save_are_cleared_by_the_next(tmp_path: Path) -> None:
     save(tmp_path, 7)
     steps = [f"segmentation-{step:06d}.{end}" for step in (5, 7) for end in ("json", "pt")]
     assert names(tmp_path) == steps
+
+
+def test_a_checkpoint_older_than_a_setting_goes_on_where_that_has_its_default(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, 3)
+    assert checkpoint.load(tmp_path, "segmentation", IDENTITY | {"copy_paste": 0.0}).step == 3
+    with pytest.raises(CheckpointError, match=r"copy_paste: here 0\.5, there 0\.0"):
+        checkpoint.load(tmp_path, "segmentation", IDENTITY | {"copy_paste": 0.5})

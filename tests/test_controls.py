@@ -285,6 +285,9 @@ print(form.touched)
 # Judging a picture
 
 
+REAL = {"is_generated": False}
+
+
 @dataclass(frozen=True)
 class Judge:
     """Judges by the mean gray level, for want of a network."""
@@ -305,19 +308,19 @@ def picture(level: int) -> np.ndarray:
 
 
 def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
-    found = controls.judge_picture(Judge(), picture(120), "mine")
+    found = controls.judge_picture(Judge(), picture(120), "mine", REAL)
     assert found.label == "defective"
     assert capsys.readouterr().out == "mine: defective, score 120.03, threshold 100.00\n"
     figure, upload = screen.bundles
     assert figure["image/png"] and type(upload).__name__ == "VBox"
-    frame = controls.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark")
+    frame = controls.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark", REAL)
     assert frame.label == "not a surface" and capsys.readouterr().out == "dark: not a surface\n"
 
 
 @pytest.mark.parametrize("version", [7, 8])
 def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, version):
     content = cv2.imencode(".png", picture(40))[1].tobytes()
-    controls.judge_picture(Judge(), picture(120), "example")
+    controls.judge_picture(Judge(), picture(120), "example", REAL)
     button = screen.bundles[-1].children[0]
     capsys.readouterr()
     for name, bytes_ in (("a.png", content), ("b.txt", b"no picture")):

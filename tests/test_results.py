@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ksdd_lib import metrics, results
+from ksdd_lib import settings as schema
 from ksdd_lib.errors import RunError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,15 @@ class TestEachKeptResult:
         made = json.loads((folder / "environment.json").read_text())
         assert made["command"].startswith("python -m ksdd_lib")
         assert made["commit"] != "unknown" and not made["commit"].endswith("+")
+
+    def test_is_of_the_preset_as_it_is_now(self, folder):
+        stored = json.loads((folder / "settings.json").read_text())
+        preset = schema.to_json(schema.resolve({"preset": stored["preset"]}))
+        free = {"data", "folds", "fold", "seed", "partition", "defective_images"}
+        free |= {"checkpoint_steps", "precision"}
+        assert {name: stored.get(name, preset[name]) for name in set(preset) - free} == {
+            name: preset[name] for name in set(preset) - free
+        }
 
     def test_shows_no_surface(self, folder):
         pictures = {path.stem for path in folder.rglob("*.png")}

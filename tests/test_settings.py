@@ -193,9 +193,26 @@ def test_stored_settings_of_another_version_are_refused_by_field() -> None:
     stored = schema.to_json(Settings())
     with pytest.raises(SettingsError, match="dropout"):
         schema.from_json(stored | {"dropout": 0.5})
-    del stored["seed"]
-    with pytest.raises(SettingsError, match="seed"):
-        schema.from_json(stored)
+
+
+def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
+    stored = schema.to_json(schema.resolve({"preset": "cpu", "seed": 3}))
+    del stored["partition"], stored["score"]
+    restored = schema.from_json(stored)
+    assert (restored.partition, restored.score, restored.seed) == (0, "decision", 3)
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        {"score": "both", "segmentation_loss": "mean_squared_error"},
+        {"copy_paste": 0.5, "annotation": "box"},
+        {"copy_paste": 0.1, "annotation": "dilated17"},
+    ],
+)
+def test_settings_that_make_no_sense_together_are_refused_with_what_to_take(together) -> None:
+    with pytest.raises(SettingsError, match=": take "):
+        schema.resolve({"preset": "paper"} | together)
 
 
 @pytest.mark.parametrize("data", ["/home/ann/KolektorSDD.zip", "~/data/parts/", "../parts"])

@@ -84,13 +84,14 @@ class TestPublished:
         monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
 
     @pytest.fixture
-    def repository(self, file, tmp_path):
-        """An address that holds the file as the repository would."""
+    def repository(self, file, tmp_path, monkeypatch):
+        """The place of the file in the repository whose address the package knows."""
+        monkeypatch.setattr(weights, "_repository", (tmp_path / "repository").as_uri)
         place = tmp_path / "repository" / "raw" / "main" / weights.PUBLISHED
         place.parent.mkdir(parents=True)
         for part in (file, file.with_suffix(".json")):
             shutil.copy(part, place.with_suffix(part.suffix))
-        return (tmp_path / "repository").as_uri()
+        return place
 
     def test_of_the_checkout(self, file, tmp_path):
         place = tmp_path / "checkout" / weights.PUBLISHED
@@ -100,18 +101,28 @@ class TestPublished:
         assert weights.published() == place
 
     def test_fetched_once(self, repository, tmp_path):
-        path = weights.published(repository)
+        path = weights.published()
         assert path == tmp_path / "home" / weights.PUBLISHED
         weights.load(path)
-        shutil.rmtree(tmp_path / "repository")
-        assert weights.published(repository) == path
+        repository.unlink()
+        assert weights.published() == path
 
-    def test_neither_here_nor_there(self, tmp_path):
+    def test_cut_on_the_way_it_is_not_kept(self, repository, tmp_path):
+        whole = repository.read_bytes()
+        repository.write_bytes(whole[:-1000])
+        with pytest.raises(CheckpointError, match="could not be fetched from file:.*hash"):
+            weights.published()
+        assert not list((tmp_path / "home").rglob("*.safetensors"))
+        repository.write_bytes(whole)
+        weights.load(weights.published())
+
+    def test_neither_here_nor_there(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(weights, "_repository", str)
         with pytest.raises(CheckpointError, match="is not here: take a whole copy"):
             weights.published()
+        monkeypatch.setattr(weights, "_repository", (tmp_path / "nowhere").as_uri)
         with pytest.raises(CheckpointError, match="could not be fetched from file:.*nowhere"):
-            weights.published((tmp_path / "nowhere").as_uri())
-        assert not list((tmp_path / "home").rglob("*.safetensors"))
+            weights.published()
 
 
 def test_the_published_model_is_whole_and_says_whose_it_is():
