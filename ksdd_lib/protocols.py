@@ -13,6 +13,9 @@ from ksdd_lib import metrics, storage
 from ksdd_lib.folds import DATA
 from ksdd_lib.metrics import Prediction
 
+DOUBTFUL = ("kos19/Part2", "kos46/Part6")
+"""Surfaces of KolektorSDD that are labelled good and show a fine dark line, and a dark blob."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -113,6 +116,11 @@ def pooled(rows: Sequence[Prediction]) -> Judgement:
         oracle=(oracle["fp"], oracle["fn"]),
         fp_at_fn0=oracle["fp_at_fn0"],
     )
+
+
+def without_doubtful(rows: Iterable[Prediction]) -> list[Prediction]:
+    """The rows without KolektorSDD's two good surfaces that may not be good."""
+    return [row for row in rows if row.image not in DOUBTFUL]
 
 
 def by_fold(rows: Sequence[Prediction]) -> Judgement:

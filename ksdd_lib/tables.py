@@ -261,6 +261,7 @@ def _judgements(folder: Path) -> dict[tuple[str, str], protocols.Judgement]:
     twins = storage.read_json(folder / "data.json")["twins"]
     clean = protocols.without_leaks(rows, train_items, twins)
     parts = {"all": rows} | ({"without the leaked ones": clean} if len(clean) < len(rows) else {})
+    parts["without two doubtful labels"] = protocols.without_doubtful(rows)
     joins = {"pooled": protocols.pooled, "one by one": protocols.by_fold}
     found = {}
     for part, chosen in parts.items():
