@@ -206,14 +206,32 @@ def draw_few_defects(root: Path) -> None:
 
 
 def _few_defects(root: Path) -> dict[str, dict[int, list[float]]]:
-    """Recipe -> number of defective training images -> pooled AP of each draw."""
+    """Recipe -> number of defective training images -> pooled AP of each draw.
+
+    Where a recipe was trained with few, its trainings with all are there too, under the mean number
+    of defective images in its folds.
+    """
     found: dict[str, dict[int, list[float]]] = {}
-    for name, seeds in _recipes(root).items():
+    recipes = _recipes(root)
+    for name, seeds in recipes.items():
         if match := FEW.fullmatch(name):
-            judged = [_judgements(seeds[seed])["all", "pooled"] for seed in sorted(seeds)]
-            few = found.setdefault(match["recipe"], {})
-            few[int(match["count"])] = [one.ap for one in judged]
+            found.setdefault(match["recipe"], {})[int(match["count"])] = _aps(seeds)
+    for name, few in found.items():
+        if name in recipes:
+            few[_training_defects(recipes[name])] = _aps(recipes[name])
     return found
+
+
+def _aps(seeds: Mapping[int, Path]) -> list[float]:
+    return [_judgements(seeds[seed])["all", "pooled"].ap for seed in sorted(seeds)]
+
+
+def _training_defects(seeds: Mapping[int, Path]) -> int:
+    """The mean number of defective images in the training parts of a recipe's folds."""
+    folder = next(iter(seeds.values()))
+    protocol = storage.read_json(folder / "folds.json")["protocol"]
+    folds = storage.read_json(folder / "data.json")["folds"][protocol]["folds"]
+    return round(sum(fold["train_defective"] for fold in folds) / len(folds))
 
 
 PAGES = {
