@@ -153,6 +153,26 @@ def _has_both_classes(labels: np.ndarray) -> bool:
     return bool(labels.any() and not labels.all())
 
 
+def every_score(rows: Sequence[Prediction], kind: str) -> dict[str, list[float]]:
+    """What the rows would have been judged by under each `score` setting, as far as they tell.
+
+    Args:
+        kind: the setting that they were judged by; after "mask" the decision network is unknown.
+
+    Returns:
+        "decision", "mask" and "both" -> a score for each row.
+    """
+    mask = [row.segmentation_score for row in rows]
+    if kind == "mask":
+        return {"mask": mask}
+    known = [row.score for row in rows]
+    if kind == "both":
+        decision = [score - highest for score, highest in zip(known, mask, strict=True)]
+        return {"decision": decision, "mask": mask, "both": known}
+    both = [score + highest for score, highest in zip(known, mask, strict=True)]
+    return {"decision": known, "mask": mask, "both": both}
+
+
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Step-wise average precision as scikit-learn defines it; None unless both classes occur."""
     from sklearn.metrics import average_precision_score

@@ -396,3 +396,11 @@ def test_a_damaged_file_is_refused(tmp_path, text, message):
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(RunError, match="evaluate the trained model first"):
         metrics.read_predictions(tmp_path / "predictions.csv")
+
+
+@pytest.mark.parametrize(("kind", "score"), [("decision", 2.0), ("both", 0.5), ("mask", -1.5)])
+def test_the_stored_scores_tell_what_each_kind_would_have_been(kind, score):
+    rows = [Prediction("a/1", "a", 0, 0, True, score, -1.5)]
+    found = metrics.every_score(rows, kind)
+    expected = {"decision": [2.0], "mask": [-1.5], "both": [0.5]}
+    assert found == (expected if kind != "mask" else {"mask": [-1.5]})
