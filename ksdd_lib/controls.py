@@ -216,7 +216,9 @@ def _show_verdict(
         print(f"{name}: {found.label}")
         return found
     print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
-    figure = visualize.gallery([pixels, found.mask], titles=[f"{name}: {found.label}", "output: probability"])
+    figure = visualize.gallery(
+        [pixels, found.mask], titles=[f"{name}: {found.label}", "output: probability"]
+    )
     show_figure(figure, record)
     return found
 
