@@ -13,7 +13,8 @@ One image's way from archive to report; a module imports only modules that stand
     checkpoint, train            exact resume; the two stages
     metrics, protocols, evaluate pure functions; scores -> predictions.csv -> metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
-    visualize, report, results   figures; one HTML file to send; what stays in the repository
+    visualize, report            figures; one HTML file to send
+    results, tables              what stays in the repository; its tables
     mailbox, colab, controls     copies on Drive; Colab itself; widgets from the schema
     __main__                     the same series without a browser
 """

@@ -341,7 +341,7 @@ def _run_row(folder: Path) -> str:
     oracle, intervals = summary["pooled"]["oracle"], summary["pooled"]["intervals"]
     trained = summary["folds_trained"]
     part = "3 folds, pooled" if len(trained) == 3 else "fold " + ", ".join(map(str, trained))
-    name = f"{settings['preset']}, {settings['folds']}, {settings['seed']}"
+    name = folder.name.replace("-", ", ").replace("seed", "")
     ap = metrics.average_precision(labels, [row.score for row in rows])
     found, alarms = intervals["recall"], intervals["false_positive_rate"]
     cells = [
