@@ -81,14 +81,16 @@ def score_images(
     Returns:
         Score logits (N,) float64 and mask logits (N, H/8, W/8) float32.
     """
-    surfaces = load_surfaces(samples, size, "fine").to(next(model.parameters()).device)
+    where = next(model.parameters()).device
+    surfaces = load_surfaces(samples, size, "fine").to(where)
     scores, masks = [], []
-    for row in range(len(samples)):
-        score, mask = judge(model, surfaces.images[row : row + 1], precision, views, kind)
-        scores.append(score)
-        masks.append(mask)
-        if watch:
-            watch(row + 1, len(samples))
+    with machine.reused_memory(where):
+        for row in range(len(samples)):
+            score, mask = judge(model, surfaces.images[row : row + 1], precision, views, kind)
+            scores.append(score)
+            masks.append(mask)
+            if watch:
+                watch(row + 1, len(samples))
     return (
         torch.stack(scores).double().cpu().numpy(),
         torch.stack(masks).float().cpu().numpy(),

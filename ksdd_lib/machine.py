@@ -1,10 +1,12 @@
 """What this machine can do: its device, the arithmetic that is fast on it, its description."""
 
+import ctypes
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,11 @@ from ksdd_lib.errors import SettingsError, TrainingError
 HERE = Path(__file__).resolve().parent
 
 Work = TypeVar("Work", bound=Callable[..., Any])
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+REUSING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+RETURNING = {MMAP_MAX: 65536, TRIM_THRESHOLD: 64 * 2**20}
+"""Options of glibc's `mallopt`, and what they are otherwise, once large blocks have been freed."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,6 +68,34 @@ def slug() -> str:
     made = environment()
     name = f"{made['cpu']} {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+@contextmanager
+def reused_memory(where: torch.device) -> Iterator[None]:
+    """Within, on a CPU, memory that is freed stays with the process for the next step's tensors.
+
+    glibc else hands every large tensor back, and the kernel clears its pages anew: in float32 a
+    fifth of a training step. The price is memory: at 1408x512 about 1 GB more. At the end all of it
+    is handed back. With another C library nothing changes.
+    """
+    libc = _glibc() if where.type == "cpu" else None
+    if libc is None:
+        yield
+        return
+    for option, value in REUSING.items():
+        libc.mallopt(option, value)
+    try:
+        yield
+    finally:
+        for option, value in RETURNING.items():
+            libc.mallopt(option, value)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
 def explain_memory(work: Work) -> Work:

@@ -275,7 +275,9 @@ def _train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None
     """Train, or go on, as the one process that works in the run folder."""
     run.claim()
     try:
-        _mark_finished(run, stage, _train_steps(run, stage, watch, saved))
+        with machine.reused_memory(machine.device()):
+            seconds = _train_steps(run, stage, watch, saved)
+        _mark_finished(run, stage, seconds)
     finally:
         run.release()
 

@@ -1,6 +1,9 @@
 """What this machine can do is said truly."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ import torch
 from ksdd_lib import machine
 from ksdd_lib.errors import SettingsError
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
@@ -51,3 +55,30 @@ def test_auto_on_a_gpu_follows_its_generation(
 def test_the_environment_can_be_stored_and_names_no_place() -> None:
     text = json.dumps(machine.environment())
     assert torch.__version__ in text and "/root" not in text and "/home" not in text
+
+
+PEAK = """
+import resource, sys, torch
+from ksdd_lib import machine
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+with machine.reused_memory(torch.device(sys.argv[1])):
+    for step in range(12):
+        if step == 6:
+            before = faults()
+        [torch.ones(2**24) for _ in range(4)]
+    print(faults() - before)
+"""
+
+
+def test_memory_once_touched_is_not_cleared_again_while_a_cpu_works():
+    """Each page that the kernel gives is a fault; small pages and huge ones differ 512 times."""
+    if machine._glibc() is None:
+        pytest.skip("not glibc")
+    faults = {
+        where: int(subprocess.check_output([sys.executable, "-c", PEAK, where], cwd=REPOSITORY))
+        for where in ("cpu", "meta")
+    }
+    assert 10 * faults["cpu"] < faults["meta"]
