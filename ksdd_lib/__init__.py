@@ -15,7 +15,8 @@ One image's way from archive to report; a module imports only modules that stand
     weights, predict             a model to give away; one image -> score, verdict, mask
     visualize, report            figures; one HTML file to send
     results, tables              what stays in the repository; its tables
-    mailbox, colab, controls     copies on Drive; Colab itself; widgets from the schema
+    mailbox, courier             copies on Drive and back; in the background
+    colab, controls              Colab itself; widgets from the schema
     __main__                     the same series without a browser
 """
 

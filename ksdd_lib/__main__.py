@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from ksdd_lib import (
     archive,
     colab,
     inspection,
+    predict,
     prepare,
+    report,
     results,
     settings,
     storage,
@@ -63,8 +66,8 @@ def run(chosen: argparse.Namespace) -> None:
 def inspect(chosen: argparse.Namespace) -> None:
     """The data report: counts, sizes, twins, leaks, unreadable files; unpacks a zip to data/."""
     folder = archive.obtain(chosen.data, runs.home(), report=_tell)
-    report = inspection.inspect_data(folder.root, folder)
-    print(json.dumps(report, indent=1) if chosen.json else inspection.format_report(report))
+    found = inspection.inspect_data(folder.root, folder)
+    print(json.dumps(found, indent=1) if chosen.json else inspection.format_report(found))
 
 
 def keep(chosen: argparse.Namespace) -> None:
@@ -73,6 +76,15 @@ def keep(chosen: argparse.Namespace) -> None:
         print(f"kept: {_short(results.keep(chosen.run_folder, CHECKOUT))}")
     tables.write_tables(CHECKOUT)
     tables.draw_few_defects(CHECKOUT)
+
+
+def judge(chosen: argparse.Namespace) -> None:
+    """Judge a folder of images with a trained model; a table, the most suspicious first."""
+    detector = predict.load(chosen.weights)
+    rows = predict.judge_folder(detector, chosen.folder)
+    predict.write_verdicts(chosen.out, rows)
+    counts = Counter(row.label for row in rows)
+    print(f"{_short(chosen.out)}: " + ", ".join(f"{counts[label]} {label}" for label in counts))
 
 
 def publish(chosen: argparse.Namespace) -> None:
@@ -128,13 +140,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="one setting (see options); repeatable",
     )
-    report = add(inspect)
-    report.add_argument("--data", required=True, help="as for run")
-    report.add_argument("--json", action="store_true", help="for machines")
+    inspected = add(inspect)
+    inspected.add_argument("--data", required=True, help="as for run")
+    inspected.add_argument("--json", action="store_true", help="for machines")
     kept = add(keep)
     kept.add_argument(
         "run_folder", type=Path, nargs="?", help="a run folder with its report; none: tables only"
     )
+    judged = add(judge)
+    judged.add_argument("folder", type=Path, help="the folder of images")
+    judged.add_argument("--weights", type=Path, help="a .safetensors file (the published model)")
+    judged.add_argument("--out", type=Path, default=Path("verdicts.csv"), help="(verdicts.csv)")
     published = add(publish)
     published.add_argument("run_folder", type=Path, help="a run folder that is evaluated")
     published.add_argument("file", type=Path, help="the file to write, .safetensors")
@@ -153,17 +169,42 @@ def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
     if not (out / "data.json").exists():  # an earlier attempt that found no data settles nothing
         (out / "settings.json").unlink(missing_ok=True)
     opened = runs.open_folder(out, explicit)
+    executed = [opened.folder / "notebooks" / book.name for book in books]
+    if _is_finished(opened, executed):
+        print(f"{_outcome(opened)}; already finished: nothing was changed")
+        print("(to execute the notebooks again, on the same weights, delete its report.html)")
+        return
     environment = _kernel_environment(opened)
-    for book in books:
+    for book, target in zip(books, executed, strict=True):
         print(f"== {book.stem}", flush=True)
-        _execute(book, opened.folder / "notebooks" / book.name, environment)
+        _execute(book, target, environment)
+    minutes = (time.monotonic() - began) / 60
+    print(
+        f"{_outcome(opened)}; executed notebooks in {_short(opened.folder / 'notebooks')} "
+        f"({minutes:.1f} min)"
+    )
+
+
+def _is_finished(opened: Run, executed: Sequence[Path]) -> bool:
+    """Whether each notebook has done its part, and its results and data are what they were.
+
+    Where they are not, the notebooks say why, or mend it.
+    """
+    if not all(map(opened.has, NOTEBOOKS)) or not all(path.exists() for path in executed):
+        return False
+    try:
+        report.load_results(opened.folder)
+        prepare.open_data(opened)
+    except KsddError:
+        return False
+    return True
+
+
+def _outcome(opened: Run) -> str:
     pooled = opened.read("metrics.json")["pooled"]
     score = "undefined" if pooled["ap"] is None else f"{pooled['ap']:.4f}"
-    print(
-        f"{_short(opened.folder / 'report.html')}: pooled AP {score} over {pooled['images']} "
-        f"images; executed notebooks in {_short(opened.folder / 'notebooks')} "
-        f"({(time.monotonic() - began) / 60:.1f} min)"
-    )
+    place = _short(opened.folder / "report.html")
+    return f"{place}: pooled AP {score} over {pooled['images']} images"
 
 
 def _kernel_environment(opened: Run) -> dict[str, str]:

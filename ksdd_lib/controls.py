@@ -230,16 +230,17 @@ def _uploaded(value: Any) -> list[tuple[str, bytes]]:
     return [(one["name"], bytes(one["content"])) for one in value]
 
 
-def live_curve(is_generated: bool = False) -> Watch:
+def live_curve(is_generated: bool = False, state: Callable[[], str] = str) -> Watch:
     """A `watch` for the training stages: one picture of the loss, drawn again every few seconds.
 
     Args:
         is_generated: the data set is generated, which then stands on the picture.
+        state: what is on Drive, in a few words; see `Courier.state`.
     """
     output = _Output(PAUSE)
 
     def watch(progress: Progress) -> None:
-        line = describe(progress)
+        line = "; ".join(filter(None, [describe(progress), state()]))
 
         def draw() -> dict[str, Any]:
             ax = visualize.training_curve(progress.history, visualize.new_axes(6.8, 2.8))

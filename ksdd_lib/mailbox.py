@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,45 +47,52 @@ PATIENCE = 3
 """Failures after which a copy gives up until the next one."""
 
 
+@dataclass(frozen=True)
+class Copied:
+    """What a copy to Drive came to.
+
+    Attributes:
+        newest: the checkpoint that was saved last and is whole on Drive, as "step 150 of
+            segmentation, fold 0"; "" without any.
+        failure: why not all of the run is there; "" where it is.
+    """
+
+    newest: str = ""
+    failure: str = ""
+
+    def explain(self, run: Run) -> str:
+        """One sentence on a failure."""
+        return (
+            f"Not all of {run.folder.name} could be copied to Drive ({self.failure}); it is safe "
+            f"in {run.folder}, and the next copy tries again."
+        )
+
+
 def mirror(run: Run, drive: Path | None) -> None:
-    """Copy what is new in a run folder to `<drive>/ksdd/runs/<its name>`; nothing without a Drive.
+    """`copy`; nothing without a Drive. Where Drive fails, a warning says so."""
+    copied = Copied() if drive is None else copy(run, drive)
+    if copied.failure:
+        _warn(copied.explain(run))
+
+
+def copy(run: Run, drive: Path) -> Copied:
+    """Copy what is new in a run folder to `<drive>/ksdd/runs/<its name>`; never raises.
 
     Of each stage's checkpoints only the newest is copied. An older one leaves Drive one copy later,
     when the newer has had time to arrive. A run of other settings that has the name on Drive is
     left alone: ours then gets a number behind its name.
-
-    Where Drive fails, a warning says so and the next call goes on.
     """
-    if drive is None:
-        return
     drive = Path(drive)
     try:
         _require_mounted(drive)
-        target = _target(run, drive)
-        failures = _send_files(run.folder, target, drive)
+        target, files = _target(run, drive), _worth_copying(run.folder)
+        failures = _send_files(files, run.folder, target, drive)
         _name_latest(run, target, drive)
         sender = {"run": run.folder.name, "machine": _machine(), "time": int(time.time())}
         storage.write_json(target / SENDER, sender)
     except OSError as error:
         failures = [error]
-    if failures:
-        _warn(
-            f"Not all of {run.folder.name} could be copied to Drive ({_reason(failures[0])}); it "
-            f"is safe in {run.folder}, and the next copy tries again."
-        )
-
-
-def keeper(run: Run, drive: Path | None, every: float = 600) -> Callable[[], None]:
-    """A function for `saved` of the training stages: `mirror`, at most once in `every` seconds."""
-    last = time.monotonic()
-
-    def keep() -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            mirror(run, drive)
-            last = time.monotonic()
-
-    return keep
+    return Copied(failure=_reason(failures[0])) if failures else Copied(_newest(files))
 
 
 def mirror_archive(run: Run, home: Path, drive: Path | None) -> None:
@@ -221,14 +228,28 @@ def _worth_copying(folder: Path) -> list[Path]:
     return sorted(filter(is_wanted, files), key=lambda path: (path.suffix == ".json", path))
 
 
-def _send_files(folder: Path, target: Path, drive: Path) -> list[OSError]:
-    """Copy what is new in `folder`; the failures, after a few of which it gives up."""
+def _newest(files: Iterable[Path]) -> str:
+    """The checkpoint saved last among `files`, as `Copied` names it."""
+    markers = [path for path in files if CHECKPOINT.fullmatch(path.name) and path.exists()]
+    if not markers:
+        return ""
+    last = max(markers, key=lambda path: path.stat().st_mtime)
+    stage, _, step = last.stem.rpartition("-")
+    return f"step {int(step)} of {stage}, fold {last.parent.name.removeprefix('fold')}"
+
+
+def _send_files(files: Iterable[Path], folder: Path, target: Path, drive: Path) -> list[OSError]:
+    """Copy what is new of `files` in `folder`; the failures, after a few of which it gives up."""
     failures: list[OSError] = []
-    for path in _worth_copying(folder):
-        copy = target / path.relative_to(folder)
+    for path in files:
         try:
-            if not _send(path.read_bytes(), copy, drive):
-                _remove_superseded(copy)
+            data = path.read_bytes()
+        except FileNotFoundError:  # training has gone on, and removed an older checkpoint
+            continue
+        there = target / path.relative_to(folder)
+        try:
+            if not _send(data, there, drive):
+                _remove_superseded(there)
         except OSError as error:
             failures.append(error)
             if len(failures) == PATIENCE:

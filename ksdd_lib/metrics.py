@@ -7,7 +7,6 @@ that the data do not define (no defective surface, no good one) is None, never 0
 """
 
 import csv
-import io
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,11 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ksdd_lib.errors import RunError
-from ksdd_lib.storage import sha256, write_text
+from ksdd_lib.storage import csv_text, sha256, write_text
 
 CONFIDENCE = 0.95
 DEFAULT_THRESHOLD = 0.0  # logits: even odds for the decision network
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet would execute or eat
 
 
 @dataclass(frozen=True)
@@ -73,22 +71,7 @@ def write_predictions(path: Path, rows: Iterable[Prediction]) -> None:
 
 
 def _predictions_text(rows: Iterable[Prediction]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: str | float | bool | None) -> str:
-    """A value as CSV text; a name that a spreadsheet would run as a formula gets a leading '."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return "'" + value if value.startswith(FORMULA_STARTS) else value
-    if isinstance(value, bool | np.bool_):
-        return str(int(value))
-    return str(int(value)) if isinstance(value, int | np.integer) else repr(float(value))
+    return csv_text(COLUMNS, ([getattr(row, name) for name in COLUMNS] for row in rows))
 
 
 def read_predictions(path: Path) -> list[Prediction]:

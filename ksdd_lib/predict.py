@@ -1,22 +1,23 @@
-"""One image in; score, verdict and mask out: what a trained model is for.
+"""One image in; score, verdict and mask out; a folder in, a table out: what a model is for.
 
 detector = predict.load()  # the published model; or predict.load("mine.safetensors")
 detector.judge("part.jpg").label
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from ksdd_lib import evaluate, targets, weights
+from ksdd_lib import evaluate, storage, targets, weights
 from ksdd_lib.batches import mirror_images
 from ksdd_lib.dataset import read_image
 from ksdd_lib.errors import DataError
 from ksdd_lib.model import TwoStageNet
-from ksdd_lib.pixels import decode_image
+from ksdd_lib.pixels import IMAGE_EXTENSIONS, decode_image
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
 from ksdd_lib.settings import parse_size
@@ -87,6 +88,68 @@ class Detector:
         full = cv2.resize(share, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
         label = "defective" if float(score) > self.threshold else "good"
         return Verdict(label, float(score), full)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of one file of a folder: a row of verdicts.csv.
+
+    Attributes:
+        image: its path below the folder.
+        label: as of a `Verdict`, or "unreadable".
+        score: as of a `Verdict`; None where there is none.
+        reason: why it is unreadable, else "".
+    """
+
+    image: str
+    label: str
+    score: float | None = None
+    reason: str = ""
+
+
+def judge_folder(
+    detector: Detector, folder: Path | str, watch: Callable[[int, int], None] | None = None
+) -> list[Judged]:
+    """Judge every JPEG, PNG and BMP file in a folder and those below it, but for `*_label.*`.
+
+    Args:
+        watch: called with (files done, files in all).
+
+    Returns:
+        A row for each file: the unreadable ones first, then what is no surface, then the others,
+        the most suspicious first.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_EXTENSIONS]
+    paths = [path for path in paths if path.is_file() and not path.stem.endswith("_label")]
+    if not paths:
+        endings = ", ".join(IMAGE_EXTENSIONS)
+        raise DataError(f"There is no image ({endings}) in {folder.name}: name a folder of them.")
+    rows = []
+    for path in paths:
+        rows.append(_judge_file(detector, path, path.relative_to(folder).as_posix()))
+        if watch:
+            watch(len(rows), len(paths))
+    order = {"unreadable": 0, "not a surface": 1}
+    return sorted(rows, key=lambda row: (order.get(row.label, 2), -(row.score or 0), row.image))
+
+
+def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
+    try:
+        found = detector.judge(path)
+    except DataError as error:
+        return Judged(name, "unreadable", reason=str(error))
+    return Judged(name, found.label, found.score)
+
+
+def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:
+    """Write the rows as CSV (image, label, score, reason), atomically."""
+    columns = [field.name for field in fields(Judged)]
+    table = ([getattr(row, name) for name in columns] for row in rows)
+    storage.write_text(path, storage.csv_text(columns, table))
 
 
 def as_pixels(image: np.ndarray | bytes | Path | str) -> np.ndarray:

@@ -124,12 +124,14 @@ def test_the_published_archive_is_known_by_its_bytes(tiny_zip: Path, home: Path,
     assert folder.is_published_archive and folder.label == "the published file"
 
 
+@pytest.mark.fault(1)
 def test_a_web_page_saved_as_zip_is_shown_and_its_file_removed(home: Path):
     with pytest.raises(DataError, match=r"is a web page.*<!DOCTYPE html>.*Too many users\\x07"):
         obtain("https://example.org/set.zip", home, download=served(PAGE))
     assert not any(path.is_file() for path in home.rglob("*"))
 
 
+@pytest.mark.fault(1)
 def test_a_web_page_of_the_user_is_refused_but_left_alone(tmp_path: Path, home: Path):
     page = tmp_path / "page.zip"
     page.write_bytes(PAGE)
@@ -153,6 +155,8 @@ def flipped(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [lambda _: PAGE, lambda data: data[:-9000], flipped])
+@pytest.mark.fault(2)
+@pytest.mark.fault(1)
 def test_a_damaged_download_is_reported_and_the_next_source_tried(published, home: Path, damage):
     lines: list[str] = []
     download = served(damage(published), published)
@@ -163,6 +167,7 @@ def test_a_damaged_download_is_reported_and_the_next_source_tried(published, hom
     assert tree(home / "downloads") == {"KolektorSDD.zip"}
 
 
+@pytest.mark.fault(1)
 def test_with_no_usable_source_every_place_is_named_and_nothing_is_left(published, home, tmp_path):
     with pytest.raises(DataError, match="found nowhere") as caught:
         obtain("kolektorsdd", home, drive=tmp_path / "drive", download=served(flipped(published)))
@@ -173,6 +178,7 @@ def test_with_no_usable_source_every_place_is_named_and_nothing_is_left(publishe
     assert not any(path.is_file() for path in home.rglob("*"))
 
 
+@pytest.mark.fault(3)
 def test_a_truncated_archive_from_an_earlier_run_is_not_trusted(published, home: Path):
     (home / "downloads").mkdir(parents=True)
     for place in (home, home / "downloads"):
@@ -191,6 +197,7 @@ def test_local_copies_come_before_the_network(tiny_zip: Path, home: Path, tmp_pa
     assert obtain("kolektorsdd", home, drive, download=never) == first, "unpacked already"
 
 
+@pytest.mark.fault(6)
 def test_a_failing_server_is_tried_a_few_times_and_never_by_http(home: Path):
     addresses = []
 
@@ -278,6 +285,7 @@ def test_a_caller_who_listens_keeps_standard_output_clean(
     assert lines and capsys.readouterr().out == ""
 
 
+@pytest.mark.fault(6)
 def test_http_is_refused_before_anything_is_fetched(home: Path):
     with pytest.raises(DataError, match="use https"):
         obtain("http://example.org/a.zip", home, download=never)
@@ -297,6 +305,7 @@ def test_two_addresses_of_one_file_name_are_two_archives(tiny_zip: Path, tiny_ro
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.97, 0.999])
+@pytest.mark.fault(2)
 def test_a_cut_archive_is_refused_wherever_it_is_cut(tiny_zip: Path, home: Path, share: float):
     tiny_zip.write_bytes(tiny_zip.read_bytes()[: int(tiny_zip.stat().st_size * share)])
     with pytest.raises(DataError, match="tiny.zip"):
@@ -304,6 +313,7 @@ def test_a_cut_archive_is_refused_wherever_it_is_cut(tiny_zip: Path, home: Path,
     assert not home.exists()
 
 
+@pytest.mark.fault(2)
 def test_a_flipped_byte_is_refused_by_its_checksum_and_nothing_is_left(tiny_zip: Path, home: Path):
     tiny_zip.write_bytes(flipped(tiny_zip.read_bytes()))
     with pytest.raises(DataError, match="tiny.zip is damaged.*CRC"):
@@ -322,6 +332,7 @@ def hostile(name: str) -> zipfile.ZipInfo:
     "name",
     ["../x.jpg", "kos01/../../x.jpg", "/abs/x.jpg", "..\\x.jpg", "C:\\x.jpg", "link/x.jpg"],
 )
+@pytest.mark.fault(5)
 def test_a_member_that_reaches_outside_refuses_the_archive(tiny_zip: Path, home: Path, name: str):
     with zipfile.ZipFile(tiny_zip, "a") as target:
         target.writestr(hostile(name), b"/etc/passwd")
@@ -331,6 +342,7 @@ def test_a_member_that_reaches_outside_refuses_the_archive(tiny_zip: Path, home:
     assert tree(tiny_zip.parent) == before
 
 
+@pytest.mark.fault(5)
 def test_bombs_are_refused_by_what_they_claim(tiny_zip: Path, home: Path, monkeypatch):
     with zipfile.ZipFile(tiny_zip, "a", zipfile.ZIP_DEFLATED) as target:
         target.writestr("tiny01/bomb.bmp", bytes(65 * 2**20))
@@ -343,6 +355,7 @@ def test_bombs_are_refused_by_what_they_claim(tiny_zip: Path, home: Path, monkey
     assert not home.exists()
 
 
+@pytest.mark.fault(5)
 def test_a_member_twice_is_refused(tiny_zip: Path, home: Path):
     with zipfile.ZipFile(tiny_zip, "a") as target, pytest.warns(UserWarning, match="Duplicate"):
         target.writestr("tiny01/Part0.jpg", b"another")
@@ -350,6 +363,7 @@ def test_a_member_twice_is_refused(tiny_zip: Path, home: Path):
         unpack(tiny_zip, home)
 
 
+@pytest.mark.fault(5)
 def test_harmless_other_members_are_ignored_and_reported(tiny_zip: Path, home: Path):
     others = ["readme.txt", "tiny01/tiny02/Part0.jpg", "tiny01/run.sh", "__MACOSX/tiny01/._a.jpg"]
     with zipfile.ZipFile(tiny_zip, "a") as target:
@@ -370,6 +384,7 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path, home: Path):
     assert not home.exists()
 
 
+@pytest.mark.fault(24)
 def test_a_full_disk_leaves_nothing_and_is_loud(tiny_zip: Path, home: Path, monkeypatch):
     write = Path.write_bytes
 
@@ -400,6 +415,7 @@ archive.unpack(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.fault(4)
 def test_killed_in_the_middle_and_run_again_gives_the_whole_set(tiny_zip: Path, home: Path):
     environment = os.environ | {"PYTHONPATH": str(Path(archive.__file__).parent.parent)}
     command = [sys.executable, "-c", KILLED, str(tiny_zip), str(home)]

@@ -57,6 +57,10 @@ class TestWhatTheUserDoesWrong:
         text = said("inspect", "--data", str(tmp_path / "absent.zip"))
         assert "absent.zip" in text
 
+    @pytest.mark.fault(30)
+    def test_weights_that_are_not_there(self, said, tmp_path):
+        assert "mine.safetensors" in said("judge", str(tmp_path), "--weights=mine.safetensors")
+
     def test_a_run_that_is_not_finished_is_not_kept(self, said, tmp_path):
         assert "is no run folder" in said("keep", str(tmp_path))
 
@@ -70,6 +74,7 @@ def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.fault(20)
 def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     out = tmp_path / "demo"
     done = command("demo", "--out", out, home=tmp_path)
@@ -87,11 +92,18 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert "GENERATED" in (out / "report.html").read_text()
     assert str(tmp_path) not in stored_text(out)
 
-    weights = {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    again = command("demo", "--out", out, home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "already finished: nothing was changed" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+    (out / "report.html").unlink()
     again = command("demo", "--out", out, home=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("was already finished") == 6
-    assert weights == {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")}
+    changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert (out / "report.html") in changed and not [p for p in changed if p.suffix == ".pt"]
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def test_samples_are_pairs_with_their_label(tiny_root: Path):
     assert not read_mask(samples[0]).any()
 
 
+@pytest.mark.fault(9)
 def test_pairs_do_not_depend_on_the_order_of_the_directory(tiny_root: Path, monkeypatch):
     before = find_samples(tiny_root)
     listed = Path.iterdir
@@ -44,6 +45,7 @@ def test_pairs_do_not_depend_on_the_order_of_the_directory(tiny_root: Path, monk
     assert find_samples(tiny_root) == before
 
 
+@pytest.mark.fault(9)
 def test_part1_is_not_part10(tiny_root: Path, make_surface):
     for number in (2, 10, 11):
         make_surface(tiny_root / "tiny01", f"Part{number}", [9, number], number == 10)
@@ -54,6 +56,7 @@ def test_part1_is_not_part10(tiny_root: Path, make_surface):
     assert [name for name, _ in found.unreadable] == ["tiny01/Part1"]
 
 
+@pytest.mark.fault(12)
 def test_any_names_work(tmp_path: Path, make_surface):
     names = ["Größe 3", "it's", "<img onerror=x>", "=cmd()", "a.b", "part_label_2"]
     for seed, name in enumerate(names):
@@ -68,12 +71,14 @@ def test_any_names_work(tmp_path: Path, make_surface):
     assert {sample.name for sample in samples} == {f"item é/{name}" for name in names}
 
 
+@pytest.mark.fault(7)
 def test_a_missing_mask_is_loud_and_never_empty(tiny_root: Path):
     (tiny_root / "tiny02" / "Part1_label.bmp").unlink()
     with pytest.raises(DataError, match=r"tiny02/Part1.jpg has no mask tiny02/Part1_label.bmp"):
         find_samples(tiny_root)
 
 
+@pytest.mark.fault(7)
 def test_a_mask_of_another_size_is_loud_with_both_sizes(tiny_root: Path):
     cv2.imwrite(str(tiny_root / "tiny02" / "Part1_label.bmp"), np.zeros((160, 127), np.uint8))
     with pytest.raises(DataError, match="Part1.jpg is 160x128 but its mask .*bmp is 160x127"):
@@ -89,6 +94,7 @@ def test_two_files_of_one_name_are_refused_not_chosen_from(tiny_root: Path):
     assert "Part3.jpg and tiny02/Part3.png" in reasons["tiny02/Part3"]
 
 
+@pytest.mark.fault(11)
 def test_unusable_files_are_listed_in_one_table_and_refused(tiny_root: Path):
     folder = tiny_root / "tiny03"
     (folder / "Part0.jpg").write_bytes((folder / "Part0.jpg").read_bytes()[:-400])
@@ -162,12 +168,14 @@ def test_only_kolektor_is_kolektor(tiny_root: Path):
     assert not is_kolektor(find_samples(tiny_root))
 
 
+@pytest.mark.fault(15)
 def test_items_with_an_image_in_common_are_twins_transitively(tiny_root: Path):
     shutil.copy(tiny_root / "tiny01" / "Part0.jpg", tiny_root / "tiny05" / "Part2.jpg")
     shutil.copy(tiny_root / "tiny05" / "Part3.jpg", tiny_root / "tiny03" / "Part0.jpg")
     assert twin_items(find_samples(tiny_root)) == [{"tiny01", "tiny03", "tiny05"}]
 
 
+@pytest.mark.fault(15)
 def test_an_item_photographed_again_is_a_twin(tiny_root: Path):
     for part in range(4):
         source = tiny_root / "tiny02" / f"Part{part}.jpg"
@@ -227,6 +235,7 @@ def test_kolektor_has_399_images_and_52_defective(kolektor_root: Path, kolektor_
 
 
 @pytest.mark.slow
+@pytest.mark.fault(8)
 def test_kolektor_masks_are_read_through_their_palette(kolektor_samples):
     sample = next(one for one in kolektor_samples if one.name == "kos20/Part4")
     assert read_mask(sample).sum() == 3690
@@ -246,6 +255,7 @@ def test_kolektor_stays_kolektor_when_its_images_are_stored_again(
 
 
 @pytest.mark.slow
+@pytest.mark.fault(15)
 def test_kolektor_has_three_pairs_of_twins_with_a_wide_margin(kolektor_samples):
     pairs = [{"kos01", "kos26"}, {"kos27", "kos34"}, {"kos38", "kos39"}]
     assert twin_items(kolektor_samples) == pairs

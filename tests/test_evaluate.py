@@ -199,6 +199,7 @@ def test_thresholds_come_from_the_other_folds(judged: Judged) -> None:
         assert fold["threshold"] == expected and math.isfinite(expected)
 
 
+@pytest.mark.fault(30)
 def test_an_image_that_was_trained_on_is_refused(copied: Run, data: DataSet) -> None:
     fold = data.folds[0]
     leaking = Fold(0, fold.train, (*fold.test, fold.train[0]), "clean", ())
@@ -209,6 +210,7 @@ def test_an_image_that_was_trained_on_is_refused(copied: Run, data: DataSet) -> 
         evaluate(copied, mixed)
 
 
+@pytest.mark.fault(30)
 def test_what_is_not_trained_yet_is_named(data: DataSet, tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run")
     with pytest.raises(RunError, match="01_download_data"):

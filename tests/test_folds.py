@@ -99,11 +99,13 @@ def test_few_defects_keep_every_good_image_and_are_nested(tiny_root: Path, make_
     assert with_few_defects(fold, 1000, 0) == fold
 
 
+@pytest.mark.fault(13)
 def test_too_few_items_are_refused(samples):
     with pytest.raises(FoldError, match="Only 2 different items for 3 folds"):
         clean_folds([sample for sample in samples if sample.item in ("tiny01", "tiny02")])
 
 
+@pytest.mark.fault(14)
 def test_no_defective_image_in_training_is_refused(samples):
     good = [sample for sample in samples if not sample.is_defective]
     defective = next(sample for sample in samples if sample.is_defective)
@@ -111,6 +113,7 @@ def test_no_defective_image_in_training_is_refused(samples):
         clean_folds([*good, defective])
 
 
+@pytest.mark.fault(14)
 def test_no_defective_image_in_test_is_allowed(samples):
     few = [one for one in samples if not one.is_defective or one.item in ("tiny01", "tiny02")]
     assert [sum(one.is_defective for one in fold.test) for fold in clean_folds(few)] == [1, 1, 0]
@@ -136,6 +139,7 @@ def leaking(samples: list[Sample], protocol: str) -> Fold:
     )
 
 
+@pytest.mark.fault(15)
 def test_twins_on_both_sides_are_refused_unless_official(twin_samples):
     fold = leaking(twin_samples, "mine")
     assert count_leaks(fold) == 4
@@ -145,6 +149,7 @@ def test_twins_on_both_sides_are_refused_unless_official(twin_samples):
     check_folds([leaking(twin_samples, "official")])
 
 
+@pytest.mark.fault(13)
 def test_an_empty_side_an_item_on_both_and_an_item_tested_twice_are_refused(samples):
     first, second, _ = clean_folds(samples)
     with pytest.raises(FoldError, match="Fold 0 has no test images"):
@@ -174,6 +179,7 @@ def test_folds_come_back_from_their_record(samples):
         ("test_items", 3, "malformed"),
     ],
 )
+@pytest.mark.fault(13)
 def test_an_edited_record_is_refused(samples, field, change, message):
     record = folds_record(clean_folds(samples))
     record["folds"][0][field] = change
@@ -181,6 +187,7 @@ def test_an_edited_record_is_refused(samples, field, change, message):
         folds_from_record(record, samples)
 
 
+@pytest.mark.fault(15)
 def test_a_leaking_record_is_refused_even_if_it_calls_itself_official(twin_samples):
     record = folds_record(clean_folds(twin_samples))
     with_twin = next(row for row in record["folds"] if "tiny02" in row["test_items"])
@@ -197,6 +204,7 @@ def kolektor_samples(kolektor_root: Path) -> list[Sample]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(15)
 def test_kolektor_official_folds_leak_48_images_8_of_them_defective(kolektor_samples):
     three = official_folds(kolektor_samples)
     assert [len(items(fold.test)) for fold in three] == [17, 17, 16]

@@ -34,6 +34,7 @@ def test_the_report_is_json_without_the_place_of_the_data(tiny_root: Path):
     assert json.dumps(inspect_data(moved)) == stored
 
 
+@pytest.mark.fault(11)
 def test_faults_are_listed_and_nothing_is_split_while_a_file_is_unreadable(tiny_root: Path):
     (tiny_root / "tiny01" / "Part0.jpg").write_bytes(b"")
     (tiny_root / "tiny02" / "Part1_label.bmp").unlink()

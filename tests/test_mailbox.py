@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ksdd_lib import checkpoint, mailbox, prepare, storage
+from ksdd_lib.courier import Courier
 from ksdd_lib.errors import RunError
 from ksdd_lib.run import Run, find, open_folder
 from ksdd_lib.train import read_history, train_segmentation
@@ -585,25 +586,15 @@ def test_training_goes_on_without_drive_and_copies_when_it_is_back(
     run = begin(data=str(tiny_root), **tiny)
     data = prepare.prepare_data(run)
     drive.fault = lambda n: GONE
-    with pytest.warns(UserWarning, match="not connected") as caught:
-        assert train_segmentation(run, data, 0, saved=mailbox.keeper(run, drive.root, every=0))
-    assert len([warning for warning in caught if "Drive" in str(warning.message)]) == 2
+    with pytest.warns(UserWarning, match="not connected"):
+        with Courier(run, drive.root, every=0) as sent:
+            assert train_segmentation(run, data, 0, saved=sent.keep)
     assert read_history(run.fold_folder(0) / "segmentation.jsonl")[-1]["step"] == 2
     drive.fault = lambda n: None
     mirror_whole(run, drive.root)
     assert {"fold0/segmentation-000002.pt", "fold0/segmentation.done.json"} <= drive.files(
         run.folder.name
     )
-
-
-def test_a_keeper_waits_between_copies(run: Run, drive: Drive, monkeypatch: pytest.MonkeyPatch):
-    clock = [0.0]
-    monkeypatch.setattr(mailbox.time, "monotonic", lambda: clock[0])
-    keep = mailbox.keeper(run, drive.root, every=60)
-    for second, copies in ((30, 0), (61, 1), (100, 1), (122, 2)):
-        clock[0] = second
-        keep()
-        assert drive.written.count("sender") == copies, second
 
 
 def test_drive_dies_while_a_run_is_brought_back(
@@ -756,7 +747,6 @@ def test_without_drive_nothing_happens(
     mailbox.mirror(run, None)
     mailbox.mirror_archive(run, home, None)
     assert mailbox.restore(home, None) is None
-    mailbox.keeper(run, None, every=0)()
     assert not list(recwarn) and capsys.readouterr().out == ""
 
 

@@ -49,12 +49,14 @@ def judged(rows, items):
 # Ranking
 
 
+@pytest.mark.fault(31)
 def test_average_precision_is_step_wise_on_ties():
     labels, scores = [BAD, GOOD, BAD, GOOD], [1.0, 1.0, 1.0, 0.0]
     assert metrics.average_precision(labels, scores) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("labels", [[GOOD] * 3, [BAD] * 3, []])
+@pytest.mark.fault(14)
 def test_ranking_numbers_are_undefined_without_both_classes(labels):
     scores = np.arange(len(labels), dtype=float)
     assert metrics.average_precision(labels, scores) is None
@@ -63,6 +65,7 @@ def test_ranking_numbers_are_undefined_without_both_classes(labels):
     assert metrics.bootstrap_average_precision(labels, scores, ["a"] * len(labels)) is None
 
 
+@pytest.mark.fault(31)
 def test_equal_scores_have_chance_auc_and_prevalence_as_average_precision():
     labels, scores = [BAD, GOOD, GOOD, GOOD], [0.5] * 4
     assert metrics.roc_auc(labels, scores) == 0.5
@@ -70,6 +73,7 @@ def test_equal_scores_have_chance_auc_and_prevalence_as_average_precision():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.fault(31)
 def test_scores_that_are_no_numbers_are_refused(bad):
     for function in (
         metrics.average_precision,
@@ -113,6 +117,7 @@ def test_equal_f1_is_decided_by_fewer_errors():
     assert metrics.best_f1_threshold(labels, scores) == 4.5
 
 
+@pytest.mark.fault(31)
 def test_equal_scores_are_all_flagged_from_just_below():
     threshold = metrics.best_f1_threshold([BAD, GOOD], [0.25, 0.25])
     assert threshold < 0.25
@@ -297,6 +302,7 @@ def test_pooled_counts_are_the_sums_over_folds():
         assert summary["pooled"][name] == sum(fold[name] for fold in summary["folds"])
 
 
+@pytest.mark.fault(14)
 def test_a_fold_without_defects_is_left_out_of_the_mean():
     rows = [row for row in make_rows() if row.fold != 2 or not row.is_defective]
     items = train_items(rows)
@@ -326,6 +332,7 @@ def test_segmentation_score_is_summarised_beside_the_decision():
     assert summary["segmentation_score"]["pooled"]["auc"] == 0
 
 
+@pytest.mark.fault(32)
 def test_edited_or_mixed_rows_are_refused():
     rows = make_rows()
     items = train_items(rows)
@@ -366,6 +373,7 @@ def test_numbers_from_numpy_are_stored_as_plain_numbers(tmp_path):
 @pytest.mark.parametrize(
     "name", ["=1+1", "+a", "-b", "@c", "'d", "''=e", 'a,"b"', "é ü/<img onerror=x>", "a\nb"]
 )
+@pytest.mark.fault(12)
 def test_awkward_names_are_safe_in_a_spreadsheet_and_restored(tmp_path, name):
     row = replace(make_rows()[0], image=name, item=name)
     path = tmp_path / "predictions.csv"

@@ -32,11 +32,13 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
 
 
+@pytest.mark.fault(10)
 def test_sixteen_bits_are_scaled_and_keep_256_levels():
     sixteen = encode(".png", LEVELS.astype(np.uint16) * 257)
     assert np.array_equal(decode_image(sixteen, "x.png"), LEVELS)
 
 
+@pytest.mark.fault(10)
 def test_colour_and_transparency_become_one_gray_channel():
     colour = np.zeros((16, 16, 4), np.uint8)
     colour[..., 2], colour[..., 3] = 200, 7  # red, almost transparent
@@ -47,6 +49,7 @@ def test_colour_and_transparency_become_one_gray_channel():
         assert abs(int(gray[0, 0]) - expected) <= 1
 
 
+@pytest.mark.fault(10)
 def test_exif_rotation_is_applied():
     upright = np.zeros((32, 48), np.uint8)
     upright[:16] = 255  # the upper half is bright
@@ -68,12 +71,14 @@ def test_exif_rotation_is_applied():
     ],
     ids=["01", "01 16-bit", "0255", "0 65535", "bmp", "palette 01", "palette 012"],
 )
+@pytest.mark.fault(8)
 def test_every_way_to_store_a_mask_gives_the_same_booleans(data: bytes):
     mask = decode_mask(data, "mask")
     assert mask.dtype == bool
     assert np.array_equal(mask, LEVELS >= 128)
 
 
+@pytest.mark.fault(8)
 def test_a_mask_of_unclear_levels_is_never_taken_for_empty():
     with pytest.raises(DataError, match="Part1_label.png.*brightest of 255 is 100"):
         decode_mask(encode(".png", LEVELS // 128 * 100), "Part1_label.png")
@@ -92,12 +97,14 @@ TEXTURE = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.98])
+@pytest.mark.fault(11)
 def test_a_cut_file_is_damaged_wherever_it_is_cut(extension: str, share: float):
     data = encode(extension, TEXTURE)
     with pytest.raises(DataError, match="kos01/x"):
         decode_image(data[: int(len(data) * share)], "kos01/x")
 
 
+@pytest.mark.fault(11)
 def test_a_jpeg_without_its_end_is_damaged_even_if_a_thumbnail_has_one():
     data = with_orientation(encode(".jpg", TEXTURE), 1)
     thumbnail = data[:4] + struct.pack(">H", 6) + b"\xff\xd8\xff\xd9" + data[2:-2]
@@ -105,17 +112,20 @@ def test_a_jpeg_without_its_end_is_damaged_even_if_a_thumbnail_has_one():
         decode_image(thumbnail, "x.jpg")
 
 
+@pytest.mark.fault(11)
 def test_text_named_jpg_says_how_it_starts():
     with pytest.raises(DataError, match="x.jpg is not a JPEG.*starts with b'hello"):
         decode_image(b"hello, I am a text", "x.jpg")
 
 
+@pytest.mark.fault(11)
 def test_an_empty_file_is_said_to_be_empty():
     with pytest.raises(DataError, match="is empty"):
         decode_image(b"", "x.jpg")
 
 
 @pytest.mark.parametrize("side", [1, 30_000])
+@pytest.mark.fault(11)
 def test_pixels_are_capped_from_the_header_before_decoding(side: int, monkeypatch):
     def refuse(*_):
         raise AssertionError("decoded")

@@ -1,5 +1,7 @@
 """One image in; score, verdict and mask out."""
 
+import csv
+
 import cv2
 import numpy as np
 import pytest
@@ -58,6 +60,7 @@ def test_averaged_over_flips_a_mirror_image_is_judged_alike(model, surface):
 
 
 @pytest.mark.parametrize("level", [0, 127, 255])
+@pytest.mark.fault(12)
 def test_a_frame_without_contrast_is_not_a_surface(model, level):
     noise = np.random.default_rng(0).integers(0, 2, (200, 140))
     frame = np.clip(level + noise, 0, 255).astype(np.uint8)
@@ -83,6 +86,46 @@ def test_the_bytes_of_a_file_are_judged_too(model, surface):
 def test_anything_but_gray_bytes_is_refused(model, shape, kind):
     with pytest.raises(DataError, match=r"must be uint8 \(H, W\), gray"):
         Detector(model, (192, 128), 0.0).judge(np.zeros(shape, kind))
+
+
+@pytest.mark.fault(11)
+@pytest.mark.fault(12)
+def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surface, tmp_path):
+    content = cv2.imencode(".jpg", surface)[1].tobytes()
+    files = {
+        "a/=cmd.jpg": content,
+        "cut.jpg": content[:-400],
+        "empty.png": b"",
+        "text.jpg": b"no picture",
+        "pixel.png": cv2.imencode(".png", surface[:1, :1])[1].tobytes(),
+        "black.bmp": cv2.imencode(".bmp", np.zeros_like(surface))[1].tobytes(),
+        "=1+1 ü <img onerror=alert(1)>.jpg": cv2.imencode(".jpg", surface[::-1])[1].tobytes(),
+        "a/=cmd_label.bmp": b"a mask",
+        "notes.txt": b"no image",
+    }
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    rows = predict.judge_folder(Detector(model, (192, 128), -100.0), tmp_path)
+    unreadable = ["cut.jpg", "empty.png", "pixel.png", "text.jpg"]
+    assert [(row.image, row.label) for row in rows[:5]] == [
+        *((name, "unreadable") for name in unreadable),
+        ("black.bmp", "not a surface"),
+    ]
+    assert all(row.reason and row.score is None for row in rows[:4])
+    assert [row.label for row in rows[5:]] == ["defective"] * 2
+    assert rows[5].score >= rows[6].score
+    predict.write_verdicts(tmp_path / "verdicts.csv", rows)
+    with open(tmp_path / "verdicts.csv", newline="", encoding="utf-8") as file:
+        header, *stored = csv.reader(file)
+    assert header == ["image", "label", "score", "reason"] and len(stored) == 7
+    names = {row[0] for row in stored}
+    assert "'=1+1 ü <img onerror=alert(1)>.jpg" in names and "a/=cmd.jpg" in names
+
+
+def test_a_folder_without_images_is_refused(model, tmp_path):
+    with pytest.raises(DataError, match="There is no image"):
+        predict.judge_folder(Detector(model, (192, 128), 0.0), tmp_path)
 
 
 def test_a_published_file_says_how_to_judge(model, monkeypatch):

@@ -70,6 +70,7 @@ def test_without_the_first_notebook_it_is_named(run: Run) -> None:
         open_data(run)
 
 
+@pytest.mark.fault(21)
 def test_changed_data_is_refused(run: Run, tiny_root: Path) -> None:
     prepare_data(run)
     shutil.copy(tiny_root / "tiny01" / "Part0.jpg", tiny_root / "tiny02" / "Part3.jpg")

@@ -249,6 +249,7 @@ def test_perfect_separation_has_no_interval(tmp_path, quick):
     assert "1.0000 no interval: some threshold separates perfectly" in text
 
 
+@pytest.mark.fault(14)
 def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     folder = make_run(tmp_path / "run", with_defects=False)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
@@ -271,6 +272,7 @@ def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
     assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
 
 
+@pytest.mark.fault(12)
 def test_names_are_escaped(tmp_path, quick):
     evil = "<img src=x onerror=alert(1)>", '"><script>alert(1)</script>', "=1+1 & é"
 
@@ -287,6 +289,7 @@ def test_names_are_escaped(tmp_path, quick):
     assert "Run &lt;b&gt;run" in page
 
 
+@pytest.mark.fault(32)
 def test_predictions_of_another_run_are_refused(tmp_path):
     folder, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", separation=1.0)
     storage.write_bytes(folder / "predictions.csv", (other / "predictions.csv").read_bytes())
@@ -295,6 +298,7 @@ def test_predictions_of_another_run_are_refused(tmp_path):
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.fault(32)
 def test_masks_of_other_images_are_refused(tmp_path):
     folder = make_run(tmp_path / "run")
     write_masks(folder / "masks.npz", ["other/Part0"], np.zeros((1, 16, 8)))

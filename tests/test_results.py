@@ -16,6 +16,7 @@ KEPT = sorted(path.parent for path in (ROOT / "assets" / "results").glob("*/metr
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
 class TestEachKeptResult:
+    @pytest.mark.fault(32)
     def test_its_metrics_follow_from_its_predictions(self, folder):
         stored = json.loads((folder / "metrics.json").read_text())
         split = json.loads((folder / "folds.json").read_text())["folds"]

@@ -40,6 +40,7 @@ def test_equal_explicit_values_are_welcome(run: Run) -> None:
     assert open_folder(run.folder, {"seed": 3}).settings == run.settings
 
 
+@pytest.mark.fault(21)
 def test_a_different_explicit_value_is_refused_with_the_difference(run: Run) -> None:
     run.write("data.json", {})
     with pytest.raises(RunError, match="seed is 3 there, 4 here; rotation is False there, True"):
@@ -101,6 +102,7 @@ def test_a_missing_part_names_the_notebook_that_makes_it(run: Run) -> None:
             run.require(part)
 
 
+@pytest.mark.fault(20)
 def test_a_stage_is_finished_when_all_its_folds_are(tmp_path: Path) -> None:
     run = open_folder(tmp_path / "run", {"fold": "all"})
     for fold in (0, 1):
@@ -178,6 +180,7 @@ def test_timing_keeps_one_line_for_each_thing(run: Run) -> None:
     ]
 
 
+@pytest.mark.fault(27)
 def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
@@ -196,6 +199,7 @@ def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> No
     assert not (run.folder / "owner.json").exists()
 
 
+@pytest.mark.fault(27)
 def test_a_silent_owner_on_another_machine_loses_the_folder(run: Run) -> None:
     elsewhere = "colab-vm process 1"
     run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT / 2})

@@ -63,6 +63,8 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
         ("checkpoint_steps", 0, "from 1 to"),
     ],
 )
+@pytest.mark.fault(29)
+@pytest.mark.fault(13)
 def test_an_invalid_value_is_refused_with_its_name_and_what_is_allowed(
     name: str, value: Any, allowed: str
 ) -> None:
@@ -112,6 +114,7 @@ def test_text_becomes_the_type_of_the_setting(name: str, text: str, value: Any) 
         ("seed", "FIELD=VALUE"),
     ],
 )
+@pytest.mark.fault(29)
 def test_an_assignment_that_cannot_be_read_is_refused(assignment: str, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
         schema.from_assignments([assignment])
@@ -210,6 +213,7 @@ def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
         {"copy_paste": 0.1, "annotation": "dilated17"},
     ],
 )
+@pytest.mark.fault(29)
 def test_settings_that_make_no_sense_together_are_refused_with_what_to_take(together) -> None:
     with pytest.raises(SettingsError, match=": take "):
         schema.resolve({"preset": "paper"} | together)

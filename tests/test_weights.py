@@ -56,6 +56,7 @@ def test_the_card_says_licence_use_and_origin(trained, file):
     assert str(run.folder) not in file.with_suffix(".json").read_text()
 
 
+@pytest.mark.fault(22)
 def test_a_damaged_file_is_refused(file):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -70,6 +71,7 @@ def test_a_file_without_its_card_is_refused(file):
         weights.load(file)
 
 
+@pytest.mark.fault(30)
 def test_a_fold_that_is_not_trained_cannot_be_published(trained, tmp_path):
     with pytest.raises(RunError, match="Fold 1 is not evaluated"):
         weights.publish(*trained, 1, tmp_path / "tiny.safetensors")

@@ -1,0 +1,111 @@
+"""A run goes to Drive behind its training's back: copies in a thread, which nothing waits for long.
+
+Drive may hang for minutes, or for good. A training that waited for it would hang too.
+"""
+
+import threading
+import time
+import warnings
+from pathlib import Path
+
+from ksdd_lib.mailbox import Copied, copy
+from ksdd_lib.run import Run
+
+EVERY = 600.0
+"""Seconds between the beginnings of two copies while a stage trains."""
+
+PATIENCE = 120.0
+"""Seconds that the end of a cell waits for its copy; it then goes on in the background."""
+
+_at_work = threading.Lock()
+"""One copy at a time, also where two cells have sent one."""
+
+
+class Courier:
+    """Copies one run to Drive; without a Drive it does nothing.
+
+    with Courier(run, drive) as courier:
+        train_segmentation(run, data, 0, saved=courier.keep)
+
+    At the end of the block it copies what is new and says what is on Drive. A failure of Drive is
+    one warning, and the next copy catches up.
+    """
+
+    def __init__(
+        self, run: Run, drive: Path | None, every: float = EVERY, patience: float = PATIENCE
+    ) -> None:
+        self.run, self.drive, self.every, self.patience = run, drive, every, patience
+        self._copied: Copied | None = None
+        self._thread: threading.Thread | None = None
+        self._due = time.monotonic() + every
+        self._warned = ""
+
+    def __enter__(self) -> "Courier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def keep(self) -> None:
+        """For `saved` of the training stages: begin a copy, at most one in `every` seconds."""
+        self._warn()
+        if time.monotonic() >= self._due:
+            self.send()
+
+    def send(self) -> None:
+        """Begin a copy and return at once; where one is at work, leave it to the next."""
+        if self.drive is None or self._is_at_work():
+            return
+        self._due = time.monotonic() + self.every
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Copy what is new, wait for it, but not for long, and say what is on Drive."""
+        if self.drive is None:
+            return
+        end = time.monotonic() + self.patience
+        self._wait(end)  # it may have begun before the newest files were there
+        self.send()
+        self._wait(end)
+        if self._is_at_work():
+            print(
+                f"Drive is slow: {self.run.folder.name} is still being copied, while the next "
+                "cells run. Keep this runtime until a later cell says that all is safe."
+            )
+        self._warn()
+        if self._copied is not None and not self._copied.failure and not self._is_at_work():
+            print(f"{self.run.folder.name}: {self.state()}")
+
+    def state(self) -> str:
+        """What is on Drive, in a few words; "" without a Drive."""
+        if self.drive is None:
+            return ""
+        if self._copied is None:
+            return "not yet on Drive"
+        newest = self._copied.newest
+        if self._copied.failure:
+            before = f", before that {newest}" if newest else ""
+            return f"not on Drive ({self._copied.failure}){before}"
+        return f"safe on Drive: {newest}" if newest else "safe on Drive"
+
+    def _copy(self) -> None:
+        with _at_work:
+            copied = copy(self.run, self.drive)
+        if copied.failure and self._copied is not None:
+            copied = Copied(self._copied.newest, copied.failure)
+        self._copied = copied
+
+    def _is_at_work(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _wait(self, end: float) -> None:
+        if self._thread is not None:
+            self._thread.join(max(0.0, end - time.monotonic()))
+
+    def _warn(self) -> None:
+        """Warn of a failure, in the training's thread and once until it has passed."""
+        failure = self._copied.failure if self._copied else ""
+        if failure and failure != self._warned:
+            warnings.warn(self._copied.explain(self.run), stacklevel=3)
+        self._warned = failure

@@ -1,0 +1,136 @@
+"""Copies to Drive in the background: a training never waits for them, and knows what is safe."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_training import tiny_data, tiny_run
+
+from ksdd_lib import checkpoint, courier, mailbox
+from ksdd_lib.courier import Courier
+from ksdd_lib.run import Run
+from ksdd_lib.train import train_segmentation
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run after step 20 of its first stage."""
+    run = tiny_run(tmp_path / "run", segmentation_steps=2, checkpoint_steps=1)
+    checkpoint.save(run.fold_folder(0), "segmentation", 20, {"fold": 0}, {"step": 20})
+    return run
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    folder = tmp_path / "MyDrive"
+    folder.mkdir()
+    return folder
+
+
+class Hanging:
+    """A Drive on which opening the run's settings hangs until `release`."""
+
+    def __init__(self, drive: Path, run: Run) -> None:
+        self.pipe = drive / "ksdd" / "runs" / run.folder.name / "settings.json"
+        self.pipe.parent.mkdir(parents=True)
+        os.mkfifo(self.pipe)
+
+    def release(self) -> None:
+        if self.pipe.is_fifo():
+            handle = os.open(self.pipe, os.O_RDWR | os.O_NONBLOCK)
+            self.pipe.unlink()
+            os.write(handle, b"{}")
+            os.close(handle)
+
+
+@pytest.fixture
+def hanging(drive: Path, run: Run) -> Iterator[Hanging]:
+    hanging = Hanging(drive, run)
+    yield hanging
+    hanging.release()
+
+
+def is_there(drive: Path, run: Run, name: str) -> bool:
+    return (drive / "ksdd" / "runs" / run.folder.name / f"{name}.ok").exists()
+
+
+def test_at_the_end_all_is_on_drive_and_it_says_so(
+    run: Run, drive: Path, capsys: pytest.CaptureFixture
+):
+    with Courier(run, drive) as sent:
+        assert sent.state() == "not yet on Drive"
+    assert is_there(drive, run, "fold0/segmentation-000020.pt")
+    assert sent.state() == "safe on Drive: step 20 of segmentation, fold 0"
+    assert capsys.readouterr().out == f"{run.folder.name}: {sent.state()}\n"
+
+
+def test_what_was_saved_while_a_copy_was_at_work_is_sent_at_the_end(run: Run, drive: Path):
+    with Courier(run, drive) as sent:
+        sent.send()
+        checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
+    assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
+    assert is_there(drive, run, "fold0/segmentation-000030.pt")
+
+
+@pytest.mark.fault(25)
+def test_a_training_goes_on_while_drive_hangs(
+    run: Run, drive: Path, hanging: Hanging, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    data = tiny_data(tmp_path / "data")
+    for path in run.fold_folder(0).iterdir():
+        path.unlink()
+    sent = Courier(run, drive, every=0, patience=0.1)
+    sent.send()
+    assert train_segmentation(run, data, 0, saved=sent.keep)
+    sent.finish()
+    assert "Drive is slow: run is still being copied" in capsys.readouterr().out
+    assert sent.state() == "not yet on Drive"
+    hanging.release()
+    Courier(run, drive).finish()
+    assert is_there(drive, run, "fold0/segmentation.done.json")
+    assert capsys.readouterr().out.endswith("safe on Drive: step 2 of segmentation, fold 0\n")
+
+
+@pytest.mark.fault(25)
+def test_a_failing_drive_is_one_warning_until_it_is_back(
+    run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+):
+    lost = drive.rename(drive.with_name("away"))
+    sent = Courier(run, drive, every=0)
+    for _ in range(3):
+        sent.finish()
+        sent.keep()
+    gone = os.strerror(errno.ENOTCONN)
+    assert [str(warning.message).split(";")[0] for warning in recwarn] == [
+        f"Not all of run could be copied to Drive ({gone})"
+    ]
+    assert sent.state() == f"not on Drive ({gone})"
+    lost.rename(drive)
+    sent.finish()
+    assert sent.state().startswith("safe on Drive: step 20")
+    drive.rename(lost)
+    sent.finish()
+    assert sent.state() == f"not on Drive ({gone}), before that step 20 of segmentation, fold 0"
+    assert len(recwarn) == 2
+
+
+def test_copies_of_a_training_keep_their_distance(
+    run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock, begun = [0.0], []
+    monkeypatch.setattr(courier.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(courier, "copy", lambda *_: begun.append(clock[0]) or mailbox.Copied())
+    sent = Courier(run, drive, every=60)
+    for clock[0] in (30, 61, 100, 122):
+        sent.keep()
+        while sent._is_at_work():
+            pass
+    assert begun == [61, 122]
+
+
+def test_without_drive_nothing_happens(run: Run, capsys: pytest.CaptureFixture):
+    with Courier(run, None, every=0) as sent:
+        sent.keep()
+    assert sent.state() == "" and capsys.readouterr().out == ""
