@@ -13,10 +13,11 @@ One image's way from archive to report; a module imports only modules that stand
     checkpoint, train            exact resume; the two stages
     metrics, protocols, evaluate pure functions; scores -> predictions.csv -> metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
-    visualize, report            figures; one HTML file to send
+    visualize, panels, report    figures; pictures of surfaces; one HTML file to send
     results, tables              what stays in the repository; its tables
     mailbox, courier             copies on Drive and back; in the background
-    colab, controls              Colab itself; widgets from the schema
+    colab                        Colab itself
+    outputs, controls, explore   what a cell shows; widgets from the schema; looking into results
     __main__                     the same series without a browser
 """
 

@@ -1,35 +1,19 @@
-"""What a notebook shows while one works in it: a form from the schema, a static table, live curves.
+"""A form from the schema, and the static table of what was chosen.
 
-The only module that knows ipywidgets, written to what 7.7.1 (Colab) and 8 have in common. A form
-never waits: it starts from the run's settings and is read as it stands. What must survive saving
-and sharing is static HTML or PNG.
+A form never waits: it starts from the run's settings and is read as it stands. Written, as
+`explore`, to what ipywidgets 7.7.1 (Colab) and 8 have in common.
 """
 
-import base64
 import html
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from ksdd_lib import outputs
 from ksdd_lib import run as runs
 from ksdd_lib import settings as schema
-from ksdd_lib import visualize
-from ksdd_lib.errors import KsddError
-from ksdd_lib.predict import Detector, Verdict, as_pixels
-from ksdd_lib.report import duration
 from ksdd_lib.run import Run
 from ksdd_lib.settings import Settings
-from ksdd_lib.train import Progress, Watch
-
-PAUSE = 5.0
-"""Seconds between two drawings of a live curve, at least."""
-
-SHARE = 0.02
-"""Part of the time that live curves may take."""
 
 LEFT = 'style="text-align: left"'
 """Each notebook front end aligns table cells in its own way, unless told."""
@@ -106,7 +90,7 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
         if name in form.controls and not form.controls[name].disabled:
             form.controls[name].value = value
     _remembered[key] = form.changed
-    if _in_notebook():
+    if outputs.in_notebook():
         from IPython.display import display
 
         rows = [
@@ -143,177 +127,11 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
     names = ("setting", "value", "unit", "why")
     head = "<tr>" + "".join(f"<th {LEFT}>{name}</th>" for name in names) + "</tr>"
     text = "\n".join(lines)
-    if _in_notebook():
+    if outputs.in_notebook():
         table = f"<table>{head}{''.join(rows)}</table>"
-        _display({"text/html": table, "text/plain": text})
+        outputs.show({"text/html": table, "text/plain": text})
     else:
         print(text)
-
-
-def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
-    """Show a figure as a picture that stays in a saved notebook.
-
-    Args:
-        record: what data.json holds; "GENERATED" is stamped on figures of generated surfaces.
-    """
-    if record["is_generated"]:
-        visualize.stamp(figure)
-    if _in_notebook():
-        _display({"image/png": _encoded(figure, 120), "text/plain": "figure"})
-
-
-def show_picture(path: Path) -> None:
-    """Show a PNG file as a picture that stays in a saved notebook."""
-    if _in_notebook():
-        picture = base64.b64encode(path.read_bytes()).decode()
-        _display({"image/png": picture, "text/plain": path.name})
-
-
-def judge_picture(
-    detector: Detector, example: Any, name: str, record: Mapping[str, Any]
-) -> Verdict:
-    """Show the verdict on an example, and a button to upload pictures, each judged below it.
-
-    Args:
-        example: a picture as `Detector.judge` takes it.
-        name: what stands above it.
-        record: as for `show_figure`.
-
-    Returns:
-        The verdict on the example.
-    """
-    found = _show_verdict(detector, example, name, record)
-    try:
-        import ipywidgets
-    except ImportError:
-        return found
-    button = ipywidgets.FileUpload(accept=".jpg,.jpeg,.png,.bmp", multiple=False)
-    below = ipywidgets.Output()
-
-    def judge(change: Mapping[str, Any]) -> None:
-        with below:
-            for title, content in _uploaded(change["new"]):
-                try:
-                    _show_verdict(detector, content, title, {"is_generated": False})
-                except KsddError as error:
-                    print(f"{title}: {error}")
-
-    button.observe(judge, names="value")
-    if _in_notebook():
-        from IPython.display import display
-
-        display(ipywidgets.VBox([button, below]))
-    return found
-
-
-def _show_verdict(
-    detector: Detector, picture: Any, name: str, record: Mapping[str, Any]
-) -> Verdict:
-    """One line and a figure: the picture, and where a defect is seen."""
-    pixels = as_pixels(picture)
-    found = detector.judge(pixels)
-    if found.mask is None:
-        print(f"{name}: {found.label}")
-        return found
-    print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
-    figure = visualize.gallery(
-        [pixels, found.mask], titles=[f"{name}: {found.label}", "output: probability"]
-    )
-    show_figure(figure, record)
-    return found
-
-
-def _uploaded(value: Any) -> list[tuple[str, bytes]]:
-    """Names and contents in the value of a FileUpload: a dict in ipywidgets 7, a tuple in 8."""
-    if isinstance(value, Mapping):
-        return [(name, bytes(one["content"])) for name, one in value.items()]
-    return [(one["name"], bytes(one["content"])) for one in value]
-
-
-def live_curve(is_generated: bool = False, state: Callable[[], str] = str) -> Watch:
-    """A `watch` for the training stages: one picture of the loss, drawn again every few seconds.
-
-    Args:
-        is_generated: the data set is generated, which then stands on the picture.
-        state: what is on Drive, in a few words; see `Courier.state`.
-    """
-    output = _Output(PAUSE)
-
-    def watch(progress: Progress) -> None:
-        line = "; ".join(filter(None, [describe(progress), state()]))
-
-        def draw() -> dict[str, Any]:
-            ax = visualize.training_curve(progress.history, visualize.new_axes(6.8, 2.8))
-            ax.set_xlim(0, progress.steps)
-            ax.figure.suptitle(line, x=0.01, ha="left", fontsize=9)
-            if is_generated:
-                visualize.stamp(ax.figure)
-            return {"image/png": _encoded(ax.figure, 90)}
-
-        last = progress.step >= progress.steps
-        output.update((progress.stage, progress.fold), line, last, draw)
-
-    return watch
-
-
-def progress_line(what: str) -> Callable[[int, int, int], None]:
-    """A `watch` for scoring: one line with the fold and the images done, renewed every second."""
-    output = _Output(1.0)
-    began: dict[int, float] = {}
-
-    def watch(fold: int, done: int, total: int) -> None:
-        seconds = time.monotonic() - began.setdefault(fold, time.monotonic())
-        line = f"{what}, fold {fold}: {done} of {total} images, {duration(seconds)}"
-        output.update(fold, line, done >= total)
-
-    return watch
-
-
-def describe(progress: Progress) -> str:
-    """One line on how far a stage has come and how long it still takes."""
-    row = progress.history[-1]
-    place = f"{progress.stage}, fold {progress.fold}"
-    if progress.resumed_after:
-        place += f" (went on after step {progress.resumed_after})"
-    loss, taken = f"loss {row['loss']:.3g}", duration(row["seconds"])
-    if progress.step >= progress.steps:
-        return f"{place}: all {progress.steps} steps done, {loss}, {taken}"
-    left = duration(row["seconds"] / progress.step * (progress.steps - progress.step))
-    return f"{place}: step {progress.step} of {progress.steps}, {loss}, {taken}, about {left} left"
-
-
-@dataclass
-class _Output:
-    """One output of a cell that is replaced as work goes on; another key begins a new one."""
-
-    pause: float
-    key: Any = None
-    handle: Any = None
-    due: float = 0.0
-
-    def update(
-        self,
-        key: Any,
-        line: str,
-        last: bool,
-        draw: Callable[[], dict[str, Any]] = dict,
-    ) -> None:
-        """Show `line`, with the picture that `draw` makes where pictures can be shown."""
-        if key != self.key:
-            self.key, self.handle, self.due = key, None, 0.0
-        began = time.monotonic()
-        if not last and (began < self.due or not _in_notebook()):
-            return
-        if not _in_notebook():
-            print(line)
-            return
-        bundle = draw() | {"text/plain": line}
-        if self.handle is None:
-            self.handle = _display(bundle, display_id=True)
-        else:
-            self.handle.update(bundle, raw=True)
-        now = time.monotonic()
-        self.due = now + max(self.pause, (now - began) / SHARE)
 
 
 def _control(name: str, value: Any) -> Any:
@@ -348,23 +166,3 @@ def _explanation(name: str) -> str:
     if rule.low is not None:
         parts.append(rule.allowed)
     return f"<small>{html.escape('; '.join(parts))}</small>"
-
-
-def _in_notebook() -> bool:
-    """Whether a kernel takes our output, rather than a terminal."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return getattr(get_ipython(), "kernel", None) is not None
-
-
-def _display(bundle: dict[str, Any], display_id: bool = False) -> Any:
-    """Put a MIME bundle under the cell; with `display_id`, the handle that replaces it."""
-    from IPython.display import display
-
-    return display(bundle, raw=True, display_id=display_id)
-
-
-def _encoded(figure: Figure, dpi: int) -> str:
-    return base64.b64encode(visualize.png(figure, dpi)).decode()

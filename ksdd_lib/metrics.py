@@ -65,6 +65,29 @@ COLUMNS = tuple(field.name for field in fields(Prediction))
 # Files
 
 
+def verdict(row: Prediction) -> str:
+    """ "missed", "false alarm", "found" or "passed"."""
+    if row.is_defective:
+        return "found" if row.is_flagged else "missed"
+    return "false alarm" if row.is_flagged else "passed"
+
+
+def failures_first(rows: Sequence[Prediction]) -> list[Prediction]:
+    """Defective and flagged surfaces: misses, then false alarms, then hits; each worst first."""
+    missed = [row for row in rows if verdict(row) == "missed"]
+    alarms = [row for row in rows if verdict(row) == "false alarm"]
+    found = [row for row in rows if verdict(row) == "found"]
+
+    def score(row: Prediction) -> float:
+        return row.score
+
+    return [
+        *sorted(missed, key=score),
+        *sorted(alarms, key=score, reverse=True),
+        *sorted(found, key=score),
+    ]
+
+
 def write_predictions(path: Path, rows: Iterable[Prediction]) -> None:
     """Write rows as predictions.csv, atomically; `read_predictions` gives back equal rows."""
     write_text(path, _predictions_text(rows))

@@ -154,7 +154,7 @@ def _kind(figure_name: str) -> str:
 
 def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tuple[str, Any]]:
     """(name, figure), one at a time, so that only one is in memory."""
-    from ksdd_lib import visualize
+    from ksdd_lib import panels, visualize
 
     rows = results.rows
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
@@ -162,8 +162,8 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
     if read_pair is not None and results.masks is not None:
         for number, page in enumerate(_strip_pages(rows), start=1):
             surfaces = [_judged(results, row, read_pair) for row in page]
-            score_range = visualize.logit_range(rows)
-            yield f"strip_{number}", visualize.defect_strip(surfaces, score_range)
+            score_range = panels.logit_range(rows)
+            yield f"strip_{number}", panels.defect_strip(surfaces, score_range)
     thresholds = {fold["fold"]: fold["threshold"] for fold in results.metrics["folds"]}
     oracle = results.metrics["pooled"]["oracle"]["threshold"]
     yield "scores", visualize.score_strip(labels, scores, folds, thresholds, oracle).figure
@@ -190,11 +190,9 @@ def _histories(results: Results) -> dict[str, dict[int, list[dict[str, float]]]]
 
 def _strip_rows(rows: Sequence[Prediction]) -> list[Prediction]:
     """What the strip shows: failures first, and no more of a kind than its limit."""
-    from ksdd_lib import visualize
-
     left, shown = dict(STRIP_LIMITS), []
-    for row in visualize.failures_first(rows):
-        kind = visualize.verdict(row)
+    for row in metrics.failures_first(rows):
+        kind = metrics.verdict(row)
         left[kind] -= 1
         if left[kind] >= 0:
             shown.append(row)
@@ -208,12 +206,12 @@ def _strip_pages(rows: Sequence[Prediction]) -> Iterator[list[Prediction]]:
 
 
 def _judged(results: Results, row: Prediction, read_pair: ReadPair) -> Any:
-    from ksdd_lib import visualize
+    from ksdd_lib import panels
 
     image, annotation = read_pair(row.image)
     logits = results.masks[row.image].astype(np.float32)
     output = probability(torch.from_numpy(logits), results.settings["segmentation_loss"]).numpy()
-    return visualize.JudgedSurface(row, image, annotation, output)
+    return panels.JudgedSurface(row, image, annotation, output)
 
 
 # The report
@@ -344,9 +342,7 @@ def _leak(results: Results) -> str:
 
 def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
     """Why surfaces are not shown, or which of them are left out; empty where all are."""
-    from ksdd_lib import visualize
-
-    wanted = len(visualize.failures_first(results.rows))
+    wanted = len(metrics.failures_first(results.rows))
     if "strip_1" not in figures:
         if not wanted:
             return "No surface is defective or flagged, so there is none to show."

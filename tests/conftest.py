@@ -81,3 +81,36 @@ def kolektor_root(kolektor_archive: Path, tmp_path_factory: pytest.TempPathFacto
     from ksdd_lib.archive import unpack
 
     return unpack(kolektor_archive, tmp_path_factory.mktemp("kolektor"))
+
+
+class Screen:
+    """What a notebook's cell shows; `bundles` are the outputs, each in its newest state."""
+
+    def __init__(self) -> None:
+        self.bundles: list[dict] = []
+        self.drawn = 0
+
+    def display(self, bundle: dict, raw: bool = False, display_id: bool = False) -> "Handle":
+        self.bundles.append(bundle)
+        self.drawn += 1
+        return Handle(self, len(self.bundles) - 1)
+
+
+class Handle:
+    def __init__(self, screen: Screen, place: int) -> None:
+        self.screen, self.place = screen, place
+
+    def update(self, bundle: dict, raw: bool) -> None:
+        self.screen.bundles[self.place] = bundle
+        self.screen.drawn += 1
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """A notebook's screen, without a kernel."""
+    from ksdd_lib import outputs
+
+    screen = Screen()
+    monkeypatch.setattr(outputs, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", screen.display)
+    return screen

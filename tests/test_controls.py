@@ -1,57 +1,20 @@
 """Every setting has its control, touched values win, and what matters outlives the widgets."""
 
-import base64
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import nbformat
-import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from ksdd_lib import controls, report, settings, visualize
+from ksdd_lib import controls, settings
 from ksdd_lib.errors import SettingsError
-from ksdd_lib.predict import Verdict
 from ksdd_lib.run import Run
 from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES
-from ksdd_lib.train import Progress
 
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controls, "_remembered", {})
-
-
-class Screen:
-    """What a notebook's cell shows; `bundles` are the outputs, each in its newest state."""
-
-    def __init__(self) -> None:
-        self.bundles: list[dict] = []
-        self.drawn = 0
-
-    def display(self, bundle: dict, raw: bool = False, display_id: bool = False) -> "Handle":
-        self.bundles.append(bundle)
-        self.drawn += 1
-        return Handle(self, len(self.bundles) - 1)
-
-
-class Handle:
-    def __init__(self, screen: Screen, place: int) -> None:
-        self.screen, self.place = screen, place
-
-    def update(self, bundle: dict, raw: bool) -> None:
-        self.screen.bundles[self.place] = bundle
-        self.screen.drawn += 1
-
-
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """A notebook's screen, without a kernel."""
-    screen = Screen()
-    monkeypatch.setattr(controls, "_in_notebook", lambda: True)
-    monkeypatch.setattr("IPython.display.display", screen.display)
-    return screen
 
 
 def make_run(folder: Path) -> Run:
@@ -176,7 +139,7 @@ def test_without_ipywidgets_nothing_breaks(monkeypatch: pytest.MonkeyPatch):
     assert controls.choose(groups=GROUPS).touched == {}
 
 
-def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen: Screen):
+def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen):
     chosen = settings.resolve({"preset": "cpu", "data": "<img onerror=x>", "seed": 4})
     controls.show_settings(chosen, ("data", "run"))
     [bundle] = screen.bundles
@@ -187,86 +150,20 @@ def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen: Scr
     assert "Seed" in bundle["text/plain"]
 
 
-@pytest.mark.parametrize("is_generated", [True, False])
-def test_a_figure_is_shown_as_a_picture_and_says_generated(screen: Screen, is_generated: bool):
-    figure = visualize.new_axes(2, 2).figure
-    controls.show_figure(figure, {"is_generated": is_generated})
-    assert base64.b64decode(screen.bundles[0]["image/png"]).startswith(b"\x89PNG")
-    assert [text.get_text() for text in figure.texts] == ["GENERATED"] * is_generated
-
-
 def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture):
     controls.show_settings(settings.resolve({}))
     assert len(capsys.readouterr().out.splitlines()) == len(RULES)
 
 
-def at(step: int, fold: int = 0, steps: int = 350) -> Progress:
-    rows = [
-        {"step": n, "loss": 1 / n, "lr": 0.1, "seconds": 2.0 * n} for n in range(10, step + 1, 10)
-    ]
-    return Progress("segmentation", fold, step, steps, rows)
-
-
-def test_the_live_curve_is_one_picture_that_is_replaced(screen: Screen):
-    watch = controls.live_curve()
-    for step in range(10, 351, 10):
-        watch(at(step))
-    [bundle] = screen.bundles
-    assert screen.drawn == 2, "at the start and at the end of this quick training"
-    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
-    assert bundle["text/plain"] == (
-        "segmentation, fold 0: all 350 steps done, loss 0.00286, 12 min"
-    )
-    watch(at(10, fold=1))
-    assert len(screen.bundles) == 2
-
-
-def test_the_live_curve_is_drawn_again_after_its_pause(screen: Screen, monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(controls.time, "monotonic", lambda: clock[0])
-    watch = controls.live_curve(is_generated=True)
-    for second, drawn in ((0, 1), (4, 1), (5.1, 2), (9, 2), (10.5, 3)):
-        clock[0] = 1000.0 + second
-        watch(at(100))
-        assert screen.drawn == drawn, second
-
-
-def test_a_live_curve_in_a_terminal_is_one_line_at_the_end(capsys: pytest.CaptureFixture):
-    watch = controls.live_curve()
-    watch(at(100))
-    assert capsys.readouterr().out == ""
-    watch(at(350))
-    assert capsys.readouterr().out.startswith("segmentation, fold 0: all 350 steps done")
-
-
-def test_progress_says_what_is_done_and_how_long_it_takes():
-    assert controls.describe(at(120)) == (
-        "segmentation, fold 0: step 120 of 350, loss 0.00833, 4 min, about 7.7 min left"
-    )
-    assert report.duration(40) == "40 s"
-    assert report.duration(9000) == "2.5 h"
-
-
-def test_scoring_shows_one_line_for_each_fold(screen: Screen):
-    watch = controls.progress_line("scoring")
-    for fold in (0, 1):
-        for done in range(1, 41):
-            watch(fold, done, 40)
-    assert [bundle["text/plain"] for bundle in screen.bundles] == [
-        "scoring, fold 0: 40 of 40 images, 0 s",
-        "scoring, fold 1: 40 of 40 images, 0 s",
-    ]
-
-
 @pytest.mark.slow
 def test_in_a_notebook_without_a_browser_all_of_it_runs_and_stays(tmp_path: Path):
     lines = """
-from ksdd_lib import controls, settings
+from ksdd_lib import controls, outputs, settings
 from ksdd_lib.train import Progress
 form = controls.choose(groups=("run", "data"))
 chosen = settings.resolve(form.touched)
 controls.show_settings(chosen)
-watch = controls.live_curve()
+watch = outputs.live_curve()
 rows = [{"step": n, "loss": 1 / n, "lr": 0.1, "seconds": n} for n in range(1, 51)]
 for n in range(1, 51):
     watch(Progress("decision", 2, n, 50, rows[:n]))
@@ -280,55 +177,3 @@ print(form.touched)
     assert "application/vnd.jupyter.widget-view+json" in kinds[0]
     assert kinds[1:] == [{"text/html", "text/plain"}, {"image/png", "text/plain"}, "{}\n"]
     assert outputs[2].data["text/plain"].startswith("decision, fold 2: all 50 steps done")
-
-
-# Judging a picture
-
-
-REAL = {"is_generated": False}
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Judges by the mean gray level, for want of a network."""
-
-    threshold: float = 100.0
-
-    def judge(self, pixels: np.ndarray) -> Verdict:
-        if pixels.std() == 0:
-            return Verdict("not a surface")
-        label = "defective" if pixels.mean() > self.threshold else "good"
-        return Verdict(label, float(pixels.mean()), np.zeros(pixels.shape, np.float32))
-
-
-def picture(level: int) -> np.ndarray:
-    pixels = np.full((32, 32), level, np.uint8)
-    pixels[0] += 1
-    return pixels
-
-
-def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
-    found = controls.judge_picture(Judge(), picture(120), "mine", REAL)
-    assert found.label == "defective"
-    assert capsys.readouterr().out == "mine: defective, score 120.03, threshold 100.00\n"
-    figure, upload = screen.bundles
-    assert figure["image/png"] and type(upload).__name__ == "VBox"
-    frame = controls.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark", REAL)
-    assert frame.label == "not a surface" and capsys.readouterr().out == "dark: not a surface\n"
-
-
-@pytest.mark.parametrize("version", [7, 8])
-def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, version):
-    content = cv2.imencode(".png", picture(40))[1].tobytes()
-    controls.judge_picture(Judge(), picture(120), "example", REAL)
-    button = screen.bundles[-1].children[0]
-    capsys.readouterr()
-    for name, bytes_ in (("a.png", content), ("b.txt", b"no picture")):
-        old = {name: {"metadata": {}, "content": bytes_}}
-        new = ({"name": name, "content": memoryview(bytes_)},)
-        button.notify_change(
-            {"name": "value", "new": old if version == 7 else new, "type": "change"}
-        )
-    said = capsys.readouterr().out
-    assert "a.png: good, score 40.03" in said
-    assert "b.txt: the image is not a JPEG" in said

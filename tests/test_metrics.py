@@ -412,3 +412,23 @@ def test_the_stored_scores_tell_what_each_kind_would_have_been(kind, score):
     found = metrics.every_score(rows, kind)
     expected = {"decision": [2.0], "mask": [-1.5], "both": [0.5]}
     assert found == (expected if kind != "mask" else {"mask": [-1.5]})
+
+
+def surface(image: str, defective: bool, score: float) -> metrics.Prediction:
+    """A row of predictions.csv, judged at a threshold of 0."""
+    item = image.partition("/")[0]
+    return metrics.Prediction(image, item, 0, 0, defective, score, score, 0.0, score > 0)
+
+
+def test_failures_come_first_each_kind_by_how_bad_it_is():
+    rows = [
+        surface("a/hit", True, 3.0),
+        surface("a/close hit", True, 0.5),
+        surface("a/passed", False, -2.0),
+        surface("a/alarm", False, 1.0),
+        surface("a/loud alarm", False, 5.0),
+        surface("a/miss", True, -1.0),
+        surface("a/bad miss", True, -4.0),
+    ]
+    order = [row.image.removeprefix("a/") for row in metrics.failures_first(rows)]
+    assert order == ["bad miss", "miss", "loud alarm", "alarm", "close hit", "hit"]

@@ -1,0 +1,148 @@
+"""What a notebook shows and what stays in it when it is saved: pictures, lines, live curves.
+
+Plain output, without ipywidgets; in a terminal a line of text.
+"""
+
+import base64
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ksdd_lib import visualize
+from ksdd_lib.report import duration
+from ksdd_lib.train import Progress, Watch
+
+PAUSE = 5.0
+"""Seconds between two drawings of a live curve, at least."""
+
+SHARE = 0.02
+"""Part of the time that live curves may take."""
+
+
+def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
+    """Show a figure as a picture that stays in a saved notebook.
+
+    Args:
+        record: what data.json holds; "GENERATED" is stamped on figures of generated surfaces.
+    """
+    if record["is_generated"]:
+        visualize.stamp(figure)
+    if in_notebook():
+        show({"image/png": encoded(figure, 120), "text/plain": "figure"})
+
+
+def show_picture(path: Path) -> None:
+    """Show a PNG file as a picture that stays in a saved notebook."""
+    if in_notebook():
+        picture = base64.b64encode(path.read_bytes()).decode()
+        show({"image/png": picture, "text/plain": path.name})
+
+
+def live_curve(is_generated: bool = False, state: Callable[[], str] = str) -> Watch:
+    """A `watch` for the training stages: one picture of the loss, drawn again every few seconds.
+
+    Args:
+        is_generated: the data set is generated, which then stands on the picture.
+        state: what is on Drive, in a few words; see `Courier.state`.
+    """
+    output = _Output(PAUSE)
+
+    def watch(progress: Progress) -> None:
+        line = "; ".join(filter(None, [describe(progress), state()]))
+
+        def draw() -> dict[str, Any]:
+            ax = visualize.training_curve(progress.history, visualize.new_axes(6.8, 2.8))
+            ax.set_xlim(0, progress.steps)
+            ax.figure.suptitle(line, x=0.01, ha="left", fontsize=9)
+            if is_generated:
+                visualize.stamp(ax.figure)
+            return {"image/png": encoded(ax.figure, 90)}
+
+        last = progress.step >= progress.steps
+        output.update((progress.stage, progress.fold), line, last, draw)
+
+    return watch
+
+
+def progress_line(what: str) -> Callable[[int, int, int], None]:
+    """A `watch` for scoring: one line with the fold and the images done, renewed every second."""
+    output = _Output(1.0)
+    began: dict[int, float] = {}
+
+    def watch(fold: int, done: int, total: int) -> None:
+        seconds = time.monotonic() - began.setdefault(fold, time.monotonic())
+        line = f"{what}, fold {fold}: {done} of {total} images, {duration(seconds)}"
+        output.update(fold, line, done >= total)
+
+    return watch
+
+
+def describe(progress: Progress) -> str:
+    """One line on how far a stage has come and how long it still takes."""
+    row = progress.history[-1]
+    place = f"{progress.stage}, fold {progress.fold}"
+    if progress.resumed_after:
+        place += f" (went on after step {progress.resumed_after})"
+    loss, taken = f"loss {row['loss']:.3g}", duration(row["seconds"])
+    if progress.step >= progress.steps:
+        return f"{place}: all {progress.steps} steps done, {loss}, {taken}"
+    left = duration(row["seconds"] / progress.step * (progress.steps - progress.step))
+    return f"{place}: step {progress.step} of {progress.steps}, {loss}, {taken}, about {left} left"
+
+
+@dataclass
+class _Output:
+    """One output of a cell that is replaced as work goes on; another key begins a new one."""
+
+    pause: float
+    key: Any = None
+    handle: Any = None
+    due: float = 0.0
+
+    def update(
+        self,
+        key: Any,
+        line: str,
+        last: bool,
+        draw: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """Show `line`, with the picture that `draw` makes where pictures can be shown."""
+        if key != self.key:
+            self.key, self.handle, self.due = key, None, 0.0
+        began = time.monotonic()
+        if not last and (began < self.due or not in_notebook()):
+            return
+        if not in_notebook():
+            print(line)
+            return
+        bundle = draw() | {"text/plain": line}
+        if self.handle is None:
+            self.handle = show(bundle, display_id=True)
+        else:
+            self.handle.update(bundle, raw=True)
+        now = time.monotonic()
+        self.due = now + max(self.pause, (now - began) / SHARE)
+
+
+def in_notebook() -> bool:
+    """Whether a kernel takes our output, rather than a terminal."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def show(bundle: dict[str, Any], display_id: bool = False) -> Any:
+    """Put a MIME bundle under the cell; with `display_id`, the handle that replaces it."""
+    from IPython.display import display
+
+    return display(bundle, raw=True, display_id=display_id)
+
+
+def encoded(figure: Figure, dpi: int) -> str:
+    return base64.b64encode(visualize.png(figure, dpi)).decode()
