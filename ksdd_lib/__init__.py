@@ -17,7 +17,8 @@ One image's way from archive to report; a module imports only modules that stand
     results, tables              what stays in the repository; its tables
     mailbox, courier             copies on Drive and back; in the background
     colab                        Colab itself
-    outputs, controls, explore   what a cell shows; widgets from the schema; looking into results
+    outputs, live                what a cell shows; a training while it runs
+    controls, explore            widgets from the schema; looking into results
     __main__                     the same series without a browser
 """
 

@@ -256,7 +256,7 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
     try:
         client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
     except CellExecutionError as error:
-        if error.ename == "KeyboardInterrupt":
+        if error.ename in ("KeyboardInterrupt", "Interrupted"):
             raise KeyboardInterrupt from None
         raise RunError(f"{book.stem}: {error.ename}: {error.evalue}") from None
     except DeadKernelError:

@@ -4,6 +4,10 @@
 class KsddError(Exception):
     """Base of every error that a user can cause and mend; its text says what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of the calls that led here: they would not help to mend it."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SettingsError(KsddError):
     """A hyperparameter is unknown, of the wrong type or out of range."""
@@ -23,6 +27,13 @@ class CheckpointError(KsddError):
 
 class TrainingError(KsddError):
     """Training cannot go on: it diverged, or the machine's memory is too small."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a training; its text says what is kept and how to go on."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Interrupted: {self}"]
 
 
 class RunError(KsddError):

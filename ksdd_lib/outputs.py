@@ -1,4 +1,4 @@
-"""What a notebook shows and what stays in it when it is saved: pictures, lines, live curves.
+"""What a notebook shows and what stays in it when it is saved: pictures, and lines that move on.
 
 Plain output, without ipywidgets; in a terminal a line of text.
 """
@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 
 from ksdd_lib import visualize
 from ksdd_lib.report import duration
-from ksdd_lib.train import Progress, Watch
 
 PAUSE = 5.0
-"""Seconds between two drawings of a live curve, at least."""
+"""Seconds between two drawings of a live picture, at least."""
 
 SHARE = 0.02
-"""Part of the time that live curves may take."""
+"""Part of the time that live pictures may take."""
 
 
 def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
@@ -42,35 +41,9 @@ def show_picture(path: Path) -> None:
         show({"image/png": picture, "text/plain": path.name})
 
 
-def live_curve(is_generated: bool = False, state: Callable[[], str] = str) -> Watch:
-    """A `watch` for the training stages: one picture of the loss, drawn again every few seconds.
-
-    Args:
-        is_generated: the data set is generated, which then stands on the picture.
-        state: what is on Drive, in a few words; see `Courier.state`.
-    """
-    output = _Output(PAUSE)
-
-    def watch(progress: Progress) -> None:
-        line = "; ".join(filter(None, [describe(progress), state()]))
-
-        def draw() -> dict[str, Any]:
-            ax = visualize.training_curve(progress.history, visualize.new_axes(6.8, 2.8))
-            ax.set_xlim(0, progress.steps)
-            ax.figure.suptitle(line, x=0.01, ha="left", fontsize=9)
-            if is_generated:
-                visualize.stamp(ax.figure)
-            return {"image/png": encoded(ax.figure, 90)}
-
-        last = progress.step >= progress.steps
-        output.update((progress.stage, progress.fold), line, last, draw)
-
-    return watch
-
-
 def progress_line(what: str) -> Callable[[int, int, int], None]:
     """A `watch` for scoring: one line with the fold and the images done, renewed every second."""
-    output = _Output(1.0)
+    output = Replaced(1.0)
     began: dict[int, float] = {}
 
     def watch(fold: int, done: int, total: int) -> None:
@@ -81,21 +54,8 @@ def progress_line(what: str) -> Callable[[int, int, int], None]:
     return watch
 
 
-def describe(progress: Progress) -> str:
-    """One line on how far a stage has come and how long it still takes."""
-    row = progress.history[-1]
-    place = f"{progress.stage}, fold {progress.fold}"
-    if progress.resumed_after:
-        place += f" (went on after step {progress.resumed_after})"
-    loss, taken = f"loss {row['loss']:.3g}", duration(row["seconds"])
-    if progress.step >= progress.steps:
-        return f"{place}: all {progress.steps} steps done, {loss}, {taken}"
-    left = duration(row["seconds"] / progress.step * (progress.steps - progress.step))
-    return f"{place}: step {progress.step} of {progress.steps}, {loss}, {taken}, about {left} left"
-
-
 @dataclass
-class _Output:
+class Replaced:
     """One output of a cell that is replaced as work goes on; another key begins a new one."""
 
     pause: float

@@ -3,7 +3,7 @@
 As in `visualize`, functions take arrays, draw, and return the figure; they never show or save.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,10 +11,19 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from ksdd_lib.metrics import Prediction, verdict
-from ksdd_lib.visualize import DEFECTIVE, FAINT, GOOD, INK, STYLE
+from ksdd_lib.visualize import (
+    DEFECTIVE,
+    FAINT,
+    FOLD_COLORS,
+    GOOD,
+    INK,
+    STYLE,
+    stamp,
+    training_curve,
+)
 
 OUTLINE = "#56B4E9"
 OUTPUT_COLORS = "inferno"
@@ -164,6 +173,94 @@ def _draw_head(ax: Axes, turned: bool) -> None:
     for value in (0, 0.1, 0.5, 1):
         x = left + width * float(OUTPUT_SCALE(value))
         ax.text(x, base + 0.16, f"{value:g}", ha="center", va="bottom", fontsize=8)
+
+
+# A training while it runs
+
+
+@dataclass(frozen=True)
+class Forming:
+    """How the masks of some surfaces form.
+
+    Attributes:
+        images: each (H, W) uint8.
+        outlines: each (H, W) bool, the annotation.
+        masks: step -> probabilities (N, h, w), in the order of the images.
+    """
+
+    images: Sequence[np.ndarray]
+    outlines: Sequence[np.ndarray]
+    masks: Mapping[int, np.ndarray]
+
+
+def training_view(
+    stages: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]],
+    fold: int,
+    steps: int,
+    forming: Forming | None = None,
+) -> Figure:
+    """The losses of a training, and below them the masks of some surfaces as they form.
+
+    Args:
+        stages: stage name -> fold -> history rows; the last stage is in training.
+        fold: the one in training; the others are drawn thin.
+        steps: that the last stage will take.
+    """
+    curves, strip = 2.6, _strip_height(forming)
+    with matplotlib.rc_context(STYLE | {"axes.titlesize": 9.5}):
+        figure = Figure(figsize=(9.0, curves + strip), layout="constrained")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.3 / (curves + strip)))
+        above, below = figure.subfigures(2, 1, height_ratios=(curves, max(strip, 1e-3)))
+        axes = above.subplots(1, len(stages), squeeze=False)[0]
+    for ax, (stage, histories) in zip(axes, stages.items(), strict=True):
+        for number, history in histories.items():
+            color = FOLD_COLORS[number % len(FOLD_COLORS)]
+            if history:
+                training_curve(history, ax, label=f"fold {number}", color=color)
+        for line in ax.lines[1::2]:  # the running means
+            line.set_linewidth(2.2 if line.get_label() == f"fold {fold}" else 1.0)
+        ax.set_title(f"{stage.capitalize()} network: training loss")
+    axes[-1].set_xlim(0, steps)
+    if forming:
+        _draw_forming(below, forming)
+    return figure
+
+
+def head(figure: Figure, line: str, is_generated: bool) -> Figure:
+    """Write a line over a figure, and GENERATED where the surfaces are."""
+    with matplotlib.rc_context(STYLE):
+        place = 0.08 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight()
+        figure.text(*place, line, ha="left", va="top", fontsize=9.5).set_in_layout(False)
+    return stamp(figure) if is_generated else figure
+
+
+TILES = 10
+"""Places in a row of forming masks: the surface, and one for each moment."""
+
+
+def _strip_height(forming: Forming | None) -> float:
+    """Inches for one row of upright tiles for each surface."""
+    if forming is None:
+        return 0.0
+    ratios = [image.shape[0] / image.shape[1] for image in forming.images]
+    return 0.35 + sum(min(1.4, 0.8 * ratio) + 0.1 for ratio in ratios)
+
+
+def _draw_forming(figure: SubFigure, forming: Forming) -> None:
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlelocation": "center"}):
+        grid = figure.subplots(len(forming.images), TILES, squeeze=False)
+        for ax in grid.flat:
+            ax.set_axis_off()
+        heat = {"cmap": OUTPUT_COLORS, "norm": OUTPUT_SCALE, "interpolation": "nearest"}
+        for row, (axes, image) in enumerate(zip(grid, forming.images, strict=True)):
+            axes[0].imshow(image, cmap="gray", vmin=0, vmax=255)
+            if forming.outlines[row].any():
+                axes[0].contour(forming.outlines[row], [0.5], colors=OUTLINE, linewidths=1)
+            for ax, (step, masks) in zip(axes[1:], forming.masks.items(), strict=False):
+                ax.imshow(masks[row], **heat)
+                if row == 0:
+                    ax.set_title(f"step {step}", fontsize=8.5, fontweight="normal", pad=3)
+        grid[0, 0].set_title("surface", fontsize=8.5, fontweight="normal", pad=3)
 
 
 # Surfaces beside each other

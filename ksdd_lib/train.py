@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ksdd_lib import checkpoint, machine, storage
 from ksdd_lib.batches import Order, Shown, Surfaces, load_surfaces
-from ksdd_lib.errors import CheckpointError, TrainingError
+from ksdd_lib.errors import CheckpointError, Interrupted, TrainingError
 from ksdd_lib.folds import Fold
 from ksdd_lib.fourier import shared_spectra
 from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, expect_defects, initialize
@@ -38,8 +38,14 @@ FEATURE_BYTES = 3 * 2**30
 
 @dataclass(frozen=True)
 class Progress:
-    """What a live display is told: the history so far, how far the stage has come, and after which
-    step this session went on."""
+    """What a live display is told.
+
+    Attributes:
+        step, steps: how far the stage has come, of how many steps.
+        history: its rows so far, those of earlier sessions too.
+        resumed_after: the step after which this session went on.
+        model: the network in training, to look at and not to touch; None where it had finished.
+    """
 
     stage: str
     fold: int
@@ -47,6 +53,7 @@ class Progress:
     steps: int
     history: list[dict[str, float]]
     resumed_after: int = 0
+    model: nn.Module | None = None
 
 
 Watch = Callable[[Progress], None]
@@ -87,7 +94,7 @@ def train_segmentation(
     """Train the first stage of a fold, or go on where it stopped.
 
     Args:
-        watch: told of every new row of the history.
+        watch: told of every new row of the history; once, where the stage had already finished.
         saved: called after each checkpoint, for a copy elsewhere.
 
     Returns:
@@ -100,6 +107,7 @@ def train_segmentation(
     """
     settings, where = run.settings, machine.device()
     if _finished(run, fold, "segmentation", _identity(run, data, fold, "segmentation")):
+        _tell_finished(run, fold, "segmentation", watch)
         return False
     surfaces, order = _training_part(data.folds[fold], settings, "segmentation", where)
     model = untrained_segmentation(settings)
@@ -129,6 +137,7 @@ def train_decision(
     first = load_stage(run, data, fold, "segmentation")
     identity = _identity(run, data, fold, "decision", first.sha256)
     if _finished(run, fold, "decision", identity):
+        _tell_finished(run, fold, "decision", watch)
         return False
     surfaces, order = _training_part(data.folds[fold], settings, "decision", where)
     segmentation = SegmentationNet()
@@ -318,15 +327,16 @@ def _train_steps(
                 pending.clear()
                 run.claim()
                 if watch:
-                    watch(Progress(stage.name, stage.fold, step + 1, steps, stage.history, first))
+                    told = stage.name, stage.fold, step + 1, steps, stage.history, first
+                    watch(Progress(*told, stage.model))
             due = (step + 1) % stage.settings.checkpoint_steps == 0
             if step + 1 < steps and (due or interrupted.is_set()):
                 save(step + 1)
                 if interrupted.is_set():
-                    raise KeyboardInterrupt(f"stopped after step {step + 1}; run again to go on")
+                    raise Interrupted(f"stopped after step {step + 1}; run again to go on")
         save(steps, finished=True)
         if interrupted.is_set():
-            raise KeyboardInterrupt("stopped after the last step; run again to go on")
+            raise Interrupted("stopped after the last step; run again to go on")
     return time.monotonic() - began
 
 
@@ -470,6 +480,13 @@ def _finished(run: Run, fold: int, stage: str, identity: dict[str, Any]) -> bool
         return False
     found = checkpoint.load(run.fold_folder(fold), stage, identity)
     return found is not None and found.step >= getattr(run.settings, f"{stage}_steps")
+
+
+def _tell_finished(run: Run, fold: int, stage: str, watch: Watch | None) -> None:
+    history = read_history(run.fold_folder(fold) / f"{stage}.jsonl")
+    steps = getattr(run.settings, f"{stage}_steps")
+    if watch and history:
+        watch(Progress(stage, fold, steps, steps, history))
 
 
 def _mark_finished(run: Run, stage: Stage, seconds: float) -> None:

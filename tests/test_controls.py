@@ -159,14 +159,12 @@ def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture):
 def test_in_a_notebook_without_a_browser_all_of_it_runs_and_stays(tmp_path: Path):
     lines = """
 from ksdd_lib import controls, outputs, settings
-from ksdd_lib.train import Progress
 form = controls.choose(groups=("run", "data"))
 chosen = settings.resolve(form.touched)
 controls.show_settings(chosen)
-watch = outputs.live_curve()
-rows = [{"step": n, "loss": 1 / n, "lr": 0.1, "seconds": n} for n in range(1, 51)]
+watch = outputs.progress_line("scoring")
 for n in range(1, 51):
-    watch(Progress("decision", 2, n, 50, rows[:n]))
+    watch(2, n, 50)
 print(form.touched)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(lines)])
@@ -175,5 +173,5 @@ print(form.touched)
     outputs = notebook.cells[0].outputs
     kinds = [set(output.data) if "data" in output else output.text for output in outputs]
     assert "application/vnd.jupyter.widget-view+json" in kinds[0]
-    assert kinds[1:] == [{"text/html", "text/plain"}, {"image/png", "text/plain"}, "{}\n"]
-    assert outputs[2].data["text/plain"].startswith("decision, fold 2: all 50 steps done")
+    assert kinds[1:] == [{"text/html", "text/plain"}, {"text/plain"}, "{}\n"]
+    assert outputs[2].data["text/plain"].startswith("scoring, fold 2: 50 of 50 images")
