@@ -13,7 +13,8 @@ One image's way from archive to report; a module imports only modules that stand
     checkpoint, train            exact resume; the two stages
     metrics, protocols, evaluate pure functions; scores -> predictions.csv -> metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
-    visualize, panels, report    figures; pictures of surfaces; one HTML file to send
+    visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
+    report                       all of a run in one HTML file to send
     results, tables              what stays in the repository; its tables
     mailbox, courier             copies on Drive and back; in the background
     colab                        Colab itself
