@@ -17,6 +17,9 @@ from ksdd_lib.model import SegmentationNet
 from ksdd_lib.panels import OUTLINE
 from ksdd_lib.visualize import DEFECTIVE, FAINT, GOOD, INK, STYLE
 
+WIDTH, STAMP = 9.0, 0.26
+"""Inches: of every lesson, and above it, for what `visualize.stamp` writes."""
+
 PICTURES = STYLE | {"axes.grid": False, "axes.titlelocation": "center", "axes.titlesize": 9.5}
 
 
@@ -31,7 +34,7 @@ def split_map(items: Sequence[str], in_test: Mapping[str, ArrayLike]) -> Figure:
     places = _place_within(items)
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         height = 1.1 + 0.16 * (max(places) + 1)
-        figure = Figure(figsize=(9.0, height * len(in_test)), layout="constrained")
+        figure = _sheet(height * len(in_test))
         axes = figure.subplots(len(in_test), 1, squeeze=False)[:, 0]
         for ax, (split, chosen) in zip(axes, in_test.items(), strict=True):
             side = np.full((max(places) + 1, len(names)), np.nan)
@@ -69,7 +72,7 @@ def receptive_fields(image: np.ndarray, at: tuple[int, int]) -> Figure:
     """
     fields = layer_fields()
     with matplotlib.rc_context(PICTURES):
-        figure = Figure(figsize=(9.0, 4.2), layout="constrained")
+        figure = _sheet(4.2)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
         left.imshow(image, cmap="gray", vmin=0, vmax=255)
         for side, color in _stages_ends(fields):
@@ -130,7 +133,7 @@ def shrinking(image: np.ndarray, mask: np.ndarray, times: int = 3) -> Figure:
     darkness = (255.0 - image).astype(np.float32)
     ways = {"max-pool": _halve_max, "mean": _halve_mean, "skipping": _halve_skip}
     with matplotlib.rc_context(PICTURES):
-        figure = Figure(figsize=(9.0, 1.0 + 2.3 * len(ways)), layout="constrained")
+        figure = _sheet(1.0 + 2.3 * len(ways))
         grid = figure.subplots(len(ways), times + 1, squeeze=False)
         for axes, (name, halve) in zip(grid, ways.items(), strict=True):
             picture, place = darkness, mask
@@ -182,7 +185,7 @@ def normalisation(network: SegmentationNet, image: np.ndarray, channel: int = 0)
         after = [norm(convolution(x))[0, channel].numpy() for x in inputs]
     with matplotlib.rc_context(PICTURES):
         ratio = image.shape[0] / image.shape[1]
-        figure = Figure(figsize=(9.0, min(6.0, 1.45 * ratio) + 0.8), layout="constrained")
+        figure = _sheet(min(6.0, 1.45 * ratio) + 0.8)
         grid = figure.subplots(1, 6)
         for row, (name, pixels) in enumerate(lights.items()):
             axes = grid[3 * row : 3 * row + 3]
@@ -208,7 +211,7 @@ def balance(shown: Mapping[str, Sequence[bool]]) -> Figure:
         shown: name of the order -> whether each surface is defective, in the order of the steps.
     """
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(9.0, 0.2 + 0.75 * len(shown)), layout="constrained")
+        figure = _sheet(0.2 + 0.75 * len(shown))
         for ax, (name, flags) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
             colors = [DEFECTIVE if flag else "#d9e6ee" for flag in flags]
             ax.bar(range(len(flags)), 1, width=0.9, color=colors)
@@ -260,3 +263,9 @@ def around_defect(
     ]
     cut = slice(places[0], places[0] + side), slice(places[1], places[1] + side)
     return image[cut], mask[cut].astype(bool)
+
+
+def _sheet(height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH, height + STAMP), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, height / (height + STAMP)))
+    return figure
