@@ -32,12 +32,13 @@ class Courier:
     """
 
     def __init__(
-        self, run: Run, drive: Path | None, every: float = EVERY, patience: float = PATIENCE
+        self, run: Run, drive: Path | None, every: float | None = None, patience: float = PATIENCE
     ) -> None:
-        self.run, self.drive, self.every, self.patience = run, drive, every, patience
+        self.run, self.drive, self.patience = run, drive, patience
+        self.every = EVERY if every is None else every
         self._copied: Copied | None = None
         self._thread: threading.Thread | None = None
-        self._due = time.monotonic() + every
+        self._due = time.monotonic() + self.every
         self._warned = ""
 
     def __enter__(self) -> "Courier":

@@ -78,9 +78,9 @@ def mirror(run: Run, drive: Path | None) -> None:
 def copy(run: Run, drive: Path) -> Copied:
     """Copy what is new in a run folder to `<drive>/ksdd/runs/<its name>`; never raises.
 
-    Of each stage's checkpoints only the newest is copied. An older one leaves Drive one copy later,
-    when the newer has had time to arrive. A run of other settings that has the name on Drive is
-    left alone: ours then gets a number behind its name.
+    Of each stage's checkpoints only the newest is copied. The one before leaves Drive one copy
+    later, when the newer has had time to arrive. A run of other settings that has the name on
+    Drive is left alone: ours then gets a number behind its name.
     """
     drive = Path(drive)
     try:
@@ -163,7 +163,8 @@ def _latest_here(runs: Path) -> str | None:
 
 
 def _latest_there(there: Path) -> str | None:
-    data = _content(there / LATEST, _vouched(there, "latest*.ok").get(LATEST, set()))
+    markers = [path for path in _listed(there) if path.name.startswith("latest")]
+    data = _content(there / LATEST, _vouched(there, markers).get(LATEST, set()))
     return PurePath(data.decode().strip()).name if data else None
 
 
@@ -248,8 +249,8 @@ def _send_files(files: Iterable[Path], folder: Path, target: Path, drive: Path) 
             continue
         there = target / path.relative_to(folder)
         try:
-            if not _send(data, there, drive):
-                _remove_superseded(there)
+            is_new = _send(data, there, drive)
+            _remove_superseded(there, kept=1 if is_new else 0)
         except OSError as error:
             failures.append(error)
             if len(failures) == PATIENCE:
@@ -281,17 +282,20 @@ def _require_mounted(drive: Path) -> None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(drive))
 
 
-def _remove_superseded(copy: Path) -> None:
-    """Where a checkpoint is whole on Drive, remove our older ones of the same stage."""
+def _remove_superseded(copy: Path, kept: int) -> None:
+    """Where a checkpoint is whole on Drive, remove our older ones of the stage but the newest."""
     match = CHECKPOINT.fullmatch(copy.name)
     parts = [copy.with_suffix(".pt.ok"), copy.with_suffix(".json.ok")]
     if match is None or not all(part.exists() for part in parts):
         return
-    for marker in copy.parent.glob(f"{match['stage']}-??????.*.ok"):
-        older = CHECKPOINT.fullmatch(marker.name.removesuffix(".ok"))
-        if older and older["step"] < match["step"]:
-            marker.with_suffix("").unlink(missing_ok=True)
-            marker.unlink(missing_ok=True)
+    older: dict[str, list[Path]] = {}
+    for path in _listed(copy.parent):
+        found = CHECKPOINT.fullmatch(path.name.removesuffix(".ok"))
+        if found and found["stage"] == match["stage"] and found["step"] < match["step"]:
+            older.setdefault(found["step"], []).append(path)
+    for step in sorted(older, reverse=True)[kept:]:
+        for path in older[step]:
+            path.unlink(missing_ok=True)
 
 
 class _Copy:
@@ -305,7 +309,7 @@ class _Copy:
 
     def __init__(self, source: Path) -> None:
         self.source = source
-        self.vouched = _vouched(source, "**/*.ok")
+        self.vouched = _vouched(source, _walk(source))
         self.lost: set[str] = set()
         self.brought = 0
 
@@ -519,10 +523,10 @@ def _warn_of_lost(copy: _Copy, folder: Path) -> None:
         _warn(f"Not whole on Drive and passed over: {names} of {copy.source.name}.")
 
 
-def _vouched(source: Path, pattern: str) -> dict[str, set[str]]:
+def _vouched(source: Path, files: Iterable[Path]) -> dict[str, set[str]]:
     """File name relative to `source` -> the SHA-256 of its markers, also of `name (1)`."""
     found: dict[str, set[str]] = {}
-    markers = list(source.glob(pattern))
+    markers = [path for path in files if path.suffix == ".ok"]
     with ThreadPoolExecutor(16) as pool:  # Drive takes long for each small file
         records = list(pool.map(_read_json, markers))
     for marker, record in zip(markers, records, strict=True):
@@ -536,17 +540,18 @@ def _vouched(source: Path, pattern: str) -> dict[str, set[str]]:
 def _unvouched(source: Path, vouched: dict[str, set[str]]) -> set[str]:
     """Files that were on their way to Drive when the machine was lost."""
     found = set()
-    for path in source.rglob("*"):
+    for path in _walk(source):
         name = re.sub(r" \(\d+\)(?=\.\w+$)", "", path.name)
         relative = path.with_name(name).relative_to(source).as_posix()
-        if path.is_file() and name != SENDER and path.suffix != ".ok" and name[0] != ".":
+        if name != SENDER and path.suffix != ".ok" and name[0] != ".":
             found |= {relative} - vouched.keys()
     return found
 
 
 def _content(path: Path, hashes: set[str]) -> bytes | None:
     """The content that a marker vouches for, under the file's name or, newest first, `name (1)`."""
-    duplicates = sorted(path.parent.glob(f"{path.stem} ([0-9]*){path.suffix}"), reverse=True)
+    renamed = re.compile(re.escape(path.stem) + r" \(\d+\)" + re.escape(path.suffix))
+    duplicates = sorted(p for p in _listed(path.parent) if renamed.fullmatch(p.name))[::-1]
     for candidate in [*duplicates, path]:
         data = candidate.read_bytes() if candidate.exists() else b""
         if storage.sha256(data) in hashes:
@@ -560,13 +565,37 @@ def _unpack_archive(folder: Path, home: Path, drive: Path) -> None:
     if (folder / record.get("place", "nowhere")).is_dir():
         return
     wanted = record.get("archive_sha256")
-    for path in sorted((drive / FOLDER).glob("*.zip")) if wanted else ():
+    zips = [path for path in _listed(drive / FOLDER) if path.suffix == ".zip"]
+    for path in sorted(zips) if wanted else ():
         if _read_json(path.with_name(f"{path.name}.ok")).get("sha256") != wanted:
             continue
         try:
             archive.unpack(path, home)
         except KsddError as error:
             _warn(f"The data archive on Drive is passed over: {error}")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, nothing where it does not exist.
+
+    Raises:
+        OSError: it cannot be listed. pathlib's `glob` would take a mount that is gone for empty.
+    """
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
+
+
+def _walk(folder: Path) -> list[Path]:
+    """The files in a folder and below; raises as `_listed`."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    walk = os.walk(folder, onerror=fail)
+    return [Path(place, name) for place, _, names in walk for name in names]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

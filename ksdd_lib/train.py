@@ -311,7 +311,7 @@ def _train_steps(
         if not finished:
             state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
             state |= {"seconds": time.monotonic() - began}
-            state |= {"pending": [float(loss) for loss in pending]}
+            state |= {"pending": [float(loss) for loss in pending], "history": stage.history}
         checkpoint.save(stage.folder, stage.name, step, stage.identity, state)
         if saved:
             saved()
@@ -400,7 +400,10 @@ def _resume(
     found = checkpoint.load(stage.folder, stage.name, stage.identity)
     path = stage.folder / f"{stage.name}.jsonl"
     step = found.step if found else 0
-    stage.history = [row for row in read_history(path) if row["step"] <= step]
+    state = found.state if found else {}
+    # A finished state has no history: times differ, and its hash is an identity.
+    rows = state.get("history", read_history(path))
+    stage.history = [row for row in rows if row["step"] <= step]
     storage.write_text(path, "".join(json.dumps(row) + "\n" for row in stage.history))
     if found is None:
         return 0, [], 0.0
