@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ksdd_lib import model
 from ksdd_lib.dataset import find_samples, fingerprint
 from ksdd_lib.folds import Fold
 from ksdd_lib.prepare import DataSet
@@ -45,6 +46,7 @@ def tiny_run(folder: Path, **settings: Any) -> Run:
 
 
 if __name__ == "__main__":
+    model.FEATURES = 16  # instead of 1024
     torch.set_num_threads(1)  # the threads decide the order of sums, and so the last bits
     data, run = tiny_data(Path(sys.argv[2])), open_folder(Path(sys.argv[1]), {})
     train_segmentation(run, data, 0)
