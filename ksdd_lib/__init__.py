@@ -8,7 +8,7 @@ One image's way from archive to report; a module imports only modules that stand
     pixels, synthetic, archive   files to pixels; the data set fetched and unpacked, or generated
     twins, dataset               one part under two names; samples and masks
     folds, inspection, prepare   official and clean folds; the data report; all of it for one run
-    fourier, model               the large convolution by its spectra; the two networks
+    fourier, model, memory       the large convolution by its spectra; the networks; their memory
     targets, copy_paste, batches annotation types; defects on other grounds; deterministic order
     checkpoint, train            exact resume; the two stages
     metrics, protocols, evaluate pure functions; scores -> predictions.csv -> metrics.json

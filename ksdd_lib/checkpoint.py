@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ksdd_lib import storage
 from ksdd_lib.errors import CheckpointError, RunError
@@ -22,6 +23,9 @@ SCHEMA = 1
 """Version of the layout; raised when an older reader would misread a newer checkpoint."""
 
 KEPT = 2
+
+LISTED = 8
+"""Differing tensors that an error names."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,27 @@ def load(folder: Path, stage: str, identity: dict[str, Any]) -> Checkpoint | Non
         _require_finite(state)
         return Checkpoint(record["step"], state, record["sha256"])
     return None
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: they are of another architecture; the text names each tensor that differs.
+    """
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    lines = [
+        f"{key}: here {wanted.get(key, 'none')}, there {found.get(key, 'none')}"
+        for key in sorted(wanted.keys() | found.keys())
+        if wanted.get(key) != found.get(key)
+    ]
+    if lines:
+        more = f"; and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+        raise CheckpointError(
+            f"The {name} weights are of another architecture: {'; '.join(lines[:LISTED])}{more}."
+        )
+    model.load_state_dict(weights)
 
 
 def newest_step(folder: Path, stage: str) -> int:

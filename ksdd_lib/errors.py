@@ -29,6 +29,13 @@ class TrainingError(KsddError):
     """Training cannot go on: it diverged, or the machine's memory is too small."""
 
 
+class DiskFullError(KsddError, OSError):
+    """There is no room to write a file; the file that it was to replace is as it was."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class Interrupted(KeyboardInterrupt):
     """The user stopped a training; its text says what is kept and how to go on."""
 

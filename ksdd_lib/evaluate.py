@@ -18,6 +18,7 @@ from ksdd_lib.batches import STAGES, load_surfaces, mirror_images, network_input
 from ksdd_lib.dataset import Sample, read_image
 from ksdd_lib.errors import RunError
 from ksdd_lib.folds import Fold
+from ksdd_lib.memory import explain_memory
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.model import TwoStageNet
 from ksdd_lib.prepare import DataSet
@@ -25,7 +26,7 @@ from ksdd_lib.run import Run
 from ksdd_lib.train import load_stage, trained_model
 
 
-@machine.explain_memory
+@explain_memory
 def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | None = None) -> dict:
     """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
 

@@ -34,8 +34,7 @@ class FourierConv2d(nn.Conv2d):
         self._shared: list[tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        small = x.shape[0] * x.shape[2] * x.shape[3] <= SMALL
-        if x.device.type != "cpu" or small or in_graph():
+        if is_direct(x.shape[0] * x.shape[2] * x.shape[3], x.device.type) or in_graph():
             return super().forward(x)
         return convolve(x, self._spectrum(x), self.kernel_size[0])
 
@@ -78,6 +77,11 @@ def shared_spectra(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._shared = None
+
+
+def is_direct(pixels: int, device: str) -> bool:
+    """Whether a map of so many pixels, batch included, is summed directly on this device."""
+    return device != "cpu" or pixels <= SMALL
 
 
 def in_graph() -> bool:

@@ -5,20 +5,17 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 import ksdd_lib
-from ksdd_lib.errors import SettingsError, TrainingError
+from ksdd_lib.errors import SettingsError
 
 HERE = Path(__file__).resolve().parent
-
-Work = TypeVar("Work", bound=Callable[..., Any])
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 REUSING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
@@ -96,22 +93,6 @@ def _glibc() -> ctypes.CDLL | None:
     """The C library, where it is glibc."""
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     return libc if hasattr(libc, "gnu_get_libc_version") else None
-
-
-def explain_memory(work: Work) -> Work:
-    """Decorate a function whose first argument is a run: a full GPU becomes one clear sentence."""
-
-    @wraps(work)
-    def explained(run: Any, *others: Any, **named: Any) -> Any:
-        try:
-            return work(run, *others, **named)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"The GPU's memory is too small for {run.settings.image_size} in this precision; "
-                "take image_size 704x256 or precision auto. The last checkpoint is intact."
-            ) from error
-
-    return explained
 
 
 def environment(precision: str = "auto") -> dict[str, Any]:

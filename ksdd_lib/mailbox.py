@@ -24,7 +24,7 @@ from typing import Any
 
 from ksdd_lib import archive, storage
 from ksdd_lib import settings as schema
-from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib.errors import DiskFullError, KsddError, RunError
 from ksdd_lib.run import OWNER_SILENT, Run
 
 FOLDER = "ksdd"
@@ -616,6 +616,8 @@ def _machine() -> str:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, DiskFullError):
+        return os.strerror(error.errno)
     return error.strerror or str(error)
 
 

@@ -1,17 +1,20 @@
 """Files that are whole or absent: every write goes to a temporary name first, then is renamed."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ksdd_lib.errors import RunError
+from ksdd_lib.errors import DiskFullError, RunError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 """What a spreadsheet would execute, or eat, at the start of a text."""
@@ -21,20 +24,49 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part.
 
     Raises:
-        OSError: the disk is full or not writable; the old file is untouched, no part is left.
+        DiskFullError: the disk is full; the old file is untouched, no part is left.
+        OSError: it is not writable; likewise.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _explained(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add `text` to the end of a file, as UTF-8; a kill or a full disk may leave a part of it.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
+    data = text.encode("utf-8")
+    with _explained(path, len(data)), open(path, "ab") as file:
+        file.write(data)
+
+
+@contextmanager
+def _explained(path: Path, size: int) -> Iterator[None]:
+    """A full disk becomes one sentence that names the file, and what it needs."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+        raise DiskFullError(
+            error.errno,
+            f"There is no room for {path.name}: it needs {max(0.1, size / 1e6):.1f} MB, "
+            f"{free / 1e6:.1f} MB are free. What was there before is intact; make room, and run this again.",
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from ksdd_lib.batches import Order, Shown, Surfaces, load_surfaces
 from ksdd_lib.errors import CheckpointError, Interrupted, TrainingError
 from ksdd_lib.folds import Fold
 from ksdd_lib.fourier import shared_spectra
+from ksdd_lib.memory import explain_memory
 from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, expect_defects, initialize
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
@@ -83,7 +84,7 @@ class Stage:
         return getattr(self.settings, f"{self.name}_{name}")
 
 
-@machine.explain_memory
+@explain_memory
 def train_segmentation(
     run: Run,
     data: DataSet,
@@ -119,7 +120,7 @@ def train_segmentation(
     return True
 
 
-@machine.explain_memory
+@explain_memory
 def train_decision(
     run: Run,
     data: DataSet,
@@ -141,7 +142,7 @@ def train_decision(
         return False
     surfaces, order = _training_part(data.folds[fold], settings, "decision", where)
     segmentation = SegmentationNet()
-    segmentation.load_state_dict(first.state["weights"])
+    checkpoint.load_weights(segmentation, first.state["weights"], "segmentation")
     features = FrozenFeatures(segmentation, surfaces, settings.precision, where)
     model = DecisionNet()
     initialize(model, settings.initialization, settings.seed)
@@ -244,8 +245,9 @@ def trained_model(run: Run, data: DataSet, fold: int) -> TwoStageNet:
     model = TwoStageNet()
     first = load_stage(run, data, fold, "segmentation").state
     second = load_stage(run, data, fold, "decision").state
-    model.segmentation.load_state_dict(first["weights"])
-    model.decision.load_state_dict(second.get("average", second["weights"]))
+    checkpoint.load_weights(model.segmentation, first["weights"], "segmentation")
+    judging = second.get("average", second["weights"])
+    checkpoint.load_weights(model.decision, judging, "decision")
     return model.to(machine.device(), memory_format=torch.channels_last).requires_grad_(False)
 
 
@@ -253,7 +255,7 @@ def trained_segmentation(run: Run, data: DataSet, fold: int) -> SegmentationNet:
     """The finished first stage alone, with the weights to judge by (averaged where set so)."""
     model = SegmentationNet()
     state = load_stage(run, data, fold, "segmentation").state
-    model.load_state_dict(state.get("average", state["weights"]))
+    checkpoint.load_weights(model, state.get("average", state["weights"]), "segmentation")
     return model.to(machine.device(), memory_format=torch.channels_last).requires_grad_(False)
 
 
@@ -385,8 +387,7 @@ def _log(stage: Stage, step: int, pending: list[Tensor], lr: float, seconds: flo
     mean = float(torch.stack([torch.as_tensor(loss, device="cpu") for loss in pending]).mean())
     row = {"step": step, "loss": round(mean, 6), "lr": lr, "seconds": round(seconds, 2)}
     stage.history.append(row)
-    with open(stage.folder / f"{stage.name}.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    storage.append_text(stage.folder / f"{stage.name}.jsonl", json.dumps(row) + "\n")
 
 
 def _resume(
@@ -407,7 +408,7 @@ def _resume(
     storage.write_text(path, "".join(json.dumps(row) + "\n" for row in stage.history))
     if found is None:
         return 0, [], 0.0
-    stage.model.load_state_dict(found.state["weights"])
+    checkpoint.load_weights(stage.model, found.state["weights"], stage.name)
     if average is not None:
         for name, value in found.state["average"].items():
             average[name].copy_(value)

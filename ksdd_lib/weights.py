@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ksdd_lib import machine, storage
+from ksdd_lib import checkpoint, machine, storage
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluate import scores_of
 from ksdd_lib.model import TwoStageNet
@@ -115,6 +115,7 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
     if storage.sha256(content) != card["sha256"]:
         raise CheckpointError(f"{path.name} is damaged or not the file of its card.")
     model = TwoStageNet()
-    model.load_state_dict({name: value.float() for name, value in read(content).items()})
+    weights = {name: value.float() for name, value in read(content).items()}
+    checkpoint.load_weights(model, weights, path.name)
     device = machine.device()
     return model.to(device, memory_format=torch.channels_last).requires_grad_(False), card

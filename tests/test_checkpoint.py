@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ksdd_lib import checkpoint, storage
-from ksdd_lib.errors import CheckpointError
+from ksdd_lib.errors import CheckpointError, DiskFullError
 
 IDENTITY = {"stage": "segmentation", "fold": 0, "data": "abc", "seed": 1}
 
@@ -164,6 +164,7 @@ class Malicious:
         return os.mkdir, (str(self.target),)
 
 
+@pytest.mark.fault(23)
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("writer", [pickle.dump, torch.save])
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, writer: Any) -> None:
@@ -177,6 +178,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, writer: Any) -> None:
     assert not harm.exists()
 
 
+@pytest.mark.fault(23)
 def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 5)
     forge(tmp_path, 5, weights_file(tmp_path, 5).read_bytes(), schema=99)
@@ -195,11 +197,11 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
     def full_after(*args: Any) -> Any:
         done.append(args)
         if len(done) > written:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*args)
 
     monkeypatch.setattr(os, call, full_after)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="no room for segmentation-000006"):
         save(tmp_path, 6)
     assert names(tmp_path) == before
     assert load(tmp_path).step == 5

@@ -19,7 +19,7 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import checkpoint, synthetic, train
+from ksdd_lib import checkpoint, model, synthetic, train
 from ksdd_lib import settings as schema
 from ksdd_lib.dataset import find_samples, fingerprint
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
@@ -329,6 +329,7 @@ def test_a_history_cut_by_a_full_disk_loses_only_its_last_line(tmp_path: Path) -
     assert read_history(path) == [{"step": 1, "loss": 0.5}]
 
 
+@pytest.mark.fault(17)
 def test_a_full_gpu_is_one_clear_sentence(
     first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +337,7 @@ def test_a_full_gpu_is_one_clear_sentence(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(train, "load_surfaces", full)
-    with pytest.raises(TrainingError, match="too small for 128x128.*take image_size 704x256"):
+    with pytest.raises(TrainingError, match="too small .* at 128x128 .* is intact"):
         train_decision(first_stage_only, data, 0)
 
 
@@ -363,6 +364,29 @@ def checkpoint_hash(run: Run, data: DataSet, stage: str = "segmentation") -> str
     return load_stage(run, data, 0, stage).sha256
 
 
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_first_stage_that_diverges_is_marked_and_goes_on_from_its_last_checkpoint(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    monkeypatch.setattr(model, "FEATURES", 8)
+    run = tiny_run(tmp_path / "run", segmentation_steps=4, checkpoint_steps=1)
+    calls, real = [], train.segmentation_loss
+
+    def diverging(*arguments: Any) -> torch.Tensor:
+        calls.append(arguments)
+        return real(*arguments) * (value if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(train, "segmentation_loss", diverging)
+    with pytest.raises(TrainingError, match="segmentation stage, fold 0, .* at step 3"):
+        train_segmentation(run, data, 0)
+    assert checkpoint.newest_step(run.fold_folder(0), "segmentation") == 2
+    marked = json.loads((run.fold_folder(0) / "segmentation.diverged.json").read_text())
+    assert marked["step"] == 3 and len(marked["images"]) == run.settings.segmentation_batch_size
+    assert not run.has("segmentation")
+
+
+@pytest.mark.fault(16)
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +446,7 @@ def test_a_first_stage_of_another_hash_is_refused(
             read(run, data, 0)
 
 
+@pytest.mark.fault(21)
 def test_a_training_of_another_fold_data_or_setting_is_refused(
     trained: Trained, data: DataSet, tmp_path: Path
 ) -> None:
@@ -435,6 +460,19 @@ def test_a_training_of_another_fold_data_or_setting_is_refused(
     longer = Run(trained.run.folder, replace(trained.run.settings, annotation="box"))
     with pytest.raises(CheckpointError, match="annotation: here 'box', there 'dilated5'"):
         train_segmentation(longer, data, 0)
+
+
+@pytest.mark.fault(21)
+def test_a_checkpoint_of_another_architecture_is_refused_tensor_by_tensor(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path / "run", segmentation_steps=1)
+    monkeypatch.setattr(model, "FEATURES", 8)
+    train_segmentation(run, data, 0)
+    monkeypatch.setattr(model, "FEATURES", 16)
+    with pytest.raises(CheckpointError, match="another architecture") as refused:
+        trained_segmentation(run, data, 0)
+    assert "mask.weight: here (1, 16, 1, 1), there (1, 8, 1, 1)" in str(refused.value)
 
 
 @pytest.mark.parametrize("defective", [True, False])
