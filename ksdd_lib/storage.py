@@ -65,7 +65,8 @@ def _explained(path: Path, size: int) -> Iterator[None]:
         raise DiskFullError(
             error.errno,
             f"There is no room for {path.name}: it needs {max(0.1, size / 1e6):.1f} MB, "
-            f"{free / 1e6:.1f} MB are free. What was there before is intact; make room, and run this again.",
+            f"{free / 1e6:.1f} MB are free. What was there before is intact; make room, and run "
+            "this again.",
         ) from error
 
 
