@@ -42,12 +42,19 @@ if importlib.util.find_spec("ksdd_lib") is None:
 the notebook, in a copy in Drive, or at the repository's address. pip is not quiet: Colab reads its
 last line."""
 
+NO_GPU = (
+    "There is no GPU: choose Runtime, Change runtime type, T4 GPU, Save, and run all cells again. "
+    "Without one, take the preset demo or cpu."
+)
+
 BADGE_START = "[![Open in Colab]"
 README_TABLE = re.compile(r"(?<=<!-- notebooks:begin -->\n).*?(?=<!-- notebooks:end -->)", re.S)
 
 
 def begin() -> Path | None:
     """Start a notebook: mount Drive, bring back the last run on a new machine, say where we are.
+
+    The line on the machine holds no path and no name, so it can go into a bug report as it is.
 
     Returns:
         The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
@@ -57,11 +64,14 @@ def begin() -> Path | None:
     drive = _drive_folder()
     if "KSDD_RUN" not in os.environ:
         mailbox.restore(home(), drive)
-    facts = machine.environment()
-    name = facts["cpu"] if facts["gpu"] == "none" else facts["gpu"]
     copied = ", copied to Drive" if drive else ""
-    place = os.environ.get("KSDD_RUN") or home() / "runs"
-    print(f"{name}, {facts['arithmetic']}. Results go to {_place(Path(place))}{copied}.")
+    place = Path(os.environ.get("KSDD_RUN") or home() / "runs")
+    print(machine.preflight(place, "Drive is mounted" if drive else "no Drive"))
+    for line in machine.replaced_packages():
+        print(f"{line}: restart the kernel (in Colab: Runtime, Restart session), then run all.")
+    if in_colab() and machine.device().type == "cpu":
+        print(NO_GPU)
+    print(f"Results go to {_place(place)}{copied}.")
     return drive
 
 

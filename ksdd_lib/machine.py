@@ -4,9 +4,12 @@ import ctypes
 import os
 import platform
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,53 @@ def _glibc() -> ctypes.CDLL | None:
     """The C library, where it is glibc."""
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     return libc if hasattr(libc, "gnu_get_libc_version") else None
+
+
+def preflight(folder: Path, drive: str) -> str:
+    """One line on this machine, to read before a training and to paste into a bug report.
+
+    Args:
+        folder: where results will go; how much room is left there.
+        drive: what is known of Drive, in a few words.
+    """
+    facts = environment()
+    hardware = f"{facts['cpu_cores']} cores of {facts['cpu']}"
+    if facts["gpu"] != "none":
+        total = torch.cuda.get_device_properties(device()).total_memory
+        hardware = f"{facts['gpu']} with {total / 1e9:.0f} GB"
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    parts = [
+        f"Python {facts['python']}",
+        f"torch {facts['torch']}",
+        f"{hardware} ({facts['arithmetic']})",
+        f"{_ram():.0f} GB of memory",
+        f"{shutil.disk_usage(place).free / 1e9:.0f} GB of disk free",
+        drive,
+        f"ksdd_lib {facts['ksdd_lib']}"
+        + (f" at {facts['commit']}" if facts["commit"] != "unknown" else ""),
+    ]
+    return ", ".join(parts)
+
+
+def replaced_packages() -> list[str]:
+    """Packages of which another version was installed after this kernel had loaded them."""
+    lines = []
+    for name in ("numpy", "torch", "scipy", "matplotlib", "ipywidgets"):
+        if name not in sys.modules:
+            continue
+        loaded = sys.modules[name].__version__.split("+")[0]
+        installed = version(name).split("+")[0]
+        if loaded != installed:
+            lines.append(f"{name} {loaded} is loaded, {installed} is installed")
+    return lines
+
+
+def _ram() -> float:
+    """This machine's memory in GB, as far as it says; 0 where it does not."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except (AttributeError, ValueError, OSError):
+        return 0.0
 
 
 def environment(precision: str = "auto") -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy
 import pytest
 
 from ksdd_lib import colab, mailbox
@@ -231,7 +232,8 @@ def test_in_colab_drive_is_mounted_once(
     folder = tmp_path / "drive" / "MyDrive"
     google.mount = lambda: folder.mkdir(parents=True)
     assert colab.begin() == folder
-    assert capsys.readouterr().out.endswith("runs (in home), copied to Drive.\n")
+    said = capsys.readouterr().out
+    assert "Drive is mounted" in said and said.endswith("runs (in home), copied to Drive.\n")
     assert colab.begin() == folder
     assert google.calls == [str(tmp_path / "drive")]
 
@@ -243,7 +245,8 @@ def test_without_drive_colab_goes_on_with_a_warning(
     google.mount = mount
     with pytest.warns(UserWarning, match="Drive is not mounted.*may be lost with it"):
         assert colab.begin() is None
-    assert "copied to Drive" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "copied to Drive" not in said and ", no Drive, " in said
 
 
 def test_drive_may_be_another_folder_or_none(
@@ -266,8 +269,28 @@ def test_outside_colab_nothing_is_mounted(
     monkeypatch.setenv("KSDD_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert not colab.in_colab() and colab.begin() is None
-    [line] = capsys.readouterr().out.splitlines()
-    assert line.endswith(f". Results go to runs (in {tmp_path.name}).")
+    machine_line, place_line = capsys.readouterr().out.splitlines()
+    assert machine_line.startswith("Python 3.") and str(tmp_path) not in machine_line
+    assert place_line == f"Results go to runs (in {tmp_path.name})."
+
+
+def test_without_a_gpu_colab_is_told_what_to_click(
+    google: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    google.mount = (tmp_path / "drive" / "MyDrive").mkdir
+    (tmp_path / "drive").mkdir()
+    colab.begin()
+    assert "Change runtime type, T4 GPU" in capsys.readouterr().out
+
+
+def test_a_package_replaced_under_the_kernel_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    monkeypatch.setattr(numpy, "__version__", "1.0.0")
+    colab.begin()
+    assert "numpy 1.0.0 is loaded, " in (said := capsys.readouterr().out)
+    assert "restart the kernel" in said
 
 
 def test_a_new_machine_finds_its_run_again(

@@ -57,6 +57,24 @@ def test_the_environment_can_be_stored_and_names_no_place() -> None:
     assert torch.__version__ in text and "/root" not in text and "/home" not in text
 
 
+def test_the_line_for_a_bug_report_names_what_matters_and_no_place(tmp_path: Path) -> None:
+    line = machine.preflight(tmp_path / "not" / "there yet", "no Drive")
+    for part in (
+        "Python 3.",
+        f"torch {torch.__version__}",
+        " GB of memory",
+        " GB of disk free",
+        "no Drive",
+        "ksdd_lib ",
+    ):
+        assert part in line
+    assert "\n" not in line and str(tmp_path) not in line and str(Path.home()) not in line
+
+
+def test_no_package_of_this_kernel_has_been_replaced() -> None:
+    assert machine.replaced_packages() == []
+
+
 PEAK = """
 import resource, sys, torch
 from ksdd_lib import machine
