@@ -9,14 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ksdd_lib import outputs
+from ksdd_lib import estimate, outputs
 from ksdd_lib import run as runs
 from ksdd_lib import settings as schema
+from ksdd_lib.errors import KsddError, SettingsError
 from ksdd_lib.run import Run
 from ksdd_lib.settings import Settings
 
 LEFT = 'style="text-align: left"'
 """Each notebook front end aligns table cells in its own way, unless told."""
+
+ALARM = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
+"""How an error looks, in the light and in the dark theme."""
 
 _remembered: dict[tuple[str, ...], dict[str, Any]] = {}
 """Groups -> what was touched in their form, so that *Run all* keeps it."""
@@ -64,6 +68,24 @@ class Form:
                 control.value = getattr(values, name)
         self.moving = False
 
+    def state(self) -> str:
+        """What is to be said of the values as they stand, as HTML: an error, or what differs from
+        the preset and what the choice takes here."""
+        try:
+            values = self.settings
+            taken = html.escape(estimate.describe(values))
+        except SettingsError as error:
+            return f'<div style="{ALARM}">{html.escape(str(error))}</div>'
+        preset = schema.resolve({"preset": values.preset})
+        changes = schema.differences(preset, schema.to_json(values))
+        listed = [
+            f"{_readable(name)} <b>{html.escape(str(ours))}</b> instead of {html.escape(str(its))}"
+            for name, (its, ours) in changes.items()
+        ]
+        differs = f"Differs from the preset {values.preset}: {'; '.join(listed)}."
+        same = f"All as in the preset {values.preset}."
+        return f"{differs if listed else same}<br>{taken}"
+
 
 def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) -> Form:
     """Show a control for each setting of `groups`, and return the form at once.
@@ -71,6 +93,9 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
     It starts from the run's settings; without a run from those of the run opened last, and on a new
     machine from the preset, each with the environment's on top. What a stage of `run` has begun
     with cannot be changed any more. Without ipywidgets nothing is shown and nothing is touched.
+
+    The `schema.BASIC` ones stand first, the others are folded away. Below them stands what differs
+    from the preset, what is not allowed, and what the choice takes on this machine.
     """
     start = run.settings if run else _start()
     form = Form(start)
@@ -83,22 +108,56 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
     if run is not None and "preset" in names:
         names.remove("preset")
     form.controls = {name: _control(name, getattr(start, name)) for name in names}
+    says = ipywidgets.HTML()
+
+    def change(name: str, value: Any) -> None:
+        form.note(name, value)
+        if not form.moving:
+            says.value = form.state()
+
     for name, control in form.controls.items():
         control.disabled = run is not None and run.has_begun(schema.RULES[name].group)
-        control.observe(lambda change, name=name: form.note(name, change["new"]), names="value")
+        control.observe(lambda told, name=name: change(name, told["new"]), names="value")
     for name, value in _remembered.get(key, {}).items():
         if name in form.controls and not form.controls[name].disabled:
             form.controls[name].value = value
     _remembered[key] = form.changed
+    says.value = form.state()
     if outputs.in_notebook():
         from IPython.display import display
 
-        rows = [
-            ipywidgets.HBox([control, ipywidgets.HTML(_explanation(name))])
-            for name, control in form.controls.items()
-        ]
-        display(ipywidgets.VBox(rows))
+        display(_panel(form, says))
     return form
+
+
+def _panel(form: Form, says: Any) -> Any:
+    """The controls with their explanations, what is said of them, and a button to measure."""
+    import ipywidgets
+
+    rows = {
+        name: ipywidgets.HBox([control, ipywidgets.HTML(_explanation(name))])
+        for name, control in form.controls.items()
+    }
+    basic = [row for name, row in rows.items() if name in schema.BASIC]
+    more = [row for name, row in rows.items() if name not in schema.BASIC]
+    parts = [*basic]
+    if more:
+        folded = ipywidgets.Accordion(children=[ipywidgets.VBox(more)], selected_index=None)
+        folded.set_title(0, f"{len(more)} more settings")
+        parts.append(folded)
+    button = ipywidgets.Button(description="How long will it take?")
+
+    def measure(_: Any) -> None:
+        button.disabled, says.value = True, "Measured on one image ..."
+        try:
+            estimate.measure_pace(form.settings)
+            says.value = form.state()
+        except (KsddError, RuntimeError) as error:
+            says.value = f'<div style="{ALARM}">{html.escape(str(error))}</div>'
+        button.disabled = False
+
+    button.on_click(measure)
+    return ipywidgets.VBox([*parts, says, button])
 
 
 def _start() -> Settings:

@@ -343,6 +343,19 @@ def _source_name(source: str) -> str:
 RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Settings)}
 """Setting name -> its rule, in the order of the schema."""
 
+BASIC = (
+    "preset",
+    "data",
+    "image_size",
+    "folds",
+    "fold",
+    "seed",
+    "annotation",
+    "segmentation_steps",
+    "decision_steps",
+)
+"""Settings that a newcomer looks at first; the others are at hand, but folded away."""
+
 TYPES: dict[str, type] = {f.name: f.type for f in fields(Settings)}
 """Setting name -> its type: str, int, float or bool."""
 

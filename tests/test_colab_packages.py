@@ -32,7 +32,7 @@ OLDER = (
     "decorator",
     "pickleshare",
 )
-"""What is taken in Colab's version; the four last are what its IPython needs. torch is as at hand."""
+"""What is taken in Colab's version; the last four are what its IPython needs."""
 
 TOUCHED = (
     "batches controls copy_paste dataset explore folds inspection lessons live metrics outputs "

@@ -8,6 +8,7 @@ from nbclient import NotebookClient
 
 from ksdd_lib import controls, settings
 from ksdd_lib.errors import SettingsError
+from ksdd_lib.estimate import Pace
 from ksdd_lib.run import Run
 from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES
 
@@ -81,6 +82,41 @@ def test_a_value_out_of_range_is_refused_with_the_allowed_ones(name, value, allo
     with pytest.raises(SettingsError, match=name) as refusal:
         _ = form.touched
     assert allowed in str(refusal.value)
+
+
+def test_the_panel_says_at_once_what_differs_and_what_is_not_allowed(screen, monkeypatch):
+    monkeypatch.setattr(controls.estimate, "describe", lambda values: f"{values.image_size}: 3 GB.")
+    form = controls.choose(groups=("run", "data"))
+    *_, says, _ = screen.bundles[-1].children
+    assert says.value == "All as in the preset demo.<br>192x128: 3 GB."
+    form.controls["seed"].value = 3
+    assert "Seed <b>3</b> instead of 0" in says.value
+    form.controls["image_size"].value = "700x256"
+    assert "divisible by 16" in says.value and "background" in says.value
+    form.controls["image_size"].value = "704x256"
+    assert "Image size <b>704x256</b> instead of 192x128; Seed <b>3</b>" in says.value
+    assert says.value.endswith("<br>704x256: 3 GB.")
+
+
+def test_a_newcomer_sees_a_few_settings_and_finds_the_others_folded(screen):
+    controls.choose(groups=("segmentation",))
+    *basic, folded, _, _ = screen.bundles[-1].children
+    assert [row.children[0].description for row in basic] == ["Annotation", "Segmentation steps"]
+    assert folded.selected_index is None and folded.get_title(0).endswith("more settings")
+    assert len(folded.children[0].children) > 5
+
+
+def test_the_button_measures_and_the_panel_tells_the_minutes(screen, monkeypatch):
+    form = controls.choose(groups=("segmentation",))
+    form.controls["segmentation_steps"].value = 10
+    *_, says, button = screen.bundles[-1].children
+    assert "for the segmentation network" not in says.value
+    measured = []
+    monkeypatch.setattr(controls.estimate, "measure_pace", measured.append)
+    monkeypatch.setattr(controls.estimate, "known_pace", lambda values: Pace(1.0, 0.1))
+    button.click()
+    assert measured[0].segmentation_steps == 10 and not button.disabled
+    assert "for the segmentation network" in says.value
 
 
 def test_a_whole_number_out_of_range_cannot_be_entered():
