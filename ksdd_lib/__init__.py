@@ -11,7 +11,8 @@ One image's way from archive to report; a module imports only modules that stand
     fourier, model, memory       the large convolution by its spectra; the networks; their memory
     targets, copy_paste, batches annotation types; defects on other grounds; deterministic order
     checkpoint, train            exact resume; the two stages
-    metrics, protocols, evaluate pure functions; scores -> predictions.csv -> metrics.json
+    metrics, operating           pure functions of scores; what each threshold costs
+    protocols, evaluate          scores -> predictions.csv -> metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
     visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
     report                       all of a run in one HTML file to send

@@ -13,11 +13,9 @@ from ksdd_lib import estimate, outputs
 from ksdd_lib import run as runs
 from ksdd_lib import settings as schema
 from ksdd_lib.errors import KsddError, SettingsError
+from ksdd_lib.outputs import LEFT
 from ksdd_lib.run import Run
 from ksdd_lib.settings import Settings
-
-LEFT = 'style="text-align: left"'
-"""Each notebook front end aligns table cells in its own way, unless told."""
 
 ALARM = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
 """How an error looks, in the light and in the dark theme."""

@@ -3,12 +3,21 @@
 Every view stands as plain output first, so that a saved notebook keeps it.
 """
 
-from collections.abc import Mapping
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ksdd_lib import outputs, panels
+from matplotlib.figure import Figure
+
+from ksdd_lib import operating, outputs, panels, visualize
 from ksdd_lib.errors import KsddError
+from ksdd_lib.metrics import Prediction
+from ksdd_lib.operating import Costs, Point
+from ksdd_lib.outputs import LEFT
 from ksdd_lib.predict import Detector, Verdict, as_pixels
+
+# Judging a picture
 
 
 def judge_picture(
@@ -63,6 +72,151 @@ def _show_verdict(
     )
     outputs.show_figure(figure, record)
     return found
+
+
+# The operating point
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The scores of a run, and what their errors cost.
+
+    Attributes:
+        rows: of predictions.csv.
+        costs: what an error costs.
+        is_generated: the data set is generated, which then stands on each figure.
+    """
+
+    rows: Sequence[Prediction]
+    costs: Costs
+    is_generated: bool
+
+    def table(self, named: Mapping[str, Point]) -> str:
+        """The points as an HTML table: misses and false alarms first, with intervals and cost."""
+        heads = ("", "shift, logits", "misses [95 %]", "false alarms [95 %]", "cost of 1,000 parts")
+        lines = ["".join(f"<th {LEFT}>{head}</th>" for head in heads)]
+        for name, point in named.items():
+            cells = (
+                f"<b>{html.escape(name)}</b>",
+                f"{point.shift:+.2f}",
+                _k_of_n(point.misses, point.defective, point.miss_interval),
+                _k_of_n(point.false_alarms, point.good, point.false_alarm_interval),
+                f"{point.cost(self.costs):,.1f}",
+            )
+            lines.append("".join(f"<td {LEFT}>{cell}</td>" for cell in cells))
+        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+    def words(self, point: Point) -> str:
+        """What changes against the operating thresholds, and what could be claimed, as HTML."""
+        needed = operating.parts_needed(0.01, point.misses)
+        changed = sorted(point.changed, key=lambda row: (not row.is_defective, -row.score))
+        names = [
+            f"{html.escape(row.image)} ({'defective' if row.is_defective else 'good'}, "
+            f"{'passed' if row.is_flagged else 'flagged'} now, score {row.score:.2f})"
+            for row in changed[:SHOWN]
+        ]
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        sides = f"Change sides: {'; '.join(names)}{more}." if names else "No part changes sides."
+        return (
+            f"<p>To claim fewer than 1 % misses (95 % sure) with {point.misses} missed, "
+            f"{needed:,} defective parts must be tested; here are {point.defective}.</p>"
+            f"<p>{sides}</p>"
+        )
+
+    def figure(self, point: Point, name: str) -> Figure:
+        """Precision-recall and ROC curve of the margins, with the point on them."""
+        labels = [row.is_defective for row in self.rows]
+        values = operating.margins(self.rows)
+        figure = visualize.both_curves(labels, values, values > point.shift, name)
+        return visualize.stamp(figure) if self.is_generated else figure
+
+
+SHOWN = 8
+"""Parts that change sides, by name."""
+
+
+def operating_point(rows: Sequence[Prediction], record: Mapping[str, Any], costs: Costs) -> None:
+    """Show three operating points as a table and a figure that stay, and controls to try others.
+
+    One slider moves the thresholds of all folds; three boxes take what a miss and a false alarm
+    cost and the share of defective parts on the line.
+
+    Args:
+        rows: of predictions.csv, with thresholds.
+        record: what data.json holds.
+        costs: what the controls start from.
+    """
+    view = OperatingPoint(rows, costs, record["is_generated"])
+    here = operating.at(rows, 0.0)
+    named = {
+        "operating": here,
+        "no miss (oracle)": operating.without_misses(rows),
+        "least cost (oracle)": operating.cheapest(rows, costs),
+    }
+    if not outputs.in_notebook():
+        print(_plain(named))
+        return
+    outputs.show({"text/html": view.table(named) + view.words(here), "text/plain": _plain(named)})
+    outputs.show_figure(view.figure(here, "operating"), {"is_generated": False})
+    try:
+        import ipywidgets
+    except ImportError:
+        return
+    look = {"style": {"description_width": "16em"}, "layout": ipywidgets.Layout(width="34em")}
+    low, high = (float(value) for value in operating.shifts(rows)[[0, -1]])
+    slider = ipywidgets.FloatSlider(
+        value=0.0,
+        min=low,
+        max=high,
+        step=(high - low) / 400,
+        readout_format="+.2f",
+        continuous_update=False,
+        description="shift of the thresholds",
+        **look,
+    )
+    boxes = {
+        "miss": ipywidgets.FloatText(costs.miss, description="a missed defect costs", **look),
+        "false_alarm": ipywidgets.FloatText(
+            costs.false_alarm, description="a false alarm costs", **look
+        ),
+        "defective_share": ipywidgets.FloatText(
+            costs.defective_share, description="share of defective parts", **look
+        ),
+    }
+    told, drawn = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
+
+    def renew(_: Any = None) -> None:
+        values = {name: box.value for name, box in boxes.items()}
+        if min(values.values()) < 0 or values["defective_share"] > 1:
+            told.value = "Costs are 0 or more, and the share lies between 0 and 1."
+            return
+        chosen = OperatingPoint(rows, Costs(**values), view.is_generated)
+        point = operating.at(rows, slider.value)
+        best = operating.cheapest(rows, chosen.costs)
+        points = {"operating": here, "chosen": point, "least cost (oracle)": best}
+        told.value = chosen.table(points) + chosen.words(point)
+        drawn.value = visualize.png(chosen.figure(point, "chosen"), 80)
+
+    for control in (slider, *boxes.values()):
+        control.observe(renew, names="value")
+    renew()
+    from IPython.display import display
+
+    display(ipywidgets.VBox([slider, *boxes.values(), told, drawn]))
+
+
+def _k_of_n(k: int, n: int, limits: Sequence[float] | None) -> str:
+    if limits is None:
+        return f"{k} of {n}"
+    return f"{k} of {n} [{limits[0]:.1%}, {limits[1]:.1%}]"
+
+
+def _plain(named: Mapping[str, Point]) -> str:
+    return "\n".join(
+        f"{name:20} {point.misses} misses of {point.defective}, "
+        f"{point.false_alarms} false alarms of {point.good}"
+        for name, point in named.items()
+    )
 
 
 def _uploaded(value: Any) -> list[tuple[str, bytes]]:

@@ -18,6 +18,9 @@ from ksdd_lib.report import duration
 PAUSE = 5.0
 """Seconds between two drawings of a live picture, at least."""
 
+LEFT = 'style="text-align: left"'
+"""Each notebook front end aligns table cells in its own way, unless told."""
+
 SHARE = 0.02
 """Part of the time that live pictures may take."""
 

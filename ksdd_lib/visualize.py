@@ -100,12 +100,14 @@ def roc_curve(
     ax: Axes | None = None,
     label: str = "pooled",
     color: str = INK,
+    point: str = "operating",
 ) -> Axes:
     """The ROC curve, with the points of the operating and of the oracle threshold on it.
 
     Args:
         labels, scores: (N,), defective or not, and logits.
         flagged: (N,), the verdicts at the operating threshold; None draws the curve alone.
+        point: what the verdicts are called.
     """
     from sklearn import metrics as sklearn_metrics
 
@@ -118,7 +120,7 @@ def roc_curve(
         ax.plot(x, y, color=color, linewidth=2, label=f"{label}: AUC {area:.4f}")
         if flagged is not None:
             ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
-            for name, style, (tp, fp, fn, tn) in _points(labels, scores, flagged):
+            for name, style, (tp, fp, fn, tn) in _points(labels, scores, flagged, point):
                 ax.plot(fp / (fp + tn), tp / (tp + fn), label=f"{name}: {fp} FP, {fn} FN", **style)
         ax.legend(loc="lower right")
     return ax
@@ -131,6 +133,7 @@ def precision_recall_curve(
     ax: Axes | None = None,
     label: str = "pooled",
     color: str = INK,
+    point: str = "operating",
 ) -> Axes:
     """The precision-recall curve as steps, whose area is the average precision.
 
@@ -149,7 +152,7 @@ def precision_recall_curve(
         if flagged is not None:
             chance = float(np.mean(np.asarray(labels, bool)))
             ax.axhline(chance, color=FAINT, linewidth=1, linestyle=":", label="chance")
-            for name, style, (tp, fp, fn, _) in _points(labels, scores, flagged):
+            for name, style, (tp, fp, fn, _) in _points(labels, scores, flagged, point):
                 if tp + fp:
                     point = tp / (tp + fn), tp / (tp + fp)
                     ax.plot(*point, label=f"{name}: {fp} FP, {fn} FN", **style)
@@ -170,15 +173,28 @@ def _write_undefined(ax: Axes) -> Axes:
     return ax
 
 
-def _points(labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike) -> list[tuple]:
-    """(name, marker style, (tp, fp, fn, tn)) of the operating and the oracle threshold."""
+def _points(labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str) -> list[tuple]:
+    """(name, marker style, (tp, fp, fn, tn)) of the verdicts given and of the oracle threshold."""
     at_oracle = np.asarray(scores) > metrics.best_f1_threshold(labels, scores)
     filled = {"color": DEFECTIVE, "marker": "o", "markersize": 8, "linestyle": "", "zorder": 4}
     hollow = {"color": INK, "marker": "D", "markersize": 11, "fillstyle": "none", "linestyle": ""}
     return [
         (name, style, [metrics.error_counts(labels, verdict)[key] for key in COUNTS])
-        for name, style, verdict in (("operating", filled, flagged), ("oracle", hollow, at_oracle))
+        for name, style, verdict in ((point, filled, flagged), ("oracle", hollow, at_oracle))
     ]
+
+
+def both_curves(
+    labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str = "operating"
+) -> Figure:
+    """Precision-recall and ROC curve beside each other; arguments as of `roc_curve`."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 0.93))
+        left, right = figure.subplots(1, 2)
+    precision_recall_curve(labels, scores, flagged, left, label="all folds", point=point)
+    roc_curve(labels, scores, flagged, right, label="all folds", point=point)
+    return figure
 
 
 COUNTS = ("tp", "fp", "fn", "tn")

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pytest
+from test_operating import ROWS
 
-from ksdd_lib import explore
+from ksdd_lib import explore, operating
+from ksdd_lib.operating import Costs
 from ksdd_lib.predict import Verdict
 
 REAL = {"is_generated": False}
@@ -56,3 +58,45 @@ def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, versio
     said = capsys.readouterr().out
     assert "a.png: good, score 40.03" in said
     assert "b.txt: the image is not a JPEG" in said
+
+
+# The operating point
+
+COSTS = Costs(miss=100.0, false_alarm=1.0, defective_share=0.01)
+
+
+def test_three_operating_points_stay_as_a_table_and_a_figure(screen):
+    explore.operating_point(ROWS, REAL, COSTS)
+    table, figure, panel = screen.bundles
+    assert table["text/html"].count("<tr>") == 4
+    assert "1 of 3 [0.8%, 90.6%]" in table["text/html"]
+    assert "473 defective parts must be tested; here are 3" in table["text/html"]
+    assert figure["image/png"] and type(panel).__name__ == "VBox"
+
+
+def test_moving_the_slider_tells_what_changes_sides(screen):
+    explore.operating_point(ROWS, REAL, COSTS)
+    slider, *_, told, drawn = screen.bundles[-1].children
+    before, picture = told.value, drawn.value
+    assert "No part changes sides" in before
+    slider.value = slider.min
+    assert "3 of 3 [29.2%, 100.0%]" in told.value and "0 of 3" in told.value
+    assert "a/2 (defective, flagged now, score 0.50)" in told.value
+    assert bytes(drawn.value) != bytes(picture) and bytes(drawn.value).startswith(b"\x89PNG")
+
+
+def test_the_user_s_own_money_decides_which_point_is_cheapest(screen):
+    explore.operating_point(ROWS, REAL, COSTS)
+    _, miss, false_alarm, share, told, _ = screen.bundles[-1].children
+    before = told.value
+    miss.value, share.value = 1e6, 0.5
+    assert told.value != before and "least cost (oracle)" in told.value
+    cheapest = operating.cheapest(ROWS, Costs(1e6, 1.0, 0.5))
+    assert f"{cheapest.shift:+.2f}" in told.value
+    share.value = 2
+    assert "the share lies between 0 and 1" in told.value
+
+
+def test_in_a_terminal_the_points_are_lines(capsys):
+    explore.operating_point(ROWS, REAL, COSTS)
+    assert capsys.readouterr().out.splitlines()[0].startswith("operating            1 misses of 3")
