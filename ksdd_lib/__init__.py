@@ -21,7 +21,7 @@ One image's way from archive to report; a module imports only modules that stand
     colab                        Colab itself
     outputs, live                what a cell shows; a training while it runs
     estimate                     what a choice of settings takes on this machine
-    controls, explore            widgets from the schema; looking into results
+    controls, explore, browse    widgets from the schema; looking into results
     __main__                     the same series without a browser
 """
 

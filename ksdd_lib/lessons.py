@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from ksdd_lib.model import SegmentationNet
-from ksdd_lib.panels import OUTLINE
+from ksdd_lib.panels import OUTLINE, OUTPUT_COLORS, OUTPUT_SCALE
 from ksdd_lib.visualize import DEFECTIVE, FAINT, GOOD, INK, STYLE
 
 WIDTH, STAMP = 9.0, 0.26
@@ -199,6 +199,44 @@ def normalisation(network: SegmentationNet, image: np.ndarray, channel: int = 0)
                 ax.imshow(maps[row], cmap="viridis", vmin=limits[0], vmax=limits[1])
                 inner = maps[row][8:-8, 8:-8]
                 ax.set_title(f"{title}\n{inner.mean():.3f} ± {inner.std():.3f}")
+        for ax in grid:
+            ax.set_axis_off()
+    return figure
+
+
+SEEN = {"1/1": 1, "1/2": 5, "1/4": 10, "1/8": 12}
+"""Scale -> the last layer of `SegmentationNet.features` that answers at it."""
+
+
+def what_it_saw(network: SegmentationNet, image: np.ndarray, each: int = 3) -> Figure:
+    """The strongest feature maps of a surface at each scale, and the mask that comes of them.
+
+    Args:
+        network: trained, on any device.
+        image: (H, W) uint8, at a size that the network takes.
+        each: maps a scale: those with the highest single answer.
+    """
+    where = next(network.parameters()).device
+    maps, answer = {}, torch.from_numpy(image)[None, None].float().to(where) / 255
+    with torch.inference_mode():
+        for number, layer in enumerate(network.features):
+            answer = layer(answer)
+            for scale, last in SEEN.items():
+                if number == last:
+                    strongest = answer[0].amax((1, 2)).topk(each).indices
+                    maps[scale] = answer[0, strongest].float().cpu().numpy()
+        mask = network.mask_norm(network.mask(answer).float())[0, 0].sigmoid().cpu().numpy()
+    panels = [("surface", image, "gray", None)]
+    for scale, found in maps.items():
+        panels += [(f"at {scale}", one, "viridis", None) for one in found]
+    panels.append(("mask", mask, OUTPUT_COLORS, OUTPUT_SCALE))
+    ratio = image.shape[0] / image.shape[1]
+    with matplotlib.rc_context(PICTURES):
+        figure = _sheet(2 * min(4.2, 1.25 * ratio) + 0.7)
+        grid = figure.subplots(2, -(-len(panels) // 2)).ravel()
+        for ax, (title, pixels, colors, norm) in zip(grid, panels, strict=False):
+            ax.imshow(pixels, cmap=colors, norm=norm, interpolation="nearest")
+            ax.set_title(title, fontsize=9, fontweight="normal", pad=3)
         for ax in grid:
             ax.set_axis_off()
     return figure

@@ -88,6 +88,22 @@ def failures_first(rows: Sequence[Prediction]) -> list[Prediction]:
     ]
 
 
+def suspicious(rows: Sequence[Prediction], count: int = 4) -> list[Prediction]:
+    """Surfaces whose label the scores doubt most: good ones far above their fold's threshold and
+    defective ones far below, `count` of each kind, the greatest doubt first.
+
+    Args:
+        rows: of predictions.csv, with thresholds.
+    """
+
+    def doubt(row: Prediction) -> float:
+        return (row.threshold - row.score) * (1 if row.is_defective else -1)
+
+    kinds = [[row for row in rows if row.is_defective is kind] for kind in (False, True)]
+    chosen = [row for kind in kinds for row in sorted(kind, key=doubt, reverse=True)[:count]]
+    return sorted(chosen, key=doubt, reverse=True)
+
+
 def write_predictions(path: Path, rows: Iterable[Prediction]) -> None:
     """Write rows as predictions.csv, atomically; `read_predictions` gives back equal rows."""
     write_text(path, _predictions_text(rows))

@@ -46,13 +46,21 @@ def show_picture(path: Path) -> None:
 
 def progress_line(what: str) -> Callable[[int, int, int], None]:
     """A `watch` for scoring: one line with the fold and the images done, renewed every second."""
-    output = Replaced(1.0)
-    began: dict[int, float] = {}
+    lines: dict[int, Callable[[int, int], None]] = {}
 
     def watch(fold: int, done: int, total: int) -> None:
-        seconds = time.monotonic() - began.setdefault(fold, time.monotonic())
-        line = f"{what}, fold {fold}: {done} of {total} images, {duration(seconds)}"
-        output.update(fold, line, done >= total)
+        lines.setdefault(fold, count_line(f"{what}, fold {fold}"))(done, total)
+
+    return watch
+
+
+def count_line(what: str) -> Callable[[int, int], None]:
+    """A `watch` for a number of images: one line, renewed every second."""
+    output, began = Replaced(1.0), time.monotonic()
+
+    def watch(done: int, total: int) -> None:
+        line = f"{what}: {done} of {total} images, {duration(time.monotonic() - began)}"
+        output.update("", line, done >= total)
 
     return watch
 

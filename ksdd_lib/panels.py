@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
 
 from ksdd_lib.metrics import Prediction, verdict
 from ksdd_lib.visualize import (
@@ -296,3 +297,97 @@ def gallery(
                 ax.set_title(titles[index], fontsize=9, fontweight="normal", pad=4)
             ax.set_axis_off()
     return figure
+
+
+def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Figure:
+    """A surface, the output laid over it, and the place that matters in full resolution.
+
+    That place is the annotated defect, else where the output is highest. The output's colours are
+    on the fixed scale of all pictures, 0 to 1.
+
+    Args:
+        opacity: of the output, from 0 (not seen) to 1 (covers the surface).
+        side: of the square cut-out, in the image's own pixels.
+    """
+    image, annotation = surface.image, surface.annotation
+    height, width = image.shape
+    full = cv2.resize(surface.output.astype(np.float32), (width, height))
+    cut = _around(annotation if annotation.any() else full >= full.max(), side)
+    ratio = height / width
+    panel = min(2.6, 5.2 / ratio)
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlelocation": "center"}):
+        high = panel * ratio + 0.75
+        figure = Figure(figsize=(2 * panel + high - 0.4, high), layout="constrained")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.24 / high))
+        axes = figure.subplots(1, 3, width_ratios=(panel, panel, high - 0.75))
+        for ax, place in ((axes[0], None), (axes[1], None), (axes[2], cut)):
+            rows, columns = place or (slice(None), slice(None))
+            ax.imshow(image[rows, columns], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            if ax is not axes[0]:
+                heat = {"cmap": OUTPUT_COLORS, "norm": OUTPUT_SCALE, "alpha": opacity}
+                ax.imshow(full[rows, columns], **heat)
+            mask = annotation[rows, columns]
+            if mask.any() and ax is not axes[2]:
+                ax.contour(mask, [0.5], colors=OUTLINE, linewidths=1)
+            ax.set_axis_off()
+        corner = (cut[1].start, cut[0].start)
+        size = cut[1].stop - cut[1].start, cut[0].stop - cut[0].start
+        axes[1].add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=1))
+        titles = ("surface, annotation", f"output at {opacity:.0%}", "the white square, enlarged")
+        for ax, title in zip(axes, titles, strict=True):
+            ax.set_title(title, fontsize=9, fontweight="normal", pad=4)
+    return figure
+
+
+def _around(mask: np.ndarray, side: int) -> tuple[slice, slice]:
+    """Rows and columns of a square around the middle of a mask, inside the picture."""
+    found = []
+    for where, length in zip(np.nonzero(mask), mask.shape, strict=True):
+        start = int(np.clip(np.median(where) - side / 2, 0, max(0, length - side)))
+        found.append(slice(start, min(length, start + side)))
+    return found[0], found[1]
+
+
+SHEET = 48
+"""Pictures on a contact sheet."""
+
+
+def contact_sheet(
+    pictures: Sequence[np.ndarray | None], titles: Sequence[str], alarming: Sequence[bool]
+) -> Figure:
+    """Small pictures in rows, each with its verdict; those that alarm have an orange frame.
+
+    Args:
+        pictures: each (H, W) uint8; None where a file could not be read.
+        titles: a short text for each.
+        alarming: whether each needs a second look.
+    """
+    across = min(8, max(1, len(pictures)))
+    down = -(-len(pictures) // across)
+    known = [picture.shape[0] / picture.shape[1] for picture in pictures if picture is not None]
+    ratio = min(2.8, float(np.median(known or [1.0])))
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlelocation": "center"}):
+        height = down * (1.25 * ratio + 0.42) + 0.3
+        figure = Figure(figsize=(1.35 * across, height), layout="constrained")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.24 / height))
+        grid = figure.subplots(down, across, squeeze=False).ravel()
+        for ax in grid[len(pictures) :]:
+            ax.set_axis_off()
+        for ax, picture, title, alarms in zip(grid, pictures, titles, alarming, strict=False):
+            shown = np.full((8, 8), 235, np.uint8) if picture is None else _small(picture)
+            ax.imshow(shown, cmap="gray", vmin=0, vmax=255)
+            if picture is None:
+                ax.text(0.5, 0.5, "unreadable", ha="center", va="center", transform=ax.transAxes)
+            ax.set_title(title, fontsize=7, fontweight="normal", pad=3)
+            ax.set(xticks=[], yticks=[])
+            for spine in ax.spines.values():
+                spine.set(visible=True, color=DEFECTIVE if alarms else FAINT)
+                spine.set_linewidth(2.0 if alarms else 0.8)
+    return figure
+
+
+def _small(picture: np.ndarray, most: int = 320) -> np.ndarray:
+    """A picture of at most `most` pixels in each direction."""
+    scale = min(1.0, most / max(picture.shape))
+    size = tuple(max(1, round(side * scale)) for side in picture.shape[::-1])
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)

@@ -161,7 +161,7 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
     flagged, folds = [row.is_flagged for row in rows], [row.fold for row in rows]
     if read_pair is not None and results.masks is not None:
         for number, page in enumerate(_strip_pages(rows), start=1):
-            surfaces = [_judged(results, row, read_pair) for row in page]
+            surfaces = [judged_surface(results, row, read_pair) for row in page]
             score_range = panels.logit_range(rows)
             yield f"strip_{number}", panels.defect_strip(surfaces, score_range)
     thresholds = {fold["fold"]: fold["threshold"] for fold in results.metrics["folds"]}
@@ -205,13 +205,26 @@ def _strip_pages(rows: Sequence[Prediction]) -> Iterator[list[Prediction]]:
         yield shown[start : start + STRIP_ROWS]
 
 
-def _judged(results: Results, row: Prediction, read_pair: ReadPair) -> Any:
+def judged_surface(results: Results, row: Prediction, read_pair: ReadPair) -> Any:
+    """All that a picture of a row shows, as `panels.JudgedSurface`, from the stored files."""
     from ksdd_lib import panels
 
     image, annotation = read_pair(row.image)
     logits = results.masks[row.image].astype(np.float32)
     output = probability(torch.from_numpy(logits), results.settings["segmentation_loss"]).numpy()
     return panels.JudgedSurface(row, image, annotation, output)
+
+
+def open_surfaces(
+    run_folder: Path, read_pair: ReadPair
+) -> tuple[list[Prediction], Callable[[Prediction], Any]]:
+    """The rows of a run's predictions.csv, and a function that gives all that is shown of one.
+
+    Raises:
+        RunError: as of `load_results`.
+    """
+    results = load_results(run_folder)
+    return results.rows, lambda row: judged_surface(results, row, read_pair)
 
 
 # The report

@@ -338,10 +338,11 @@ def test_where_no_download_works_the_local_file_is_named(
     assert capsys.readouterr().out == f"report.html is in run (in {tmp_path.name})\n" * 2
 
 
-def test_one_module_knows_google_colab_and_two_ipywidgets():
+def test_one_module_knows_google_colab_and_three_ipywidgets():
     sources = {path.stem: path.read_text() for path in (REPOSITORY / "ksdd_lib").glob("*.py")}
     assert {name for name, text in sources.items() if "from google.colab" in text} == {"colab"}
     assert {name for name, text in sources.items() if "import ipywidgets" in text} == {
+        "browse",
         "controls",
         "explore",
     }

@@ -1,6 +1,7 @@
 """What one looks into with a control in hand is judged and shown as plain output too."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ from test_operating import ROWS
 
 from ksdd_lib import explore, operating
 from ksdd_lib.operating import Costs
-from ksdd_lib.predict import Verdict
+from ksdd_lib.predict import Verdict, as_pixels
 
 REAL = {"is_generated": False}
 
@@ -20,7 +21,8 @@ class Judge:
 
     threshold: float = 100.0
 
-    def judge(self, pixels: np.ndarray) -> Verdict:
+    def judge(self, image: np.ndarray | Path) -> Verdict:
+        pixels = as_pixels(image)
         if pixels.std() == 0:
             return Verdict("not a surface")
         label = "defective" if pixels.mean() > self.threshold else "good"

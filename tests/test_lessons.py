@@ -100,6 +100,17 @@ def test_the_cut_out_lies_inside_and_holds_the_defect(place):
     assert pixels.shape == cut.shape == (64, 64) and cut.sum() == 1
 
 
+def test_what_the_network_saw_goes_from_fine_to_coarse_and_ends_in_the_mask():
+    figure = lessons.what_it_saw(net(), IMAGE)
+    shapes = [ax.images[0].get_array().shape for ax in figure.axes if ax.images]
+    expected = [(160, 128)] * 4 + [(80, 64)] * 3 + [(40, 32)] * 3 + [(20, 16)] * 4
+    assert shapes == expected
+    mask = figure.axes[13].images[0].get_array()
+    with torch.inference_mode():
+        logits = net()(torch.from_numpy(IMAGE)[None, None].float() / 255)[1]
+    assert np.allclose(mask, logits[0, 0].sigmoid().numpy(), atol=1e-5)
+
+
 def test_every_lesson_can_be_stored():
     figures = (
         lessons.receptive_fields(IMAGE, (80, 64)),

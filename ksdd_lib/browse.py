@@ -1,0 +1,199 @@
+"""Looking at parts with a control in hand: browse a run's, or judge a folder of one's own.
+
+Written, as `controls`, to what ipywidgets 7.7.1 (Colab) and 8 have in common. Every view stands as
+plain output first, so that a saved notebook keeps it.
+"""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ksdd_lib import metrics, outputs, panels, predict, storage, visualize
+from ksdd_lib.dataset import read_image
+from ksdd_lib.errors import DataError, KsddError
+from ksdd_lib.metrics import Prediction
+from ksdd_lib.panels import JudgedSurface
+from ksdd_lib.predict import Detector, Judged
+
+OPACITY = 0.5
+
+Surface = Callable[[Prediction], JudgedSurface]
+"""A row of predictions.csv -> all that a picture of it shows; see `report.judged_surface`."""
+
+
+def orders(rows: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """Ways to go through the parts, each a list."""
+
+    def margin(row: Prediction) -> float:
+        return row.score - row.threshold
+
+    return {
+        "failures first": metrics.failures_first(rows),
+        "closest calls": sorted(rows, key=lambda row: abs(margin(row))),
+        "most suspicious first": sorted(rows, key=margin, reverse=True),
+        "suspicious labels": metrics.suspicious(rows, 12),
+    }
+
+
+def title(row: Prediction) -> str:
+    """One line on a part: verdict, name, score and threshold."""
+    numbers = f"score {row.score:.2f}, threshold {row.threshold:.2f}"
+    return f"{metrics.verdict(row)}: {row.image}, {numbers}"
+
+
+def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:
+    """Show the first part, and controls to go through all of them.
+
+    One control chooses the order, one the part, one how much of the output covers the surface.
+
+    Args:
+        rows: of predictions.csv, with thresholds.
+        surface: gives all that is shown of a row.
+        is_generated: the data set is generated, which then stands on each picture.
+    """
+    ways = orders(rows)
+    first = (ways["failures first"] or ways["closest calls"])[0]
+    print(title(first))
+    outputs.show_figure(_picture(surface(first), OPACITY, is_generated), {"is_generated": False})
+    try:
+        import ipywidgets
+    except ImportError:
+        return
+    if not outputs.in_notebook():
+        return
+    look = {"style": {"description_width": "8em"}, "layout": ipywidgets.Layout(width="40em")}
+    order = ipywidgets.Dropdown(options=[n for n in ways if ways[n]], description="order", **look)
+    place = ipywidgets.IntSlider(min=1, max=1, description="part", **look)
+    opacity = ipywidgets.FloatSlider(
+        value=OPACITY, min=0, max=1, step=0.05, description="output", **look
+    )
+    opacity.continuous_update = False
+    told, drawn = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
+
+    def renew(_: Any = None) -> None:
+        row = ways[order.value][place.value - 1]
+        told.value = f"<b>{html.escape(title(row))}</b>"
+        drawn.value = visualize.png(_picture(surface(row), opacity.value, is_generated), 90)
+
+    def reorder(_: Any = None) -> None:
+        place.max, place.value = len(ways[order.value]), 1
+        renew()
+
+    order.observe(reorder, names="value")
+    for control in (place, opacity):
+        control.observe(renew, names="value")
+    reorder()
+    from IPython.display import display
+
+    display(ipywidgets.VBox([order, place, opacity, told, drawn]))
+
+
+def _picture(surface: JudgedSurface, opacity: float, is_generated: bool) -> Figure:
+    figure = panels.overlay(surface, opacity)
+    return visualize.stamp(figure) if is_generated else figure
+
+
+# A folder of one's own
+
+
+def judge_folder(detector: Detector, folder: Path | str, out: Path) -> list[Judged]:
+    """Judge a folder of pictures: a table, a contact sheet, and both as files.
+
+    Args:
+        out: a folder, in which `verdicts.csv` and `contact_sheet.png` are written.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it.
+    """
+    folder, out = Path(folder).expanduser(), Path(out)
+    rows = predict.judge_folder(detector, folder, outputs.count_line("judged"))
+    predict.write_verdicts(out / "verdicts.csv", rows)
+    sheet = visualize.png(sheet_of(rows, folder), 110)
+    storage.write_bytes(out / "contact_sheet.png", sheet)
+    counts = {label: sum(row.label == label for row in rows) for label in dict.fromkeys(LABELS)}
+    print(", ".join(f"{count} {label}" for label, count in counts.items() if count))
+    outputs.show_picture(out / "contact_sheet.png")
+    return rows
+
+
+LABELS = ("unreadable", "not a surface", "defective", "good")
+
+
+def sheet_of(rows: Sequence[Judged], folder: Path) -> Figure:
+    """The contact sheet of a judged folder: its first pictures, in the order of the table."""
+    shown = rows[: panels.SHEET]
+    pictures = [_read(folder / row.image) for row in shown]
+    titles = [
+        f"{row.label}{'' if row.score is None else f' {row.score:.1f}'}\n{_short(row.image)}"
+        for row in shown
+    ]
+    return panels.contact_sheet(pictures, titles, [row.label != "good" for row in shown])
+
+
+def folder_form(detector: Detector, out: Path) -> None:
+    """Show a box for the path of a folder, and a button that judges it below.
+
+    Args:
+        out: as for `judge_folder`.
+    """
+    try:
+        import ipywidgets
+    except ImportError:
+        return
+    if not outputs.in_notebook():
+        return
+    box = ipywidgets.Text(
+        placeholder="a folder of pictures, for example /content/drive/MyDrive/parts",
+        layout=ipywidgets.Layout(width="40em"),
+    )
+    button, below = ipywidgets.Button(description="Judge this folder"), ipywidgets.Output()
+
+    def judge(_: Any) -> None:
+        button.disabled = True
+        with below:
+            try:
+                judge_folder(detector, box.value.strip() or ".", out)
+            except (KsddError, OSError) as error:
+                print(error)
+        button.disabled = False
+
+    button.on_click(judge)
+    from IPython.display import display
+
+    display(ipywidgets.VBox([box, button, below]))
+
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        return read_image(path)
+    except DataError:
+        return None
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 20 else f"{name[:9]}…{name[-9:]}"
+
+
+def suspicious_labels(
+    rows: Sequence[Prediction], surface: Surface, record: Mapping[str, Any]
+) -> None:
+    """Show the parts whose label the scores doubt most, by name and as pictures.
+
+    Args:
+        rows, surface: as for `parts`.
+        record: what data.json holds.
+    """
+    doubted = metrics.suspicious(rows)
+    for row in doubted:
+        label = "defective" if row.is_defective else "good"
+        numbers = f"score {row.score:6.2f}, threshold {row.threshold:6.2f}"
+        print(f"labelled {label:9}  {numbers}  {row.image}")
+    shown = [surface(row) for row in doubted]
+    pictures = [one.image for one in shown]
+    titles = [f"{row.image}\n{'defective' if row.is_defective else 'good'}" for row in doubted]
+    figure = panels.gallery(pictures, [one.annotation for one in shown], titles)
+    outputs.show_figure(figure, record)

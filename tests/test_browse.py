@@ -1,0 +1,102 @@
+"""Parts are gone through in a chosen order, and a folder of one's own is judged as a whole."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_explore import Judge
+from test_operating import ROWS
+
+from ksdd_lib import browse, panels
+from ksdd_lib.errors import DataError
+from ksdd_lib.metrics import Prediction
+from ksdd_lib.panels import JudgedSurface
+
+
+def surface(row: Prediction) -> JudgedSurface:
+    mask = np.zeros((96, 64), bool)
+    mask[40:44, 10:30] = row.is_defective
+    image = np.random.default_rng(0).integers(90, 160, (96, 64)).astype(np.uint8)
+    return JudgedSurface(row, image, mask, np.full((12, 8), 0.2))
+
+
+def test_the_orders_begin_where_they_say():
+    ways = browse.orders(ROWS)
+    assert [row.image for row in ways["failures first"]] == ["a/2", "a/3", "b/2", "a/1"]
+    assert ways["closest calls"][0].image == "b/3"
+    assert ways["most suspicious first"][0].image == "a/1"
+    assert ways["suspicious labels"][0].image in ("a/2", "a/3")
+
+
+def test_one_part_stays_and_the_controls_go_through_all(screen, capsys):
+    browse.parts(ROWS, surface, True)
+    assert capsys.readouterr().out == "missed: a/2, score 0.50, threshold 1.00\n"
+    figure, panel = screen.bundles
+    assert figure["image/png"]
+    order, place, opacity, told, drawn = panel.children
+    first = bytes(drawn.value)
+    assert "missed: a/2" in told.value and place.max == 4
+    place.value = 2
+    assert "false alarm: a/3" in told.value and bytes(drawn.value) != first
+    covered = bytes(drawn.value)
+    opacity.value = 1.0
+    assert bytes(drawn.value) != covered
+    order.value = "closest calls"
+    assert place.value == 1 and place.max == 6 and "b/3" in told.value
+
+
+def test_the_enlarged_square_holds_the_defect():
+    rows, columns = browse.panels._around(surface(ROWS[0]).annotation, 32)
+    assert rows.start <= 40 and rows.stop >= 44 and columns.stop - columns.start == 32
+    figure = panels.overlay(surface(ROWS[3]), 0.0)
+    assert [ax.get_title() for ax in figure.axes][1] == "output at 0%"
+
+
+def test_suspicious_labels_are_named_and_shown(screen, capsys):
+    browse.suspicious_labels(ROWS, surface, {"is_generated": True})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and {line.split()[-1] for line in lines[:2]} == {"a/2", "a/3"}
+    assert screen.bundles[0]["image/png"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bright, a dark and a broken picture."""
+    pixels = np.random.default_rng(0).integers(0, 40, (64, 48)).astype(np.uint8)
+    for name, level in (("bright", 150), ("dark", 10)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pixels + level)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    return tmp_path
+
+
+def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, tmp_path, screen, capsys):
+    rows = browse.judge_folder(Judge(), folder, folder / "out")
+    assert [(row.image, row.label) for row in rows] == [
+        ("broken.jpg", "unreadable"),
+        ("bright.png", "defective"),
+        ("dark.png", "good"),
+    ]
+    assert "1 unreadable, 1 defective, 1 good" in capsys.readouterr().out
+    assert (folder / "out" / "verdicts.csv").read_text().startswith("image,label,score,reason\n")
+    sheet = cv2.imread(str(folder / "out" / "contact_sheet.png"))
+    assert sheet.std() > 10
+
+
+def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(folder: Path, screen):
+    browse.folder_form(Judge(), folder / "out")
+    box, button, _ = screen.bundles[-1].children
+    box.value = str(folder)
+    button.click()
+    assert (folder / "out" / "contact_sheet.png").exists() and not button.disabled
+    with pytest.raises(DataError, match="no image"):
+        browse.judge_folder(Judge(), folder / "nowhere", folder)
+    box.value = str(folder / "nowhere")
+    button.click()  # says so below, and raises nothing
+
+
+def test_a_sheet_of_one_and_of_many_can_be_drawn():
+    picture = np.zeros((30, 20), np.uint8)
+    assert len(panels.contact_sheet([picture], ["x"], [True]).axes) == 1
+    many = panels.contact_sheet([picture] * 9, ["x"] * 9, [False] * 9)
+    assert len(many.axes) == 16
