@@ -15,7 +15,7 @@ One image's way from archive to report; a module imports only modules that stand
     protocols, evaluate          scores -> predictions.csv -> metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
     visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
-    report                       all of a run in one HTML file to send
+    report, share                all of a run in one HTML file; an executed notebook to send
     results, tables              what stays in the repository; its tables
     mailbox, courier             copies on Drive and back; in the background
     colab                        Colab itself

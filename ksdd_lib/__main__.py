@@ -28,6 +28,7 @@ from ksdd_lib import (
 from ksdd_lib import run as runs
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.run import CHECKOUT, NOTEBOOKS, Run
+from ksdd_lib.share import shareable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +86,21 @@ def judge(chosen: argparse.Namespace) -> None:
     predict.write_verdicts(chosen.out, rows)
     counts = Counter(row.label for row in rows)
     print(f"{_short(chosen.out)}: " + ", ".join(f"{counts[label]} {label}" for label in counts))
+
+
+def share(chosen: argparse.Namespace) -> None:
+    """Copy an executed notebook without widget state, personal places and secrets, to send it."""
+    out = chosen.out or chosen.notebook.with_stem(f"{chosen.notebook.stem}-shared")
+    if out.exists():
+        raise RunError(f"{_short(out)} is there already: name another file with --out.")
+    try:
+        notebook = json.loads(chosen.notebook.read_text(encoding="utf-8"))
+        copy, removed = shareable(notebook)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{_short(chosen.notebook)} is no notebook ({error}).") from None
+    storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
+    listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
+    print(f"{_short(out)}: removed {listed}. Look through it before you send it.")
 
 
 def publish(chosen: argparse.Namespace) -> None:
@@ -151,6 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     judged.add_argument("folder", type=Path, help="the folder of images")
     judged.add_argument("--weights", type=Path, help="a .safetensors file (the published model)")
     judged.add_argument("--out", type=Path, default=Path("verdicts.csv"), help="(verdicts.csv)")
+    shared = add(share)
+    shared.add_argument("notebook", type=Path, help="an executed notebook")
+    shared.add_argument("--out", type=Path, help="the copy (NOTEBOOK-shared.ipynb)")
     published = add(publish)
     published.add_argument("run_folder", type=Path, help="a run folder that is evaluated")
     published.add_argument("file", type=Path, help="the file to write, .safetensors")

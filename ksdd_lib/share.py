@@ -1,0 +1,95 @@
+"""An executed notebook made fit to send: outputs stay; widgets, personal places and secrets go.
+
+Widgets are dead in a saved notebook, and GitHub refuses one whose widget state is incomplete; what
+matters stands as plain output beside them.
+"""
+
+import re
+from collections import Counter
+from copy import deepcopy
+from typing import Any
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+PATTERNS = {
+    "secret": (
+        re.compile(
+            r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|AIza[\w-]{30,}|sk-[\w-]{20,}|"
+            r"ya29\.[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
+        ),
+        "<secret removed>",
+    ),
+    "named secret": (
+        re.compile(
+            r"(?i)\b((?:[\w-]*(?:token|password|passwd|secret|api_?key))[\"']?\s*[=:]\s*)"
+            r"(\"[^\"\n]+\"|'[^'\n]+'|[^\s\"',;)]+)"
+        ),
+        r"\1<secret removed>",
+    ),
+    "address": (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]*\w"), "<address removed>"),
+    "folder on Drive": (
+        re.compile(r"(/content/drive/(?:MyDrive|Shareddrives))/(?!ksdd\b)[^\s\"'<>,;)]+"),
+        r"\1/…",
+    ),
+    "home folder": (
+        re.compile(
+            r"(?:/home/[^/\s\"'<>]+|/Users/[^/\s\"'<>]+|[A-Z]:\\+Users\\+[^\\\s\"'<>]+|/root)\b"
+        ),
+        "~",
+    ),
+}
+"""Kind -> what is looked for, and what stands there instead."""
+
+TEXTS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
+"""Outputs that can hold words; pictures stay as they are."""
+
+
+def shareable(notebook: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
+    """A copy of a notebook without widget state, personal places and secrets.
+
+    Patterns find the usual forms of secrets and places, not every one: look before you send.
+
+    Args:
+        notebook: as `json.load` gives it, version 4.
+
+    Returns:
+        The copy, and how many of which kind were removed.
+    """
+    notebook, removed = deepcopy(notebook), Counter()
+    if notebook.get("metadata", {}).pop("widgets", None) is not None:
+        removed["widget state"] += 1
+    for cell in notebook["cells"]:
+        cell["source"] = _cleaned(cell["source"], removed)
+        if "outputs" in cell:
+            cell["outputs"] = [
+                kept for output in cell["outputs"] if (kept := _output(output, removed)) is not None
+            ]
+    return notebook, removed
+
+
+def _output(output: dict[str, Any], removed: Counter[str]) -> dict[str, Any] | None:
+    """An output without what must go; None where nothing of it is left to see."""
+    if "text" in output:
+        output["text"] = _cleaned(output["text"], removed)
+    if "traceback" in output:
+        output["traceback"] = [_cleaned(line, removed) for line in output["traceback"]]
+        output["evalue"] = _cleaned(output["evalue"], removed)
+    data = output.get("data", {})
+    if data.pop(WIDGET, None) is not None:
+        removed["widget"] += 1
+        if set(data) <= {"text/plain"}:  # the name of its class
+            return None
+    for kind in TEXTS:
+        if kind in data:
+            data[kind] = _cleaned(data[kind], removed)
+    return output
+
+
+def _cleaned(text: str | list[str], removed: Counter[str]) -> str | list[str]:
+    """A text, or its lines, with every pattern replaced; what was found is counted."""
+    whole = text if isinstance(text, str) else "".join(text)
+    for kind, (pattern, instead) in PATTERNS.items():
+        whole, count = pattern.subn(instead, whole)
+        if count:
+            removed[kind] += count
+    return whole if isinstance(text, str) else whole.splitlines(keepends=True)

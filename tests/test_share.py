@@ -1,0 +1,94 @@
+"""What is sent to others holds the results, and nothing that is the sender's own."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ksdd_lib import __main__ as commands
+from ksdd_lib.share import WIDGET, shareable
+
+PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "figure"}
+
+
+def notebook(*outputs: dict, source: str = "1") -> dict:
+    cell = nbformat.v4.new_code_cell(source, outputs=[nbformat.from_dict(o) for o in outputs])
+    made = nbformat.v4.new_notebook(cells=[cell])
+    made.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    return json.loads(nbformat.writes(made))
+
+
+def printed(text: str) -> dict:
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def shown(data: dict) -> dict:
+    return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+def test_results_stay_and_widgets_go():
+    panel = shown({WIDGET: {"model_id": "1"}, "text/plain": "VBox(children=...)"})
+    table = shown({"text/html": "<table><tr><td>AP</td></tr></table>", "text/plain": "AP"})
+    copy, removed = shareable(notebook(printed("AP 0.99\n"), panel, shown(PICTURE), table))
+    assert "widgets" not in copy["metadata"]
+    kept = copy["cells"][0]["outputs"]
+    assert [output["output_type"] for output in kept] == ["stream"] + ["display_data"] * 2
+    assert "".join(kept[0]["text"]) == "AP 0.99\n" and "image/png" in kept[1]["data"]
+    assert "<td>AP</td>" in "".join(kept[2]["data"]["text/html"])
+    assert removed == {"widget state": 1, "widget": 1}
+    nbformat.validate(nbformat.from_dict(copy))
+
+
+SECRETS = [
+    "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+    "hf_abcdefghijklmnopqrstuvwxyz",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "api_key = hunter2",
+    "MY_TOKEN: s3cr3t",
+    "someone.else+x@example.org",
+    "/home/someone/parts/1.jpg",
+    "/Users/someone/parts",
+    r"C:\Users\someone\parts",
+    "/root/work",
+    "/content/drive/MyDrive/customers/acme/parts",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("place", ["printed", "html", "source", "traceback"])
+def test_what_is_personal_goes_wherever_it_stands(secret: str, place: str):
+    error = {"output_type": "error", "ename": "E", "evalue": secret, "traceback": [f"E {secret}"]}
+    made = {
+        "printed": lambda: notebook(printed(f"it is {secret} here")),
+        "html": lambda: notebook(shown({"text/html": f"<b>{secret}</b>"})),
+        "source": lambda: notebook(source=f"x = r'''{secret}'''"),
+        "traceback": lambda: notebook(error),
+    }[place]()
+    copy, removed = shareable(made)
+    text = json.dumps(copy)
+    for word in ("ghp_a", "hf_a", "AIza", "hunter2", "s3cr3t", "someone", "/root", "acme"):
+        assert word not in text
+    assert sum(removed.values()) >= 2, "the widget state, and this"
+
+
+def test_what_is_not_personal_stays():
+    text = "score 3.2, kos01/Part5, https://github.com/o/r, step 5 of 10, tokens seen\n"
+    ours = "results are in /content/drive/MyDrive/ksdd/runs/first\n"
+    copy, removed = shareable(notebook(printed(text + ours)))
+    assert "".join(copy["cells"][0]["outputs"][0]["text"]) == text + ours
+    assert removed == {"widget state": 1}
+
+
+def test_the_command_writes_a_copy_and_never_over_a_file(tmp_path: Path, capsys):
+    book, copy = tmp_path / "05.ipynb", tmp_path / "05-shared.ipynb"
+    book.write_text(json.dumps(notebook(printed("/home/someone/x"))))
+    before = book.read_bytes()
+    assert commands.main(["share", str(book)]) == 0
+    assert "1 x widget state, 1 x home folder" in capsys.readouterr().out
+    assert "someone" not in copy.read_text() and book.read_bytes() == before
+    assert commands.main(["share", str(book)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    (tmp_path / "no.ipynb").write_text("[]")
+    assert commands.main(["share", str(tmp_path / "no.ipynb")]) == 2
+    assert "is no notebook" in capsys.readouterr().err
