@@ -264,10 +264,10 @@ def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
     storage.write_json(folder / "settings.json", settings)
     results = report.load_results(folder)
     row = results.rows[0]
-    linear = report._judged(results, row, read_pair).output
+    linear = report.judged_surface(results, row, read_pair).output
     assert linear == pytest.approx(np.clip(results.masks[row.image].astype(float), 0, 1))
     storage.write_json(folder / "settings.json", schema.to_json(schema.Settings()))
-    squashed = report._judged(report.load_results(folder), row, read_pair).output
+    squashed = report.judged_surface(report.load_results(folder), row, read_pair).output
     logits = results.masks[row.image].astype(float)
     assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
 
