@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ksdd_lib import metrics, outputs, panels, predict, storage, visualize
-from ksdd_lib.dataset import read_image
+from ksdd_lib import metrics, outputs, panels, predict, protocols, storage, visualize
+from ksdd_lib.dataset import Sample, read_image, read_mask
 from ksdd_lib.errors import DataError, KsddError
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.panels import JudgedSurface
 from ksdd_lib.predict import Detector, Judged
+from ksdd_lib.prepare import DataSet
 
 OPACITY = 0.5
 
@@ -46,7 +47,7 @@ def title(row: Prediction) -> str:
 
 
 def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:
-    """Show the first part, and controls to go through all of them.
+    """Show the first part, and controls to go through all of them, drawn below from the first move.
 
     One control chooses the order, one the part, one how much of the output covers the surface.
 
@@ -72,21 +73,23 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
         value=OPACITY, min=0, max=1, step=0.05, description="output", **look
     )
     opacity.continuous_update = False
-    told, drawn = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
+    told = ipywidgets.HTML("<i>Move a control: the part that you choose is then shown here.</i>")
+    drawn = ipywidgets.HTML()
+    place.max = len(ways[order.value])
 
-    def renew(_: Any = None) -> None:
+    def renew(_: Any) -> None:
         row = ways[order.value][place.value - 1]
         told.value = f"<b>{html.escape(title(row))}</b>"
-        drawn.value = visualize.png(_picture(surface(row), opacity.value, is_generated), 90)
+        picture = _picture(surface(row), opacity.value, is_generated)
+        drawn.value = outputs.picture_tag(picture, 90)
 
-    def reorder(_: Any = None) -> None:
+    def reorder(told: Any) -> None:
         place.max, place.value = len(ways[order.value]), 1
-        renew()
+        renew(told)
 
     order.observe(reorder, names="value")
     for control in (place, opacity):
         control.observe(renew, names="value")
-    reorder()
     from IPython.display import display
 
     display(ipywidgets.VBox([order, place, opacity, told, drawn]))
@@ -197,3 +200,45 @@ def suspicious_labels(
     titles = [f"{row.image}\n{'defective' if row.is_defective else 'good'}" for row in doubted]
     figure = panels.gallery(pictures, [one.annotation for one in shown], titles)
     outputs.show_figure(figure, record)
+
+
+def second_annotations(data: DataSet) -> None:
+    """Show the defective surfaces that the data set holds under two names, each annotated anew.
+
+    How far the two outlines agree tells how exact a mask can be.
+    """
+    pairs = annotated_twice(data)
+    if not pairs:
+        print("No defective surface of this data set is annotated twice.")
+        return
+    pictures, masks, titles = [], [], []
+    for names, overlap in pairs:
+        for name in names:
+            picture, mask = data.read_pair(name)
+            pictures.append(picture)
+            masks.append(mask)
+            titles.append(f"{name}\nIoU {overlap:.2f}")
+    outputs.show_figure(panels.gallery(pictures, masks, titles), data.record)
+
+
+def annotated_twice(data: DataSet) -> list[tuple[tuple[str, str], float]]:
+    """(two names, overlap of their annotations) of each defective surface that is there twice.
+
+    The overlap is the IoU of the two masks: those of KolektorSDD once aligned, those of other data
+    where the photographs are byte for byte the same.
+    """
+    if data.record["is_kolektor"]:
+        return [
+            (tuple(pair["surfaces"]), pair["mask_iou"])
+            for pair in protocols.kolektor_twins()
+            if pair["mask_iou"] is not None
+        ]
+    first: dict[str, Sample] = {}
+    pairs = []
+    for sample in data.samples:
+        other = first.setdefault(sample.image_sha256, sample)
+        if other is not sample and (sample.is_defective or other.is_defective):
+            one, two = read_mask(other), read_mask(sample)
+            overlap = float((one & two).sum() / (one | two).sum())
+            pairs.append(((other.name, sample.name), overlap))
+    return pairs

@@ -143,7 +143,9 @@ def _panel(form: Form, says: Any) -> Any:
         folded = ipywidgets.Accordion(children=[ipywidgets.VBox(more)], selected_index=None)
         folded.set_title(0, f"{len(more)} more settings")
         parts.append(folded)
-    button = ipywidgets.Button(description="How long will it take?")
+    button = ipywidgets.Button(
+        description="How long will it take?", layout=ipywidgets.Layout(width="16em")
+    )
 
     def measure(_: Any) -> None:
         button.disabled, says.value = True, "Measured on one image ..."

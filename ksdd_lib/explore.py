@@ -139,7 +139,8 @@ def operating_point(rows: Sequence[Prediction], record: Mapping[str, Any], costs
     """Show three operating points as a table and a figure that stay, and controls to try others.
 
     One slider moves the thresholds of all folds; three boxes take what a miss and a false alarm
-    cost and the share of defective parts on the line.
+    cost and the share of defective parts on the line. What they change is shown below them, from
+    the first move on.
 
     Args:
         rows: of predictions.csv, with thresholds.
@@ -162,7 +163,7 @@ def operating_point(rows: Sequence[Prediction], record: Mapping[str, Any], costs
         import ipywidgets
     except ImportError:
         return
-    look = {"style": {"description_width": "16em"}, "layout": ipywidgets.Layout(width="34em")}
+    look = {"style": {"description_width": "16em"}, "layout": ipywidgets.Layout(width="40em")}
     low, high = (float(value) for value in operating.shifts(rows)[[0, -1]])
     slider = ipywidgets.FloatSlider(
         value=0.0,
@@ -183,9 +184,10 @@ def operating_point(rows: Sequence[Prediction], record: Mapping[str, Any], costs
             costs.defective_share, description="share of defective parts", **look
         ),
     }
-    told, drawn = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
+    told = ipywidgets.HTML("<i>Move a control: what it changes is then shown here.</i>")
+    drawn = ipywidgets.HTML()
 
-    def renew(_: Any = None) -> None:
+    def renew(_: Any) -> None:
         values = {name: box.value for name, box in boxes.items()}
         if min(values.values()) < 0 or values["defective_share"] > 1:
             told.value = "Costs are 0 or more, and the share lies between 0 and 1."
@@ -195,11 +197,10 @@ def operating_point(rows: Sequence[Prediction], record: Mapping[str, Any], costs
         best = operating.cheapest(rows, chosen.costs)
         points = {"operating": here, "chosen": point, "least cost (oracle)": best}
         told.value = chosen.table(points) + chosen.words(point)
-        drawn.value = visualize.png(chosen.figure(point, "chosen"), 80)
+        drawn.value = outputs.picture_tag(chosen.figure(point, "chosen"), 80)
 
     for control in (slider, *boxes.values()):
         control.observe(renew, names="value")
-    renew()
     from IPython.display import display
 
     display(ipywidgets.VBox([slider, *boxes.values(), told, drawn]))

@@ -4,6 +4,7 @@ Plain output, without ipywidgets; in a terminal a line of text.
 """
 
 import base64
+import html
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,14 +35,21 @@ def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
     if record["is_generated"]:
         visualize.stamp(figure)
     if in_notebook():
-        show({"image/png": encoded(figure, 120), "text/plain": "figure"})
+        show({"image/png": encoded(figure, 120), "text/plain": visualize.describe(figure)})
 
 
 def show_picture(path: Path) -> None:
     """Show a PNG file as a picture that stays in a saved notebook."""
     if in_notebook():
         picture = base64.b64encode(path.read_bytes()).decode()
-        show({"image/png": picture, "text/plain": path.name})
+        show({"image/png": picture, "text/plain": path.stem.replace("_", " ")})
+
+
+def picture_tag(figure: Figure, dpi: int) -> str:
+    """A figure as HTML that needs nothing beside it: what a control redraws."""
+    words = html.escape(visualize.describe(figure), quote=True)
+    source = f"data:image/png;base64,{encoded(figure, dpi)}"
+    return f'<img alt="{words}" style="max-width: 100%" src="{source}">'
 
 
 def progress_line(what: str) -> Callable[[int, int, int], None]:
@@ -94,7 +102,7 @@ class Replaced:
         if self.handle is None:
             self.handle = show(bundle, display_id=True)
         else:
-            self.handle.update(bundle, raw=True)
+            self.handle.update(bundle, raw=True, metadata=_alternative(bundle))
         now = time.monotonic()
         self.due = now + max(self.pause, (now - began) / SHARE)
 
@@ -112,7 +120,12 @@ def show(bundle: dict[str, Any], display_id: bool = False) -> Any:
     """Put a MIME bundle under the cell; with `display_id`, the handle that replaces it."""
     from IPython.display import display
 
-    return display(bundle, raw=True, display_id=display_id)
+    return display(bundle, raw=True, display_id=display_id, metadata=_alternative(bundle))
+
+
+def _alternative(bundle: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of a picture where front ends look for its alternative text."""
+    return {"image/png": {"alt": bundle["text/plain"]}} if "image/png" in bundle else {}
 
 
 def encoded(figure: Figure, dpi: int) -> str:

@@ -306,12 +306,14 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
     on the fixed scale of all pictures, 0 to 1.
 
     Args:
-        opacity: of the output, from 0 (not seen) to 1 (covers the surface).
+        opacity: of the output, from 0 (not seen) to 1; the surface shines through where the
+            output is weak, and is covered where it is certain and `opacity` is 1.
         side: of the square cut-out, in the image's own pixels.
     """
     image, annotation = surface.image, surface.annotation
     height, width = image.shape
     full = cv2.resize(surface.output.astype(np.float32), (width, height))
+    covered = opacity * np.clip(np.asarray(OUTPUT_SCALE(full)), 0, 1)
     cut = _around(annotation if annotation.any() else full >= full.max(), side)
     ratio = height / width
     panel = min(2.6, 5.2 / ratio)
@@ -324,8 +326,8 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
             rows, columns = place or (slice(None), slice(None))
             ax.imshow(image[rows, columns], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             if ax is not axes[0]:
-                heat = {"cmap": OUTPUT_COLORS, "norm": OUTPUT_SCALE, "alpha": opacity}
-                ax.imshow(full[rows, columns], **heat)
+                heat = {"cmap": OUTPUT_COLORS, "norm": OUTPUT_SCALE}
+                ax.imshow(full[rows, columns], alpha=covered[rows, columns], **heat)
             mask = annotation[rows, columns]
             if mask.any() and ax is not axes[2]:
                 ax.contour(mask, [0.5], colors=OUTLINE, linewidths=1)

@@ -90,6 +90,18 @@ def stamp(figure: Figure, text: str = "GENERATED") -> Figure:
     return figure
 
 
+def describe(figure: Figure) -> str:
+    """What a figure shows, for those who cannot see it: its texts, titles, axes and legends."""
+    words = [text.get_text() for text in figure.texts]
+    for ax in figure.get_axes():
+        words += [ax.get_title(loc=place) for place in ("left", "center")]
+        if ax.axison:
+            words.append(" against ".join(filter(None, [ax.get_ylabel(), ax.get_xlabel()])))
+        if legend := ax.get_legend():
+            words += [text.get_text() for text in legend.texts]
+    return "; ".join(dict.fromkeys(" ".join(text.split()) for text in words if text.strip()))
+
+
 # Curves
 
 

@@ -84,14 +84,23 @@ def kolektor_root(kolektor_archive: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 class Screen:
-    """What a notebook's cell shows; `bundles` are the outputs, each in its newest state."""
+    """What a notebook's cell shows; `bundles` are the outputs, each in its newest state, and
+    `metadata` what came with them at first."""
 
     def __init__(self) -> None:
         self.bundles: list[dict] = []
+        self.metadata: list[dict | None] = []
         self.drawn = 0
 
-    def display(self, bundle: dict, raw: bool = False, display_id: bool = False) -> "Handle":
+    def display(
+        self,
+        bundle: dict,
+        raw: bool = False,
+        display_id: bool = False,
+        metadata: dict | None = None,
+    ) -> "Handle":
         self.bundles.append(bundle)
+        self.metadata.append(metadata)
         self.drawn += 1
         return Handle(self, len(self.bundles) - 1)
 
@@ -100,7 +109,7 @@ class Handle:
     def __init__(self, screen: Screen, place: int) -> None:
         self.screen, self.place = screen, place
 
-    def update(self, bundle: dict, raw: bool) -> None:
+    def update(self, bundle: dict, raw: bool, metadata: dict) -> None:
         self.screen.bundles[self.place] = bundle
         self.screen.drawn += 1
 

@@ -1,5 +1,6 @@
 """Parts are gone through in a chosen order, and a folder of one's own is judged as a whole."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,11 @@ from test_explore import Judge
 from test_operating import ROWS
 
 from ksdd_lib import browse, panels
+from ksdd_lib.dataset import find_samples
 from ksdd_lib.errors import DataError
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.panels import JudgedSurface
+from ksdd_lib.prepare import DataSet
 
 
 def surface(row: Prediction) -> JudgedSurface:
@@ -35,13 +38,16 @@ def test_one_part_stays_and_the_controls_go_through_all(screen, capsys):
     figure, panel = screen.bundles
     assert figure["image/png"]
     order, place, opacity, told, drawn = panel.children
-    first = bytes(drawn.value)
-    assert "missed: a/2" in told.value and place.max == 4
+    assert "Move a control" in told.value and not drawn.value and place.max == 4
     place.value = 2
-    assert "false alarm: a/3" in told.value and bytes(drawn.value) != first
-    covered = bytes(drawn.value)
+    assert "false alarm: a/3" in told.value
+    assert (
+        'alt="GENERATED; surface, annotation; output at 50%; the white square, enlarged'
+        in drawn.value
+    )
+    half = drawn.value
     opacity.value = 1.0
-    assert bytes(drawn.value) != covered
+    assert drawn.value != half
     order.value = "closest calls"
     assert place.value == 1 and place.max == 6 and "b/3" in told.value
 
@@ -100,3 +106,30 @@ def test_a_sheet_of_one_and_of_many_can_be_drawn():
     assert len(panels.contact_sheet([picture], ["x"], [True]).axes) == 1
     many = panels.contact_sheet([picture] * 9, ["x"] * 9, [False] * 9)
     assert len(many.axes) == 16
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_surface_annotated_twice_is_shown(tmp_path, make_data_set, screen, capsys, twice):
+    root = make_data_set(tmp_path / "data", items=3, parts=2)
+    if twice:  # the same photograph under another name, its mask annotated a little wider
+        shutil.copytree(root / "tiny01", root / "tiny04")
+        wider = cv2.dilate(cv2.imread(str(root / "tiny04" / "Part1_label.bmp"), 0), np.ones((3, 3)))
+        cv2.imwrite(str(root / "tiny04" / "Part1_label.bmp"), wider)
+    samples = tuple(find_samples(root))
+    data = DataSet(root, samples, (), {"is_kolektor": False, "is_generated": True})
+    browse.second_annotations(data)
+    if not twice:
+        assert "No defective surface" in capsys.readouterr().out and not screen.bundles
+        return
+    [(names, overlap)] = browse.annotated_twice(data)
+    assert names == ("tiny01/Part1", "tiny04/Part1") and 0.3 < overlap < 0.9
+    assert f"tiny04/Part1 IoU {overlap:.2f}" in screen.bundles[0]["text/plain"]
+
+
+@pytest.mark.slow
+def test_kolektor_has_four_defective_surfaces_annotated_twice(kolektor_root, screen):
+    samples = tuple(find_samples(kolektor_root))
+    browse.second_annotations(
+        DataSet(kolektor_root, samples, (), {"is_kolektor": True, "is_generated": False})
+    )
+    assert screen.bundles[0]["text/plain"].count("IoU") == 8

@@ -10,8 +10,12 @@ from ksdd_lib import outputs, visualize
 @pytest.mark.parametrize("is_generated", [True, False])
 def test_a_figure_is_shown_as_a_picture_and_says_generated(screen, is_generated: bool):
     figure = visualize.new_axes(2, 2).figure
+    figure.axes[0].set(xlabel="distance", ylabel="time")
     outputs.show_figure(figure, {"is_generated": is_generated})
     assert base64.b64decode(screen.bundles[0]["image/png"]).startswith(b"\x89PNG")
+    words = "GENERATED; time against distance" if is_generated else "time against distance"
+    assert screen.bundles[0]["text/plain"] == words
+    assert screen.metadata[0] == {"image/png": {"alt": words}}
     assert [text.get_text() for text in figure.texts] == ["GENERATED"] * is_generated
 
 

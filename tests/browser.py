@@ -1,0 +1,166 @@
+"""A real JupyterLab, and a real Chromium that looks into it: what the browser tests work with.
+
+As a program, `python tests/browser.py FOLDER` runs the series on generated surfaces in the browser
+and leaves pictures of it in FOLDER; two of them stand in the README.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKEN = "surface"
+SETTINGS = {
+    "notebook-extension:tracker": {"windowingMode": "none"},
+    "apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+"""JupyterLab: every cell stands in the page, and it asks nobody on the net for news."""
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+def chromium() -> str | None:
+    """The path of Debian's Chromium, or of Chrome; None where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@contextlib.contextmanager
+def lab(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """JupyterLab on copies of the notebooks in `folder`; yields its address.
+
+    Args:
+        environment: what its kernels find besides our own environment.
+    """
+    books = folder / "notebooks"
+    shutil.copytree(ROOT / "notebooks", books)
+    for name, values in SETTINGS.items():
+        extension, plugin = name.split(":")
+        path = folder / "lab" / "@jupyterlab" / extension / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values), encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}"]
+    command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={books}", "--allow-root"]
+    command += [f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"]
+    command += ["--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly"]
+    places = {
+        "JUPYTERLAB_SETTINGS_DIR": folder / "lab",
+        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
+        "JUPYTER_CONFIG_DIR": folder / "config",
+        "KSDD_HOME": folder / "home",
+        "PYTHONPATH": ROOT,
+    }
+    surroundings = os.environ | {name: str(path) for name, path in places.items()}
+    with open(folder / "server.log", "wb") as log:
+        server = subprocess.Popen(
+            command, env=surroundings | dict(environment), stdout=log, stderr=log
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/api/status?token={TOKEN}", server)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_for(address: str, server: subprocess.Popen) -> None:
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise RuntimeError("JupyterLab did not start; see server.log beside its notebooks.")
+
+
+class Book:
+    """A notebook open in JupyterLab.
+
+    Attributes:
+        page: Playwright's page.
+        complaints: what stood in the browser's console as an error.
+    """
+
+    def __init__(self, page: Any, address: str, name: str) -> None:
+        self.page, self.complaints = page, []
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.address = f"{address}/lab/tree/{name}.ipynb?token={TOKEN}&reset"
+        self.open()
+
+    def _listen(self, message: Any) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def open(self) -> None:
+        """Open it, or open it again: what a reload of the page does."""
+        self.page.goto(self.address)
+        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        self.page.wait_for_function(STATUS + "() => ready()", timeout=60_000)
+
+    def menu(self, menu: str, entry: str) -> None:
+        """Click an entry of a menu, as a user would."""
+        self.page.click(f"#jp-MainMenu .lm-MenuBar-itemLabel >> text={menu}")
+        self.page.click(f".lm-Menu .lm-Menu-itemLabel >> text=/^{entry}$/")
+
+    def run_all(self) -> None:
+        """*Run*, *Run All Cells*; returns at once."""
+        self.menu("Run", "Run All Cells")
+
+    def wait(self, seconds: float = 300) -> None:
+        """Until every code cell has run, and the kernel is idle."""
+        self.page.wait_for_function(STATUS + "() => done()", timeout=seconds * 1000)
+
+    def wait_for_text(self, text: str, seconds: float = 60) -> None:
+        """Until `text` stands in an output."""
+        found = "text => [...document.querySelectorAll('.jp-OutputArea')]"
+        found += ".some(area => area.innerText.includes(text))"
+        self.page.wait_for_function(found, arg=text, timeout=seconds * 1000)
+
+    def text(self) -> str:
+        """All that the outputs show as words."""
+        return "\n".join(self.page.locator(".jp-Cell-outputArea").all_inner_texts())
+
+    def errors(self) -> list[str]:
+        """Warnings and tracebacks below the cells."""
+        kinds = ("application/vnd.jupyter.stderr", "application/vnd.jupyter.error")
+        wanted = ", ".join(f'[data-mime-type="{kind}"]' for kind in kinds)
+        return self.page.locator(wanted).all_inner_texts()
+
+    def pictures(self) -> int:
+        """How many pictures stand below the cells, widgets' too."""
+        return self.page.locator(".jp-OutputArea img").count()
+
+    def picture_of(self, selector: str, path: Path, height: int | None = None) -> None:
+        """A picture of an element, as the user sees it, at most `height` pixels high."""
+        place = self.page.locator(selector).first
+        place.scroll_into_view_if_needed()
+        place.screenshot(path=str(path))
+
+
+STATUS = """
+const panel = () => window.jupyterapp.shell.currentWidget;
+const kernel = () => panel()?.sessionContext?.session?.kernel;
+const ready = () => kernel()?.status === 'idle';
+const cells = () => panel().content.widgets.filter(cell => cell.model.type === 'code');
+const done = () => ready() && cells().every(cell => cell.model.executionCount !== null
+    && cell.model.executionState !== 'running');
+"""
+"""JavaScript on the notebook in front; what follows is the function that is asked."""
