@@ -27,7 +27,7 @@ from ksdd_lib.train import read_history
 ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """Image name -> image uint8 (H, W) and mask bool (H, W)."""
 
-STRIP_ROWS = 12  # surfaces on one picture of the strip
+STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
 
 CAPTIONS = {
@@ -268,6 +268,7 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "run_name": results.folder.resolve().name,
         "preset": results.settings.get("preset", "own"),
         "folds_text": _folds_text(results),
+        "in_words": in_words(results.metrics["pooled"], results.rows),
         "rates": _rates(results.metrics["pooled"]),
         "cautions": _cautions(results),
         "strip_note": _strip_note(results, figures),
@@ -279,6 +280,36 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "timing": [(row["what"], duration(row["seconds"])) for row in results.timing],
         "time_total": duration(sum(row["seconds"] for row in results.timing)),
     }
+
+
+NAMED = 6
+"""Surfaces that the first sentences name, of each kind of error."""
+
+
+def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]:
+    """What the pooled verdicts say to somebody who decides, as sentences.
+
+    Args:
+        pooled: of metrics.json.
+        rows: of predictions.csv.
+    """
+    tp, fp, fn, tn = (pooled[name] for name in ("tp", "fp", "fn", "tn"))
+    if not tp + fn or not fp + tn:
+        return ["The test surfaces are all of one kind, so nothing can be said of the verdicts."]
+    missed = 1 - pooled["intervals"]["recall"][0]
+    flagged = pooled["intervals"]["false_positive_rate"][1]
+    sentences = [
+        f"{tp} of {tp + fn} defective surfaces were found; {fp} of {fp + tn} good ones were "
+        "flagged for nothing. The thresholds were fixed before these surfaces were looked at.",
+        f"On other surfaces of this kind up to {missed:.0%} of the defects may be missed, and up "
+        f"to {flagged:.1%} of the good ones flagged: so much is left open by the number of test "
+        "surfaces (ends of the 95 % intervals).",
+    ]
+    for kind, name in (("missed", "Missed"), ("false alarm", "False alarms")):
+        found = [row.image for row in metrics.failures_first(rows) if metrics.verdict(row) == kind]
+        if found:
+            sentences.append(f"{name}: {_listed(found, NAMED)}; they are shown first below.")
+    return sentences
 
 
 def _rates(pooled: Mapping[str, Any]) -> list[tuple[str, str, float | None, list | None]]:

@@ -157,7 +157,9 @@ def test_the_report_is_one_well_formed_file_that_fetches_and_runs_nothing(page):
     assert not parsed.open
     assert not parsed.tags & {"script", "link", "iframe", "object"}
     sources = [value for _, name, value in parsed.attributes if name in ("src", "href")]
-    assert sources and all(value.startswith("data:image/png;base64,") for value in sources)
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
+    names = {value for _, name, value in parsed.attributes if name == "id"}
+    assert {value[1:] for value in sources if value.startswith("#")} == names != set()
     assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
     assert "url(" not in page and "@import" not in page
 
@@ -171,6 +173,17 @@ def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
     assert f"oracle {pooled['oracle']['fp']} FP, {pooled['oracle']['fn']} FN" in text
     assert "95 % interval" in text
     assert "out-of-fold scores of the fold's own training items" in text.replace("&#39;", "'")
+
+
+def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
+    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324}
+    pooled["intervals"] = {"recall": [0.889, 0.999], "false_positive_rate": [0.002, 0.027]}
+    row = Prediction("a", "a", 0, 0, True, -1.0, 0.0, threshold=0.0, is_flagged=False)
+    found, left_open, missed = report.in_words(pooled, [row])
+    assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
+    assert "up to 11% of the defects" in left_open and "up to 2.7% of the good" in left_open
+    assert missed == "Missed: a; they are shown first below."
+    assert "all of one kind" in report.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
 
 
 def test_settings_stand_with_unit_and_reason(page):
