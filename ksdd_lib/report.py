@@ -303,12 +303,16 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
         "flagged for nothing. The thresholds were fixed before these surfaces were looked at.",
         f"On other surfaces of this kind up to {missed:.0%} of the defects may be missed, and up "
         f"to {flagged:.1%} of the good ones flagged: so much is left open by the number of test "
-        "surfaces (ends of the 95 % intervals).",
+        "surfaces (ends of the 95\N{NO-BREAK SPACE}% intervals).",
     ]
-    for kind, name in (("missed", "Missed"), ("false alarm", "False alarms")):
-        found = [row.image for row in metrics.failures_first(rows) if metrics.verdict(row) == kind]
-        if found:
-            sentences.append(f"{name}: {_listed(found, NAMED)}; they are shown first below.")
+    failures = metrics.failures_first(rows)
+    named = [
+        f"{name}: {_listed(found, NAMED)}."
+        for kind, name in (("missed", "Missed"), ("false alarm", "False alarms"))
+        if (found := [row.image for row in failures if metrics.verdict(row) == kind])
+    ]
+    if named:
+        sentences.append(" ".join([*named, "They are shown first below."]))
     return sentences
 
 
