@@ -208,9 +208,10 @@ def take_pictures(out: Path) -> None:
 
     from ksdd_lib.run import NOTEBOOKS
 
-    def cell(book: Book, code: str, name: str) -> None:
-        found = book.page.locator(".jp-CodeCell", has_text=code).locator(".jp-Cell-outputArea")
-        found.screenshot(path=str(out / f"{name}.png"))
+    def take(book: Book, code: str, part: str, name: str) -> None:
+        book.page.wait_for_timeout(2000)  # controls answer with a delay
+        cell = book.page.locator(".jp-CodeCell", has_text=code)
+        cell.locator(part).first.screenshot(path=str(out / f"{name}.png"))
 
     with tempfile.TemporaryDirectory() as made, sync_playwright() as started:
         folder = Path(made)
@@ -221,15 +222,17 @@ def take_pictures(out: Path) -> None:
                 book.run_all()
                 book.wait(1200)
                 if part == "segmentation":
-                    cell(book, "watch_training", "training")
+                    take(book, "watch_training", ".jp-Cell-outputArea", "training")
                 if part == "evaluation":
                     book.slide("shift of the thresholds", "ArrowLeft", 60)
-                    book.page.wait_for_selector('img[alt*="chosen"]')
-                    cell(book, "explore.operating_point", "operating_point")
+                    take(book, "explore.operating_point", ".widget-vbox", "operating_point")
+                if part == "report":
+                    book.choose("order", "closest calls")
+                    take(book, "browse.parts", ".widget-vbox", "parts")
                 book.page.close()
 
 
-VIEW = {"width": 1100, "height": 2400}
+VIEW = {"width": 1200, "height": 2400}
 """Pixels of the window for pictures: a whole output has room."""
 
 if __name__ == "__main__":
