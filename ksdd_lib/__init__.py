@@ -5,7 +5,8 @@ One image's way from archive to report; a module imports only modules that stand
     errors, storage              what can go wrong; atomic files
     settings, machine            one typed schema of every hyperparameter; what this machine can do
     run                          the run folder: what is done and what comes next
-    pixels, synthetic, archive   files to pixels; the data set fetched and unpacked, or generated
+    pixels, synthetic            files to pixels; generated surfaces
+    members, archive             what is in a zip archive; the data set fetched and unpacked
     twins, dataset               one part under two names; samples and masks
     folds, inspection, prepare   official and clean folds; the data report; all of it for one run
     fourier, model, memory       the large convolution by its spectra; the networks; their memory
