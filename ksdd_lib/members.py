@@ -1,7 +1,9 @@
 """What is in a zip archive: listed whole, harmless, and read no further than it claims."""
 
+import copy
 import re
 import stat
+import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -60,9 +62,20 @@ class Archive:
                 yield paths[id(member)], data
 
     def _read(self, member: zipfile.ZipInfo) -> bytes:
-        with _damage_named(f"{self.name}, member {member.filename!r},"):
-            with self.file.open(member) as file:
-                return file.read()
+        """The bytes of a member, of which no more are unpacked than it claims, and one."""
+        what = f"{self.name}, member {member.filename!r},"
+        # zipfile hides what lies beyond the claimed size, and checks the CRC of what it shows.
+        boundless = copy.copy(member)
+        boundless.file_size = sys.maxsize
+        with _damage_named(what), self.file.open(boundless) as file:
+            data = file.read(member.file_size + 1)
+        if len(data) != member.file_size:
+            found = "more" if len(data) > member.file_size else "less"
+            raise DataError(
+                f"{what} holds {found} than the {member.file_size:,} bytes it claims: the archive"
+                " is refused; fetch it again, or use another copy."
+            )
+        return data
 
 
 def check_archive(path: Path) -> None:
@@ -150,8 +163,13 @@ def _allowed(
                 " unpacked; use another copy."
             )
     files = [info for info in infos if not info.is_dir()]
-    if sum(info.file_size for info in files) > MAX_TOTAL:
-        raise DataError(f"{archive_name} is refused: it unpacks to more than {MAX_TOTAL:,} bytes.")
+    total = sum(info.file_size for info in infos)
+    if total > MAX_TOTAL:
+        largest = max(infos, key=lambda info: info.file_size)
+        raise DataError(
+            f"{archive_name} is refused: it unpacks to {total:,} bytes, more than {MAX_TOTAL:,};"
+            f" its largest member is {largest.filename!r} with {largest.file_size:,}."
+        )
     tops = Counter(top for info in files if (top := _top_folder(info.filename)) is not None)
     if not tops:
         raise DataError(f"{archive_name} holds no image in the layout <item>/<part>.jpg.")

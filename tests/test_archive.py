@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import archive, members, storage
+from ksdd_lib import archive, storage
 from ksdd_lib.archive import obtain, unpack
 from ksdd_lib.dataset import find_samples
 from ksdd_lib.errors import DataError
@@ -343,14 +343,10 @@ def test_a_member_that_reaches_outside_refuses_the_archive(tiny_zip: Path, home:
 
 
 @pytest.mark.fault(5)
-def test_bombs_are_refused_by_what_they_claim(tiny_zip: Path, home: Path, monkeypatch):
+def test_a_bomb_is_refused_by_what_it_claims(tiny_zip: Path, home: Path):
     with zipfile.ZipFile(tiny_zip, "a", zipfile.ZIP_DEFLATED) as target:
         target.writestr("tiny01/bomb.bmp", bytes(65 * 2**20))
     with pytest.raises(DataError, match="tiny01/bomb.bmp' unpacks to 68,157,440 bytes"):
-        unpack(tiny_zip, home)
-    monkeypatch.setattr(members, "MAX_MEMBER", 2**40)
-    monkeypatch.setattr(members, "MAX_TOTAL", 2**20)
-    with pytest.raises(DataError, match="unpacks to more than"):
         unpack(tiny_zip, home)
     assert not home.exists()
 

@@ -1,6 +1,8 @@
 """A zip archive is taken whole or refused, whatever its directory says."""
 
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +91,51 @@ def test_a_member_that_is_ignored_is_checked_too(tiny: Path):
     tiny.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
     with pytest.raises(DataError, match="tiny.zip, member 'readme.txt', is cut off or damaged"):
         contents(tiny)
+
+
+def claim(path: Path, name: str, packed: bytes, size: int, checksum: int) -> None:
+    """Add a deflated member of which the directory claims this size and this CRC-32."""
+    with zipfile.ZipFile(path, "a") as target:
+        target.writestr(name, packed)
+        member = target.getinfo(name)
+        member.compress_type, member.file_size, member.CRC = zipfile.ZIP_DEFLATED, size, checksum
+
+
+def deflated_zeros(megabytes: int) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return packed * megabytes + packer.flush()
+
+
+@pytest.mark.fault(5)
+@pytest.mark.parametrize("checksum", [zlib.crc32(bytes(1000)), 7], ids=["of its start", "wrong"])
+@pytest.mark.parametrize("name", ["kos09/Part0.jpg", "notes.txt"])
+def test_a_member_that_lies_about_its_size_is_not_unpacked_to_find_out(
+    tiny: Path, name: str, checksum: int
+):
+    packed = deflated_zeros(512)
+    assert len(packed) < 800_000
+    claim(tiny, name, packed, 1000, checksum)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=f"member '{name}', .* than the 1,000 bytes it claims"):
+            contents(tiny)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.fault(5)
+def test_a_member_that_holds_less_than_it_claims_is_refused(tiny: Path):
+    claim(tiny, "kos09/Part0.jpg", deflated_zeros(1), 2**20 + 1, zlib.crc32(bytes(2**20)))
+    with pytest.raises(DataError, match="member 'kos09/Part0.jpg', .* than the 1,048,577 bytes"):
+        contents(tiny)
+
+
+@pytest.mark.fault(5)
+def test_an_archive_that_claims_ten_gigabytes_is_refused_with_its_largest_member(tiny: Path):
+    for number in range(160):
+        claim(tiny, f"kos09/Part{number}.jpg", b"x", (63 + (number == 90)) * 2**20, 0)
+    with pytest.raises(DataError, match=r"unpacks to 10,5\d\d,\d{3},\d{3} bytes") as refused:
+        contents(tiny)
+    assert "its largest member is 'kos09/Part90.jpg' with 67,108,864" in str(refused.value)
