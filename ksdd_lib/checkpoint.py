@@ -5,8 +5,10 @@ size and SHA-256. Without a matching marker it does not exist, so a kill at any 
 the steps since the one before. The two newest are kept.
 """
 
+import contextlib
 import io
 import pickle
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,17 +76,15 @@ def load(folder: Path, stage: str, identity: dict[str, Any]) -> Checkpoint | Non
     Raises:
         CheckpointError: it belongs to other data, another fold, other settings or a newer schema.
     """
+    for stray in set(folder.glob(f"{stage}-*.json")) - set(_markers(folder, stage)):
+        warnings.warn(f"{stray.name} is passed over: no checkpoint has that name.", stacklevel=2)
     for marker in _markers(folder, stage):
         try:
-            record = storage.read_json(marker)
+            record = _read_marker(marker)
             data = marker.with_suffix(".pt").read_bytes()
         except (OSError, RunError) as error:
             warnings.warn(f"{marker.stem} is passed over: {error}", stacklevel=2)
             continue
-        if record.get("schema") != SCHEMA:
-            raise CheckpointError(
-                f"{marker.name} has schema {record.get('schema')}; this ksdd_lib reads {SCHEMA}."
-            )
         _require_same(identity, record["identity"], marker.stem)
         if storage.sha256(data) != record["sha256"]:
             warnings.warn(f"{marker.stem} is damaged and passed over.", stacklevel=2)
@@ -122,13 +122,43 @@ def newest_step(folder: Path, stage: str) -> int:
     return _step(markers[0]) if markers else -1
 
 
+def newest_sha256(folder: Path, stage: str) -> str | None:
+    """The hash of the newest checkpoint by its marker, without reading it; None without any."""
+    for marker in _markers(folder, stage):
+        with contextlib.suppress(RunError):
+            return _read_marker(marker)["sha256"]
+    return None
+
+
 def _step(marker: Path) -> int:
     return int(marker.stem.rpartition("-")[2])
 
 
 def _markers(folder: Path, stage: str) -> list[Path]:
     """Newest first."""
-    return sorted(folder.glob(f"{stage}-*.json"), key=_step, reverse=True)
+    name = re.compile(re.escape(stage) + r"-\d{6,}\.json")
+    found = [path for path in folder.glob(f"{stage}-*.json") if name.fullmatch(path.name)]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _read_marker(marker: Path) -> dict[str, Any]:
+    """What a marker says.
+
+    Raises:
+        RunError: it cannot be read, or lacks what a marker holds.
+        CheckpointError: it is of another schema.
+    """
+    record = storage.read_json(marker)
+    if not isinstance(record, dict) or "schema" not in record:
+        raise RunError("it is no checkpoint's marker.")
+    if record["schema"] != SCHEMA:
+        raise CheckpointError(
+            f"{marker.name} has schema {record['schema']}; this ksdd_lib reads {SCHEMA}."
+        )
+    wanted = {"step": int, "sha256": str, "identity": dict}
+    if lacks := [name for name, kind in wanted.items() if not isinstance(record.get(name), kind)]:
+        raise RunError(f"it is no checkpoint's marker, as it lacks {' and '.join(lacks)}.")
+    return record
 
 
 def _clear(folder: Path, stage: str, step: int) -> None:
