@@ -13,7 +13,8 @@ One image's way from archive to report; a module imports only modules that stand
     targets, copy_paste, batches annotation types; defects on other grounds; deterministic order
     checkpoint, train            exact resume; the two stages
     metrics, operating           pure functions of scores; what each threshold costs
-    protocols, evaluate          scores -> predictions.csv -> metrics.json
+    protocols                    the same scores under each protocol of the literature
+    origin, evaluate             what results are made from; scores -> predictions.csv, metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
     visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
     report, share                all of a run in one HTML file; an executed notebook to send

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ksdd_lib import machine, metrics, storage
+from ksdd_lib import machine, metrics, origin, storage
 from ksdd_lib.batches import STAGES, load_surfaces, mirror_images, network_input, turn
 from ksdd_lib.dataset import Sample, read_image
 from ksdd_lib.errors import RunError
@@ -50,7 +50,9 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
         fold_rows, fold_masks = _scores_of_fold(run, data, fold, watch)
         rows += fold_rows
         masks.append(fold_masks)
-    train_items = {f.number: {s.item for s in f.train} for f in data.folds}
+    # By the items, as folds.json has them: few defective images may leave one without any.
+    tested = {f.number: {s.item for s in f.test} for f in data.folds}
+    train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}
     rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
     write_masks(run.folder / "masks.npz", [row.image for row in rows], np.concatenate(masks))
     metrics.write_predictions(run.folder / "predictions.csv", rows)
@@ -58,6 +60,10 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
     summary["darkest_pixel"] = darkest_pixel(
         [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
     )
+    folds = run.settings.fold_numbers
+    weights = {fold: run.read(f"fold{fold}/scores.json")["weights"] for fold in folds}
+    summary["made_from"] = origin.record(run.settings, data.fingerprint, weights)
+    summary["masks_sha256"] = storage.sha256(run.folder / "masks.npz")
     run.write("metrics.json", summary)
     run.write("environment.json", _environment(run))
     return summary

@@ -29,8 +29,9 @@ from ksdd_lib.evaluate import (
 from ksdd_lib.folds import Fold, folds_record
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.prepare import DataSet
+from ksdd_lib.report import load_results
 from ksdd_lib.run import Run
-from ksdd_lib.settings import RULES
+from ksdd_lib.settings import RULES, to_json
 from ksdd_lib.train import train_decision, train_segmentation, trained_model
 
 COLUMNS = "image,item,fold,seed,is_defective,score,segmentation_score,threshold,is_flagged"
@@ -141,6 +142,35 @@ def test_metrics_and_environment_are_stored(judged: Judged) -> None:
     assert [fold["images"] for fold in judged.summary["folds"]] == [2, 2, 2]
     assert judged.summary["pooled"]["images"] == 6
     assert judged.run.read("environment.json")["torch"] == torch.__version__
+
+
+def test_what_an_evaluation_leaves_belongs_together(judged: Judged) -> None:
+    results = load_results(judged.run.folder)
+    assert [row.image for row in results.rows] == list(results.masks)
+    assert set(judged.summary["made_from"]) == {"data", "settings", "weights"}
+
+
+@pytest.mark.fault(32)
+def test_masks_of_the_same_images_but_other_weights_are_refused(copied: Run) -> None:
+    swap_two_masks(copied.folder)
+    with pytest.raises(RunError, match="masks.npz was edited, or is of another run"):
+        load_results(copied.folder)
+
+
+@pytest.mark.fault(32)
+def test_results_of_earlier_weights_are_refused_until_evaluated_again(
+    copied: Run, data: DataSet
+) -> None:
+    for path in copied.fold_folder(0).glob("decision*"):
+        path.unlink()
+    longer = Run(copied.folder, replace(copied.settings, decision_steps=2))
+    longer.write("settings.json", to_json(longer.settings))
+    train_decision(longer, data, 0)
+    with pytest.raises(RunError, match="not of this run: .*decision_steps: stored 1, here 2; .*"):
+        load_results(copied.folder)
+    longer.write("settings.json", to_json(copied.settings))
+    with pytest.raises(RunError, match="not of this run: weights 0: stored '"):
+        load_results(copied.folder)
 
 
 def test_a_second_evaluation_scores_nothing_again(
