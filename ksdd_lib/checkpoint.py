@@ -10,6 +10,7 @@ import io
 import pickle
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def save(folder: Path, stage: str, step: int, identity: dict[str, Any], state: d
         CheckpointError: a weight is not finite.
         OSError: the disk is full; earlier checkpoints are untouched.
     """
-    _require_finite(state)
+    require_finite(state, f"The weights of the {stage} stage after step {step}")
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
@@ -90,7 +91,7 @@ def load(folder: Path, stage: str, identity: dict[str, Any]) -> Checkpoint | Non
             warnings.warn(f"{marker.stem} is damaged and passed over.", stacklevel=2)
             continue
         state = _read(data, marker.stem)
-        _require_finite(state)
+        require_finite(state, f"The weights of {marker.stem}")
         return Checkpoint(record["step"], state, record["sha256"])
     return None
 
@@ -179,14 +180,28 @@ def _read(data: bytes, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{name}.pt is not a checkpoint of ksdd_lib: {error}") from None
 
 
-def _require_finite(state: Any) -> None:
-    values = state.values() if isinstance(state, dict) else state
-    for value in values:
+def require_finite(state: Any, what: str) -> None:
+    """Raise CheckpointError, naming each tensor, where one in nested dicts or lists is not finite.
+
+    Args:
+        what: the subject of the sentence, for example "The weights of x.safetensors".
+    """
+    if bad := list(_not_finite(state)):
+        more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        raise CheckpointError(
+            f"{what} hold values that are not finite: {', '.join(bad[:LISTED])}{more}."
+        )
+
+
+def _not_finite(state: Any, name: str = "") -> Iterator[str]:
+    """The names of tensors, as the keys that lead to them, that hold NaN or infinity."""
+    for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+        path = f"{name}.{key}".lstrip(".")
         if isinstance(value, torch.Tensor):
             if value.is_floating_point() and not value.isfinite().all():
-                raise CheckpointError("The weights hold values that are not finite.")
+                yield path
         elif isinstance(value, dict | list | tuple):
-            _require_finite(value)
+            yield from _not_finite(value, path)
 
 
 def _require_same(wanted: dict[str, Any], found: dict[str, Any], name: str) -> None:

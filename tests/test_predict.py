@@ -8,10 +8,9 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import predict, synthetic
+from ksdd_lib import evaluate, predict, synthetic
 from ksdd_lib.batches import FLIPS
-from ksdd_lib.errors import DataError
-from ksdd_lib.evaluate import evaluate
+from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.metrics import read_predictions
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.predict import Detector
@@ -66,6 +65,35 @@ def test_a_frame_without_contrast_is_not_a_surface(model, level):
     frame = np.clip(level + noise, 0, 255).astype(np.uint8)
     found = Detector(model, (192, 128), 0.0).judge(frame)
     assert (found.label, found.score, found.mask) == ("not a surface", None, None)
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("level", [0, 127, 255])
+def test_the_networks_answer_a_constant_picture_with_finite_numbers(model, level):
+    """Feature normalisation divides by a deviation that is 0 there."""
+    pixels = torch.full((1, 1, 192, 128), level, dtype=torch.uint8)
+    for precision in ("float32", "bfloat16"):
+        score, mask = evaluate.judge(model, pixels, precision, FLIPS, "both")
+        assert score.isfinite() and mask.isfinite().all()
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize(
+    ("part", "kind"), [("segmentation", "mask"), ("segmentation", "decision"), ("decision", "both")]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_whose_numbers_are_not_finite_never_judges(surface, part, kind, value, tmp_path):
+    broken = TwoStageNet()
+    initialize(broken, "kaiming", 0)
+    with torch.no_grad():
+        for parameter in getattr(broken, part).parameters():
+            parameter.fill_(value)
+    detector = Detector(broken, (192, 128), 0.0, precision="float32", kind=kind)
+    with pytest.raises(CheckpointError, match="not finite"):
+        detector.judge(surface)
+    cv2.imwrite(str(tmp_path / "part.png"), surface)
+    with pytest.raises(CheckpointError, match="not finite"):
+        predict.judge_folder(detector, tmp_path)
 
 
 def test_a_file_is_judged_as_its_pixels(model, surface, tmp_path):
@@ -144,7 +172,7 @@ def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
     run.write("data.json", data.record)
     train_segmentation(run, data, 0)
     train_decision(run, data, 0)
-    evaluate(run, data)
+    evaluate.evaluate(run, data)
     detector = predict.of_run(run, data, 0)
     for row in read_predictions(run.folder / "predictions.csv"):
         found = detector.judge(data.read_pair(row.image)[0])
