@@ -11,12 +11,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urljoin, urlparse
 
 from ksdd_lib import storage
 from ksdd_lib.errors import DataError, RunError
@@ -273,8 +273,30 @@ def _download_name(address: str) -> str:
 def _download_with_gdown(address: str, path: Path) -> None:
     import gdown
 
-    if gdown.download(address, str(path), resume=True) is None:
-        raise OSError("the server refused the file")
+    with _https_stays_https():
+        if gdown.download(address, str(path), resume=True) is None:
+            raise OSError("the server refused the file")
+
+
+@contextlib.contextmanager
+def _https_stays_https() -> Iterator[None]:
+    """Refuse a redirect to http, which gdown leaves to requests, and requests follows."""
+    import requests
+
+    real = requests.Session.get_redirect_target
+
+    def target(session: requests.Session, response: requests.Response) -> str | None:
+        place = real(session, response)
+        schemes = [urlparse(url).scheme for url in (response.url, urljoin(response.url, place))]
+        if schemes == ["https", "http"]:
+            raise OSError(f"{_public(response.url)} leads to http, which is not encrypted")
+        return place
+
+    requests.Session.get_redirect_target = target
+    try:
+        yield
+    finally:
+        requests.Session.get_redirect_target = real
 
 
 def _described(folder: Path) -> DataFolder:

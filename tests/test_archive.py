@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import os
 import shutil
 import stat
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 
 from ksdd_lib import archive, storage
 from ksdd_lib.archive import obtain, unpack
@@ -138,6 +140,15 @@ def test_a_web_page_of_the_user_is_refused_but_left_alone(tmp_path: Path, home: 
     with pytest.raises(DataError, match="page.zip is a web page"):
         obtain(str(page), home)
     assert page.exists() and not home.exists()
+
+
+@pytest.mark.fault(1)
+def test_of_a_long_page_the_first_80_characters_are_shown_escaped(home: Path):
+    page = "<html>\x1b[31m\n\t\u202e'Sign in'\u0000 \u00fc" + "".join(map(chr, range(48, 123)))
+    with pytest.raises(DataError) as refused:
+        obtain("https://example.org/set.zip", home, download=served(page.encode()))
+    assert f"it starts with {page[:80]!r}: fetch it again" in str(refused.value)
+    assert str(refused.value).isprintable()
 
 
 @pytest.fixture
@@ -283,6 +294,25 @@ def test_a_caller_who_listens_keeps_standard_output_clean(
     lines: list[str] = []
     obtain("kolektorsdd", home, download=served(published), report=lines.append)
     assert lines and capsys.readouterr().out == ""
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("target", ["http://plain.org/a.zip", "HTTP://plain.org/a.zip"])
+def test_a_redirect_from_https_to_http_is_not_followed(home: Path, monkeypatch, target: str):
+    asked = []
+
+    def answer(adapter, request, **_):
+        asked.append(request.url)
+        response = requests.Response()
+        response.status_code, response.url, response.request = 302, request.url, request
+        response.headers["Location"] = target if len(asked) % 2 == 0 else "/moved.zip"
+        response.raw = io.BytesIO()
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", answer)
+    with pytest.raises(DataError, match="leads to http, which is not encrypted"):
+        obtain("https://example.org/a.zip", home)
+    assert asked == ["https://example.org/a.zip", "https://example.org/moved.zip"] * 3
 
 
 @pytest.mark.fault(6)

@@ -119,13 +119,14 @@ def test_anything_but_gray_bytes_is_refused(model, shape, kind):
 @pytest.mark.fault(11)
 @pytest.mark.fault(12)
 def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surface, tmp_path):
-    content = cv2.imencode(".jpg", surface)[1].tobytes()
+    content, png = (cv2.imencode(end, surface)[1].tobytes() for end in (".jpg", ".png"))
     files = {
         "a/=cmd.jpg": content,
         "cut.jpg": content[:-400],
         "empty.png": b"",
         "text.jpg": b"no picture",
         "pixel.png": cv2.imencode(".png", surface[:1, :1])[1].tobytes(),
+        "huge.png": png[:16] + 2 * (30_000).to_bytes(4, "big") + png[24:],
         "black.bmp": cv2.imencode(".bmp", np.zeros_like(surface))[1].tobytes(),
         "=1+1 ü <img onerror=alert(1)>.jpg": cv2.imencode(".jpg", surface[::-1])[1].tobytes(),
         "a/=cmd_label.bmp": b"a mask",
@@ -135,18 +136,19 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     rows = predict.judge_folder(Detector(model, (192, 128), -100.0), tmp_path)
-    unreadable = ["cut.jpg", "empty.png", "pixel.png", "text.jpg"]
-    assert [(row.image, row.label) for row in rows[:5]] == [
+    unreadable = ["cut.jpg", "empty.png", "huge.png", "pixel.png", "text.jpg"]
+    assert [(row.image, row.label) for row in rows[:6]] == [
         *((name, "unreadable") for name in unreadable),
         ("black.bmp", "not a surface"),
     ]
-    assert all(row.reason and row.score is None for row in rows[:4])
-    assert [row.label for row in rows[5:]] == ["defective"] * 2
-    assert rows[5].score >= rows[6].score
+    assert all(row.reason and row.score is None for row in rows[:5])
+    assert "huge.png is 30000x30000" in rows[2].reason
+    assert [row.label for row in rows[6:]] == ["defective"] * 2
+    assert rows[6].score >= rows[7].score
     predict.write_verdicts(tmp_path / "verdicts.csv", rows)
     with open(tmp_path / "verdicts.csv", newline="", encoding="utf-8") as file:
         header, *stored = csv.reader(file)
-    assert header == ["image", "label", "score", "reason"] and len(stored) == 7
+    assert header == ["image", "label", "score", "reason"] and len(stored) == 8
     names = {row[0] for row in stored}
     assert "'=1+1 ü <img onerror=alert(1)>.jpg" in names and "a/=cmd.jpg" in names
 
