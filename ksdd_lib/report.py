@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import ksdd_lib
-from ksdd_lib import metrics, storage
+from ksdd_lib import metrics, origin, storage
 from ksdd_lib.batches import STAGES
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import read_masks
@@ -83,7 +83,8 @@ def load_results(run_folder: Path) -> Results:
     """Read the stored results of a run.
 
     Raises:
-        RunError: a file is missing, or metrics.json or masks.npz is not of this predictions.csv.
+        RunError: a file is missing or damaged, metrics.json or masks.npz is not of this
+            predictions.csv, or they are of other data, settings or weights than the run's.
     """
     folder = Path(run_folder)
     rows = metrics.read_predictions(folder / "predictions.csv")
@@ -93,9 +94,16 @@ def load_results(run_folder: Path) -> Results:
             "metrics.json was not made from this predictions.csv: one of them was edited, or comes "
             "from another run. Evaluate again."
         )
+    folds = storage.read_json(folder / "folds.json")
+    origin.require_own(folder, summary.get("made_from", {}))
+    train_items = {fold["fold"]: fold["train_items"] for fold in folds["folds"]}
+    origin.require_true(summary, rows, train_items)
     masks = read_masks(folder / "masks.npz") if (folder / "masks.npz").exists() else None
     if masks is not None and list(masks) != [row.image for row in rows]:
         raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
+    hashed = summary.get("masks_sha256")  # results of earlier versions name none
+    if masks is not None and hashed not in (None, storage.sha256(folder / "masks.npz")):
+        raise RunError("masks.npz was edited, or is of another run. Evaluate again.")
 
     def stored(name: str, default: Any) -> Any:
         return storage.read_json(folder / name) if (folder / name).exists() else default
@@ -107,7 +115,7 @@ def load_results(run_folder: Path) -> Results:
         metrics=summary,
         settings=storage.read_json(folder / "settings.json"),
         data=storage.read_json(folder / "data.json"),
-        folds=storage.read_json(folder / "folds.json"),
+        folds=folds,
         environment=stored("environment.json", {}),
         timing=stored("timing.json", []),
     )
