@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from tiny_training import TINY, tiny_data
 
-from ksdd_lib import mailbox, model, storage
+from ksdd_lib import model, recovery, storage
 from ksdd_lib.courier import Courier
 from ksdd_lib.machine import environment
 from ksdd_lib.run import Run, open_folder
@@ -88,7 +88,7 @@ def train(home: Path, drive: Path, data_folder: Path, log: Path, kill: Kill | No
     handle = os.open(log, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     if kill:
         _arm(kill, drive if kill.kind == "drive" else home, handle)
-    mailbox.restore(home, drive)
+    recovery.restore(home, drive)
     run, data = open_folder(home / "runs" / "tiny", SETTINGS), tiny_data(data_folder)
 
     def watch(progress: Any) -> None:

@@ -30,10 +30,10 @@ def drive(tmp_path: Path) -> Path:
 
 
 class Hanging:
-    """A Drive on which opening the run's settings hangs until `release`."""
+    """A Drive on which opening a marker of the run hangs until `release`."""
 
     def __init__(self, drive: Path, run: Run) -> None:
-        self.pipe = drive / "ksdd" / "runs" / run.folder.name / "settings.json"
+        self.pipe = drive / "ksdd" / "runs" / run.folder.name / "settings.json.ok"
         self.pipe.parent.mkdir(parents=True)
         os.mkfifo(self.pipe)
 

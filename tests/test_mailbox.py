@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import checkpoint, mailbox, prepare, storage
+from ksdd_lib import checkpoint, mailbox, prepare, recovery, storage
 from ksdd_lib.courier import Courier
 from ksdd_lib.errors import RunError
 from ksdd_lib.run import Run, find, open_folder
@@ -65,7 +65,7 @@ def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
     def move(name: str = "second") -> Path:
         monkeypatch.setenv("KSDD_HOME", str(tmp_path / name))
-        monkeypatch.setattr(mailbox, "_machine", lambda: name)
+        monkeypatch.setattr(mailbox, "machine_name", lambda: name)
         return tmp_path / name
 
     return move
@@ -97,7 +97,7 @@ def restore(home: Path, drive: Drive) -> Path | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", ".*if it still runs")
-        return mailbox.restore(home, drive.root)
+        return recovery.restore(home, drive.root)
 
 
 @pytest.fixture
@@ -140,7 +140,8 @@ def test_drive_gets_the_results_and_the_newest_checkpoint_and_nothing_else(run: 
     for name in WHOLE:
         marker = json.loads((folder / f"{name}.ok").read_text())
         data = (folder / name).read_bytes()
-        assert marker == {"bytes": len(data), "sha256": storage.sha256(data)}
+        record = {"bytes": len(data), "sha256": storage.sha256(data)}
+        assert marker == record | {"file": Path(name).name}
     assert (folder.parent / "latest.txt").read_text() == run.folder.name + "\n"
 
 
@@ -204,7 +205,7 @@ def test_a_run_of_other_settings_on_drive_is_left_alone(
     assert drive.files(f"{run.folder.name}-2") == {"settings.json"}
     shutil.rmtree(other.folder.parent)
     home = other.folder.parent.parent
-    assert mailbox.restore(home, drive.root) == other.folder, "under its own name again"
+    assert recovery.restore(home, drive.root) == other.folder, "under its own name again"
 
 
 def test_settings_changed_before_their_stage_stay_with_their_run(run: Run, drive: Drive):
@@ -223,12 +224,142 @@ def test_a_new_machine_goes_on_with_the_run_used_last(
     with pytest.raises(RunError, match="01_download_data"):
         find({})
     with pytest.warns(UserWarning, match="wrote to demo-clean-seed0"):
-        folder = mailbox.restore(home, drive.root)
+        folder = recovery.restore(home, drive.root)
     assert folder == home / "runs" / run.folder.name
     assert same(run.folder, folder, WHOLE)
     assert find({}).settings == run.settings
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
     assert "back from Drive: 5 files" in capsys.readouterr().out
+
+
+# Killed inside a copy: content goes to a new name, and the old one stays until the marker is there
+
+
+def two_states(run: Run, drive: Drive) -> tuple[Run, dict[str, bytes], dict[str, bytes]]:
+    """A run on Drive that has gone on since -> it, its files on Drive, its files here."""
+    finish(run, 30, "segmentation")
+    run.write("data.json", {"fingerprint": "a", "archive_sha256": None, "report": "short"})
+    run.write("metrics.json", {"ap": 0.5})
+    mirror_whole(run, drive.root)
+    before = contents(run.folder)
+    for ending in ("pt", "json"):  # the older checkpoint, which is not copied
+        (run.fold_folder(0) / f"segmentation-000020.{ending}").unlink()
+        del before[f"fold0/segmentation-000020.{ending}"]
+    later = run.amend({"decision_steps": 9})
+    save_checkpoint(later, 9, "decision", predecessor=weights(run))
+    for name in ("data.json", "folds.json", "metrics.json", "fold0/segmentation.done.json"):
+        later.write(name, later.read(name) | {"later": True})
+    later.note_time("segmentation stage, fold 0", 31)
+    with (run.fold_folder(0) / "segmentation.jsonl").open("a") as file:
+        file.write('{"step": 31}\n')
+    begin("demo-clean-seed5", seed=5)
+    begin()  # so that latest.txt is written anew
+    (run.folder.parent / mailbox.SEEN).unlink()
+    return later, before, contents(run.folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "owner.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def die_at_write(monkeypatch: pytest.MonkeyPatch, drive: Drive, number: int) -> list[str]:
+    """The process ends before its n-th write to Drive -> the names of its writes."""
+    plain, names = storage.write_bytes, []
+
+    def write(path: Path, data: bytes) -> None:
+        if path.is_relative_to(drive.root):
+            names.append(path.name)
+            if len(names) == number:
+                raise SystemExit
+        plain(path, data)
+
+    monkeypatch.setattr(storage, "write_bytes", write)
+    return names
+
+
+@pytest.mark.fault(19)
+@pytest.mark.fault(26)
+def test_a_second_copy_that_is_killed_leaves_each_file_old_or_new(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], tmp_path: Path
+):
+    later, before, after = two_states(run, drive)
+    first = shutil.copytree(drive.root, tmp_path / "first copy")
+    number, done = 0, False
+    while not done:
+        number += 1
+        shutil.rmtree(drive.root)
+        shutil.copytree(first, drive.root)
+        (run.folder.parent / mailbox.SEEN).unlink(missing_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            names = die_at_write(patch, drive, number)
+            try:
+                mirror_whole(later, drive.root)
+                done = True
+            except SystemExit:
+                pass
+        shutil.rmtree(tmp_path / "second", ignore_errors=True)
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what was on its way for the first time
+            patch.setenv("KSDD_HOME", str(tmp_path / "second"))
+            folder = recovery.restore(tmp_path / "second", drive.root)
+            came = contents(folder)
+            assert before.keys() <= came.keys(), f"killed before {names[-1]}"
+            assert all(came[name] in (before.get(name), after[name]) for name in came), names[-1]
+            if "fold0/decision-000009.json" in came:
+                assert find({}).settings.decision_steps == 9
+            assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 30
+    assert came == after
+    overwritten = {name for name in before if before[name] != after[name]}
+    assert len(overwritten) == 7 and number > 2 * len(overwritten)
+
+
+@pytest.mark.fault(22)
+@pytest.mark.fault(26)
+def test_weights_and_marker_of_two_trainings_are_passed_over(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    save_checkpoint(run, 30)
+    mirror_whole(run, drive.root)
+    checkpoint.save(run.fold_folder(0), "segmentation", 40, {"fold": 0}, {"step": 40})
+    mirror_whole(run, drive.root)
+    checkpoint.save(run.fold_folder(0), "segmentation", 40, {"fold": 0}, {"step": 40, "by": 2})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        die_at_write(patch, drive, 3)  # the new weights are vouched for
+        mailbox.mirror(run, drive.root)
+    folder = restore(new_machine(), drive)
+    assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 30
+
+
+@pytest.mark.fault(26)
+def test_content_that_is_replaced_leaves_drive_when_the_new_one_is_vouched_for(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    folder = drive.root / "ksdd" / "runs" / run.folder.name
+    for protocol in ("clean", "official", "known", "clean"):
+        run.write("folds.json", {"protocol": protocol})
+        mirror_whole(run, drive.root)
+        [held] = [path for path in folder.glob("folds*.json")]
+        assert json.loads(held.read_bytes()) == {"protocol": protocol}
+    assert restore(new_machine(), drive)
+    assert find({}).read("folds.json") == {"protocol": "clean"}
+
+
+@pytest.mark.fault(26)
+def test_a_folder_from_before_markers_named_their_content_is_read_and_gone_on_with(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    mirror_whole(run, drive.root)
+    for marker in drive.root.rglob("*.ok"):
+        record = json.loads(marker.read_text())
+        del record["file"]
+        marker.write_text(json.dumps(record))
+    drive.written.clear()
+    mirror_whole(run, drive.root)
+    assert drive.written == ["sender"], "nothing is copied again"
+    run.write("folds.json", {"protocol": "official"})
+    mirror_whole(run, drive.root)
+    assert same(run.folder, restore(new_machine(), drive), WHOLE)
 
 
 # Several machines, as in Colab, where each notebook has its own
@@ -382,7 +513,7 @@ def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
     bad.write_bytes(b"")
     second = new_machine()
     with pytest.warns(UserWarning, match="passed over: fold0/segmentation-000030.pt"):
-        folder = mailbox.restore(second, drive.root)
+        folder = recovery.restore(second, drive.root)
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
     assert not find({}).has("segmentation", 0), "a done marker comes with its weights only"
 
@@ -405,7 +536,7 @@ def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
         pytest.warns(UserWarning, match="if it still runs"),
         pytest.warns(UserWarning, match="fold0/decision on Drive goes on from other weights"),
     ):
-        mailbox.restore(home, drive.root)
+        recovery.restore(home, drive.root)
     assert not find({}).has("decision", 0) and not find({}).has("evaluation")
 
 
@@ -457,7 +588,7 @@ def test_a_run_continued_with_other_settings_on_both_sides_stays_as_it_is(
     finish(amended, 9, "decision", predecessor=weights(run))
     mailbox.mirror(amended, drive.root)
     with pytest.warns(UserWarning, match="with other settings .decision.*not brought"):
-        assert mailbox.restore(second, drive.root) is None
+        assert recovery.restore(second, drive.root) is None
     assert checkpoint.newest_step(find({}).fold_folder(0), "decision") == 1
 
 
@@ -529,13 +660,13 @@ def test_killed_while_bringing_back_the_next_call_finishes(
         monkeypatch.setattr(storage, "write_bytes", write)
         with pytest.raises(SystemExit), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            mailbox.restore(home, drive.root)
+            recovery.restore(home, drive.root)
         half = home / "runs" / run.folder.name / "fold0"
         if (half / "segmentation-000020.json").exists():
             assert checkpoint.load(half, "segmentation", {"fold": 0}).step == 20
         monkeypatch.setattr(storage, "write_bytes", plain)
         with pytest.warns(UserWarning, match="if it still runs"):
-            folder = mailbox.restore(home, drive.root)
+            folder = recovery.restore(home, drive.root)
         assert same(run.folder, folder, WHOLE)
 
 
@@ -630,7 +761,7 @@ def test_a_mount_that_cannot_be_listed_is_not_taken_for_empty(
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="could not be read"):
         patch.setattr(os, "scandir", lambda path=".": gone(scandir, path))
         patch.setattr(os, "listdir", lambda path=".": gone(listdir, path))
-        assert mailbox.restore(home, drive.root) is None
+        assert recovery.restore(home, drive.root) is None
     assert restore(home, drive).name == run.folder.name
 
 
@@ -648,12 +779,12 @@ def test_drive_dies_while_a_run_is_brought_back(
 
     monkeypatch.setattr(Path, "read_bytes", read)
     with pytest.warns(UserWarning, match="run this cell again"):
-        assert mailbox.restore(home, drive.root) is None
+        assert recovery.restore(home, drive.root) is None
     with pytest.raises(RunError):
         find({})
     monkeypatch.setattr(Path, "read_bytes", plain)
     with pytest.warns(UserWarning, match="if it still runs"):
-        assert same(run.folder, mailbox.restore(home, drive.root), WHOLE)
+        assert same(run.folder, recovery.restore(home, drive.root), WHOLE)
 
 
 # Fault 26: a file on Drive is missing, partial or renamed
@@ -685,7 +816,7 @@ def test_a_damaged_file_is_named_and_passed_over(
         pytest.warns(UserWarning, match="if it still runs"),
         pytest.warns(UserWarning, match="passed over: fold0/segmentation-000020.pt of demo"),
     ):
-        folder = mailbox.restore(home, drive.root)
+        folder = recovery.restore(home, drive.root)
     assert not (folder / "fold0" / "segmentation-000020.pt").exists()
     assert same(run.folder, folder, {"settings.json", "folds.json"})
     assert not (folder / "fold0").exists(), "no step without its weights"
@@ -717,7 +848,7 @@ def test_a_file_that_drive_renamed_is_recognised(
                 marker.write_text(json.dumps({"bytes": 5, "sha256": storage.sha256(b"older")}))
     home = new_machine()
     with pytest.warns(UserWarning, match="if it still runs") as caught:
-        restored = mailbox.restore(home, drive.root)
+        restored = recovery.restore(home, drive.root)
     assert len(caught) == 1, "nothing is passed over"
     assert same(run.folder, restored, WHOLE)
     assert not list(restored.rglob("*(1)*"))
@@ -733,7 +864,7 @@ def test_without_its_settings_a_run_does_not_come_back(
         pytest.warns(UserWarning, match="passed over: settings.json"),
         pytest.warns(UserWarning, match="begin a new run"),
     ):
-        assert mailbox.restore(home, drive.root) is None
+        assert recovery.restore(home, drive.root) is None
     assert not (home / "runs").exists()
 
 
@@ -748,7 +879,7 @@ def test_a_second_runtime_is_told_who_wrote_last_and_when(
     record = {"run": run.folder.name, "machine": "first", "time": time.time() - 65}
     sender.write_text(json.dumps(record))
     home = new_machine()
-    mailbox.restore(home, drive.root)
+    recovery.restore(home, drive.root)
     [warning] = recwarn
     assert "first wrote to demo-clean-seed0 65 s ago" in str(warning.message)
     assert not (home / "runs" / run.folder.name / "owner.json").exists()
@@ -760,7 +891,7 @@ def test_a_machine_long_silent_is_not_warned_of(
     mailbox.mirror(run, drive.root)
     sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
     sender.write_text(json.dumps({"machine": "first", "time": time.time() - 3600}))
-    assert mailbox.restore(new_machine(), drive.root)
+    assert recovery.restore(new_machine(), drive.root)
     assert not list(recwarn)
 
 
@@ -786,7 +917,7 @@ def test_without_drive_nothing_happens(
     run.write("data.json", {"archive_sha256": "0" * 64})
     mailbox.mirror(run, None)
     mailbox.mirror_archive(run, home, None)
-    assert mailbox.restore(home, None) is None
+    assert recovery.restore(home, None) is None
     assert not list(recwarn) and capsys.readouterr().out == ""
 
 
@@ -800,7 +931,7 @@ def test_a_read_only_drive_is_a_warning_and_can_still_be_read(
     with pytest.warns(UserWarning, match="Read-only file system"):
         mailbox.mirror(run, drive.root)
     with pytest.warns(UserWarning, match="if it still runs"):
-        assert same(run.folder, mailbox.restore(new_machine(), drive.root), WHOLE)
+        assert same(run.folder, recovery.restore(new_machine(), drive.root), WHOLE)
 
 
 # The data archive
@@ -832,7 +963,7 @@ def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
     second = new_machine()
     shutil.rmtree(home)
     with pytest.warns(UserWarning, match="if it still runs"):
-        mailbox.restore(second, drive.root)
+        recovery.restore(second, drive.root)
     again = prepare.open_data(find({}))
     assert again.root.is_relative_to(second) and len(again.samples) == 24
 
@@ -849,7 +980,7 @@ def test_an_archive_damaged_on_drive_is_not_used(
         pytest.warns(UserWarning, match="if it still runs"),
         pytest.warns(UserWarning, match="archive on Drive is passed over"),
     ):
-        assert mailbox.restore(second, drive.root)
+        assert recovery.restore(second, drive.root)
     assert not (second / "data").exists()
 
 
