@@ -76,17 +76,19 @@ def copy(run: Run, drive: Path) -> Copied:
 
     Of each stage's checkpoints only the newest is copied. The one before leaves Drive one copy
     later, when the newer has had time to arrive. A run of other settings that has the name on
-    Drive is left alone: ours then gets a number behind its name.
+    Drive is left alone: ours then gets a number behind its name. What copies that were killed have
+    left in its folder is removed.
     """
     drive = Path(drive)
     try:
         vouched.require_mounted(drive)
         target, files = _target(run, drive), _worth_copying(run.folder)
+        vouched.sweep([*vouched.list_folder(target.parent), *vouched.walk(target)])
         failures = _send_files(files, run.folder, target, drive)
-        _name_latest(run, target, drive)
         sender = {"run": run.folder.name, "machine": machine_name(), "time": int(time.time())}
         storage.write_json(target / SENDER, sender)
-    except OSError as error:
+        _name_latest(run, target, drive)
+    except Exception as error:  # in a thread, an error would end it without a word
         failures = [error]
     return Copied(failure=reason(failures[0])) if failures else Copied(_newest(files))
 
@@ -113,6 +115,13 @@ def latest_there(there: Path) -> str | None:
     return PurePath(data.decode().strip()).name if data else None
 
 
+def seen_there(runs: Path) -> dict[str, str]:
+    """`SEEN` in the folder of runs here; empty where it is absent or damaged."""
+    seen = vouched.read_object(runs / SEEN)
+    is_whole = all(isinstance(seen.get(key), str) for key in ("here", "drive"))
+    return {key: PurePath(seen[key]).name for key in ("here", "drive")} if is_whole else {}
+
+
 def find_there(run: Run, runs: Path) -> Path:
     """The run's folder on Drive: the one known, else the first free of <name>, <name>-2 ...
 
@@ -128,7 +137,7 @@ def find_there(run: Run, runs: Path) -> Path:
             has_begun_there(there, group) for group in unlike(run, there)
         )
 
-    seen = vouched.read_object(run.folder.parent / SEEN)
+    seen = seen_there(run.folder.parent)
     if seen.get("here") == run.folder.name and is_ours(runs / seen["drive"]):
         return runs / seen["drive"]
     return first_free(
@@ -178,11 +187,13 @@ def machine_name() -> str:
     return socket.gethostname()
 
 
-def reason(error: OSError) -> str:
-    """Why Drive failed, in a few words."""
+def reason(error: Exception) -> str:
+    """Why a copy failed, in a few words."""
     if isinstance(error, DiskFullError):
         return os.strerror(error.errno)
-    return error.strerror or str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def warn(text: str) -> None:
@@ -203,7 +214,7 @@ def _name_latest(run: Run, target: Path, drive: Path) -> None:
     if here.exists() and here.read_text().strip() != run.folder.name:
         return
     agreed = {"here": run.folder.name, "drive": target.name}
-    if vouched.read_object(here.with_name(SEEN)) == agreed and latest_there(target.parent):
+    if seen_there(here.parent) == agreed and latest_there(target.parent):
         return
     vouched.send(f"{target.name}\n".encode(), target.parent / LATEST, drive)
     if here.exists():  # else the run is not in the folder of runs

@@ -26,8 +26,9 @@ def restore(home: Path, drive: Path | None) -> Path | None:
 
     The run that another machine has named as the last one on Drive becomes the run in use here,
     unless this machine has opened another one itself since it last looked. Else the run in use
-    stays. What that run has further on Drive is brought, see `_bring`; nothing here that is as far
-    is replaced. The run's data archive is unpacked too, where Drive has it and the data is missing.
+    stays; a machine without one takes the run that was copied last, with a warning. What that run
+    has further on Drive is brought, see `_bring`; nothing here that is as far is replaced. The
+    run's data archive is unpacked too, where Drive has it and the data is missing.
 
     Returns:
         The folder of the run in use, or None where Drive has nothing usable of it.
@@ -36,8 +37,8 @@ def restore(home: Path, drive: Path | None) -> Path | None:
         return None
     runs, there = Path(home) / "runs", Path(drive) / FOLDER / "runs"
     try:
-        here, seen = _latest_here(runs), vouched.read_object(runs / SEEN)
-        last = mailbox.latest_there(there)
+        here, seen = _latest_here(runs), mailbox.seen_there(runs)
+        last = mailbox.latest_there(there) or (None if here else _newest_there(there))
         is_new = last is not None and last != seen.get("drive") and here == seen.get("here")
         if last is not None and (here is None or is_new):
             folder = _adopt(there / last, runs)
@@ -54,6 +55,18 @@ def restore(home: Path, drive: Path | None) -> Path | None:
 def _latest_here(runs: Path) -> str | None:
     name = (runs / LATEST).read_text().strip() if (runs / LATEST).exists() else ""
     return name if name and (runs / name / "settings.json").exists() else None
+
+
+def _newest_there(there: Path) -> str | None:
+    """The run on Drive that was copied last, where none is named: a first copy was cut."""
+    folders = [path for path in vouched.list_folder(there) if path.is_dir()]
+    whole = list(filter(mailbox.open_there, folders))
+    if not whole:
+        return None
+    times = {path: vouched.read_object(path / SENDER).get("time", 0) for path in whole}
+    newest = max(sorted(whole), key=times.get)
+    warn(f"Drive does not say which run was in use; {newest.name} was copied last and is taken.")
+    return newest.name
 
 
 def _open_here(folder: Path) -> Run | None:

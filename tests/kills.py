@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from tiny_training import TINY, tiny_data
 
-from ksdd_lib import model, recovery, storage
+from ksdd_lib import mailbox, model, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.machine import environment
 from ksdd_lib.run import Run, open_folder
@@ -174,6 +174,15 @@ class Series:
         lives = [set(re.findall(r"step (\w+ \d+)", life)) for life in (*before, last)]
         return len(lives[-1] & set().union(*lives[:-1]))
 
+    def leftovers(self) -> list[str]:
+        """Temporary files here and on Drive, and files there that no marker vouches for."""
+        there = vouched.walk(self.drive)
+        records = vouched.read_markers(there)
+        whole = {path.with_name(record.file) for path in records for record in records[path]}
+        allowed = whole | {path for path in there if path.suffix == ".ok"}
+        left = {path for path in there if path not in allowed and path.name != mailbox.SENDER}
+        return sorted(path.name for path in left | set(self.home.rglob("*.tmp")))
+
     def result(self) -> dict[str, Any]:
         """The hash of each stage's last checkpoint, and its history without the time."""
         run, data = Run(self.home / "runs" / "tiny", _settings()), tiny_data(self.data)
@@ -229,7 +238,7 @@ def harness(kills: int, seed: int, folder: Path) -> dict[str, Any]:
             repeated.append(series.repeated())
         if finished:
             equal.append(series.result() == expected)
-            leftovers += [path.name for path in series.home.rglob("*.tmp")]
+            leftovers += series.leftovers()
             continue
         died = [line.removeprefix("died ") for line in series.lines() if line.startswith("died")]
         where[kill.kind if kill.kind == "anywhere" else f"{kill.kind}: {died[-1]}"] += 1

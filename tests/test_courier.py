@@ -116,6 +116,25 @@ def test_a_failing_drive_is_one_warning_until_it_is_back(
     assert len(recwarn) == 2
 
 
+@pytest.mark.fault(25)
+@pytest.mark.parametrize(
+    ("error", "told"), [(MemoryError(), "MemoryError"), (KeyError("x"), "KeyError: 'x'")]
+)
+def test_whatever_fails_in_a_copy_is_told_and_the_next_one_catches_up(
+    run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+):
+    sent = Courier(run, drive)
+    sent.finish()
+    checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: (_ for _ in ()).throw(error))
+        with pytest.warns(UserWarning, match=f"could be copied to Drive .{told}"):
+            sent.finish()
+    assert sent.state() == f"not on Drive ({told}), before that step 20 of segmentation, fold 0"
+    sent.finish()
+    assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
+
+
 def test_copies_of_a_training_keep_their_distance(
     run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch
 ):

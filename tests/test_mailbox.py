@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import checkpoint, mailbox, prepare, recovery, storage
+from ksdd_lib import checkpoint, mailbox, prepare, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.errors import RunError
 from ksdd_lib.run import Run, find, open_folder
@@ -360,6 +360,70 @@ def test_a_folder_from_before_markers_named_their_content_is_read_and_gone_on_wi
     run.write("folds.json", {"protocol": "official"})
     mirror_whole(run, drive.root)
     assert same(run.folder, restore(new_machine(), drive), WHOLE)
+
+
+@pytest.mark.fault(19)
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("killed_at", ["latest.txt", "latest.txt.ok"])
+def test_killed_before_the_run_is_named_the_run_copied_last_is_taken(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], killed_at: str
+):
+    other = begin("demo-clean-seed5", seed=5)
+    mirror_whole(other, drive.root)
+    sender = drive.root / "ksdd" / "runs" / other.folder.name / mailbox.SENDER
+    sender.write_text(json.dumps(vouched.read_object(sender) | {"time": time.time() - 60}))
+    for path in sender.parent.parent.glob("latest*"):
+        path.unlink()
+    plain = storage.write_bytes
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == killed_at and path.is_relative_to(drive.root):
+            raise SystemExit
+        plain(path, data)
+
+    begin()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(storage, "write_bytes", write)
+        mailbox.mirror(run, drive.root)
+    second = new_machine()
+    with pytest.warns(UserWarning, match="seed0 was copied last and is taken"):
+        folder = recovery.restore(second, drive.root)
+    assert folder == second / "runs" / run.folder.name and find({}).folder == folder
+    assert same(run.folder, folder, WHOLE)
+
+
+@pytest.mark.fault(19)
+@pytest.mark.fault(24)
+def test_the_next_copy_removes_what_killed_copies_have_left(run: Run, drive: Drive):
+    mirror_whole(run, drive.root)
+    whole = sorted(drive.root.rglob("*"))
+    code = """
+import os, signal, sys
+from pathlib import Path
+from ksdd_lib import mailbox
+from ksdd_lib.run import open_folder
+
+replace, left = os.replace, [int(sys.argv[3])]
+def die(source, target):
+    left[0] -= Path(target).is_relative_to(sys.argv[2])
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = die
+mailbox.copy(open_folder(sys.argv[1], {}), Path(sys.argv[2]))
+"""
+    left = {}
+    for number in (1, 2):  # before the content has its name, and before the marker has
+        run.write("folds.json", {"protocol": f"killed {number}"})
+        words = [sys.executable, "-c", code, run.folder, drive.root, number]
+        repository = Path(__file__).resolve().parent.parent
+        subprocess.run(list(map(str, words)), cwd=repository, check=False)
+        left[number] = [path.suffix for path in set(drive.root.rglob("*")) - set(whole)]
+    assert left[1] == [".tmp"] and sorted(left[2]) == [".json", ".tmp"]
+    run.write("folds.json", {"protocol": "clean"})
+    mirror_whole(run, drive.root)
+    assert sorted(drive.root.rglob("*")) == whole
 
 
 # Several machines, as in Colab, where each notebook has its own
@@ -721,6 +785,19 @@ def test_a_file_that_arrives_in_part_is_not_vouched_for(
     monkeypatch.setattr(storage, "write_bytes", plain)
     mirror_whole(run, drive.root)
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
+
+
+@pytest.mark.fault(25)
+def test_a_damaged_note_on_what_was_seen_is_written_anew(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
+):
+    mirror_whole(run, drive.root)
+    note = run.folder.parent / mailbox.SEEN
+    for damage in ('{"here": "demo-clean-seed0"}', '{"here": ["x"], "drive": 3}', "[", '{"a'):
+        note.write_text(damage)
+        assert restore(home, drive) == run.folder
+        mirror_whole(run, drive.root)
+        assert json.loads(note.read_text()) == {"here": run.folder.name, "drive": run.folder.name}
 
 
 @pytest.mark.slow
