@@ -23,7 +23,8 @@ FOLDER = "ksdd"
 """Our folder on Drive: the runs below `runs`, the data archives beside them."""
 
 SENDER = "sender.json"
-"""Which run and machine a folder on Drive comes from, and when it was last written."""
+"""Which run and machine a folder on Drive comes from, when it was last written, and whether the
+machine was still at work on it then."""
 
 LATEST = "latest.txt"
 """The name of the run begun or opened last, as in the folder of runs on this machine."""
@@ -71,13 +72,16 @@ def mirror(run: Run, drive: Path | None) -> None:
         warn(copied.explain(run))
 
 
-def copy(run: Run, drive: Path) -> Copied:
+def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
     """Copy what is new in a run folder to `<drive>/ksdd/runs/<its name>`; never raises.
 
     Of each stage's checkpoints only the newest is copied. The one before leaves Drive one copy
     later, when the newer has had time to arrive. A run of other settings that has the name on
     Drive is left alone: ours then gets a number behind its name. What copies that were killed have
     left in its folder is removed.
+
+    Args:
+        at_work: whether more is to come soon, so that another machine should not go on meanwhile.
     """
     drive = Path(drive)
     try:
@@ -86,27 +90,32 @@ def copy(run: Run, drive: Path) -> Copied:
         vouched.sweep([*vouched.list_folder(target.parent), *vouched.walk(target)])
         failures = _send_files(files, run.folder, target, drive)
         sender = {"run": run.folder.name, "machine": machine_name(), "time": int(time.time())}
-        storage.write_json(target / SENDER, sender)
+        storage.write_json(target / SENDER, sender | {"at_work": at_work})
         _name_latest(run, target, drive)
     except Exception as error:  # in a thread, an error would end it without a word
         failures = [error]
     return Copied(failure=reason(failures[0])) if failures else Copied(_newest(files))
 
 
-def mirror_archive(run: Run, home: Path, drive: Path | None) -> None:
-    """Copy the run's data archive to Drive where it was downloaded, for the next machine."""
-    wanted = run.read("data.json")["archive_sha256"]
-    if drive is None or wanted is None:
-        return
+def copy_archive(run: Run, downloads: Path, drive: Path) -> str:
+    """Copy the run's data archive to Drive where it was downloaded, for the next machine.
+
+    Returns:
+        One sentence on a failure, or ""; never raises.
+    """
     try:
-        for path in sorted((Path(home) / "downloads").glob("*.zip")):
+        wanted = run.read("data.json")["archive_sha256"]
+        for path in sorted(Path(downloads).glob("*.zip")) if wanted else ():
             if storage.sha256(path) == wanted:
-                vouched.send(path.read_bytes(), Path(drive) / FOLDER / path.name, Path(drive))
-    except OSError as error:
-        warn(
+                target = Path(drive) / FOLDER / path.name
+                vouched.send(path.read_bytes(), target, Path(drive))
+                vouched.sweep(p for p in vouched.list_folder(target.parent) if path.name in p.name)
+    except Exception as error:
+        return (
             f"The data archive could not be copied to Drive ({reason(error)}); "
             "a new machine will download it again."
         )
+    return ""
 
 
 def latest_there(there: Path) -> str | None:

@@ -5,23 +5,30 @@ further. That is judged by checkpoint steps, hashes and done markers, never by t
 """
 
 import json
+import math
+import os
 import re
+import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
 
 from ksdd_lib import archive, mailbox, storage, vouched
 from ksdd_lib import settings as schema
-from ksdd_lib.errors import KsddError
+from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.mailbox import FOLDER, LATEST, SEEN, SENDER, warn
 from ksdd_lib.run import OWNER_SILENT, Run
 
 STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
 
 
-def restore(home: Path, drive: Path | None) -> Path | None:
+PATIENCE = 300.0
+"""Seconds that a start waits for Drive. What has come until then is whole; the next goes on."""
+
+
+def restore(home: Path, drive: Path | None, patience: float | None = None) -> Path | None:
     """Bring here what is further on Drive; called at every start of a notebook.
 
     The run that another machine has named as the last one on Drive becomes the run in use here,
@@ -31,21 +38,49 @@ def restore(home: Path, drive: Path | None) -> Path | None:
     run's data archive is unpacked too, where Drive has it and the data is missing.
 
     Returns:
-        The folder of the run in use, or None where Drive has nothing usable of it.
+        The folder of the run in use, or None where Drive has nothing usable of it, or has not
+        answered for `patience` seconds (`PATIENCE`), which is a warning.
+
+    Raises:
+        RunError: another machine is at work on the run, and `$KSDD_TAKE_OVER` is not set.
     """
     if drive is None:
         return None
-    runs, there = Path(home) / "runs", Path(drive) / FOLDER / "runs"
+    patience = PATIENCE if patience is None else patience
+    given_up, outcome = threading.Event(), Future()
+
+    def look() -> None:
+        try:
+            outcome.set_result(_restore(Path(home), Path(drive), given_up))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        return outcome.result(patience)
+    except TimeoutError:
+        warn(
+            f"Drive has not answered for {patience / 60:.0f} minutes, and what is further there is "
+            "not here: run this cell again, or go on with what this machine has."
+        )
+        return None
+    finally:
+        given_up.set()
+
+
+def _restore(home: Path, drive: Path, given_up: threading.Event) -> Path | None:
+    """`restore`, however long it takes; once it is given up, it writes nothing more here."""
+    runs, there = home / "runs", drive / FOLDER / "runs"
     try:
         here, seen = _latest_here(runs), mailbox.seen_there(runs)
         last = mailbox.latest_there(there) or (None if here else _newest_there(there))
         is_new = last is not None and last != seen.get("drive") and here == seen.get("here")
         if last is not None and (here is None or is_new):
-            folder = _adopt(there / last, runs)
+            folder = _adopt(there / last, runs, given_up)
         else:
-            folder = _catch_up(runs / here, there, seen) if here else None
+            folder = _catch_up(runs / here, there, seen, given_up) if here else None
         if folder is not None:
-            _unpack_archive(folder, Path(home), Path(drive))
+            _unpack_archive(folder, home, drive)
         return folder
     except OSError as error:
         warn(f"Drive could not be read ({mailbox.reason(error)}): run this cell again.")
@@ -86,8 +121,8 @@ class _Copy:
         brought: how many files were written here.
     """
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
+    def __init__(self, source: Path, given_up: threading.Event) -> None:
+        self.source, self.given_up = source, given_up
         self.files = vouched.walk(source)
         found = vouched.read_markers(self.files)
         self.records = {path.relative_to(source).as_posix(): found[path] for path in found}
@@ -97,9 +132,15 @@ class _Copy:
     def read(self, name: str) -> bytes | None:
         """The vouched content of a file, or None."""
         data = vouched.read(self.source / name, self.records.get(name, []))
+        self.require_wanted()
         if data is None and name in self.records:
             self.lost.add(name)
         return data
+
+    def require_wanted(self) -> None:
+        """End this thread where nobody waits for it any more; called after each wait for Drive."""
+        if self.given_up.is_set():
+            raise SystemExit
 
     def bring(self, names: Iterable[str], folder: Path) -> None:
         """Write those files that are whole to `folder`, in this order."""
@@ -133,9 +174,9 @@ class _Copy:
         return sorted(int(m[1]) for name in self.records if (m := found.fullmatch(name)))[::-1]
 
 
-def _adopt(source: Path, runs: Path) -> Path | None:
+def _adopt(source: Path, runs: Path, given_up: threading.Event) -> Path | None:
     """Bring the run that another machine named last, and make it the run in use here."""
-    copy = _Copy(source)
+    copy = _Copy(source, given_up)
     settings = copy.settings()
     if settings is None:
         _warn_of_lost(copy, runs / source.name)
@@ -154,13 +195,17 @@ def _adopt(source: Path, runs: Path) -> Path | None:
 
     name = PurePath(vouched.read_object(source / SENDER).get("run", source.name)).name
     folder = mailbox.first_free(runs, name, is_free)
+    _require_free(copy, folder)
     _bring(copy, there, folder)
+    copy.require_wanted()
     storage.write_text(runs / LATEST, f"{folder.name}\n")
     storage.write_json(runs / SEEN, {"here": folder.name, "drive": source.name})
     return folder
 
 
-def _catch_up(folder: Path, there: Path, seen: dict[str, Any]) -> Path | None:
+def _catch_up(
+    folder: Path, there: Path, seen: dict[str, str], given_up: threading.Event
+) -> Path | None:
     """Bring to the run in use what is further on Drive; None where Drive does not have the run."""
     here = _open_here(folder)
     if here is None:
@@ -171,7 +216,7 @@ def _catch_up(folder: Path, there: Path, seen: dict[str, Any]) -> Path | None:
         source = mailbox.find_there(here, there)
     if not vouched.is_there(source / "settings.json"):
         return None
-    copy = _Copy(source)
+    copy = _Copy(source, given_up)
     settings = copy.settings()
     if settings is None:
         _warn_of_lost(copy, folder)
@@ -188,8 +233,30 @@ def _catch_up(folder: Path, there: Path, seen: dict[str, Any]) -> Path | None:
             "are not brought here."
         )
         return None
+    _require_free(copy, folder)
     _bring(copy, other, folder)
     return folder
+
+
+def _require_free(copy: _Copy, folder: Path) -> None:
+    """Refuse a run that another machine is at work on, unless `$KSDD_TAKE_OVER` is set.
+
+    A machine that was lost at its work looks just like one that is busy, until it is silent.
+    """
+    sender = vouched.read_object(copy.source / SENDER)
+    age, machine = max(0.0, time.time() - sender.get("time", 0)), sender.get("machine")
+    is_ours = machine == mailbox.machine_name()
+    if is_ours or not sender.get("at_work") or age >= OWNER_SILENT:
+        return
+    told = f"{machine} works on {folder.name} and last wrote {age:.0f} s ago"
+    if os.environ.get("KSDD_TAKE_OVER"):
+        warn(f"{told}: if it still runs, stop it before you go on here.")
+        return
+    minutes = math.ceil((OWNER_SILENT - age) / 60)
+    raise RunError(
+        f"{told}: stop it first. If that machine is gone, the run is free in {minutes} min; to go "
+        "on here at once, run %env KSDD_TAKE_OVER=1 in a cell of its own, and this cell again."
+    )
 
 
 def _bring(copy: _Copy, there: Run, folder: Path) -> None:
@@ -211,13 +278,6 @@ def _bring(copy: _Copy, there: Run, folder: Path) -> None:
     _warn_of_lost(copy, folder)
     if copy.brought:
         print(f"{folder.name} is back from Drive: {copy.brought} files.")
-    sender = vouched.read_object(copy.source / SENDER)
-    age, machine = time.time() - sender.get("time", 0), sender.get("machine")
-    if age < OWNER_SILENT and machine != mailbox.machine_name():
-        warn(
-            f"{machine} wrote to {folder.name} {age:.0f} s ago: "
-            "if it still runs, stop it before you go on here."
-        )
 
 
 def _bring_settings(copy: _Copy, there: Run, folder: Path) -> None:

@@ -124,7 +124,7 @@ def claim(folder: Path) -> bool:
         if owner and owner["owner"] != _me() and not _is_dead(owner):
             silent = time.time() - owner["last_wrote"]
             raise RunError(
-                f"{owner['owner']} works in {folder.name} and last wrote {silent:.0f} s ago. "
+                f"{owner['owner']} works on {folder.name} and last wrote {silent:.0f} s ago. "
                 "Stop it first, or delete owner.json if you know that it is gone."
             )
         mine = {"owner": _me(), "last_wrote": time.time()}

@@ -2,13 +2,14 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import checkpoint, courier, mailbox
+from ksdd_lib import checkpoint, courier, mailbox, recovery, storage
 from ksdd_lib.courier import Courier
 from ksdd_lib.run import Run
 from ksdd_lib.train import train_segmentation
@@ -30,24 +31,25 @@ def drive(tmp_path: Path) -> Path:
 
 
 class Hanging:
-    """A Drive on which opening a marker of the run hangs until `release`."""
+    """A Drive on which opening one file hangs until `release`."""
 
-    def __init__(self, drive: Path, run: Run) -> None:
-        self.pipe = drive / "ksdd" / "runs" / run.folder.name / "settings.json.ok"
-        self.pipe.parent.mkdir(parents=True)
+    def __init__(self, pipe: Path) -> None:
+        self.pipe = pipe
+        self.pipe.parent.mkdir(parents=True, exist_ok=True)
+        self.pipe.unlink(missing_ok=True)
         os.mkfifo(self.pipe)
 
-    def release(self) -> None:
+    def release(self, content: bytes = b"{}") -> None:
         if self.pipe.is_fifo():
             handle = os.open(self.pipe, os.O_RDWR | os.O_NONBLOCK)
             self.pipe.unlink()
-            os.write(handle, b"{}")
+            os.write(handle, content)
             os.close(handle)
 
 
 @pytest.fixture
 def hanging(drive: Path, run: Run) -> Iterator[Hanging]:
-    hanging = Hanging(drive, run)
+    hanging = Hanging(drive / "ksdd" / "runs" / run.folder.name / "settings.json.ok")
     yield hanging
     hanging.release()
 
@@ -59,8 +61,9 @@ def is_there(drive: Path, run: Run, name: str) -> bool:
 def test_at_the_end_all_is_on_drive_and_it_says_so(
     run: Run, drive: Path, capsys: pytest.CaptureFixture
 ):
+    assert Courier(run, drive).state() == "not yet on Drive"
     with Courier(run, drive) as sent:
-        assert sent.state() == "not yet on Drive"
+        pass
     assert is_there(drive, run, "fold0/segmentation-000020.pt")
     assert sent.state() == "safe on Drive: step 20 of segmentation, fold 0"
     assert capsys.readouterr().out == f"{run.folder.name}: {sent.state()}\n"
@@ -91,6 +94,45 @@ def test_a_training_goes_on_while_drive_hangs(
     Courier(run, drive).finish()
     assert is_there(drive, run, "fold0/segmentation.done.json")
     assert capsys.readouterr().out.endswith("safe on Drive: step 2 of segmentation, fold 0\n")
+
+
+@pytest.mark.fault(25)
+def test_an_archive_that_hangs_does_not_stop_the_cell(
+    run: Run, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    archive = tmp_path / "downloads" / "parts.zip"
+    storage.write_bytes(archive, b"zip")
+    run.write("data.json", {"archive_sha256": storage.sha256(b"zip")})
+    hanging = Hanging(drive / "ksdd" / "parts.zip.ok")
+    sent = Courier(run, drive, patience=1, downloads=archive.parent)
+    sent.finish()
+    assert "Drive is slow: run is still being copied" in capsys.readouterr().out
+    assert sent.state().startswith("safe on Drive: step 20"), "the run went first"
+    hanging.release()
+    sent.finish()
+    assert (drive / "ksdd" / "parts.zip").read_bytes() == b"zip"
+
+
+@pytest.mark.fault(25)
+def test_a_start_does_not_wait_for_ever_and_what_it_gave_up_is_not_written_later(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "first"))
+    run = tiny_run(tmp_path / "first" / "runs" / "demo")
+    mailbox.mirror(run, drive)
+    there = drive / "ksdd" / "runs"
+    for name in ("latest.txt.ok", "demo/settings.json"):
+        whole = (there / name).read_bytes()
+        hanging, before = Hanging(there / name), threading.enumerate()
+        with pytest.warns(UserWarning, match="has not answered for 0 minutes.*run this cell again"):
+            assert recovery.restore(tmp_path / "second", drive, patience=0.2) is None
+        hanging.release(whole)
+        for thread in set(threading.enumerate()) - set(before):
+            if "ThreadPool" not in thread.name:
+                thread.join()
+        assert not (tmp_path / "second" / "runs").exists()
+        (there / name).write_bytes(whole)
+    assert recovery.restore(tmp_path / "second", drive).name == "demo"
 
 
 @pytest.mark.fault(25)

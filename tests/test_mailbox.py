@@ -17,7 +17,7 @@ import pytest
 from ksdd_lib import checkpoint, mailbox, prepare, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.errors import RunError
-from ksdd_lib.run import Run, find, open_folder
+from ksdd_lib.run import OWNER_SILENT, Run, find, open_folder
 from ksdd_lib.train import read_history, train_segmentation
 
 NO_SPACE, GONE, BROKEN, READ_ONLY = errno.ENOSPC, errno.ENOTCONN, errno.EIO, errno.EROFS
@@ -93,10 +93,9 @@ def weights(run: Run, stage: str = "segmentation") -> str:
 
 
 def restore(home: Path, drive: Drive) -> Path | None:
-    """`restore`, where another machine may have written just now."""
+    """`restore`, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", ".*if it still runs")
         return recovery.restore(home, drive.root)
 
 
@@ -223,8 +222,7 @@ def test_a_new_machine_goes_on_with_the_run_used_last(
     home = new_machine()
     with pytest.raises(RunError, match="01_download_data"):
         find({})
-    with pytest.warns(UserWarning, match="wrote to demo-clean-seed0"):
-        folder = recovery.restore(home, drive.root)
+    folder = restore(home, drive)
     assert folder == home / "runs" / run.folder.name
     assert same(run.folder, folder, WHOLE)
     assert find({}).settings == run.settings
@@ -596,10 +594,7 @@ def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
 
     new_machine("first")
     finish(run, 30, "segmentation")
-    with (
-        pytest.warns(UserWarning, match="if it still runs"),
-        pytest.warns(UserWarning, match="fold0/decision on Drive goes on from other weights"),
-    ):
+    with pytest.warns(UserWarning, match="fold0/decision on Drive goes on from other weights"):
         recovery.restore(home, drive.root)
     assert not find({}).has("decision", 0) and not find({}).has("evaluation")
 
@@ -729,9 +724,7 @@ def test_killed_while_bringing_back_the_next_call_finishes(
         if (half / "segmentation-000020.json").exists():
             assert checkpoint.load(half, "segmentation", {"fold": 0}).step == 20
         monkeypatch.setattr(storage, "write_bytes", plain)
-        with pytest.warns(UserWarning, match="if it still runs"):
-            folder = recovery.restore(home, drive.root)
-        assert same(run.folder, folder, WHOLE)
+        assert same(run.folder, restore(home, drive), WHOLE)
 
 
 # Fault 25: Drive gone, broken, full or read-only in the middle of a run
@@ -860,8 +853,7 @@ def test_drive_dies_while_a_run_is_brought_back(
     with pytest.raises(RunError):
         find({})
     monkeypatch.setattr(Path, "read_bytes", plain)
-    with pytest.warns(UserWarning, match="if it still runs"):
-        assert same(run.folder, recovery.restore(home, drive.root), WHOLE)
+    assert same(run.folder, restore(home, drive), WHOLE)
 
 
 # Fault 26: a file on Drive is missing, partial or renamed
@@ -889,10 +881,7 @@ def test_a_damaged_file_is_named_and_passed_over(
     else:
         marker.write_text('{"bytes": ' if damage == "cut marker" else "[]")
     home = new_machine()
-    with (
-        pytest.warns(UserWarning, match="if it still runs"),
-        pytest.warns(UserWarning, match="passed over: fold0/segmentation-000020.pt of demo"),
-    ):
+    with pytest.warns(UserWarning, match="passed over: fold0/segmentation-000020.pt of demo"):
         folder = recovery.restore(home, drive.root)
     assert not (folder / "fold0" / "segmentation-000020.pt").exists()
     assert same(run.folder, folder, {"settings.json", "folds.json"})
@@ -924,9 +913,7 @@ def test_a_file_that_drive_renamed_is_recognised(
                 shutil.copy(marker, marker.with_name(f"{path.name} (1).ok"))
                 marker.write_text(json.dumps({"bytes": 5, "sha256": storage.sha256(b"older")}))
     home = new_machine()
-    with pytest.warns(UserWarning, match="if it still runs") as caught:
-        restored = recovery.restore(home, drive.root)
-    assert len(caught) == 1, "nothing is passed over"
+    restored = restore(home, drive)
     assert same(run.folder, restored, WHOLE)
     assert not list(restored.rglob("*(1)*"))
 
@@ -948,30 +935,83 @@ def test_without_its_settings_a_run_does_not_come_back(
 # Fault 27: two runtimes on one run folder
 
 
-def test_a_second_runtime_is_told_who_wrote_last_and_when(
-    run: Run, drive: Drive, new_machine: Callable[[], Path], recwarn: pytest.WarningsRecorder
-):
-    mailbox.mirror(run, drive.root)
+def at_work(run: Run, drive: Drive, seconds_ago: float) -> None:
+    """The run's machine has written to Drive so long ago, in the middle of its work."""
+    mailbox.copy(run, drive.root, at_work=True)
     sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
-    record = {"run": run.folder.name, "machine": "first", "time": time.time() - 65}
-    sender.write_text(json.dumps(record))
+    record = json.loads(sender.read_text())
+    sender.write_text(json.dumps(record | {"time": time.time() - seconds_ago}))
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("is_known_here", [False, True])
+def test_a_second_machine_is_refused_while_the_first_is_at_work(
+    run: Run,
+    drive: Drive,
+    new_machine: Callable[[], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    is_known_here: bool,
+):
+    new_machine("first")
+    mirror_whole(run, drive.root)
     home = new_machine()
-    recovery.restore(home, drive.root)
-    [warning] = recwarn
-    assert "first wrote to demo-clean-seed0 65 s ago" in str(warning.message)
-    assert not (home / "runs" / run.folder.name / "owner.json").exists()
+    if is_known_here:
+        restore(home, drive)
+    new_machine("first")
+    save_checkpoint(run, 30)
+    at_work(run, drive, seconds_ago=65)
+    new_machine()
+    before = sorted(home.rglob("*"))
+    for _ in range(2):
+        with pytest.raises(RunError) as refused:
+            recovery.restore(home, drive.root)
+    text = str(refused.value)
+    assert "first works on demo-clean-seed0 and last wrote 65 s ago: stop it first" in text
+    assert "free in 14 min" in text and "%env KSDD_TAKE_OVER=1" in text
+    assert sorted(home.rglob("*")) == before, "nothing has come"
+
+    monkeypatch.setenv("KSDD_TAKE_OVER", "1")
+    with pytest.warns(UserWarning, match="first works on .* 65 s ago: if it still runs, stop it"):
+        assert recovery.restore(home, drive.root)
+    assert checkpoint.newest_step(find({}).fold_folder(0), "segmentation") == 30
+    mirror_whole(find({}), drive.root)
+    monkeypatch.delenv("KSDD_TAKE_OVER")
+    assert restore(home, drive), "it is this machine's now"
 
 
-def test_a_machine_long_silent_is_not_warned_of(
-    run: Run, drive: Drive, new_machine: Callable[[], Path], recwarn: pytest.WarningsRecorder
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("sign", ["silent", "same machine", "finished", "of an older version"])
+def test_a_machine_that_is_not_at_work_holds_nobody_up(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], sign: str
 ):
-    mailbox.mirror(run, drive.root)
+    new_machine("first")
+    at_work(run, drive, seconds_ago=OWNER_SILENT + 1 if sign == "silent" else 0)
+    if sign == "finished":
+        mirror_whole(run, drive.root)
     sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
-    sender.write_text(json.dumps({"machine": "first", "time": time.time() - 3600}))
-    assert recovery.restore(new_machine(), drive.root)
-    assert not list(recwarn)
+    if sign == "of an older version":
+        record = json.loads(sender.read_text())
+        del record["at_work"]
+        sender.write_text(json.dumps(record))
+    home = new_machine()
+    if sign == "same machine":
+        new_machine("first")
+    assert restore(home, drive)
 
 
+@pytest.mark.fault(27)
+def test_a_courier_says_when_its_machine_is_at_work(run: Run, drive: Drive):
+    def is_told() -> bool:
+        sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
+        return json.loads(sender.read_text())["at_work"]
+
+    with Courier(run, drive.root) as sent:
+        sent._thread.join()
+        assert is_told(), "before its first checkpoint, too"
+    assert not is_told()
+
+
+@pytest.mark.fault(27)
 def test_a_second_process_on_one_folder_is_refused(run: Run):
     code = f"from ksdd_lib.run import open_folder; open_folder({str(run.folder)!r}, {{}}).claim()"
     here = Path(__file__).resolve().parent.parent
@@ -979,7 +1019,7 @@ def test_a_second_process_on_one_folder_is_refused(run: Run):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=False
     )
     assert second.returncode == 1
-    assert f"process {os.getpid()} works in {run.folder.name} and last wrote" in second.stderr
+    assert f"process {os.getpid()} works on {run.folder.name} and last wrote" in second.stderr
     run.release()
     subprocess.run([sys.executable, "-c", code], cwd=here, check=True)
 
@@ -993,7 +1033,6 @@ def test_without_drive_nothing_happens(
 ):
     run.write("data.json", {"archive_sha256": "0" * 64})
     mailbox.mirror(run, None)
-    mailbox.mirror_archive(run, home, None)
     assert recovery.restore(home, None) is None
     assert not list(recwarn) and capsys.readouterr().out == ""
 
@@ -1007,8 +1046,7 @@ def test_a_read_only_drive_is_a_warning_and_can_still_be_read(
     save_checkpoint(run, 30)
     with pytest.warns(UserWarning, match="Read-only file system"):
         mailbox.mirror(run, drive.root)
-    with pytest.warns(UserWarning, match="if it still runs"):
-        assert same(run.folder, recovery.restore(new_machine(), drive.root), WHOLE)
+    assert same(run.folder, restore(new_machine(), drive), WHOLE)
 
 
 # The data archive
@@ -1031,16 +1069,15 @@ def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
     downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
 ):
     (home / "downloads" / "other.zip").write_bytes(b"of another run")
-    mailbox.mirror_archive(downloaded, home, drive.root)
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
     assert [path.name for path in drive.root.rglob("*.zip")] == ["tiny-12345678.zip"]
     drive.written.clear()
-    mailbox.mirror_archive(downloaded, home, drive.root)
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
     assert not drive.written
     mailbox.mirror(downloaded, drive.root)
     second = new_machine()
     shutil.rmtree(home)
-    with pytest.warns(UserWarning, match="if it still runs"):
-        recovery.restore(second, drive.root)
+    restore(second, drive)
     again = prepare.open_data(find({}))
     assert again.root.is_relative_to(second) and len(again.samples) == 24
 
@@ -1048,28 +1085,41 @@ def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
 def test_an_archive_damaged_on_drive_is_not_used(
     downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
 ):
-    mailbox.mirror_archive(downloaded, home, drive.root)
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
     mailbox.mirror(downloaded, drive.root)
     path = drive.root / "ksdd" / "tiny-12345678.zip"
     path.write_bytes(path.read_bytes()[:-100])
     second = new_machine()
-    with (
-        pytest.warns(UserWarning, match="if it still runs"),
-        pytest.warns(UserWarning, match="archive on Drive is passed over"),
-    ):
+    with pytest.warns(UserWarning, match="archive on Drive is passed over"):
         assert recovery.restore(second, drive.root)
     assert not (second / "data").exists()
 
 
 def test_a_full_drive_keeps_no_half_archive(downloaded: Run, home: Path, drive: Drive):
-    drive.fault = lambda n: NO_SPACE
-    with pytest.warns(UserWarning, match="download it again"):
-        mailbox.mirror_archive(downloaded, home, drive.root)
-    assert not list(drive.root.rglob("*.zip"))
+    mailbox.mirror(downloaded, drive.root)
+    drive.fault = lambda n: NO_SPACE if drive.written[-1:] == ["sender"] else None
+    sent = Courier(downloaded, drive.root, downloads=home / "downloads")
+    with pytest.warns(UserWarning, match="archive could not .* download it again") as caught:
+        sent.finish()
+    assert len(caught) == 1 and not list(drive.root.rglob("*.zip*"))
+    drive.fault = lambda n: None
+    sent.finish()
+    assert [path.name for path in drive.root.rglob("*.zip")] == ["tiny-12345678.zip"]
+
+
+@pytest.mark.fault(24)
+def test_what_a_killed_copy_has_left_of_an_archive_is_removed(
+    downloaded: Run, home: Path, drive: Drive
+):
+    left = drive.root / "ksdd" / ".tiny-12345678.zip.77.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
+    assert not left.exists() and len(list(drive.root.rglob("*.zip"))) == 1
 
 
 def test_an_archive_of_one_s_own_is_not_copied(home: Path, drive: Drive, tiny_root: Path):
     run = open_folder(home / "runs" / "own", {"data": str(tiny_root)})
     prepare.prepare_data(run)
-    mailbox.mirror_archive(run, home, drive.root)
+    assert not mailbox.copy_archive(run, home / "downloads", drive.root)
     assert not list(drive.root.iterdir())

@@ -221,7 +221,7 @@ def test_of_two_processes_that_claim_together_exactly_one_does(run: Run) -> None
         [owner] = [(pid, name) for at, pid, name in told if at == number and pid]
         assert owner[1].endswith(f"process {owner[0]}")
         [refusal] = [text for at, pid, text in told if at == number and not pid]
-        assert f"process {owner[0]} works in run and last wrote" in refusal
+        assert f"process {owner[0]} works on run and last wrote" in refusal
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_what_writes_in_a_run_is_refused_while_another_process_works_there(
     run: Run, other: str, work: Callable[[Run], Any]
 ) -> None:
     before = sorted(run.folder.rglob("*"))
-    with pytest.raises(RunError, match=rf"{other} works in run and last wrote \d+ s ago"):
+    with pytest.raises(RunError, match=rf"{other} works on run and last wrote \d+ s ago"):
         work(run)
     assert sorted(run.folder.rglob("*")) == before
 
@@ -280,7 +280,7 @@ def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> No
     ) as other:
         owner = f"{socket.gethostname()} process {other.pid}"
         run.write("owner.json", {"owner": owner, "last_wrote": time.time() - 5})
-        with pytest.raises(RunError, match=rf"{owner} works in run and last wrote \d+ s ago"):
+        with pytest.raises(RunError, match=rf"{owner} works on run and last wrote \d+ s ago"):
             run.claim()
         run.release()
         assert run.read("owner.json")["owner"] == owner  # not ours to give up
