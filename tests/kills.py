@@ -42,6 +42,7 @@ FEATURES = 16
 """Channels of the 15x15 layer instead of 1024, so that a child trains for a second or two."""
 
 SETTINGS = TINY | {
+    "precision": "bfloat16",
     "segmentation_steps": 24,
     "decision_steps": 24,
     "checkpoint_steps": 2,
@@ -274,7 +275,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = harness(asked.kills, asked.seed, Path(folder))
     found |= {"minutes": round((time.monotonic() - began) / 60, 1)}
-    facts = environment("float32")
+    facts = environment(SETTINGS["precision"])
     found |= {name: facts[name] for name in ("commit", "python", "torch", "cpu", "arithmetic")}
     found |= {"system": platform.system(), "features": FEATURES}
     print(json.dumps(found, indent=1))
