@@ -101,6 +101,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("damage", "end"),
     [
@@ -121,6 +122,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
         assert load(tmp_path).step == 5
 
 
+@pytest.mark.fault(22)
 def test_with_all_damaged_the_next_one_saved_is_kept(tmp_path: Path) -> None:
     save(tmp_path, 50, 100)
     for step in (50, 100):
@@ -131,6 +133,7 @@ def test_with_all_damaged_the_next_one_saved_is_kept(tmp_path: Path) -> None:
     assert load(tmp_path).step == 10
 
 
+@pytest.mark.fault(21)
 def test_another_training_is_refused_field_by_field(tmp_path: Path) -> None:
     save(tmp_path, 5)
     other = {"stage": "segmentation", "fold": 2, "data": "abc", "seed": 1, "rotation": True}
@@ -141,6 +144,7 @@ def test_another_training_is_refused_field_by_field(tmp_path: Path) -> None:
     assert "seed" not in str(refusal.value)
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
     tmp_path: Path, bad: float
@@ -186,6 +190,7 @@ def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("written", [0, 1])
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
@@ -207,6 +212,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
     assert load(tmp_path).step == 5
 
 
+@pytest.mark.fault(19)
+@pytest.mark.fault(24)
 def test_files_of_a_killed_save_are_cleared_by_the_next(tmp_path: Path) -> None:
     save(tmp_path, 5)
     weights_file(tmp_path, 6).write_bytes(b"no marker came")
