@@ -59,6 +59,9 @@ def begin() -> Path | None:
     Returns:
         The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
         `$KSDD_DRIVE` names another folder; empty, it means no Drive.
+
+    Raises:
+        RunError: another machine is at work on the run; see `recovery.restore`.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()

@@ -23,7 +23,6 @@ from ksdd_lib.run import OWNER_SILENT, Run
 
 STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
 
-
 PATIENCE = 300.0
 """Seconds that a start waits for Drive. What has come until then is whole; the next goes on."""
 
@@ -79,7 +78,7 @@ def _restore(home: Path, drive: Path, given_up: threading.Event) -> Path | None:
             folder = _adopt(there / last, runs, given_up)
         else:
             folder = _catch_up(runs / here, there, seen, given_up) if here else None
-        if folder is not None:
+        if folder is not None and not given_up.is_set():
             _unpack_archive(folder, home, drive)
         return folder
     except OSError as error:

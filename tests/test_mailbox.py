@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import checkpoint, mailbox, prepare, recovery, storage, vouched
+from ksdd_lib import checkpoint, colab, mailbox, model, prepare, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.errors import RunError
+from ksdd_lib.evaluate import evaluate
+from ksdd_lib.report import make_report
 from ksdd_lib.run import OWNER_SILENT, Run, find, open_folder
-from ksdd_lib.train import read_history, train_segmentation
+from ksdd_lib.train import read_history, train_decision, train_segmentation
 
 NO_SPACE, GONE, BROKEN, READ_ONLY = errno.ENOSPC, errno.ENOTCONN, errno.EIO, errno.EROFS
 
@@ -565,6 +568,7 @@ def test_a_checkpoint_damaged_here_is_replaced(
     assert path.read_bytes() == whole
 
 
+@pytest.mark.fault(22)
 def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
@@ -701,6 +705,7 @@ def test_a_run_of_other_data_on_drive_is_left_alone(
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE | {"data.json"})
 
 
+@pytest.mark.fault(19)
 def test_killed_while_bringing_back_the_next_call_finishes(
     run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ):
@@ -730,6 +735,7 @@ def test_killed_while_bringing_back_the_next_call_finishes(
 # Fault 25: Drive gone, broken, full or read-only in the middle of a run
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("number", [GONE, BROKEN, NO_SPACE, READ_ONLY])
 def test_whichever_write_fails_it_is_one_warning_and_the_next_copy_catches_up(
     run: Run, drive: Drive, number: int
@@ -748,6 +754,7 @@ def test_whichever_write_fails_it_is_one_warning_and_the_next_copy_catches_up(
         assert drive.files(run.folder.name) == WHOLE and same(run.folder, folder, WHOLE)
 
 
+@pytest.mark.fault(25)
 def test_a_dead_drive_is_given_up_soon_and_nothing_is_written_in_its_place(run: Run, drive: Drive):
     drive.root.rmdir()
     with pytest.warns(UserWarning, match="not connected"):
@@ -793,16 +800,21 @@ def test_a_damaged_note_on_what_was_seen_is_written_anew(
         assert json.loads(note.read_text()) == {"here": run.folder.name, "drive": run.folder.name}
 
 
+TRAINED = {"image_size": "128x128", "segmentation_steps": 2, "checkpoint_steps": 1, "fold": "0"}
+TRAINED |= {"segmentation_optimizer": "sgd", "segmentation_batch_size": 1, "decision_steps": 2}
+
+
 @pytest.mark.slow
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("number", [GONE, BROKEN, NO_SPACE, READ_ONLY, errno.EDQUOT])
 def test_training_goes_on_without_drive_and_copies_when_it_is_back(
-    home: Path, drive: Drive, tiny_root: Path
+    home: Path, drive: Drive, tiny_root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
-    tiny = {"image_size": "128x128", "segmentation_steps": 2, "checkpoint_steps": 1, "fold": "0"}
-    tiny |= {"segmentation_optimizer": "sgd", "segmentation_batch_size": 1}
-    run = begin(data=str(tiny_root), **tiny)
+    monkeypatch.setattr(model, "FEATURES", 16)
+    run = begin(data=str(tiny_root), **TRAINED)
     data = prepare.prepare_data(run)
-    drive.fault = lambda n: GONE
-    with pytest.warns(UserWarning, match="not connected"):
+    drive.fault = lambda n: number
+    with pytest.warns(UserWarning, match=re.escape(os.strerror(number))):
         with Courier(run, drive.root, every=0) as sent:
             assert train_segmentation(run, data, 0, saved=sent.keep)
     assert read_history(run.fold_folder(0) / "segmentation.jsonl")[-1]["step"] == 2
@@ -811,6 +823,41 @@ def test_training_goes_on_without_drive_and_copies_when_it_is_back(
     assert {"fold0/segmentation-000002.pt", "fold0/segmentation.done.json"} <= drive.files(
         run.folder.name
     )
+
+
+@pytest.mark.slow
+@pytest.mark.fault(28)
+@pytest.mark.parametrize("kind", ["none", "read-only"])
+def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offered_here(
+    home: Path,
+    drive: Drive,
+    tiny_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    kind: str,
+):
+    monkeypatch.setattr(model, "FEATURES", 16)
+    monkeypatch.setenv("KSDD_DRIVE", "" if kind == "none" else str(drive.root))
+    drive.fault = lambda n: READ_ONLY
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        there = colab.begin()
+        run = begin(data=str(tiny_root), **TRAINED)
+        data = prepare.prepare_data(run, there)
+        with Courier(run, there, every=0) as sent:
+            train_segmentation(run, data, 0, saved=sent.keep)
+            train_decision(run, data, 0, saved=sent.keep)
+        evaluate(run, data)
+        path = make_report(run.folder, data.read_pair)
+        Courier(run, there).finish()
+        colab.share(path)
+    told = [str(w.message) for w in caught if "Drive" in str(w.message)]
+    assert (there is None) == (kind == "none")
+    assert len(told) == (0 if kind == "none" else 2), "once a cell"
+    assert all(os.strerror(READ_ONLY) in text for text in told)
+    said = capsys.readouterr().out
+    assert "safe on Drive" not in said and said.endswith(f"is in {run.folder.name} (in runs)\n")
+    assert path.stat().st_size > 100_000 and not list(drive.root.rglob("*.*"))
 
 
 @pytest.mark.fault(25)
@@ -835,6 +882,7 @@ def test_a_mount_that_cannot_be_listed_is_not_taken_for_empty(
     assert restore(home, drive).name == run.folder.name
 
 
+@pytest.mark.fault(25)
 def test_drive_dies_while_a_run_is_brought_back(
     run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ):
@@ -1082,6 +1130,7 @@ def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
     assert again.root.is_relative_to(second) and len(again.samples) == 24
 
 
+@pytest.mark.fault(26)
 def test_an_archive_damaged_on_drive_is_not_used(
     downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
 ):
@@ -1095,6 +1144,7 @@ def test_an_archive_damaged_on_drive_is_not_used(
     assert not (second / "data").exists()
 
 
+@pytest.mark.fault(24)
 def test_a_full_drive_keeps_no_half_archive(downloaded: Run, home: Path, drive: Drive):
     mailbox.mirror(downloaded, drive.root)
     drive.fault = lambda n: NO_SPACE if drive.written[-1:] == ["sender"] else None
