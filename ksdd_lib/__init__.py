@@ -19,7 +19,8 @@ One image's way from archive to report; a module imports only modules that stand
     visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
     report, share                all of a run in one HTML file; an executed notebook to send
     results, tables              what stays in the repository; its tables
-    mailbox, courier             copies on Drive and back; in the background
+    vouched, mailbox             files that are whole by their markers; copies of a run on Drive
+    recovery, courier            back from there; copies in the background
     colab                        Colab itself
     outputs, live                what a cell shows; a training while it runs
     estimate                     what a choice of settings takes on this machine

@@ -10,7 +10,7 @@ import tomllib
 import warnings
 from pathlib import Path
 
-from ksdd_lib import machine, mailbox
+from ksdd_lib import machine, recovery
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.machine import in_colab
 from ksdd_lib.run import home
@@ -59,11 +59,14 @@ def begin() -> Path | None:
     Returns:
         The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
         `$KSDD_DRIVE` names another folder; empty, it means no Drive.
+
+    Raises:
+        RunError: another machine is at work on the run; see `recovery.restore`.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()
     if "KSDD_RUN" not in os.environ:
-        mailbox.restore(home(), drive)
+        recovery.restore(home(), drive)
     copied = ", copied to Drive" if drive else ""
     place = Path(os.environ.get("KSDD_RUN") or home() / "runs")
     print(machine.preflight(place, "Drive is mounted" if drive else "no Drive"))

@@ -8,7 +8,7 @@ import time
 import warnings
 from pathlib import Path
 
-from ksdd_lib.mailbox import Copied, copy
+from ksdd_lib.mailbox import Copied, copy, copy_archive
 from ksdd_lib.run import Run
 
 EVERY = 600.0
@@ -27,21 +27,35 @@ class Courier:
     with Courier(run, drive) as courier:
         train_segmentation(run, data, 0, saved=courier.keep)
 
-    At the end of the block it copies what is new and says what is on Drive. A failure of Drive is
-    one warning, and the next copy catches up.
+    Until the end of the block Drive tells other machines that this one is at work on the run. There
+    it copies what is new and says what is on Drive. A failure of Drive is one warning, and the next
+    copy catches up.
+
+    Args:
+        downloads: where the run's data archive may be, which then goes to Drive after the run.
     """
 
     def __init__(
-        self, run: Run, drive: Path | None, every: float | None = None, patience: float = PATIENCE
+        self,
+        run: Run,
+        drive: Path | None,
+        every: float | None = None,
+        patience: float = PATIENCE,
+        downloads: Path | None = None,
     ) -> None:
         self.run, self.drive, self.patience = run, drive, patience
+        self.downloads = downloads
         self.every = EVERY if every is None else every
         self._copied: Copied | None = None
         self._thread: threading.Thread | None = None
         self._due = time.monotonic() + self.every
+        self._goes_on = False
+        self._without_archive = ""
         self._warned = ""
 
     def __enter__(self) -> "Courier":
+        self._goes_on = True
+        self.send()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,6 +79,7 @@ class Courier:
         """Copy what is new, wait for it, but not for long, and say what is on Drive."""
         if self.drive is None:
             return
+        self._goes_on = False
         end = time.monotonic() + self.patience
         self._wait(end)  # it may have begun before the newest files were there
         self.send()
@@ -92,10 +107,12 @@ class Courier:
 
     def _copy(self) -> None:
         with _at_work:
-            copied = copy(self.run, self.drive)
-        if copied.failure and self._copied is not None:
-            copied = Copied(self._copied.newest, copied.failure)
-        self._copied = copied
+            copied = copy(self.run, self.drive, self._goes_on)
+            if copied.failure and self._copied is not None:
+                copied = Copied(self._copied.newest, copied.failure)
+            self._copied = copied
+            if self.downloads and not copied.failure:
+                self._without_archive = copy_archive(self.run, self.downloads, self.drive)
 
     def _is_at_work(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -110,3 +127,6 @@ class Courier:
         if failure and failure != self._warned:
             warnings.warn(self._copied.explain(self.run), stacklevel=3)
         self._warned = failure
+        if self._without_archive and not self._is_at_work():
+            warnings.warn(self._without_archive, stacklevel=3)
+            self._without_archive = ""

@@ -24,10 +24,11 @@ from ksdd_lib.memory import explain_memory
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.model import TwoStageNet
 from ksdd_lib.prepare import DataSet
-from ksdd_lib.run import Run
+from ksdd_lib.run import Run, alone
 from ksdd_lib.train import load_stage, trained_model
 
 
+@alone
 @explain_memory
 def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | None = None) -> dict:
     """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
@@ -39,7 +40,8 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
         What metrics.json holds.
 
     Raises:
-        RunError: a fold is not trained yet; the text names the notebook to run first.
+        RunError: a fold is not trained yet, and the text names the notebook to run first; or
+            another process works in the folder.
     """
     run.require("data")
     run.require("segmentation")

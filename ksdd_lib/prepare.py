@@ -27,7 +27,7 @@ from ksdd_lib.folds import (
     with_few_defects,
 )
 from ksdd_lib.inspection import inspect_data
-from ksdd_lib.run import Run, home
+from ksdd_lib.run import Run, alone, home
 from ksdd_lib.settings import Settings
 
 
@@ -51,12 +51,13 @@ class DataSet:
         return read_image(sample), read_mask(sample)
 
 
+@alone
 def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     """Get the data, inspect it, split it; stores data.json and folds.json. Again: only checks.
 
     Raises:
         DataError, FoldError: no source gives a valid data set, or it cannot be split.
-        RunError: the run was begun with other data.
+        RunError: the run was begun with other data, or another process works in its folder.
     """
     if run.has("data"):
         return open_data(run, drive)

@@ -20,6 +20,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import read_masks
 from ksdd_lib.inspection import format_report
 from ksdd_lib.metrics import Prediction
+from ksdd_lib.run import alone
 from ksdd_lib.settings import RULES
 from ksdd_lib.targets import probability
 from ksdd_lib.train import read_history
@@ -124,6 +125,7 @@ def load_results(run_folder: Path) -> Results:
 # Figures
 
 
+@alone
 def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[str, Path]:
     """Draw every figure of a run into its `figures/`; older ones of the same kinds are replaced.
 
@@ -134,7 +136,7 @@ def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[st
         Figure name ("strip_1", "roc_curve", ...) -> PNG file, in the order of the report.
 
     Raises:
-        RunError: as of `load_results`.
+        RunError: as of `load_results`, or another process works in the folder.
     """
     return _write_figures(load_results(run_folder), read_pair)
 
@@ -238,6 +240,7 @@ def open_surfaces(
 # The report
 
 
+@alone
 def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     """Draw the figures, and write them with every number into one file, `report.html`.
 
@@ -249,7 +252,7 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
         The path of report.html.
 
     Raises:
-        RunError: as of `load_results`.
+        RunError: as of `load_results`, or another process works in the folder.
     """
     import jinja2
 

@@ -1,12 +1,19 @@
 """The run folder: one experiment's settings, checkpoints and results, and what comes next."""
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from ksdd_lib import machine, storage
 from ksdd_lib import settings as schema
@@ -27,6 +34,8 @@ NOTEBOOKS = {
 
 OWNER_SILENT = 15 * 60
 """Seconds without a sign of life after which another runtime may take over a run folder."""
+
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -109,28 +118,58 @@ class Run:
         storage.write_json(path, [*rows, {"what": what, "seconds": round(seconds, 1)}])
 
     def claim(self) -> None:
-        """Say that this process works in the folder.
+        """Say that this process works in the folder; again and again, where that takes long.
 
         Raises:
             RunError: another living one does; the text names it and when it last wrote.
         """
-        owner = self._owner()
-        if owner and owner["owner"] != _me() and not _is_dead(owner):
-            silent = time.time() - owner["last_wrote"]
-            raise RunError(
-                f"{owner['owner']} works in {self.folder.name} and last wrote {silent:.0f} s ago. "
-                "Stop it first, or delete owner.json if you know that it is gone."
-            )
-        self.write("owner.json", {"owner": _me(), "last_wrote": time.time()})
+        claim(self.folder)
 
     def release(self) -> None:
         """Give the folder up again, unless another process has taken it over."""
-        owner = self._owner()
-        if owner and owner["owner"] == _me():
-            (self.folder / "owner.json").unlink(missing_ok=True)
+        release(self.folder)
 
-    def _owner(self) -> dict[str, Any] | None:
-        return self.read("owner.json") if (self.folder / "owner.json").exists() else None
+
+def claim(folder: Path) -> bool:
+    """`Run.claim` of the run in `folder`; False where this process had claimed it already."""
+    with _locked(folder):
+        owner = _owner(folder)
+        if owner and owner["owner"] != _me() and not _is_dead(owner):
+            silent = time.time() - owner["last_wrote"]
+            raise RunError(
+                f"{owner['owner']} works on {folder.name} and last wrote {silent:.0f} s ago. "
+                "Stop it first, or delete owner.json if you know that it is gone."
+            )
+        mine = {"owner": _me(), "last_wrote": time.time()}
+        storage.write_json(folder / "owner.json", mine)
+        return not owner or owner["owner"] != _me()
+
+
+def release(folder: Path) -> None:
+    """`Run.release` of the run in `folder`."""
+    with _locked(folder):
+        owner = _owner(folder)
+        if owner and owner["owner"] == _me():
+            (folder / "owner.json").unlink(missing_ok=True)
+
+
+def alone(work: Work) -> Work:
+    """Decorate a function whose first argument is a run, or its folder, and which writes there.
+
+    It is refused, as `Run.claim`, where another living process works in the folder.
+    """
+
+    @wraps(work)
+    def guarded(run: Run | Path, *others: Any, **named: Any) -> Any:
+        folder = run.folder if isinstance(run, Run) else Path(run)
+        is_new = folder.is_dir() and claim(folder)
+        try:
+            return work(run, *others, **named)
+        finally:
+            if is_new:
+                release(folder)
+
+    return guarded
 
 
 def home() -> Path:
@@ -245,6 +284,29 @@ def _stored_settings(folder: Path) -> Settings | None:
 def _refusal(folder: Path, different: Mapping[str, tuple[Any, Any]]) -> str:
     listed = "; ".join(f"{name} is {a!r} there, {b!r} here" for name, (a, b) in different.items())
     return f"The run {folder.name} was begun with other settings: {listed}. Use another run folder."
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time reads the owner of a folder and writes another.
+
+    The system ends the lock with its process. Where it has none, two may begin at once.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _owner(folder: Path) -> dict[str, Any] | None:
+    path = folder / "owner.json"
+    return storage.read_json(path) if path.exists() else None
 
 
 def _me() -> str:

@@ -17,9 +17,17 @@ from ksdd_lib.errors import SettingsError
 GROUPS = ("data", "segmentation", "decision", "run")
 """What a setting belongs to: a group is fixed in a run as soon as a stage has begun with it."""
 
-RESERVED = ("KSDD_RUN", "KSDD_HOME", "KSDD_ARCHIVE", "KSDD_DRIVE", "KSDD_COMMAND")
+RESERVED = (
+    "KSDD_RUN",
+    "KSDD_HOME",
+    "KSDD_ARCHIVE",
+    "KSDD_DRIVE",
+    "KSDD_TAKE_OVER",
+    "KSDD_COMMAND",
+)
 """Environment names that are no settings: the run folder, the folder that holds data and runs, the
-archive that the tests use, the folder that stands for Google Drive, the command to be recorded."""
+archive that the tests use, the folder that stands for Google Drive, whether to go on with a run
+that another machine works on, the command to be recorded."""
 
 
 @dataclass(frozen=True)

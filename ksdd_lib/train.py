@@ -26,7 +26,7 @@ from ksdd_lib.fourier import shared_spectra
 from ksdd_lib.memory import explain_memory
 from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, expect_defects, initialize
 from ksdd_lib.prepare import DataSet
-from ksdd_lib.run import Run
+from ksdd_lib.run import Run, alone
 from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.targets import decision_loss, segmentation_loss, soft_targets
 
@@ -282,15 +282,12 @@ def read_history(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in whole]
 
 
+@alone
 def _train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None] | None) -> None:
     """Train, or go on, as the one process that works in the run folder."""
-    run.claim()
-    try:
-        with machine.reused_memory(machine.device()):
-            seconds = _train_steps(run, stage, watch, saved)
-        _mark_finished(run, stage, seconds)
-    finally:
-        run.release()
+    with machine.reused_memory(machine.device()):
+        seconds = _train_steps(run, stage, watch, saved)
+    _mark_finished(run, stage, seconds)
 
 
 def _train_steps(

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from tiny_training import TINY, tiny_data
 
-from ksdd_lib import mailbox, model, storage
+from ksdd_lib import mailbox, model, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.machine import environment
 from ksdd_lib.run import Run, open_folder
@@ -42,6 +42,7 @@ FEATURES = 16
 """Channels of the 15x15 layer instead of 1024, so that a child trains for a second or two."""
 
 SETTINGS = TINY | {
+    "precision": "bfloat16",
     "segmentation_steps": 24,
     "decision_steps": 24,
     "checkpoint_steps": 2,
@@ -88,7 +89,7 @@ def train(home: Path, drive: Path, data_folder: Path, log: Path, kill: Kill | No
     handle = os.open(log, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     if kill:
         _arm(kill, drive if kill.kind == "drive" else home, handle)
-    mailbox.restore(home, drive)
+    recovery.restore(home, drive)
     run, data = open_folder(home / "runs" / "tiny", SETTINGS), tiny_data(data_folder)
 
     def watch(progress: Any) -> None:
@@ -174,6 +175,15 @@ class Series:
         lives = [set(re.findall(r"step (\w+ \d+)", life)) for life in (*before, last)]
         return len(lives[-1] & set().union(*lives[:-1]))
 
+    def leftovers(self) -> list[str]:
+        """Temporary files here and on Drive, and files there that no marker vouches for."""
+        there = vouched.walk(self.drive)
+        records = vouched.read_markers(there)
+        whole = {path.with_name(record.file) for path in records for record in records[path]}
+        allowed = whole | {path for path in there if path.suffix == ".ok"}
+        left = {path for path in there if path not in allowed and path.name != mailbox.SENDER}
+        return sorted(path.name for path in left | set(self.home.rglob("*.tmp")))
+
     def result(self) -> dict[str, Any]:
         """The hash of each stage's last checkpoint, and its history without the time."""
         run, data = Run(self.home / "runs" / "tiny", _settings()), tiny_data(self.data)
@@ -229,7 +239,7 @@ def harness(kills: int, seed: int, folder: Path) -> dict[str, Any]:
             repeated.append(series.repeated())
         if finished:
             equal.append(series.result() == expected)
-            leftovers += [path.name for path in series.home.rglob("*.tmp")]
+            leftovers += series.leftovers()
             continue
         died = [line.removeprefix("died ") for line in series.lines() if line.startswith("died")]
         where[kill.kind if kill.kind == "anywhere" else f"{kill.kind}: {died[-1]}"] += 1
@@ -265,7 +275,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = harness(asked.kills, asked.seed, Path(folder))
     found |= {"minutes": round((time.monotonic() - began) / 60, 1)}
-    facts = environment("float32")
+    facts = environment(SETTINGS["precision"])
     found |= {name: facts[name] for name in ("commit", "python", "torch", "cpu", "arithmetic")}
     found |= {"system": platform.system(), "features": FEATURES}
     print(json.dumps(found, indent=1))

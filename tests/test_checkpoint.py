@@ -102,6 +102,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("damage", "end"),
     [
@@ -150,6 +151,7 @@ def test_a_file_of_another_name_is_passed_over(tmp_path: Path, stray: str) -> No
     assert load(tmp_path).step == 6
 
 
+@pytest.mark.fault(22)
 def test_with_all_damaged_the_next_one_saved_is_kept(tmp_path: Path) -> None:
     save(tmp_path, 50, 100)
     for step in (50, 100):
@@ -194,6 +196,7 @@ def test_the_newest_is_known_by_its_marker(tmp_path: Path) -> None:
     assert checkpoint.newest_sha256(tmp_path, "segmentation") is None
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
     tmp_path: Path, bad: float
@@ -239,6 +242,7 @@ def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("written", [0, 1])
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
@@ -260,6 +264,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
     assert load(tmp_path).step == 5
 
 
+@pytest.mark.fault(19)
+@pytest.mark.fault(24)
 def test_files_of_a_killed_save_are_cleared_by_the_next(tmp_path: Path) -> None:
     save(tmp_path, 5)
     weights_file(tmp_path, 6).write_bytes(b"no marker came")

@@ -238,6 +238,7 @@ def test_in_colab_drive_is_mounted_once(
     assert google.calls == [str(tmp_path / "drive")]
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("mount", [fail, lambda: None], ids=["refused", "empty"])
 def test_without_drive_colab_goes_on_with_a_warning(
     google: types.SimpleNamespace, mount, capsys: pytest.CaptureFixture
@@ -315,6 +316,7 @@ def test_a_named_run_folder_is_not_filled_from_drive(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.fault(28)
 def test_a_file_is_offered_for_download_in_colab(
     google: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
@@ -323,6 +325,7 @@ def test_a_file_is_offered_for_download_in_colab(
     assert google.calls == [str(path)] and capsys.readouterr().out == ""
 
 
+@pytest.mark.fault(28)
 def test_where_no_download_works_the_local_file_is_named(
     google: types.SimpleNamespace,
     tmp_path: Path,

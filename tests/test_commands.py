@@ -3,14 +3,19 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
-from ksdd_lib import metrics
+from ksdd_lib import metrics, prepare, train
 from ksdd_lib.__main__ import main
+from ksdd_lib.run import open_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW = [f"--set={stage}_steps=2" for stage in ("segmentation", "decision")]
@@ -104,6 +109,63 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert again.stdout.count("was already finished") == 6
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert (out / "report.html") in changed and not [p for p in changed if p.suffix == ".pt"]
+
+
+@pytest.mark.slow
+@pytest.mark.fault(18)
+@pytest.mark.fault(20)
+def test_a_run_that_the_user_interrupts_goes_on_exactly_and_repeated_changes_nothing(
+    tiny_root, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads decide the last bits
+    out = tmp_path / "out"
+    words = ["run", "--data", tiny_root, "--out", out, "--preset=demo", "--set=fold=0"]
+    words += ["--set=image_size=128x128", "--set=checkpoint_steps=2"]
+    words += ["--set=segmentation_steps=30", "--set=decision_steps=4"]
+    line = [sys.executable, "-m", "ksdd_lib", *map(str, words)]
+    environment = os.environ | {"KSDD_HOME": str(tmp_path)}
+    with subprocess.Popen(
+        line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while not (out / "fold0" / "segmentation-000002.json").exists():
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert b"stopped; the same command goes on where this one stopped" in errors
+    assert not (out / "owner.json").exists()
+
+    done = command(*words, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    stopped = int(re.search(r"segmentation, fold 0 .went on after step (\d+)", done.stdout)[1])
+    assert 2 <= stopped < 30
+    rows = train.read_history(out / "fold0" / "segmentation.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 31))
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    again = command(*words, home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert re.match(
+        r"out/report.html: pooled AP .*; already finished: nothing was chan", again.stdout
+    )
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = open_folder(
+        tmp_path / "alone", asdict(open_folder(out, {}).settings) | {"data": str(tiny_root)}
+    )
+    data = prepare.prepare_data(alone)
+    train.train_segmentation(alone, data, 0)
+    train.train_decision(alone, data, 0)
+    torch.set_num_threads(threads)
+    for stage in ("segmentation", "decision"):
+        ends = [
+            train.load_stage(run, data, 0, stage).sha256 for run in (alone, open_folder(out, {}))
+        ]
+        assert ends[0] == ends[1]
 
 
 @pytest.mark.slow

@@ -2,13 +2,14 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import checkpoint, courier, mailbox
+from ksdd_lib import checkpoint, courier, mailbox, recovery, storage
 from ksdd_lib.courier import Courier
 from ksdd_lib.run import Run
 from ksdd_lib.train import train_segmentation
@@ -30,24 +31,25 @@ def drive(tmp_path: Path) -> Path:
 
 
 class Hanging:
-    """A Drive on which opening the run's settings hangs until `release`."""
+    """A Drive on which opening one file hangs until `release`."""
 
-    def __init__(self, drive: Path, run: Run) -> None:
-        self.pipe = drive / "ksdd" / "runs" / run.folder.name / "settings.json"
-        self.pipe.parent.mkdir(parents=True)
+    def __init__(self, pipe: Path) -> None:
+        self.pipe = pipe
+        self.pipe.parent.mkdir(parents=True, exist_ok=True)
+        self.pipe.unlink(missing_ok=True)
         os.mkfifo(self.pipe)
 
-    def release(self) -> None:
+    def release(self, content: bytes = b"{}") -> None:
         if self.pipe.is_fifo():
             handle = os.open(self.pipe, os.O_RDWR | os.O_NONBLOCK)
             self.pipe.unlink()
-            os.write(handle, b"{}")
+            os.write(handle, content)
             os.close(handle)
 
 
 @pytest.fixture
 def hanging(drive: Path, run: Run) -> Iterator[Hanging]:
-    hanging = Hanging(drive, run)
+    hanging = Hanging(drive / "ksdd" / "runs" / run.folder.name / "settings.json.ok")
     yield hanging
     hanging.release()
 
@@ -59,8 +61,9 @@ def is_there(drive: Path, run: Run, name: str) -> bool:
 def test_at_the_end_all_is_on_drive_and_it_says_so(
     run: Run, drive: Path, capsys: pytest.CaptureFixture
 ):
+    assert Courier(run, drive).state() == "not yet on Drive"
     with Courier(run, drive) as sent:
-        assert sent.state() == "not yet on Drive"
+        pass
     assert is_there(drive, run, "fold0/segmentation-000020.pt")
     assert sent.state() == "safe on Drive: step 20 of segmentation, fold 0"
     assert capsys.readouterr().out == f"{run.folder.name}: {sent.state()}\n"
@@ -94,6 +97,45 @@ def test_a_training_goes_on_while_drive_hangs(
 
 
 @pytest.mark.fault(25)
+def test_an_archive_that_hangs_does_not_stop_the_cell(
+    run: Run, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    archive = tmp_path / "downloads" / "parts.zip"
+    storage.write_bytes(archive, b"zip")
+    run.write("data.json", {"archive_sha256": storage.sha256(b"zip")})
+    hanging = Hanging(drive / "ksdd" / "parts.zip.ok")
+    sent = Courier(run, drive, patience=1, downloads=archive.parent)
+    sent.finish()
+    assert "Drive is slow: run is still being copied" in capsys.readouterr().out
+    assert sent.state().startswith("safe on Drive: step 20"), "the run went first"
+    hanging.release()
+    sent.finish()
+    assert (drive / "ksdd" / "parts.zip").read_bytes() == b"zip"
+
+
+@pytest.mark.fault(25)
+def test_a_start_does_not_wait_for_ever_and_what_it_gave_up_is_not_written_later(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "first"))
+    run = tiny_run(tmp_path / "first" / "runs" / "demo")
+    mailbox.mirror(run, drive)
+    there = drive / "ksdd" / "runs"
+    for name in ("latest.txt.ok", "demo/settings.json"):
+        whole = (there / name).read_bytes()
+        hanging, before = Hanging(there / name), threading.enumerate()
+        with pytest.warns(UserWarning, match="has not answered for 0 minutes.*run this cell again"):
+            assert recovery.restore(tmp_path / "second", drive, patience=0.2) is None
+        hanging.release(whole)
+        for thread in set(threading.enumerate()) - set(before):
+            if "ThreadPool" not in thread.name:
+                thread.join()
+        assert not (tmp_path / "second" / "runs").exists()
+        (there / name).write_bytes(whole)
+    assert recovery.restore(tmp_path / "second", drive).name == "demo"
+
+
+@pytest.mark.fault(25)
 def test_a_failing_drive_is_one_warning_until_it_is_back(
     run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ):
@@ -114,6 +156,25 @@ def test_a_failing_drive_is_one_warning_until_it_is_back(
     sent.finish()
     assert sent.state() == f"not on Drive ({gone}), before that step 20 of segmentation, fold 0"
     assert len(recwarn) == 2
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize(
+    ("error", "told"), [(MemoryError(), "MemoryError"), (KeyError("x"), "KeyError: 'x'")]
+)
+def test_whatever_fails_in_a_copy_is_told_and_the_next_one_catches_up(
+    run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+):
+    sent = Courier(run, drive)
+    sent.finish()
+    checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: (_ for _ in ()).throw(error))
+        with pytest.warns(UserWarning, match=f"could be copied to Drive .{told}"):
+            sent.finish()
+    assert sent.state() == f"not on Drive ({told}), before that step 20 of segmentation, fold 0"
+    sent.finish()
+    assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
 
 
 def test_copies_of_a_training_keep_their_distance(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import checkpoint, mailbox, prepare, storage
+from ksdd_lib import checkpoint, colab, mailbox, model, prepare, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.errors import RunError
-from ksdd_lib.run import Run, find, open_folder
-from ksdd_lib.train import read_history, train_segmentation
+from ksdd_lib.evaluate import evaluate
+from ksdd_lib.report import make_report
+from ksdd_lib.run import OWNER_SILENT, Run, find, open_folder
+from ksdd_lib.train import read_history, train_decision, train_segmentation
 
 NO_SPACE, GONE, BROKEN, READ_ONLY = errno.ENOSPC, errno.ENOTCONN, errno.EIO, errno.EROFS
 
@@ -65,7 +68,7 @@ def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
     def move(name: str = "second") -> Path:
         monkeypatch.setenv("KSDD_HOME", str(tmp_path / name))
-        monkeypatch.setattr(mailbox, "_machine", lambda: name)
+        monkeypatch.setattr(mailbox, "machine_name", lambda: name)
         return tmp_path / name
 
     return move
@@ -93,11 +96,10 @@ def weights(run: Run, stage: str = "segmentation") -> str:
 
 
 def restore(home: Path, drive: Drive) -> Path | None:
-    """`restore`, where another machine may have written just now."""
+    """`restore`, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", ".*if it still runs")
-        return mailbox.restore(home, drive.root)
+        return recovery.restore(home, drive.root)
 
 
 @pytest.fixture
@@ -140,7 +142,8 @@ def test_drive_gets_the_results_and_the_newest_checkpoint_and_nothing_else(run: 
     for name in WHOLE:
         marker = json.loads((folder / f"{name}.ok").read_text())
         data = (folder / name).read_bytes()
-        assert marker == {"bytes": len(data), "sha256": storage.sha256(data)}
+        record = {"bytes": len(data), "sha256": storage.sha256(data)}
+        assert marker == record | {"file": Path(name).name}
     assert (folder.parent / "latest.txt").read_text() == run.folder.name + "\n"
 
 
@@ -204,7 +207,7 @@ def test_a_run_of_other_settings_on_drive_is_left_alone(
     assert drive.files(f"{run.folder.name}-2") == {"settings.json"}
     shutil.rmtree(other.folder.parent)
     home = other.folder.parent.parent
-    assert mailbox.restore(home, drive.root) == other.folder, "under its own name again"
+    assert recovery.restore(home, drive.root) == other.folder, "under its own name again"
 
 
 def test_settings_changed_before_their_stage_stay_with_their_run(run: Run, drive: Drive):
@@ -222,13 +225,206 @@ def test_a_new_machine_goes_on_with_the_run_used_last(
     home = new_machine()
     with pytest.raises(RunError, match="01_download_data"):
         find({})
-    with pytest.warns(UserWarning, match="wrote to demo-clean-seed0"):
-        folder = mailbox.restore(home, drive.root)
+    folder = restore(home, drive)
     assert folder == home / "runs" / run.folder.name
     assert same(run.folder, folder, WHOLE)
     assert find({}).settings == run.settings
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
     assert "back from Drive: 5 files" in capsys.readouterr().out
+
+
+# Killed inside a copy: content goes to a new name, and the old one stays until the marker is there
+
+
+def two_states(run: Run, drive: Drive) -> tuple[Run, dict[str, bytes], dict[str, bytes]]:
+    """A run on Drive that has gone on since -> it, its files on Drive, its files here."""
+    finish(run, 30, "segmentation")
+    run.write("data.json", {"fingerprint": "a", "archive_sha256": None, "report": "short"})
+    run.write("metrics.json", {"ap": 0.5})
+    mirror_whole(run, drive.root)
+    before = contents(run.folder)
+    for ending in ("pt", "json"):  # the older checkpoint, which is not copied
+        (run.fold_folder(0) / f"segmentation-000020.{ending}").unlink()
+        del before[f"fold0/segmentation-000020.{ending}"]
+    later = run.amend({"decision_steps": 9})
+    save_checkpoint(later, 9, "decision", predecessor=weights(run))
+    for name in ("data.json", "folds.json", "metrics.json", "fold0/segmentation.done.json"):
+        later.write(name, later.read(name) | {"later": True})
+    later.note_time("segmentation stage, fold 0", 31)
+    with (run.fold_folder(0) / "segmentation.jsonl").open("a") as file:
+        file.write('{"step": 31}\n')
+    begin("demo-clean-seed5", seed=5)
+    begin()  # so that latest.txt is written anew
+    (run.folder.parent / mailbox.SEEN).unlink()
+    return later, before, contents(run.folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "owner.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def die_at_write(monkeypatch: pytest.MonkeyPatch, drive: Drive, number: int) -> list[str]:
+    """The process ends before its n-th write to Drive -> the names of its writes."""
+    plain, names = storage.write_bytes, []
+
+    def write(path: Path, data: bytes) -> None:
+        if path.is_relative_to(drive.root):
+            names.append(path.name)
+            if len(names) == number:
+                raise SystemExit
+        plain(path, data)
+
+    monkeypatch.setattr(storage, "write_bytes", write)
+    return names
+
+
+@pytest.mark.fault(19)
+@pytest.mark.fault(26)
+def test_a_second_copy_that_is_killed_leaves_each_file_old_or_new(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], tmp_path: Path
+):
+    later, before, after = two_states(run, drive)
+    first = shutil.copytree(drive.root, tmp_path / "first copy")
+    number, done = 0, False
+    while not done:
+        number += 1
+        shutil.rmtree(drive.root)
+        shutil.copytree(first, drive.root)
+        (run.folder.parent / mailbox.SEEN).unlink(missing_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            names = die_at_write(patch, drive, number)
+            try:
+                mirror_whole(later, drive.root)
+                done = True
+            except SystemExit:
+                pass
+        shutil.rmtree(tmp_path / "second", ignore_errors=True)
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what was on its way for the first time
+            patch.setenv("KSDD_HOME", str(tmp_path / "second"))
+            folder = recovery.restore(tmp_path / "second", drive.root)
+            came = contents(folder)
+            assert before.keys() <= came.keys(), f"killed before {names[-1]}"
+            assert all(came[name] in (before.get(name), after[name]) for name in came), names[-1]
+            if "fold0/decision-000009.json" in came:
+                assert find({}).settings.decision_steps == 9
+            assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 30
+    assert came == after
+    overwritten = {name for name in before if before[name] != after[name]}
+    assert len(overwritten) == 7 and number > 2 * len(overwritten)
+
+
+@pytest.mark.fault(22)
+@pytest.mark.fault(26)
+def test_weights_and_marker_of_two_trainings_are_passed_over(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    save_checkpoint(run, 30)
+    mirror_whole(run, drive.root)
+    checkpoint.save(run.fold_folder(0), "segmentation", 40, {"fold": 0}, {"step": 40})
+    mirror_whole(run, drive.root)
+    checkpoint.save(run.fold_folder(0), "segmentation", 40, {"fold": 0}, {"step": 40, "by": 2})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        die_at_write(patch, drive, 3)  # the new weights are vouched for
+        mailbox.mirror(run, drive.root)
+    folder = restore(new_machine(), drive)
+    assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 30
+
+
+@pytest.mark.fault(26)
+def test_content_that_is_replaced_leaves_drive_when_the_new_one_is_vouched_for(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    folder = drive.root / "ksdd" / "runs" / run.folder.name
+    for protocol in ("clean", "official", "known", "clean"):
+        run.write("folds.json", {"protocol": protocol})
+        mirror_whole(run, drive.root)
+        [held] = [path for path in folder.glob("folds*.json")]
+        assert json.loads(held.read_bytes()) == {"protocol": protocol}
+    assert restore(new_machine(), drive)
+    assert find({}).read("folds.json") == {"protocol": "clean"}
+
+
+@pytest.mark.fault(26)
+def test_a_folder_from_before_markers_named_their_content_is_read_and_gone_on_with(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    mirror_whole(run, drive.root)
+    for marker in drive.root.rglob("*.ok"):
+        record = json.loads(marker.read_text())
+        del record["file"]
+        marker.write_text(json.dumps(record))
+    drive.written.clear()
+    mirror_whole(run, drive.root)
+    assert drive.written == ["sender"], "nothing is copied again"
+    run.write("folds.json", {"protocol": "official"})
+    mirror_whole(run, drive.root)
+    assert same(run.folder, restore(new_machine(), drive), WHOLE)
+
+
+@pytest.mark.fault(19)
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("killed_at", ["latest.txt", "latest.txt.ok"])
+def test_killed_before_the_run_is_named_the_run_copied_last_is_taken(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], killed_at: str
+):
+    other = begin("demo-clean-seed5", seed=5)
+    mirror_whole(other, drive.root)
+    sender = drive.root / "ksdd" / "runs" / other.folder.name / mailbox.SENDER
+    sender.write_text(json.dumps(vouched.read_object(sender) | {"time": time.time() - 60}))
+    for path in sender.parent.parent.glob("latest*"):
+        path.unlink()
+    plain = storage.write_bytes
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == killed_at and path.is_relative_to(drive.root):
+            raise SystemExit
+        plain(path, data)
+
+    begin()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(storage, "write_bytes", write)
+        mailbox.mirror(run, drive.root)
+    second = new_machine()
+    with pytest.warns(UserWarning, match="seed0 was copied last and is taken"):
+        folder = recovery.restore(second, drive.root)
+    assert folder == second / "runs" / run.folder.name and find({}).folder == folder
+    assert same(run.folder, folder, WHOLE)
+
+
+@pytest.mark.fault(19)
+@pytest.mark.fault(24)
+def test_the_next_copy_removes_what_killed_copies_have_left(run: Run, drive: Drive):
+    mirror_whole(run, drive.root)
+    whole = sorted(drive.root.rglob("*"))
+    code = """
+import os, signal, sys
+from pathlib import Path
+from ksdd_lib import mailbox
+from ksdd_lib.run import open_folder
+
+replace, left = os.replace, [int(sys.argv[3])]
+def die(source, target):
+    left[0] -= Path(target).is_relative_to(sys.argv[2])
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = die
+mailbox.copy(open_folder(sys.argv[1], {}), Path(sys.argv[2]))
+"""
+    left = {}
+    for number in (1, 2):  # before the content has its name, and before the marker has
+        run.write("folds.json", {"protocol": f"killed {number}"})
+        words = [sys.executable, "-c", code, run.folder, drive.root, number]
+        repository = Path(__file__).resolve().parent.parent
+        subprocess.run(list(map(str, words)), cwd=repository, check=False)
+        left[number] = [path.suffix for path in set(drive.root.rglob("*")) - set(whole)]
+    assert left[1] == [".tmp"] and sorted(left[2]) == [".json", ".tmp"]
+    run.write("folds.json", {"protocol": "clean"})
+    mirror_whole(run, drive.root)
+    assert sorted(drive.root.rglob("*")) == whole
 
 
 # Several machines, as in Colab, where each notebook has its own
@@ -372,6 +568,7 @@ def test_a_checkpoint_damaged_here_is_replaced(
     assert path.read_bytes() == whole
 
 
+@pytest.mark.fault(22)
 def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
@@ -382,7 +579,7 @@ def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
     bad.write_bytes(b"")
     second = new_machine()
     with pytest.warns(UserWarning, match="passed over: fold0/segmentation-000030.pt"):
-        folder = mailbox.restore(second, drive.root)
+        folder = recovery.restore(second, drive.root)
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
     assert not find({}).has("segmentation", 0), "a done marker comes with its weights only"
 
@@ -401,11 +598,8 @@ def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
 
     new_machine("first")
     finish(run, 30, "segmentation")
-    with (
-        pytest.warns(UserWarning, match="if it still runs"),
-        pytest.warns(UserWarning, match="fold0/decision on Drive goes on from other weights"),
-    ):
-        mailbox.restore(home, drive.root)
+    with pytest.warns(UserWarning, match="fold0/decision on Drive goes on from other weights"):
+        recovery.restore(home, drive.root)
     assert not find({}).has("decision", 0) and not find({}).has("evaluation")
 
 
@@ -457,7 +651,7 @@ def test_a_run_continued_with_other_settings_on_both_sides_stays_as_it_is(
     finish(amended, 9, "decision", predecessor=weights(run))
     mailbox.mirror(amended, drive.root)
     with pytest.warns(UserWarning, match="with other settings .decision.*not brought"):
-        assert mailbox.restore(second, drive.root) is None
+        assert recovery.restore(second, drive.root) is None
     assert checkpoint.newest_step(find({}).fold_folder(0), "decision") == 1
 
 
@@ -511,6 +705,7 @@ def test_a_run_of_other_data_on_drive_is_left_alone(
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE | {"data.json"})
 
 
+@pytest.mark.fault(19)
 def test_killed_while_bringing_back_the_next_call_finishes(
     run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ):
@@ -529,19 +724,18 @@ def test_killed_while_bringing_back_the_next_call_finishes(
         monkeypatch.setattr(storage, "write_bytes", write)
         with pytest.raises(SystemExit), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            mailbox.restore(home, drive.root)
+            recovery.restore(home, drive.root)
         half = home / "runs" / run.folder.name / "fold0"
         if (half / "segmentation-000020.json").exists():
             assert checkpoint.load(half, "segmentation", {"fold": 0}).step == 20
         monkeypatch.setattr(storage, "write_bytes", plain)
-        with pytest.warns(UserWarning, match="if it still runs"):
-            folder = mailbox.restore(home, drive.root)
-        assert same(run.folder, folder, WHOLE)
+        assert same(run.folder, restore(home, drive), WHOLE)
 
 
 # Fault 25: Drive gone, broken, full or read-only in the middle of a run
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("number", [GONE, BROKEN, NO_SPACE, READ_ONLY])
 def test_whichever_write_fails_it_is_one_warning_and_the_next_copy_catches_up(
     run: Run, drive: Drive, number: int
@@ -560,6 +754,7 @@ def test_whichever_write_fails_it_is_one_warning_and_the_next_copy_catches_up(
         assert drive.files(run.folder.name) == WHOLE and same(run.folder, folder, WHOLE)
 
 
+@pytest.mark.fault(25)
 def test_a_dead_drive_is_given_up_soon_and_nothing_is_written_in_its_place(run: Run, drive: Drive):
     drive.root.rmdir()
     with pytest.warns(UserWarning, match="not connected"):
@@ -592,16 +787,34 @@ def test_a_file_that_arrives_in_part_is_not_vouched_for(
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
 
 
-@pytest.mark.slow
-def test_training_goes_on_without_drive_and_copies_when_it_is_back(
-    home: Path, drive: Drive, tiny_root: Path
+@pytest.mark.fault(25)
+def test_a_damaged_note_on_what_was_seen_is_written_anew(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
-    tiny = {"image_size": "128x128", "segmentation_steps": 2, "checkpoint_steps": 1, "fold": "0"}
-    tiny |= {"segmentation_optimizer": "sgd", "segmentation_batch_size": 1}
-    run = begin(data=str(tiny_root), **tiny)
+    mirror_whole(run, drive.root)
+    note = run.folder.parent / mailbox.SEEN
+    for damage in ('{"here": "demo-clean-seed0"}', '{"here": ["x"], "drive": 3}', "[", '{"a'):
+        note.write_text(damage)
+        assert restore(home, drive) == run.folder
+        mirror_whole(run, drive.root)
+        assert json.loads(note.read_text()) == {"here": run.folder.name, "drive": run.folder.name}
+
+
+TRAINED = {"image_size": "128x128", "segmentation_steps": 2, "checkpoint_steps": 1, "fold": "0"}
+TRAINED |= {"segmentation_optimizer": "sgd", "segmentation_batch_size": 1, "decision_steps": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("number", [GONE, BROKEN, NO_SPACE, READ_ONLY, errno.EDQUOT])
+def test_training_goes_on_without_drive_and_copies_when_it_is_back(
+    home: Path, drive: Drive, tiny_root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    monkeypatch.setattr(model, "FEATURES", 16)
+    run = begin(data=str(tiny_root), **TRAINED)
     data = prepare.prepare_data(run)
-    drive.fault = lambda n: GONE
-    with pytest.warns(UserWarning, match="not connected"):
+    drive.fault = lambda n: number
+    with pytest.warns(UserWarning, match=re.escape(os.strerror(number))):
         with Courier(run, drive.root, every=0) as sent:
             assert train_segmentation(run, data, 0, saved=sent.keep)
     assert read_history(run.fold_folder(0) / "segmentation.jsonl")[-1]["step"] == 2
@@ -610,6 +823,41 @@ def test_training_goes_on_without_drive_and_copies_when_it_is_back(
     assert {"fold0/segmentation-000002.pt", "fold0/segmentation.done.json"} <= drive.files(
         run.folder.name
     )
+
+
+@pytest.mark.slow
+@pytest.mark.fault(28)
+@pytest.mark.parametrize("kind", ["none", "read-only"])
+def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offered_here(
+    home: Path,
+    drive: Drive,
+    tiny_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    kind: str,
+):
+    monkeypatch.setattr(model, "FEATURES", 16)
+    monkeypatch.setenv("KSDD_DRIVE", "" if kind == "none" else str(drive.root))
+    drive.fault = lambda n: READ_ONLY
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        there = colab.begin()
+        run = begin(data=str(tiny_root), **TRAINED)
+        data = prepare.prepare_data(run, there)
+        with Courier(run, there, every=0) as sent:
+            train_segmentation(run, data, 0, saved=sent.keep)
+            train_decision(run, data, 0, saved=sent.keep)
+        evaluate(run, data)
+        path = make_report(run.folder, data.read_pair)
+        Courier(run, there).finish()
+        colab.share(path)
+    told = [str(w.message) for w in caught if "Drive" in str(w.message)]
+    assert (there is None) == (kind == "none")
+    assert len(told) == (0 if kind == "none" else 2), "once a cell"
+    assert all(os.strerror(READ_ONLY) in text for text in told)
+    said = capsys.readouterr().out
+    assert "safe on Drive" not in said and said.endswith(f"is in {run.folder.name} (in runs)\n")
+    assert path.stat().st_size > 100_000 and not list(drive.root.rglob("*.*"))
 
 
 @pytest.mark.fault(25)
@@ -630,10 +878,11 @@ def test_a_mount_that_cannot_be_listed_is_not_taken_for_empty(
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="could not be read"):
         patch.setattr(os, "scandir", lambda path=".": gone(scandir, path))
         patch.setattr(os, "listdir", lambda path=".": gone(listdir, path))
-        assert mailbox.restore(home, drive.root) is None
+        assert recovery.restore(home, drive.root) is None
     assert restore(home, drive).name == run.folder.name
 
 
+@pytest.mark.fault(25)
 def test_drive_dies_while_a_run_is_brought_back(
     run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ):
@@ -648,12 +897,11 @@ def test_drive_dies_while_a_run_is_brought_back(
 
     monkeypatch.setattr(Path, "read_bytes", read)
     with pytest.warns(UserWarning, match="run this cell again"):
-        assert mailbox.restore(home, drive.root) is None
+        assert recovery.restore(home, drive.root) is None
     with pytest.raises(RunError):
         find({})
     monkeypatch.setattr(Path, "read_bytes", plain)
-    with pytest.warns(UserWarning, match="if it still runs"):
-        assert same(run.folder, mailbox.restore(home, drive.root), WHOLE)
+    assert same(run.folder, restore(home, drive), WHOLE)
 
 
 # Fault 26: a file on Drive is missing, partial or renamed
@@ -681,11 +929,8 @@ def test_a_damaged_file_is_named_and_passed_over(
     else:
         marker.write_text('{"bytes": ' if damage == "cut marker" else "[]")
     home = new_machine()
-    with (
-        pytest.warns(UserWarning, match="if it still runs"),
-        pytest.warns(UserWarning, match="passed over: fold0/segmentation-000020.pt of demo"),
-    ):
-        folder = mailbox.restore(home, drive.root)
+    with pytest.warns(UserWarning, match="passed over: fold0/segmentation-000020.pt of demo"):
+        folder = recovery.restore(home, drive.root)
     assert not (folder / "fold0" / "segmentation-000020.pt").exists()
     assert same(run.folder, folder, {"settings.json", "folds.json"})
     assert not (folder / "fold0").exists(), "no step without its weights"
@@ -716,9 +961,7 @@ def test_a_file_that_drive_renamed_is_recognised(
                 shutil.copy(marker, marker.with_name(f"{path.name} (1).ok"))
                 marker.write_text(json.dumps({"bytes": 5, "sha256": storage.sha256(b"older")}))
     home = new_machine()
-    with pytest.warns(UserWarning, match="if it still runs") as caught:
-        restored = mailbox.restore(home, drive.root)
-    assert len(caught) == 1, "nothing is passed over"
+    restored = restore(home, drive)
     assert same(run.folder, restored, WHOLE)
     assert not list(restored.rglob("*(1)*"))
 
@@ -733,37 +976,90 @@ def test_without_its_settings_a_run_does_not_come_back(
         pytest.warns(UserWarning, match="passed over: settings.json"),
         pytest.warns(UserWarning, match="begin a new run"),
     ):
-        assert mailbox.restore(home, drive.root) is None
+        assert recovery.restore(home, drive.root) is None
     assert not (home / "runs").exists()
 
 
 # Fault 27: two runtimes on one run folder
 
 
-def test_a_second_runtime_is_told_who_wrote_last_and_when(
-    run: Run, drive: Drive, new_machine: Callable[[], Path], recwarn: pytest.WarningsRecorder
-):
-    mailbox.mirror(run, drive.root)
+def at_work(run: Run, drive: Drive, seconds_ago: float) -> None:
+    """The run's machine has written to Drive so long ago, in the middle of its work."""
+    mailbox.copy(run, drive.root, at_work=True)
     sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
-    record = {"run": run.folder.name, "machine": "first", "time": time.time() - 65}
-    sender.write_text(json.dumps(record))
+    record = json.loads(sender.read_text())
+    sender.write_text(json.dumps(record | {"time": time.time() - seconds_ago}))
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("is_known_here", [False, True])
+def test_a_second_machine_is_refused_while_the_first_is_at_work(
+    run: Run,
+    drive: Drive,
+    new_machine: Callable[[], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    is_known_here: bool,
+):
+    new_machine("first")
+    mirror_whole(run, drive.root)
     home = new_machine()
-    mailbox.restore(home, drive.root)
-    [warning] = recwarn
-    assert "first wrote to demo-clean-seed0 65 s ago" in str(warning.message)
-    assert not (home / "runs" / run.folder.name / "owner.json").exists()
+    if is_known_here:
+        restore(home, drive)
+    new_machine("first")
+    save_checkpoint(run, 30)
+    at_work(run, drive, seconds_ago=65)
+    new_machine()
+    before = sorted(home.rglob("*"))
+    for _ in range(2):
+        with pytest.raises(RunError) as refused:
+            recovery.restore(home, drive.root)
+    text = str(refused.value)
+    assert "first works on demo-clean-seed0 and last wrote 65 s ago: stop it first" in text
+    assert "free in 14 min" in text and "%env KSDD_TAKE_OVER=1" in text
+    assert sorted(home.rglob("*")) == before, "nothing has come"
+
+    monkeypatch.setenv("KSDD_TAKE_OVER", "1")
+    with pytest.warns(UserWarning, match="first works on .* 65 s ago: if it still runs, stop it"):
+        assert recovery.restore(home, drive.root)
+    assert checkpoint.newest_step(find({}).fold_folder(0), "segmentation") == 30
+    mirror_whole(find({}), drive.root)
+    monkeypatch.delenv("KSDD_TAKE_OVER")
+    assert restore(home, drive), "it is this machine's now"
 
 
-def test_a_machine_long_silent_is_not_warned_of(
-    run: Run, drive: Drive, new_machine: Callable[[], Path], recwarn: pytest.WarningsRecorder
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("sign", ["silent", "same machine", "finished", "of an older version"])
+def test_a_machine_that_is_not_at_work_holds_nobody_up(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], sign: str
 ):
-    mailbox.mirror(run, drive.root)
+    new_machine("first")
+    at_work(run, drive, seconds_ago=OWNER_SILENT + 1 if sign == "silent" else 0)
+    if sign == "finished":
+        mirror_whole(run, drive.root)
     sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
-    sender.write_text(json.dumps({"machine": "first", "time": time.time() - 3600}))
-    assert mailbox.restore(new_machine(), drive.root)
-    assert not list(recwarn)
+    if sign == "of an older version":
+        record = json.loads(sender.read_text())
+        del record["at_work"]
+        sender.write_text(json.dumps(record))
+    home = new_machine()
+    if sign == "same machine":
+        new_machine("first")
+    assert restore(home, drive)
 
 
+@pytest.mark.fault(27)
+def test_a_courier_says_when_its_machine_is_at_work(run: Run, drive: Drive):
+    def is_told() -> bool:
+        sender = drive.root / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
+        return json.loads(sender.read_text())["at_work"]
+
+    with Courier(run, drive.root) as sent:
+        sent._thread.join()
+        assert is_told(), "before its first checkpoint, too"
+    assert not is_told()
+
+
+@pytest.mark.fault(27)
 def test_a_second_process_on_one_folder_is_refused(run: Run):
     code = f"from ksdd_lib.run import open_folder; open_folder({str(run.folder)!r}, {{}}).claim()"
     here = Path(__file__).resolve().parent.parent
@@ -771,7 +1067,7 @@ def test_a_second_process_on_one_folder_is_refused(run: Run):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=False
     )
     assert second.returncode == 1
-    assert f"process {os.getpid()} works in {run.folder.name} and last wrote" in second.stderr
+    assert f"process {os.getpid()} works on {run.folder.name} and last wrote" in second.stderr
     run.release()
     subprocess.run([sys.executable, "-c", code], cwd=here, check=True)
 
@@ -785,8 +1081,7 @@ def test_without_drive_nothing_happens(
 ):
     run.write("data.json", {"archive_sha256": "0" * 64})
     mailbox.mirror(run, None)
-    mailbox.mirror_archive(run, home, None)
-    assert mailbox.restore(home, None) is None
+    assert recovery.restore(home, None) is None
     assert not list(recwarn) and capsys.readouterr().out == ""
 
 
@@ -799,8 +1094,7 @@ def test_a_read_only_drive_is_a_warning_and_can_still_be_read(
     save_checkpoint(run, 30)
     with pytest.warns(UserWarning, match="Read-only file system"):
         mailbox.mirror(run, drive.root)
-    with pytest.warns(UserWarning, match="if it still runs"):
-        assert same(run.folder, mailbox.restore(new_machine(), drive.root), WHOLE)
+    assert same(run.folder, restore(new_machine(), drive), WHOLE)
 
 
 # The data archive
@@ -823,45 +1117,59 @@ def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
     downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
 ):
     (home / "downloads" / "other.zip").write_bytes(b"of another run")
-    mailbox.mirror_archive(downloaded, home, drive.root)
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
     assert [path.name for path in drive.root.rglob("*.zip")] == ["tiny-12345678.zip"]
     drive.written.clear()
-    mailbox.mirror_archive(downloaded, home, drive.root)
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
     assert not drive.written
     mailbox.mirror(downloaded, drive.root)
     second = new_machine()
     shutil.rmtree(home)
-    with pytest.warns(UserWarning, match="if it still runs"):
-        mailbox.restore(second, drive.root)
+    restore(second, drive)
     again = prepare.open_data(find({}))
     assert again.root.is_relative_to(second) and len(again.samples) == 24
 
 
+@pytest.mark.fault(26)
 def test_an_archive_damaged_on_drive_is_not_used(
     downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
 ):
-    mailbox.mirror_archive(downloaded, home, drive.root)
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
     mailbox.mirror(downloaded, drive.root)
     path = drive.root / "ksdd" / "tiny-12345678.zip"
     path.write_bytes(path.read_bytes()[:-100])
     second = new_machine()
-    with (
-        pytest.warns(UserWarning, match="if it still runs"),
-        pytest.warns(UserWarning, match="archive on Drive is passed over"),
-    ):
-        assert mailbox.restore(second, drive.root)
+    with pytest.warns(UserWarning, match="archive on Drive is passed over"):
+        assert recovery.restore(second, drive.root)
     assert not (second / "data").exists()
 
 
+@pytest.mark.fault(24)
 def test_a_full_drive_keeps_no_half_archive(downloaded: Run, home: Path, drive: Drive):
-    drive.fault = lambda n: NO_SPACE
-    with pytest.warns(UserWarning, match="download it again"):
-        mailbox.mirror_archive(downloaded, home, drive.root)
-    assert not list(drive.root.rglob("*.zip"))
+    mailbox.mirror(downloaded, drive.root)
+    drive.fault = lambda n: NO_SPACE if drive.written[-1:] == ["sender"] else None
+    sent = Courier(downloaded, drive.root, downloads=home / "downloads")
+    with pytest.warns(UserWarning, match="archive could not .* download it again") as caught:
+        sent.finish()
+    assert len(caught) == 1 and not list(drive.root.rglob("*.zip*"))
+    drive.fault = lambda n: None
+    sent.finish()
+    assert [path.name for path in drive.root.rglob("*.zip")] == ["tiny-12345678.zip"]
+
+
+@pytest.mark.fault(24)
+def test_what_a_killed_copy_has_left_of_an_archive_is_removed(
+    downloaded: Run, home: Path, drive: Drive
+):
+    left = drive.root / "ksdd" / ".tiny-12345678.zip.77.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
+    assert not left.exists() and len(list(drive.root.rglob("*.zip"))) == 1
 
 
 def test_an_archive_of_one_s_own_is_not_copied(home: Path, drive: Drive, tiny_root: Path):
     run = open_folder(home / "runs" / "own", {"data": str(tiny_root)})
     prepare.prepare_data(run)
-    mailbox.mirror_archive(run, home, drive.root)
+    assert not mailbox.copy_archive(run, home / "downloads", drive.root)
     assert not list(drive.root.iterdir())

@@ -1,17 +1,20 @@
 """A run folder keeps its settings, its owner, and knows what comes next."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ksdd_lib import evaluate, prepare, report, storage
 from ksdd_lib import run as runs
 from ksdd_lib import settings as schema
-from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.run import NOTEBOOKS, OWNER_SILENT, Run, open_folder
 
@@ -180,6 +183,96 @@ def test_timing_keeps_one_line_for_each_thing(run: Run) -> None:
     ]
 
 
+ROUNDS = 10
+
+
+def claim_together(folder: Path, barrier: Any, claimed: Any, dead: str) -> None:
+    """One of two processes: claim at the same moment, again and again, also from a dead owner."""
+    run = open_folder(folder, {})
+    for number in range(ROUNDS):
+        if number % 2 and barrier.n_waiting == 0:
+            run.write("owner.json", {"owner": dead, "last_wrote": time.time()})
+        barrier.wait()
+        barrier.wait()
+        try:
+            run.claim()
+            claimed.put((number, os.getpid(), run.read("owner.json")["owner"]))
+        except RunError as error:
+            claimed.put((number, 0, str(error)))
+        barrier.wait()
+        run.release()
+        barrier.wait()
+
+
+@pytest.mark.fault(27)
+def test_of_two_processes_that_claim_together_exactly_one_does(run: Run) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        dead = f"{socket.gethostname()} process {gone.pid}"
+    context = multiprocessing.get_context("spawn")
+    barrier, claimed = context.Barrier(2, timeout=60), context.Queue()
+    given = (run.folder, barrier, claimed, dead)
+    pair = [context.Process(target=claim_together, args=given) for _ in range(2)]
+    for process in pair:
+        process.start()
+    told = [claimed.get(timeout=60) for _ in range(2 * ROUNDS)]
+    for process in pair:
+        process.join()
+    for number in range(ROUNDS):
+        [owner] = [(pid, name) for at, pid, name in told if at == number and pid]
+        assert owner[1].endswith(f"process {owner[0]}")
+        [refusal] = [text for at, pid, text in told if at == number and not pid]
+        assert f"process {owner[0]} works on run and last wrote" in refusal
+
+
+@pytest.fixture
+def other(run: Run) -> Iterator[str]:
+    """Another living process, which owns the run."""
+    words = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        name = f"{socket.gethostname()} process {process.pid}"
+        run.write("owner.json", {"owner": name, "last_wrote": time.time() - 5})
+        yield name
+        process.communicate()
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda run: prepare.prepare_data(run),
+        lambda run: evaluate.evaluate(run, None),
+        lambda run: report.make_figures(run.folder),
+        lambda run: report.make_report(run.folder),
+    ],
+    ids=["data", "evaluation", "figures", "report"],
+)
+def test_what_writes_in_a_run_is_refused_while_another_process_works_there(
+    run: Run, other: str, work: Callable[[Run], Any]
+) -> None:
+    before = sorted(run.folder.rglob("*"))
+    with pytest.raises(RunError, match=rf"{other} works on run and last wrote \d+ s ago"):
+        work(run)
+    assert sorted(run.folder.rglob("*")) == before
+
+
+def test_work_within_work_leaves_the_folder_to_the_outer_one(run: Run) -> None:
+    @runs.alone
+    def inner(run: Run) -> None:
+        assert run.read("owner.json")
+
+    @runs.alone
+    def outer(run: Run) -> None:
+        inner(run)
+        assert run.read("owner.json")
+
+    outer(run)
+    assert not (run.folder / "owner.json").exists()
+    run.claim()
+    with pytest.raises(ZeroDivisionError):
+        runs.alone(lambda run: 1 / 0)(run)
+    assert run.read("owner.json")
+
+
 @pytest.mark.fault(27)
 def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> None:
     with subprocess.Popen(
@@ -187,7 +280,7 @@ def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> No
     ) as other:
         owner = f"{socket.gethostname()} process {other.pid}"
         run.write("owner.json", {"owner": owner, "last_wrote": time.time() - 5})
-        with pytest.raises(RunError, match=rf"{owner} works in run and last wrote \d+ s ago"):
+        with pytest.raises(RunError, match=rf"{owner} works on run and last wrote \d+ s ago"):
             run.claim()
         run.release()
         assert run.read("owner.json")["owner"] == owner  # not ours to give up

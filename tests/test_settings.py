@@ -132,6 +132,7 @@ def test_an_unknown_environment_name_is_refused() -> None:
 
 def test_places_and_foreign_names_in_the_environment_are_no_settings() -> None:
     places = {"KSDD_RUN": "/a", "KSDD_HOME": "/b", "KSDD_ARCHIVE": "/c", "KSDD_DRIVE": "/d"}
+    places |= {"KSDD_TAKE_OVER": "1"}
     assert schema.from_environment(places | {"HOME": "/root", "PATH": "/bin"}) == {}
 
 

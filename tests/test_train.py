@@ -270,6 +270,7 @@ def test_only_cross_entropy_begins_with_an_expected_share_of_defects() -> None:
 # Stopping and going on
 
 
+@pytest.mark.fault(20)
 def test_a_finished_stage_is_not_trained_again(trained: Trained, data: DataSet) -> None:
     before = files(trained.run.folder)
     assert train_segmentation(trained.run, data, 0) is False
@@ -277,12 +278,15 @@ def test_a_finished_stage_is_not_trained_again(trained: Trained, data: DataSet) 
     assert files(trained.run.folder) == before
 
 
+@pytest.mark.fault(18)
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_goes_on_exactly(
-    trained: Trained, first_stage_only: Run, data: DataSet
+    trained: Trained, first_stage_only: Run, data: DataSet, told: signal.Signals
 ) -> None:
     def stop(progress: Progress) -> None:
         if progress.step in (3, 9):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), told)
 
     for step in (3, 9):  # between checkpoints, which come every 5 steps
         with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step}; run again"):
@@ -294,6 +298,36 @@ def test_a_stopped_training_goes_on_exactly(
         resumed = weights(first_stage_only, data, "decision", which)
         assert same(resumed, weights(trained.run, data, "decision", which))
     assert history(first_stage_only, "decision") == history(trained.run, "decision")
+    steps = [row["step"] for row in history(first_stage_only, "decision")]
+    assert steps == list(range(1, 25)), "no row comes twice"
+
+
+def test_gradient_scaling_goes_on_where_it_was(
+    first_stage_only: Run, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with float16 on a T4: its scale grows every two steps here, and begins low."""
+    scalers: list[torch.amp.GradScaler] = []
+    low = functools.partial(torch.amp.GradScaler, "cpu", init_scale=8.0, growth_interval=2)
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda *_, enabled: scalers.append(low()) or scalers[-1]
+    )
+    alone = adjusted(first_stage_only, decision_steps=7)
+    run = Run(shutil.copytree(alone.folder, tmp_path / "stopped"), alone.settings)
+    assert train_decision(alone, data, 0)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
+        train_decision(run, data, 0, stop)
+    path = run.fold_folder(0) / "decision-000003.pt"
+    stored = torch.load(path, weights_only=True)["scaler"]
+    assert (stored["scale"], stored["_growth_tracker"]) == (16.0, 1)
+    assert train_decision(run, data, 0)
+    assert scalers[0].state_dict() == scalers[2].state_dict()
+    assert scalers[0].get_scale() == 64.0
+    assert same(weights(run, data, "decision"), weights(alone, data, "decision"))
 
 
 def test_a_stop_in_the_last_step_ends_the_series_too(first_stage_only: Run, data: DataSet) -> None:
@@ -324,6 +358,7 @@ def test_a_stage_begun_without_gradient_scaling_goes_on_with_it(
     assert train_decision(run, data, 0)
 
 
+@pytest.mark.fault(24)
 def test_a_history_cut_by_a_full_disk_loses_only_its_last_line(tmp_path: Path) -> None:
     path = tmp_path / "segmentation.jsonl"
     path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
@@ -350,6 +385,7 @@ def test_the_signal_handlers_of_the_caller_come_back(
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
+@pytest.mark.fault(20)
 def test_killed_before_the_mark_of_the_end_it_only_makes_the_mark(
     trained: Trained, first_stage_only: Run, data: DataSet
 ) -> None:
@@ -451,6 +487,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     assert not run.has("decision") and [row["step"] for row in history(run, "decision")] == [3]
 
 
+@pytest.mark.fault(27)
 def test_a_folder_in_which_another_process_works_is_left_alone(
     first_stage_only: Run, data: DataSet
 ) -> None:
@@ -559,16 +596,19 @@ def test_one_kind_of_image_alone_is_refused(data: DataSet, tmp_path: Path, defec
 # In new processes
 
 
-def start(run: Run, data: DataSet) -> subprocess.Popen[bytes]:
+def order_log(run: Run) -> Path:
+    return run.folder.with_name(f"{run.folder.name} order.txt")
+
+
+def train_in_a_process(run: Run, data: DataSet, *stop: str) -> str:
+    """Train, or go on, in a new process, until its end or `stop` -> what it says."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(PROGRAM), str(run.folder), str(data.root)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.stderr.read().decode()
-        time.sleep(0.02)
+    command = [sys.executable, PROGRAM, run.folder, data.root, order_log(run), *stop]
+    ended = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode != 0) == bool(stop), ended.stderr
+    return ended.stderr
 
 
 SLOW_SETTINGS = {
@@ -579,11 +619,6 @@ SLOW_SETTINGS = {
     "flips": True,
     "copy_paste": 0.5,
 }
-
-
-def train_in_a_process(run: Run, data: DataSet) -> None:
-    process = start(run, data)
-    assert process.wait() == 0, process.stderr.read().decode()
 
 
 def everything(run: Run, stage: str, step: int) -> dict[str, Any]:
@@ -612,19 +647,21 @@ def assert_same(a: Any, b: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fault(18)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_new_process_goes_on_bit_for_bit(data: DataSet, tmp_path: Path, precision: str) -> None:
-    """Weights, their average, optimiser, pending losses and history, in both stages."""
+@pytest.mark.parametrize(("precision", "told"), [("float32", "SIGINT"), ("bfloat16", "SIGTERM")])
+def test_a_new_process_goes_on_bit_for_bit(
+    data: DataSet, tmp_path: Path, precision: str, told: str
+) -> None:
+    """Order, weights, their average, optimiser, pending losses and history, in both stages."""
     settings = SLOW_SETTINGS | {"precision": precision}
     alone, run = (tiny_run(tmp_path / name, **settings) for name in ("alone", "run"))
     train_in_a_process(alone, data)
-    for name in ("segmentation-000003.json", "decision-000003.json"):
-        process = start(run, data)
-        wait_for(run.fold_folder(0) / name, process)
-        process.send_signal(signal.SIGTERM)  # it stops at a step's end, and says so
-        assert process.wait() != 0
-        assert b"run again to go on" in process.stderr.read()
+    for stage, step in (("segmentation", 4), ("decision", 2), ("decision", 5)):
+        said = train_in_a_process(run, data, stage, str(step), told)
+        assert f"stopped after step {step}; run again to go on" in said
+        assert checkpoint.newest_step(run.fold_folder(0), stage) == step
     train_in_a_process(run, data)
+    assert order_log(run).read_text() == order_log(alone).read_text()
+    assert len(order_log(run).read_text().splitlines()) == 8 + 12
     for stage, step in (("segmentation", 6), ("decision", 9)):
         states = everything(run, stage, step), everything(alone, stage, step)
         assert {"weights", "average", "optimizer", "pending", "history"} <= states[0].keys()

@@ -1,9 +1,12 @@
 """A tiny data set and run for tests that train.
 
-As a program, `python tests/tiny_training.py RUN_FOLDER DATA_FOLDER` trains both stages of fold 0,
-or goes on with them: what a test starts in a new process, and kills.
+As a program, `python tests/tiny_training.py RUN_FOLDER DATA_FOLDER LOG [STAGE STEP SIGNAL]` trains
+both stages of fold 0, or goes on with them: what a test starts in a new process. It writes what
+each step shows to the log, and after a step of a stage sends itself a signal.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,13 @@ from typing import Any
 import torch
 
 from ksdd_lib import model
+from ksdd_lib.batches import Order
 from ksdd_lib.dataset import find_samples, fingerprint
 from ksdd_lib.folds import Fold
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run, open_folder
 from ksdd_lib.synthetic import generate
-from ksdd_lib.train import train_decision, train_segmentation
+from ksdd_lib.train import Progress, train_decision, train_segmentation
 
 TINY = {
     "preset": "demo",
@@ -45,9 +49,26 @@ def tiny_run(folder: Path, **settings: Any) -> Run:
     return open_folder(folder, TINY | settings)
 
 
-if __name__ == "__main__":
+def main(folder: str, data_folder: str, log: str, *stop: str) -> None:
+    """The program above."""
     model.FEATURES = 16  # instead of 1024
     torch.set_num_threads(1)  # the threads decide the order of sums, and so the last bits
-    data, run = tiny_data(Path(sys.argv[2])), open_folder(Path(sys.argv[1]), {})
-    train_segmentation(run, data, 0)
-    train_decision(run, data, 0)
+    plain = Order.shown
+
+    def shown(order: Order, step: int) -> list:
+        with open(log, "a") as file:
+            file.write(f"{order.stage} {step} {plain(order, step)}\n")
+        return plain(order, step)
+
+    def watch(progress: Progress) -> None:
+        if stop and (progress.stage, progress.step) == (stop[0], int(stop[1])):
+            os.kill(os.getpid(), signal.Signals[stop[2]])
+
+    Order.shown = shown
+    data, run = tiny_data(Path(data_folder)), open_folder(Path(folder), {})
+    train_segmentation(run, data, 0, watch)
+    train_decision(run, data, 0, watch)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
