@@ -5,14 +5,16 @@ One image's way from archive to report; a module imports only modules that stand
     errors, storage              what can go wrong; atomic files
     settings, machine            one typed schema of every hyperparameter; what this machine can do
     run                          the run folder: what is done and what comes next
-    pixels, synthetic, archive   files to pixels; the data set fetched and unpacked, or generated
+    pixels, synthetic            files to pixels; generated surfaces
+    members, archive             what is in a zip archive; the data set fetched and unpacked
     twins, dataset               one part under two names; samples and masks
     folds, inspection, prepare   official and clean folds; the data report; all of it for one run
     fourier, model, memory       the large convolution by its spectra; the networks; their memory
     targets, copy_paste, batches annotation types; defects on other grounds; deterministic order
     checkpoint, train            exact resume; the two stages
     metrics, operating           pure functions of scores; what each threshold costs
-    protocols, evaluate          scores -> predictions.csv -> metrics.json
+    protocols                    the same scores under each protocol of the literature
+    origin, evaluate             what results are made from; scores -> predictions.csv, metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
     visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
     report, share                all of a run in one HTML file; an executed notebook to send

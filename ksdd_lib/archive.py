@@ -10,22 +10,18 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import time
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urljoin, urlparse
 
 from ksdd_lib import storage
 from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.members import GENERATED_MARKER, Archive, check_archive, open_archive
 from ksdd_lib.pixels import IMAGE_EXTENSIONS
-from ksdd_lib.synthetic import MARKER as GENERATED_MARKER
 
 PUBLISHED_NAME = "KolektorSDD.zip"
 PUBLISHED_SIZE = 101_831_129  # bytes
@@ -42,8 +38,6 @@ DRIVE_LINK = re.compile(
 )
 DRIVE_ADDRESS = "https://drive.google.com/uc?id="
 
-MAX_MEMBER = 64 * 2**20  # bytes, unpacked
-MAX_TOTAL = 8 * 2**30
 ATTEMPTS = 3
 
 Download = Callable[[str, Path], object]
@@ -183,33 +177,6 @@ def unpack(archive: Path, home: Path) -> Path:
     return _from_archive(Path(archive), Path(home).resolve()).root
 
 
-def check_archive(path: Path) -> None:
-    """Refuse a file that is no whole zip archive, by its first bytes and its directory.
-
-    Raises:
-        DataError: the file is absent, a web page, something else, or cut off.
-    """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(1024)
-        if start.startswith(b"PK"):
-            zipfile.ZipFile(path).close()
-            return
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from None
-    except zipfile.BadZipFile as error:
-        raise DataError(
-            f"{path.name} is cut off or damaged after {path.stat().st_size:,} bytes ({error}):"
-            " fetch it again."
-        ) from None
-    is_page = re.search(rb"<(html|!doctype html)", start.lower())
-    raise DataError(
-        f"{path.name} is {'a web page' if is_page else 'no zip archive'}, it starts with"
-        f" {start.decode('utf-8', 'replace')[:80]!r}: fetch it again, in a browser if its server"
-        " asks for something, and give the path of the file."
-    )
-
-
 def _kolektor(home: Path, drive: Path | None, download: Download) -> list[Attempt]:
     """Where to look: unpacked here, archive here, archive in Drive, download."""
     unpacked = sorted((home / "data").glob(f"{Path(PUBLISHED_NAME).stem}-{'[0-9a-f]' * 12}"))
@@ -306,8 +273,30 @@ def _download_name(address: str) -> str:
 def _download_with_gdown(address: str, path: Path) -> None:
     import gdown
 
-    if gdown.download(address, str(path), resume=True) is None:
-        raise OSError("the server refused the file")
+    with _https_stays_https():
+        if gdown.download(address, str(path), resume=True) is None:
+            raise OSError("the server refused the file")
+
+
+@contextlib.contextmanager
+def _https_stays_https() -> Iterator[None]:
+    """Refuse a redirect to http, which gdown leaves to requests, and requests follows."""
+    import requests
+
+    real = requests.Session.get_redirect_target
+
+    def target(session: requests.Session, response: requests.Response) -> str | None:
+        place = real(session, response)
+        schemes = [urlparse(url).scheme for url in (response.url, urljoin(response.url, place))]
+        if schemes == ["https", "http"]:
+            raise OSError(f"{_public(response.url)} leads to http, which is not encrypted")
+        return place
+
+    requests.Session.get_redirect_target = target
+    try:
+        yield
+    finally:
+        requests.Session.get_redirect_target = real
 
 
 def _described(folder: Path) -> DataFolder:
@@ -345,95 +334,27 @@ def _from_archive(path: Path, home: Path) -> DataFolder:
         target = home / "data" / f"{path.stem}-{sha256[:12]}"
         with contextlib.suppress(DataError):  # not there, or not whole any more: made anew
             return _described(target)
-        with zipfile.ZipFile(path) as archive:
-            members, ignored = _allowed(archive.infolist(), path.name)
-            marker = {"archive": path.name, "sha256": sha256, "ignored": ignored}
-            _extract(archive, members, marker, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(f"{path.name} is damaged ({error}): fetch it again.") from None
+        with open_archive(path) as archive:
+            _extract(archive, {"archive": path.name, "sha256": sha256}, target)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{path.name} cannot be unpacked: {reason}.") from None
     return _described(target)
 
 
-def _extract(
-    archive: zipfile.ZipFile,
-    members: dict[str, zipfile.ZipInfo],
-    marker: dict[str, Any],
-    target: Path,
-) -> None:
+def _extract(archive: Archive, marker: dict[str, Any], target: Path) -> None:
     """Write each member as a plain file, then the marker, then give the folder its name."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of a killed run
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        for name, member in members.items():
+        for name, data in archive.contents():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(archive.read(member))  # which checks the length and the CRC
-        marker |= {"contents": _contents(temporary)}
+            path.write_bytes(data)
+        marker |= {"ignored": list(archive.ignored), "contents": _contents(temporary)}
         storage.write_json(temporary / UNPACKED_MARKER, marker)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _allowed(
-    infos: list[zipfile.ZipInfo], archive_name: str
-) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
-    """Members to unpack, by their path in the data folder, and the names of those to ignore.
-
-    Raises:
-        DataError: a member is hostile, or no member is an image in the layout.
-    """
-    files = [info for info in infos if not info.is_dir()]
-    for info in files:
-        if danger := _danger(info):
-            raise DataError(
-                f"{archive_name} is refused: its member {info.filename!r} {danger}. Nothing was"
-                " unpacked; use another copy."
-            )
-    if sum(info.file_size for info in files) > MAX_TOTAL:
-        raise DataError(f"{archive_name} is refused: it unpacks to more than {MAX_TOTAL:,} bytes.")
-    tops = Counter(top for info in files if (top := _top_folder(info.filename)) is not None)
-    if not tops:
-        raise DataError(f"{archive_name} holds no image in the layout <item>/<part>.jpg.")
-    top = tops.most_common(1)[0][0]
-    members: dict[str, zipfile.ZipInfo] = {}
-    ignored = []
-    for info in files:
-        name = info.filename.removeprefix(top)
-        if name in members:
-            raise DataError(f"{archive_name} is refused: it holds {info.filename!r} twice.")
-        if _top_folder(info.filename) == top or name == GENERATED_MARKER:
-            members[name] = info
-        else:
-            ignored.append(info.filename)
-    return members, ignored
-
-
-def _danger(info: zipfile.ZipInfo) -> str | None:
-    """Why a member must not be trusted, and with it the whole archive."""
-    name = info.filename
-    if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
-        return "points outside of the data folder"
-    if stat.S_ISLNK(info.external_attr >> 16):
-        return "is a link"
-    if info.flag_bits & 1:
-        return "is encrypted"
-    if info.file_size > MAX_MEMBER:
-        return f"unpacks to {info.file_size:,} bytes, more than {MAX_MEMBER:,}"
-    return None
-
-
-def _top_folder(name: str) -> str | None:
-    """What stands before `<item>/<part>.<extension>`: "" or "<folder>/"; None for other members."""
-    folders = name.split("/")
-    file = folders.pop()
-    if not 1 <= len(folders) <= 2 or not file.lower().endswith(IMAGE_EXTENSIONS):
-        return None
-    if any(not part or part.startswith(".") or part == "__MACOSX" for part in [*folders, file]):
-        return None
-    return f"{folders[0]}/" if len(folders) == 2 else ""

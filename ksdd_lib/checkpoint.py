@@ -5,9 +5,12 @@ size and SHA-256. Without a matching marker it does not exist, so a kill at any 
 the steps since the one before. The two newest are kept.
 """
 
+import contextlib
 import io
 import pickle
+import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,7 @@ def save(folder: Path, stage: str, step: int, identity: dict[str, Any], state: d
         CheckpointError: a weight is not finite.
         OSError: the disk is full; earlier checkpoints are untouched.
     """
-    _require_finite(state)
+    require_finite(state, f"The weights of the {stage} stage after step {step}")
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
@@ -74,23 +77,21 @@ def load(folder: Path, stage: str, identity: dict[str, Any]) -> Checkpoint | Non
     Raises:
         CheckpointError: it belongs to other data, another fold, other settings or a newer schema.
     """
+    for stray in set(folder.glob(f"{stage}-*.json")) - set(_markers(folder, stage)):
+        warnings.warn(f"{stray.name} is passed over: no checkpoint has that name.", stacklevel=2)
     for marker in _markers(folder, stage):
         try:
-            record = storage.read_json(marker)
+            record = _read_marker(marker)
             data = marker.with_suffix(".pt").read_bytes()
         except (OSError, RunError) as error:
             warnings.warn(f"{marker.stem} is passed over: {error}", stacklevel=2)
             continue
-        if record.get("schema") != SCHEMA:
-            raise CheckpointError(
-                f"{marker.name} has schema {record.get('schema')}; this ksdd_lib reads {SCHEMA}."
-            )
         _require_same(identity, record["identity"], marker.stem)
         if storage.sha256(data) != record["sha256"]:
             warnings.warn(f"{marker.stem} is damaged and passed over.", stacklevel=2)
             continue
         state = _read(data, marker.stem)
-        _require_finite(state)
+        require_finite(state, f"The weights of {marker.stem}")
         return Checkpoint(record["step"], state, record["sha256"])
     return None
 
@@ -122,13 +123,43 @@ def newest_step(folder: Path, stage: str) -> int:
     return _step(markers[0]) if markers else -1
 
 
+def newest_sha256(folder: Path, stage: str) -> str | None:
+    """The hash of the newest checkpoint by its marker, without reading it; None without any."""
+    for marker in _markers(folder, stage):
+        with contextlib.suppress(RunError):
+            return _read_marker(marker)["sha256"]
+    return None
+
+
 def _step(marker: Path) -> int:
     return int(marker.stem.rpartition("-")[2])
 
 
 def _markers(folder: Path, stage: str) -> list[Path]:
     """Newest first."""
-    return sorted(folder.glob(f"{stage}-*.json"), key=_step, reverse=True)
+    name = re.compile(re.escape(stage) + r"-\d{6,}\.json")
+    found = [path for path in folder.glob(f"{stage}-*.json") if name.fullmatch(path.name)]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _read_marker(marker: Path) -> dict[str, Any]:
+    """What a marker says.
+
+    Raises:
+        RunError: it cannot be read, or lacks what a marker holds.
+        CheckpointError: it is of another schema.
+    """
+    record = storage.read_json(marker)
+    if not isinstance(record, dict) or "schema" not in record:
+        raise RunError("it is no checkpoint's marker.")
+    if record["schema"] != SCHEMA:
+        raise CheckpointError(
+            f"{marker.name} has schema {record['schema']}; this ksdd_lib reads {SCHEMA}."
+        )
+    wanted = {"step": int, "sha256": str, "identity": dict}
+    if lacks := [name for name, kind in wanted.items() if not isinstance(record.get(name), kind)]:
+        raise RunError(f"it is no checkpoint's marker, as it lacks {' and '.join(lacks)}.")
+    return record
 
 
 def _clear(folder: Path, stage: str, step: int) -> None:
@@ -149,14 +180,28 @@ def _read(data: bytes, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{name}.pt is not a checkpoint of ksdd_lib: {error}") from None
 
 
-def _require_finite(state: Any) -> None:
-    values = state.values() if isinstance(state, dict) else state
-    for value in values:
+def require_finite(state: Any, what: str) -> None:
+    """Raise CheckpointError, naming each tensor, where one in nested dicts or lists is not finite.
+
+    Args:
+        what: the subject of the sentence, for example "The weights of x.safetensors".
+    """
+    if bad := list(_not_finite(state)):
+        more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        raise CheckpointError(
+            f"{what} hold values that are not finite: {', '.join(bad[:LISTED])}{more}."
+        )
+
+
+def _not_finite(state: Any, name: str = "") -> Iterator[str]:
+    """The names of tensors, as the keys that lead to them, that hold NaN or infinity."""
+    for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+        path = f"{name}.{key}".lstrip(".")
         if isinstance(value, torch.Tensor):
             if value.is_floating_point() and not value.isfinite().all():
-                raise CheckpointError("The weights hold values that are not finite.")
+                yield path
         elif isinstance(value, dict | list | tuple):
-            _require_finite(value)
+            yield from _not_finite(value, path)
 
 
 def _require_same(wanted: dict[str, Any], found: dict[str, Any], name: str) -> None:

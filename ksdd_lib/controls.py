@@ -13,7 +13,6 @@ from ksdd_lib import estimate, outputs
 from ksdd_lib import run as runs
 from ksdd_lib import settings as schema
 from ksdd_lib.errors import KsddError, SettingsError
-from ksdd_lib.outputs import LEFT
 from ksdd_lib.run import Run
 from ksdd_lib.settings import Settings
 
@@ -181,14 +180,12 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
         if value != str(preset[name]):
             ours = f"<b>{ours}</b> ({settings.preset}: {html.escape(str(preset[name]))})"
         cells = (html.escape(_readable(name)), ours, html.escape(unit), html.escape(reason))
-        rows.append("<tr>" + "".join(f"<td {LEFT}>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(cells)
         lines.append(f"{_readable(name):32} {value} {unit}".rstrip())
     names = ("setting", "value", "unit", "why")
-    head = "<tr>" + "".join(f"<th {LEFT}>{name}</th>" for name in names) + "</tr>"
     text = "\n".join(lines)
     if outputs.in_notebook():
-        table = f"<table>{head}{''.join(rows)}</table>"
-        outputs.show({"text/html": table, "text/plain": text})
+        outputs.show({"text/html": outputs.table(names, rows), "text/plain": text})
     else:
         print(text)
 

@@ -5,6 +5,7 @@ A fold's scores are stored as soon as it is scored, so that a lost runtime score
 
 import io
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ksdd_lib import machine, metrics, storage
+from ksdd_lib import machine, metrics, origin, storage
 from ksdd_lib.batches import STAGES, load_surfaces, mirror_images, network_input, turn
 from ksdd_lib.dataset import Sample, read_image
 from ksdd_lib.errors import RunError
 from ksdd_lib.folds import Fold
+from ksdd_lib.members import DAMAGE
 from ksdd_lib.memory import explain_memory
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.model import TwoStageNet
@@ -50,7 +52,9 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
         fold_rows, fold_masks = _scores_of_fold(run, data, fold, watch)
         rows += fold_rows
         masks.append(fold_masks)
-    train_items = {f.number: {s.item for s in f.train} for f in data.folds}
+    # By the items, as folds.json has them: few defective images may leave one without any.
+    tested = {f.number: {s.item for s in f.test} for f in data.folds}
+    train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}
     rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
     write_masks(run.folder / "masks.npz", [row.image for row in rows], np.concatenate(masks))
     metrics.write_predictions(run.folder / "predictions.csv", rows)
@@ -58,6 +62,10 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
     summary["darkest_pixel"] = darkest_pixel(
         [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
     )
+    folds = run.settings.fold_numbers
+    weights = {fold: run.read(f"fold{fold}/scores.json")["weights"] for fold in folds}
+    summary["made_from"] = origin.record(run.settings, data.fingerprint, weights)
+    summary["masks_sha256"] = storage.sha256(run.folder / "masks.npz")
     run.write("metrics.json", summary)
     run.write("environment.json", _environment(run))
     return summary
@@ -187,9 +195,18 @@ def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
 
 
 def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """Image name -> mask logits (H/8, W/8) float16, of a file by `write_masks`."""
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
+    """Image name -> mask logits (H/8, W/8) float16, of a file by `write_masks`.
+
+    Raises:
+        RunError: the file is cut off, damaged or of something else.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
+    except (*DAMAGE, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path.name} in {path.parent.name} is damaged ({error}): evaluate again."
+        ) from None
 
 
 def _environment(run: Run) -> dict[str, Any]:
@@ -211,11 +228,8 @@ def _scores_of_fold(
     require_unseen(part)
     source = {"weights": load_stage(run, data, fold, "decision").sha256, "data": data.fingerprint}
     source |= {name: getattr(run.settings, name) for name in ("score", "average_flips")}
-    marker = folder / "scores.json"
-    if marker.exists() and storage.read_json(marker) == source:
-        rows = metrics.read_predictions(folder / "scores.csv")
-        stored = read_masks(folder / "masks.npz")
-        return rows, np.stack([stored[row.image] for row in rows])
+    if stored := _stored_scores(folder, source):
+        return stored
     began = time.monotonic()
     model = trained_model(run, data, fold)
     scores, masks = score_images(
@@ -230,9 +244,36 @@ def _scores_of_fold(
     rows = _rows(part, run.settings.seed, scores, masks)
     metrics.write_predictions(folder / "scores.csv", rows)
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
-    storage.write_json(marker, source)
+    hashes = {name: storage.sha256(folder / name) for name in ("scores.csv", "masks.npz")}
+    storage.write_json(folder / "scores.json", source | {"sha256": hashes})
     run.note_time(f"scoring {len(rows)} images, fold {fold}", time.monotonic() - began)
     return rows, masks.astype(np.float16)
+
+
+def _stored_scores(
+    folder: Path, source: dict[str, Any]
+) -> tuple[list[Prediction], np.ndarray] | None:
+    """A fold's rows and masks, where they came from this source and are as they were stored."""
+    if not (folder / "scores.json").exists():
+        return None
+    record = storage.read_json(folder / "scores.json")
+    hashes = record.pop("sha256", {})  # runs of earlier versions have none
+    if record != source:
+        return None
+    try:
+        for name, sha256 in hashes.items():
+            if storage.sha256(folder / name) != sha256:
+                raise RunError(f"{name} was altered")
+        rows = metrics.read_predictions(folder / "scores.csv")
+        masks = read_masks(folder / "masks.npz")
+        return rows, np.stack([masks[row.image] for row in rows])
+    except (RunError, OSError, KeyError) as error:
+        warnings.warn(
+            f"The scores of {folder.name} are not as they were stored ({error}): it is scored "
+            "again.",
+            stacklevel=3,
+        )
+        return None
 
 
 def _rows(fold: Fold, seed: int, scores: np.ndarray, masks: np.ndarray) -> list[Prediction]:

@@ -14,8 +14,8 @@ from ksdd_lib import operating, outputs, panels, visualize
 from ksdd_lib.errors import KsddError
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.operating import Costs, Point
-from ksdd_lib.outputs import LEFT
 from ksdd_lib.predict import Detector, Verdict, as_pixels
+from ksdd_lib.report import number
 
 # Judging a picture
 
@@ -74,6 +74,34 @@ def _show_verdict(
     return found
 
 
+# Each fold
+
+
+def show_folds(summary: Mapping[str, Any]) -> None:
+    """Show each fold's errors and scores, and what they come to together, as a table that stays.
+
+    Args:
+        summary: what metrics.json holds.
+    """
+    heads = ("", "misses", "false alarms", "AP", "ROC AUC", "threshold")
+    rows = [_fold_cells(f"fold {fold['fold']}", fold) for fold in summary["folds"]]
+    mean, pooled = summary["fold_mean"], summary["pooled"]
+    rows.append(["mean of folds", "", "", number(mean["ap"]), number(mean["auc"]), ""])
+    rows.append(_fold_cells("pooled", pooled))
+    text = "\n".join(f"{row[0]:14}{row[1]:>10}{row[2]:>14}{row[3]:>12}" for row in [heads, *rows])
+    if not outputs.in_notebook():
+        print(text)
+        return
+    outputs.show({"text/html": outputs.table(heads, rows), "text/plain": text})
+
+
+def _fold_cells(name: str, one: Mapping[str, Any]) -> list[str]:
+    good = one["images"] - one["defective"]
+    errors = [f"{one['fn']} of {one['defective']}", f"{one['fp']} of {good}"]
+    threshold = number(one["threshold"], 2) if "threshold" in one else "each fold's own"
+    return [name, *errors, number(one["ap"]), number(one["auc"]), threshold]
+
+
 # The operating point
 
 
@@ -94,17 +122,17 @@ class OperatingPoint:
     def table(self, named: Mapping[str, Point]) -> str:
         """The points as an HTML table: misses and false alarms first, with intervals and cost."""
         heads = ("", "shift, logits", "misses [95 %]", "false alarms [95 %]", "cost of 1,000 parts")
-        lines = ["".join(f"<th {LEFT}>{head}</th>" for head in heads)]
-        for name, point in named.items():
-            cells = (
+        rows = [
+            (
                 f"<b>{html.escape(name)}</b>",
                 f"{point.shift:+.2f}",
                 _k_of_n(point.misses, point.defective, point.miss_interval),
                 _k_of_n(point.false_alarms, point.good, point.false_alarm_interval),
                 f"{point.cost(self.costs):,.1f}",
             )
-            lines.append("".join(f"<td {LEFT}>{cell}</td>" for cell in cells))
-        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+            for name, point in named.items()
+        ]
+        return outputs.table(heads, rows)
 
     def words(self, point: Point) -> str:
         """What changes against the operating thresholds, and what could be claimed, as HTML."""

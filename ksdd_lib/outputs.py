@@ -6,7 +6,7 @@ Plain output, without ipywidgets; in a terminal a line of text.
 import base64
 import html
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ksdd_lib.report import duration
 PAUSE = 5.0
 """Seconds between two drawings of a live picture, at least."""
 
-LEFT = 'style="text-align: left"'
+LEFT = 'style="text-align: left; padding-right: 1em"'
 """Each notebook front end aligns table cells in its own way, unless told."""
 
 SHARE = 0.02
@@ -43,6 +43,16 @@ def show_picture(path: Path) -> None:
     if in_notebook():
         picture = base64.b64encode(path.read_bytes()).decode()
         show({"image/png": picture, "text/plain": path.stem.replace("_", " ")})
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table, aligned to the left in every front end; cells are HTML already."""
+    lines = [("th", heads), *(("td", row) for row in rows)]
+    inner = "".join(
+        "<tr>" + "".join(f"<{tag} {LEFT}>{cell}</{tag}>" for cell in line) + "</tr>"
+        for tag, line in lines
+    )
+    return f"<table>{inner}</table>"
 
 
 def picture_tag(figure: Figure, dpi: int) -> str:

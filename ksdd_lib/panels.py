@@ -332,6 +332,7 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
             if mask.any() and ax is not axes[2]:
                 ax.contour(mask, [0.5], colors=OUTLINE, linewidths=1)
             ax.set_axis_off()
+            ax.set_anchor("N")
         corner = (cut[1].start, cut[0].start)
         size = cut[1].stop - cut[1].start, cut[0].stop - cut[0].start
         axes[1].add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=1))

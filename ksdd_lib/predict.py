@@ -15,7 +15,7 @@ import torch
 from ksdd_lib import evaluate, storage, targets, weights
 from ksdd_lib.batches import mirror_images
 from ksdd_lib.dataset import read_image
-from ksdd_lib.errors import DataError
+from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.model import TwoStageNet
 from ksdd_lib.pixels import IMAGE_EXTENSIONS, decode_image
 from ksdd_lib.prepare import DataSet
@@ -71,6 +71,7 @@ class Detector:
 
         Raises:
             DataError: the file cannot be read, or the array is no gray uint8 image.
+            CheckpointError: the model answers with numbers that are not finite.
         """
         image = as_pixels(image)
         if image.ndim != 2 or image.dtype != np.uint8:
@@ -84,6 +85,11 @@ class Detector:
         where = next(self.model.parameters()).device
         tensor = torch.from_numpy(pixels)[None, None].to(where)
         score, mask = evaluate.judge(self.model, tensor, self.precision, self.views, self.kind)
+        if not (score.isfinite() and mask.isfinite().all()):
+            raise CheckpointError(
+                f"The model's answer is not finite (score {float(score)}): its weights are damaged "
+                "or its training diverged. Use another model."
+            )
         share = targets.probability(mask, self.segmentation_loss).cpu().numpy()
         full = cv2.resize(share, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
         label = "defective" if float(score) > self.threshold else "good"
@@ -121,6 +127,7 @@ def judge_folder(
 
     Raises:
         DataError: there is no such folder, or no image in it.
+        CheckpointError: as `Detector.judge`.
     """
     folder = Path(folder)
     paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_EXTENSIONS]

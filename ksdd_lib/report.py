@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import ksdd_lib
-from ksdd_lib import metrics, storage
+from ksdd_lib import metrics, origin, storage
 from ksdd_lib.batches import STAGES
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import read_masks
@@ -28,7 +28,7 @@ from ksdd_lib.train import read_history
 ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """Image name -> image uint8 (H, W) and mask bool (H, W)."""
 
-STRIP_ROWS = 12  # surfaces on one picture of the strip
+STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
 
 CAPTIONS = {
@@ -84,7 +84,8 @@ def load_results(run_folder: Path) -> Results:
     """Read the stored results of a run.
 
     Raises:
-        RunError: a file is missing, or metrics.json or masks.npz is not of this predictions.csv.
+        RunError: a file is missing or damaged, metrics.json or masks.npz is not of this
+            predictions.csv, or they are of other data, settings or weights than the run's.
     """
     folder = Path(run_folder)
     rows = metrics.read_predictions(folder / "predictions.csv")
@@ -94,9 +95,16 @@ def load_results(run_folder: Path) -> Results:
             "metrics.json was not made from this predictions.csv: one of them was edited, or comes "
             "from another run. Evaluate again."
         )
+    folds = storage.read_json(folder / "folds.json")
+    origin.require_own(folder, summary.get("made_from", {}))
+    train_items = {fold["fold"]: fold["train_items"] for fold in folds["folds"]}
+    origin.require_true(summary, rows, train_items)
     masks = read_masks(folder / "masks.npz") if (folder / "masks.npz").exists() else None
     if masks is not None and list(masks) != [row.image for row in rows]:
         raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
+    hashed = summary.get("masks_sha256")  # results of earlier versions name none
+    if masks is not None and hashed not in (None, storage.sha256(folder / "masks.npz")):
+        raise RunError("masks.npz was edited, or is of another run. Evaluate again.")
 
     def stored(name: str, default: Any) -> Any:
         return storage.read_json(folder / name) if (folder / name).exists() else default
@@ -108,7 +116,7 @@ def load_results(run_folder: Path) -> Results:
         metrics=summary,
         settings=storage.read_json(folder / "settings.json"),
         data=storage.read_json(folder / "data.json"),
-        folds=storage.read_json(folder / "folds.json"),
+        folds=folds,
         environment=stored("environment.json", {}),
         timing=stored("timing.json", []),
     )
@@ -271,6 +279,7 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "run_name": results.folder.resolve().name,
         "preset": results.settings.get("preset", "own"),
         "folds_text": _folds_text(results),
+        "in_words": in_words(results.metrics["pooled"], results.rows),
         "rates": _rates(results.metrics["pooled"]),
         "cautions": _cautions(results),
         "strip_note": _strip_note(results, figures),
@@ -282,6 +291,40 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "timing": [(row["what"], duration(row["seconds"])) for row in results.timing],
         "time_total": duration(sum(row["seconds"] for row in results.timing)),
     }
+
+
+NAMED = 6
+"""Surfaces that the first sentences name, of each kind of error."""
+
+
+def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]:
+    """What the pooled verdicts say to somebody who decides, as sentences.
+
+    Args:
+        pooled: of metrics.json.
+        rows: of predictions.csv.
+    """
+    tp, fp, fn, tn = (pooled[name] for name in ("tp", "fp", "fn", "tn"))
+    if not tp + fn or not fp + tn:
+        return ["The test surfaces are all of one kind, so nothing can be said of the verdicts."]
+    missed = 1 - pooled["intervals"]["recall"][0]
+    flagged = pooled["intervals"]["false_positive_rate"][1]
+    sentences = [
+        f"{tp} of {tp + fn} defective surfaces were found; {fp} of {fp + tn} good ones were "
+        "flagged for nothing. The thresholds were fixed before these surfaces were looked at.",
+        f"On other surfaces of this kind up to {missed:.0%} of the defects may be missed, and up "
+        f"to {flagged:.1%} of the good ones flagged: so much is left open by the number of test "
+        "surfaces (ends of the 95\N{NO-BREAK SPACE}% intervals).",
+    ]
+    failures = metrics.failures_first(rows)
+    named = [
+        f"{name}: {_listed(found, NAMED)}."
+        for kind, name in (("missed", "Missed"), ("false alarm", "False alarms"))
+        if (found := [row.image for row in failures if metrics.verdict(row) == kind])
+    ]
+    if named:
+        sentences.append(" ".join([*named, "They are shown first below."]))
+    return sentences
 
 
 def _rates(pooled: Mapping[str, Any]) -> list[tuple[str, str, float | None, list | None]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
+from ksdd_lib.origin import FREE
 from ksdd_lib.report import load_results
 from ksdd_lib.settings import from_json, to_json
 
@@ -68,8 +69,7 @@ def _require_same_recipe(settings: dict[str, Any], target: Path) -> None:
     if not target.exists():
         return
     kept = _read_settings(target)
-    free = ("fold", "data", "checkpoint_steps")
-    other = [name for name in settings if name not in free and settings[name] != kept[name]]
+    other = [name for name in settings if name not in FREE and settings[name] != kept[name]]
     if other:
         raise RunError(
             f"{target.name} holds results of another {', '.join(other)}: keep them under another "

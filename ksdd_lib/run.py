@@ -69,12 +69,25 @@ class Run:
         return all((self.fold_folder(k) / f"{part}.done.json").exists() for k in folds)
 
     def require(self, part: str) -> None:
-        """Raise RunError, naming the notebook to run first, unless `part` is finished."""
-        if not self.has(part):
-            raise RunError(
-                f"The run {self.folder.name} has no finished {part} yet: "
-                f"run {NOTEBOOKS[part]}.ipynb first."
-            )
+        """Raise RunError, naming the notebook to run first, unless `part` is finished.
+
+        Of a stage that diverged the text says where.
+        """
+        if self.has(part):
+            return
+        for fold in self.settings.fold_numbers:
+            mark = self.fold_folder(fold) / f"{part}.diverged.json"
+            if mark.exists() and not self.has(part, fold):
+                found = storage.read_json(mark)
+                raise RunError(
+                    f"The run {self.folder.name} has no finished {part}: fold {fold} "
+                    f"diverged at step {found['step']} ({', '.join(found['images'])}). "
+                    f"Take a smaller {part}_learning_rate in a new run."
+                )
+        raise RunError(
+            f"The run {self.folder.name} has no finished {part} yet: "
+            f"run {NOTEBOOKS[part]}.ipynb first."
+        )
 
     def has_begun(self, group: str) -> bool:
         """Whether a stage has begun with the settings of this group, which are then fixed."""

@@ -311,7 +311,10 @@ def _train_steps(
             state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
             state |= {"seconds": time.monotonic() - began}
             state |= {"pending": [float(loss) for loss in pending], "history": stage.history}
-        checkpoint.save(stage.folder, stage.name, step, stage.identity, state)
+        try:
+            checkpoint.save(stage.folder, stage.name, step, stage.identity, state)
+        except CheckpointError as error:  # a weight overflowed, though the loss was finite
+            raise _diverged(stage, step, str(error)) from None
         if saved:
             saved()
 
@@ -368,13 +371,18 @@ def _require_finite(stage: Stage, step: int, pending: list[Tensor]) -> None:
     if not bad:
         return
     step = step - len(pending) + bad[0] + 1
+    raise _diverged(stage, step, "Its loss is not finite.")
+
+
+def _diverged(stage: Stage, step: int, why: str) -> TrainingError:
+    """Mark the run as diverged -> the error, which names the images of that step."""
     images = [stage.images[row] for row in stage.order.rows(step - 1)]
     record = {"stage": stage.name, "fold": stage.fold, "step": step, "images": images}
     storage.write_json(stage.folder / f"{stage.name}.diverged.json", record)
-    raise TrainingError(
-        f"The loss of the {stage.name} stage, fold {stage.fold}, is not finite at step {step} "
-        f"({', '.join(images)}). Take a smaller {stage.name}_learning_rate in a new run; the last "
-        "good checkpoint is kept."
+    return TrainingError(
+        f"The {stage.name} stage, fold {stage.fold}, diverged at step {step} "
+        f"({', '.join(images)}). {why} Take a smaller {stage.name}_learning_rate in a new run; the "
+        "last good checkpoint is kept."
     )
 
 
@@ -494,6 +502,7 @@ def _mark_finished(run: Run, stage: Stage, seconds: float) -> None:
     made = machine.environment(run.settings.precision)
     record = {"steps": stage.recipe("steps"), "seconds": round(seconds, 1), "environment": made}
     storage.write_json(stage.folder / f"{stage.name}.done.json", record)
+    (stage.folder / f"{stage.name}.diverged.json").unlink(missing_ok=True)
     run.note_time(f"{stage.name} stage, fold {stage.fold}", seconds)
 
 

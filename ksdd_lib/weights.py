@@ -104,7 +104,8 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
     """The model of a published file, in float32 on this machine's device, and its card.
 
     Raises:
-        CheckpointError: the file or its card is absent, or the file is not the card's.
+        CheckpointError: the file or its card is absent, the file is not the card's, or its weights
+            are not finite.
     """
     from safetensors.torch import load as read
 
@@ -116,6 +117,7 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
         raise CheckpointError(f"{path.name} is damaged or not the file of its card.")
     model = TwoStageNet()
     weights = {name: value.float() for name, value in read(content).items()}
+    checkpoint.require_finite(weights, f"The weights of {path.name}")
     checkpoint.load_weights(model, weights, path.name)
     device = machine.device()
     return model.to(device, memory_format=torch.channels_last).requires_grad_(False), card

@@ -1,7 +1,7 @@
 """A real JupyterLab, and a real Chromium that looks into it: what the browser tests work with.
 
-As a program, `python tests/browser.py FOLDER` runs the series on generated surfaces in the browser
-and leaves pictures of it in FOLDER; two of them stand in the README.
+As a program, `python tests/browser.py FOLDER` runs the demo there and leaves pictures of it
+in FOLDER: those of the README are `python tests/browser.py assets`.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,13 @@ class Book:
 
     Attributes:
         page: Playwright's page.
+        path: of the notebook, to see what was saved.
         complaints: what stood in the browser's console as an error.
     """
 
-    def __init__(self, page: Any, address: str, name: str) -> None:
+    def __init__(self, page: Any, address: str, folder: Path, name: str) -> None:
         self.page, self.complaints = page, []
+        self.path = folder / "notebooks" / f"{name}.ipynb"
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.address = f"{address}/lab/tree/{name}.ipynb?token={TOKEN}&reset"
@@ -128,15 +131,21 @@ class Book:
         """Until every code cell has run, and the kernel is idle."""
         self.page.wait_for_function(STATUS + "() => done()", timeout=seconds * 1000)
 
+    def until(self, holds: Callable[[], bool], seconds: float = 120) -> None:
+        """Until `holds` answers yes."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, f"nothing came of it in {seconds} s"
+            self.page.wait_for_timeout(100)
+
     def wait_for_text(self, text: str, seconds: float = 60) -> None:
-        """Until `text` stands in an output."""
-        found = "text => [...document.querySelectorAll('.jp-OutputArea')]"
-        found += ".some(area => area.innerText.includes(text))"
-        self.page.wait_for_function(found, arg=text, timeout=seconds * 1000)
+        """Until `text` stands in an output, or in the words of a picture."""
+        found = "text => outputs().includes(text)"
+        self.page.wait_for_function(STATUS + found, arg=text, timeout=seconds * 1000)
 
     def text(self) -> str:
-        """All that the outputs show as words."""
-        return "\n".join(self.page.locator(".jp-Cell-outputArea").all_inner_texts())
+        """All that the outputs show as words, those of pictures too."""
+        return self.page.evaluate(STATUS + "() => outputs()")
 
     def errors(self) -> list[str]:
         """Warnings and tracebacks below the cells."""
@@ -144,23 +153,87 @@ class Book:
         wanted = ", ".join(f'[data-mime-type="{kind}"]' for kind in kinds)
         return self.page.locator(wanted).all_inner_texts()
 
-    def pictures(self) -> int:
-        """How many pictures stand below the cells, widgets' too."""
-        return self.page.locator(".jp-OutputArea img").count()
+    def row(self, label: str) -> list[str]:
+        """The cells of the last table row that begins with `label`."""
+        rows = self.page.locator(".jp-OutputArea tr")
+        named = rows.filter(has=self.page.get_by_text(label, exact=True))
+        return named.last.locator("td").all_inner_texts()
 
-    def picture_of(self, selector: str, path: Path, height: int | None = None) -> None:
-        """A picture of an element, as the user sees it, at most `height` pixels high."""
-        place = self.page.locator(selector).first
-        place.scroll_into_view_if_needed()
-        place.screenshot(path=str(path))
+    def control(self, label: str) -> Any:
+        """The control with this label."""
+        return self.page.locator(".jp-OutputArea .widget-inline-hbox", has_text=label).first
+
+    def type(self, label: str, value: str) -> None:
+        """Type a value into a box, and leave it."""
+        box = self.control(label).locator("input")
+        box.fill(value)
+        box.press("Tab")
+
+    def choose(self, label: str, value: str) -> None:
+        """Choose an entry of a list."""
+        self.control(label).locator("select").select_option(label=value)
+
+    def slide(self, label: str, key: str, times: int = 1) -> None:
+        """Move a slider by the keyboard."""
+        handle = self.control(label).locator(".noUi-handle")
+        handle.focus()
+        for _ in range(times):
+            handle.press(key)
+
+    def save(self) -> None:
+        """Save the notebook, as its menu does."""
+        self.menu("File", "Save Notebook")
+        self.page.wait_for_function(
+            "() => !window.jupyterapp.shell.currentWidget.context.model.dirty", timeout=30_000
+        )
 
 
-STATUS = """
+STATUS = r"""
 const panel = () => window.jupyterapp.shell.currentWidget;
 const kernel = () => panel()?.sessionContext?.session?.kernel;
 const ready = () => kernel()?.status === 'idle';
 const cells = () => panel().content.widgets.filter(cell => cell.model.type === 'code');
 const done = () => ready() && cells().every(cell => cell.model.executionCount !== null
     && cell.model.executionState !== 'running');
+const words = cell => [cell.outputArea.node.innerText,
+    ...cell.model.outputs.toJSON().map(output => output.data?.['text/plain'] ?? '')].join('\n');
+const outputs = () => cells().map(words).join('\n');
 """
 """JavaScript on the notebook in front; what follows is the function that is asked."""
+
+
+def take_pictures(out: Path) -> None:
+    """Run the demo, fold 0, and leave what a user sees of it in `out`."""
+    from playwright.sync_api import sync_playwright
+
+    from ksdd_lib.run import NOTEBOOKS
+
+    def take(book: Book, code: str, part: str, name: str) -> None:
+        book.page.wait_for_timeout(2000)  # controls answer with a delay
+        cell = book.page.locator(".jp-CodeCell", has_text=code)
+        cell.locator(part).first.screenshot(path=str(out / f"{name}.png"))
+
+    with tempfile.TemporaryDirectory() as made, sync_playwright() as started:
+        folder = Path(made)
+        seen = started.chromium.launch(executable_path=chromium(), args=FLAGS)
+        with lab(folder, {"KSDD_PRESET": "demo", "KSDD_FOLD": "0"}) as address:
+            for part, name in NOTEBOOKS.items():
+                book = Book(seen.new_page(viewport=VIEW), address, folder, name)
+                book.run_all()
+                book.wait(1200)
+                if part == "segmentation":
+                    take(book, "watch_training", ".jp-Cell-outputArea", "training")
+                if part == "evaluation":
+                    book.slide("shift of the thresholds", "ArrowLeft", 60)
+                    take(book, "explore.operating_point", ".widget-vbox", "operating_point")
+                if part == "report":
+                    book.choose("order", "closest calls")
+                    take(book, "browse.parts", ".widget-vbox", "parts")
+                book.page.close()
+
+
+VIEW = {"width": 1200, "height": 2400}
+"""Pixels of the window for pictures: a whole output has room."""
+
+if __name__ == "__main__":
+    take_pictures(Path(sys.argv[1]))

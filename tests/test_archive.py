@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import os
 import shutil
 import stat
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 
 from ksdd_lib import archive, storage
 from ksdd_lib.archive import obtain, unpack
@@ -138,6 +140,15 @@ def test_a_web_page_of_the_user_is_refused_but_left_alone(tmp_path: Path, home: 
     with pytest.raises(DataError, match="page.zip is a web page"):
         obtain(str(page), home)
     assert page.exists() and not home.exists()
+
+
+@pytest.mark.fault(1)
+def test_of_a_long_page_the_first_80_characters_are_shown_escaped(home: Path):
+    page = "<html>\x1b[31m\n\t\u202e'Sign in'\u0000 \u00fc" + "".join(map(chr, range(48, 123)))
+    with pytest.raises(DataError) as refused:
+        obtain("https://example.org/set.zip", home, download=served(page.encode()))
+    assert f"it starts with {page[:80]!r}: fetch it again" in str(refused.value)
+    assert str(refused.value).isprintable()
 
 
 @pytest.fixture
@@ -286,6 +297,25 @@ def test_a_caller_who_listens_keeps_standard_output_clean(
 
 
 @pytest.mark.fault(6)
+@pytest.mark.parametrize("target", ["http://plain.org/a.zip", "HTTP://plain.org/a.zip"])
+def test_a_redirect_from_https_to_http_is_not_followed(home: Path, monkeypatch, target: str):
+    asked = []
+
+    def answer(adapter, request, **_):
+        asked.append(request.url)
+        response = requests.Response()
+        response.status_code, response.url, response.request = 302, request.url, request
+        response.headers["Location"] = target if len(asked) % 2 == 0 else "/moved.zip"
+        response.raw = io.BytesIO()
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", answer)
+    with pytest.raises(DataError, match="leads to http, which is not encrypted"):
+        obtain("https://example.org/a.zip", home)
+    assert asked == ["https://example.org/a.zip", "https://example.org/moved.zip"] * 3
+
+
+@pytest.mark.fault(6)
 def test_http_is_refused_before_anything_is_fetched(home: Path):
     with pytest.raises(DataError, match="use https"):
         obtain("http://example.org/a.zip", home, download=never)
@@ -316,7 +346,7 @@ def test_a_cut_archive_is_refused_wherever_it_is_cut(tiny_zip: Path, home: Path,
 @pytest.mark.fault(2)
 def test_a_flipped_byte_is_refused_by_its_checksum_and_nothing_is_left(tiny_zip: Path, home: Path):
     tiny_zip.write_bytes(flipped(tiny_zip.read_bytes()))
-    with pytest.raises(DataError, match="tiny.zip is damaged.*CRC"):
+    with pytest.raises(DataError, match="tiny.zip, member .*, is cut off or damaged.*CRC"):
         unpack(tiny_zip, home)
     assert tree(home) == {"data"}
 
@@ -343,14 +373,10 @@ def test_a_member_that_reaches_outside_refuses_the_archive(tiny_zip: Path, home:
 
 
 @pytest.mark.fault(5)
-def test_bombs_are_refused_by_what_they_claim(tiny_zip: Path, home: Path, monkeypatch):
+def test_a_bomb_is_refused_by_what_it_claims(tiny_zip: Path, home: Path):
     with zipfile.ZipFile(tiny_zip, "a", zipfile.ZIP_DEFLATED) as target:
         target.writestr("tiny01/bomb.bmp", bytes(65 * 2**20))
     with pytest.raises(DataError, match="tiny01/bomb.bmp' unpacks to 68,157,440 bytes"):
-        unpack(tiny_zip, home)
-    monkeypatch.setattr(archive, "MAX_MEMBER", 2**40)
-    monkeypatch.setattr(archive, "MAX_TOTAL", 2**20)
-    with pytest.raises(DataError, match="unpacks to more than"):
         unpack(tiny_zip, home)
     assert not home.exists()
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,34 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
         assert load(tmp_path).step == 5
 
 
+def without(field: str) -> str:
+    record = {"schema": checkpoint.SCHEMA, "step": 10, "sha256": "0" * 64, "identity": IDENTITY}
+    return json.dumps({name: value for name, value in record.items() if name != field})
+
+
+@pytest.mark.fault(22)
+@pytest.mark.parametrize(
+    "content", ["[]", "3", "null", "{}", *map(without, ("schema", "step", "sha256", "identity"))]
+)
+def test_a_marker_that_is_none_falls_back_to_the_one_before(tmp_path: Path, content: str) -> None:
+    save(tmp_path, 5, 10)
+    weights_file(tmp_path, 10).with_suffix(".json").write_text(content)
+    with pytest.warns(UserWarning, match="segmentation-000010 is passed over: .* no checkpoint's"):
+        assert load(tmp_path).step == 5
+
+
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("stray", ["segmentation-000099 (1).json", "segmentation-best.json"])
+def test_a_file_of_another_name_is_passed_over(tmp_path: Path, stray: str) -> None:
+    save(tmp_path, 5)
+    (tmp_path / stray).write_bytes(weights_file(tmp_path, 5).with_suffix(".json").read_bytes())
+    with pytest.warns(UserWarning, match=re.escape(f"{stray} is passed over")):
+        assert load(tmp_path).step == 5
+    assert checkpoint.newest_step(tmp_path, "segmentation") == 5
+    save(tmp_path, 6)
+    assert load(tmp_path).step == 6
+
+
 @pytest.mark.fault(22)
 def test_with_all_damaged_the_next_one_saved_is_kept(tmp_path: Path) -> None:
     save(tmp_path, 50, 100)
@@ -142,6 +171,29 @@ def test_another_training_is_refused_field_by_field(tmp_path: Path) -> None:
     assert "fold: here 2, there 0" in str(refusal.value)
     assert "rotation: here True, there False" in str(refusal.value)
     assert "seed" not in str(refusal.value)
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize(
+    ("field", "here"), [("seed", 2), ("stage", "decision"), ("fold", 1), ("data", "abd")]
+)
+def test_a_checkpoint_of_another_seed_stage_fold_or_data_is_refused(
+    tmp_path: Path, field: str, here: Any
+) -> None:
+    save(tmp_path, 5)
+    difference = f"{field}: here {here!r}, there {IDENTITY[field]!r}"
+    with pytest.raises(CheckpointError, match=f"another training: {difference}[.]"):
+        checkpoint.load(tmp_path, "segmentation", IDENTITY | {field: here})
+
+
+def test_the_newest_is_known_by_its_marker(tmp_path: Path) -> None:
+    assert checkpoint.newest_sha256(tmp_path, "segmentation") is None
+    save(tmp_path, 5, 10)
+    for step in (10, 5):
+        digest = storage.sha256(weights_file(tmp_path, step))
+        assert checkpoint.newest_sha256(tmp_path, "segmentation") == digest
+        weights_file(tmp_path, step).with_suffix(".json").write_text("[]")
+    assert checkpoint.newest_sha256(tmp_path, "segmentation") is None
 
 
 @pytest.mark.fault(22)

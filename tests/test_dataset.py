@@ -94,6 +94,12 @@ def test_two_files_of_one_name_are_refused_not_chosen_from(tiny_root: Path):
     assert "Part3.jpg and tiny02/Part3.png" in reasons["tiny02/Part3"]
 
 
+def png_that_claims(side: int) -> bytes:
+    """A small PNG of whose header width and height are altered."""
+    data = cv2.imencode(".png", np.zeros((16, 16), np.uint8))[1].tobytes()
+    return data[:16] + 2 * side.to_bytes(4, "big") + data[24:]
+
+
 @pytest.mark.fault(11)
 def test_unusable_files_are_listed_in_one_table_and_refused(tiny_root: Path):
     folder = tiny_root / "tiny03"
@@ -101,10 +107,13 @@ def test_unusable_files_are_listed_in_one_table_and_refused(tiny_root: Path):
     (folder / "Part1.jpg").write_bytes(b"")
     (folder / "Part2.jpg").write_text("a text")
     cv2.imwrite(str(folder / "Part3.jpg"), np.zeros((1, 1), np.uint8))
+    (folder / "Part4.png").write_bytes(png_that_claims(30_000))
+    shutil.copy(folder / "Part0_label.bmp", folder / "Part4_label.bmp")
     found = survey(tiny_root)
-    assert [name for name, _ in found.unreadable] == [f"tiny03/Part{n}" for n in range(4)]
+    assert [name for name, _ in found.unreadable] == [f"tiny03/Part{n}" for n in range(5)]
+    assert "Part4.png is 30000x30000" in dict(found.unreadable)["tiny03/Part4"]
     assert len(found.samples) == 20
-    with pytest.raises(DataError, match="4 of the images cannot be used.*tiny03/Part3.*inspect"):
+    with pytest.raises(DataError, match="5 of the images cannot be used.*tiny03/Part4.*inspect"):
         find_samples(tiny_root)
 
 

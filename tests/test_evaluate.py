@@ -1,6 +1,8 @@
 """Each test image is scored once; every number after that comes from the stored scores."""
 
 import csv
+import io
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import metrics
 from ksdd_lib.batches import FLIPS, load_surfaces
-from ksdd_lib.errors import CheckpointError, RunError
+from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import (
     deciding_score,
     evaluate,
@@ -24,11 +26,12 @@ from ksdd_lib.evaluate import (
     score_images,
     write_masks,
 )
-from ksdd_lib.folds import Fold
+from ksdd_lib.folds import Fold, folds_record
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.prepare import DataSet
+from ksdd_lib.report import load_results
 from ksdd_lib.run import Run
-from ksdd_lib.settings import RULES
+from ksdd_lib.settings import RULES, to_json
 from ksdd_lib.train import train_decision, train_segmentation, trained_model
 
 COLUMNS = "image,item,fold,seed,is_defective,score,segmentation_score,threshold,is_flagged"
@@ -63,6 +66,7 @@ class Judged:
     def __init__(self, folder: Path, data: DataSet) -> None:
         self.run = tiny_run(folder, fold="all", seed=4, segmentation_steps=1, decision_steps=1)
         self.run.write("data.json", data.record)
+        self.run.write("folds.json", folds_record(data.folds))
         for fold in range(3):
             train_segmentation(self.run, data, fold)
             train_decision(self.run, data, fold)
@@ -140,6 +144,35 @@ def test_metrics_and_environment_are_stored(judged: Judged) -> None:
     assert judged.run.read("environment.json")["torch"] == torch.__version__
 
 
+def test_what_an_evaluation_leaves_belongs_together(judged: Judged) -> None:
+    results = load_results(judged.run.folder)
+    assert [row.image for row in results.rows] == list(results.masks)
+    assert set(judged.summary["made_from"]) == {"data", "settings", "weights"}
+
+
+@pytest.mark.fault(32)
+def test_masks_of_the_same_images_but_other_weights_are_refused(copied: Run) -> None:
+    swap_two_masks(copied.folder)
+    with pytest.raises(RunError, match="masks.npz was edited, or is of another run"):
+        load_results(copied.folder)
+
+
+@pytest.mark.fault(32)
+def test_results_of_earlier_weights_are_refused_until_evaluated_again(
+    copied: Run, data: DataSet
+) -> None:
+    for path in copied.fold_folder(0).glob("decision*"):
+        path.unlink()
+    longer = Run(copied.folder, replace(copied.settings, decision_steps=2))
+    longer.write("settings.json", to_json(longer.settings))
+    train_decision(longer, data, 0)
+    with pytest.raises(RunError, match="not of this run: .*decision_steps: stored 1, here 2; .*"):
+        load_results(copied.folder)
+    longer.write("settings.json", to_json(copied.settings))
+    with pytest.raises(RunError, match="not of this run: weights 0: stored '"):
+        load_results(copied.folder)
+
+
 def test_a_second_evaluation_scores_nothing_again(
     judged: Judged, copied: Run, data: DataSet, forwards: Forwards
 ) -> None:
@@ -157,6 +190,58 @@ def test_a_lost_runtime_scores_only_what_is_missing(
     summary = evaluate(copied, data)
     assert forwards.count == 2
     assert summary["pooled"]["ap"] == judged.summary["pooled"]["ap"]
+
+
+def edit_a_score(folder: Path) -> None:
+    path = folder / "scores.csv"
+    first, *others = metrics.read_predictions(path)
+    metrics.write_predictions(path, [replace(first, score=first.score + 7), *others])
+
+
+def swap_two_masks(folder: Path) -> None:
+    masks = read_masks(folder / "masks.npz")
+    write_masks(folder / "masks.npz", list(masks), np.stack(list(masks.values())[::-1]))
+
+
+def cut_the_masks(folder: Path) -> None:
+    path = folder / "masks.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def empty_the_masks(folder: Path) -> None:
+    (folder / "masks.npz").write_bytes(b"")
+
+
+def lose_the_scores(folder: Path) -> None:
+    (folder / "scores.csv").unlink()
+
+
+CHANGES = (edit_a_score, swap_two_masks, cut_the_masks, empty_the_masks, lose_the_scores)
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("change", CHANGES)
+def test_stored_scores_that_were_changed_are_computed_anew(
+    judged: Judged, copied: Run, data: DataSet, forwards: Forwards, change
+) -> None:
+    folder = copied.fold_folder(1)
+    change(folder)
+    with pytest.warns(UserWarning, match="fold1 are not as they were stored .* scored again"):
+        assert evaluate(copied, data) == judged.summary
+    assert forwards.count == 2
+    again = metrics.read_predictions(folder / "scores.csv")
+    assert again == metrics.read_predictions(judged.run.fold_folder(1) / "scores.csv")
+
+
+def test_stored_scores_from_before_there_were_hashes_are_used(
+    judged: Judged, copied: Run, data: DataSet, forwards: Forwards
+) -> None:
+    for path in copied.folder.glob("fold*/scores.json"):
+        record = json.loads(path.read_text())
+        del record["sha256"]
+        path.write_text(json.dumps(record))
+    assert evaluate(copied, data) == judged.summary
+    assert forwards.count == 0
 
 
 def test_scores_of_earlier_weights_are_not_used(
@@ -206,7 +291,7 @@ def test_an_image_that_was_trained_on_is_refused(copied: Run, data: DataSet) -> 
     with pytest.raises(RunError, match=f"Fold 0 was trained on {fold.train[0].item}"):
         require_unseen(leaking)
     mixed = replace(data, folds=(leaking, *data.folds[1:]))
-    with pytest.raises((RunError, CheckpointError)):
+    with pytest.raises(RunError, match=f"Fold 0 was trained on {fold.train[0].item}"):
         evaluate(copied, mixed)
 
 
@@ -276,3 +361,23 @@ def test_masks_come_back_under_their_names(tmp_path: Path) -> None:
     write_masks(tmp_path / "masks.npz", ["a/1", "\u00e4/2"], masks)
     found = read_masks(tmp_path / "masks.npz")
     assert list(found) == ["a/1", "\u00e4/2"] and np.array_equal(found["\u00e4/2"], masks[1])
+
+
+@pytest.mark.fault(32)
+def test_masks_that_are_cut_altered_or_of_another_kind_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "masks.npz"
+    write_masks(path, ["a/1", "b/2"], np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    whole = path.read_bytes()
+    cut = [whole[:length] for length in range(0, len(whole), 7)]
+    altered = [whole[:k] + bytes([whole[k] ^ 255]) + whole[k + 1 :] for k in range(len(whole))]
+    other = io.BytesIO()
+    np.save(other, np.zeros(3))
+    refused = 0
+    for data in [*cut, *altered, other.getvalue(), b"no archive"]:
+        path.write_bytes(data)
+        try:
+            read_masks(path)
+        except RunError as error:
+            assert "masks.npz in " in str(error) and "evaluate again" in str(error)
+            refused += 1
+    assert refused > len(cut) + len(whole) / 3

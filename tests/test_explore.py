@@ -1,5 +1,6 @@
 """What one looks into with a control in hand is judged and shown as plain output too."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, versio
     said = capsys.readouterr().out
     assert "a.png: good, score 40.03" in said
     assert "b.txt: the image is not a JPEG" in said
+
+
+def test_each_fold_stands_in_a_table_misses_first(screen, capsys):
+    one = {"images": 10, "defective": 2, "fn": 1, "fp": 0, "ap": 0.9, "auc": None}
+    summary = {
+        "folds": [{"fold": 0, "threshold": -0.5} | one, {"fold": 1, "threshold": 1.0} | one],
+        "fold_mean": {"ap": 0.9, "auc": None},
+        "pooled": one | {"images": 20, "defective": 4, "fn": 2},
+    }
+    explore.show_folds(summary)
+    table = screen.bundles[0]["text/html"]
+    assert table.count("<tr>") == 5 and table.index("misses") < table.index("false alarms")
+    cells = re.sub("<[^>]*>", "|", table)
+    assert "|fold 0||1 of 2||0 of 8||0.9000||undefined||-0.50|" in cells
+    assert "|pooled||2 of 4||0 of 16||0.9000||undefined||each fold's own|" in cells
 
 
 # The operating point

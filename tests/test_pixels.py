@@ -1,6 +1,7 @@
 """Pixels: one rule from a file's bytes to gray or boolean pixels, and a bound before decoding."""
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -24,6 +25,23 @@ def palette_bmp(indices: np.ndarray, palette: list[int]) -> bytes:
     header = struct.pack("<2sIHHI", b"BM", start + indices.size, 0, 0, start)
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, 0, 0, 0, len(palette), 0)
     return header + info + colours + indices[::-1].astype(np.uint8).tobytes()
+
+
+def palette_png(indices: np.ndarray, palette: list[int], bits: int = 8) -> bytes:
+    """A PNG of indices with `bits` bits each into a palette of grays."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    height, width = indices.shape
+    planes = np.unpackbits(indices.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :]
+    rows = np.packbits(planes.reshape(height, -1), axis=1)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)  # each behind its filter, none
+    header = struct.pack(">IIBBBBB", width, height, bits, 3, 0, 0, 0)
+    colours = b"".join(bytes([gray] * 3) for gray in palette)
+    parts = chunk(b"IHDR", header), chunk(b"PLTE", colours), chunk(b"IDAT", zlib.compress(lines))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
@@ -68,8 +86,16 @@ def test_exif_rotation_is_applied():
         encode(".bmp", LEVELS // 128 * 255),
         palette_bmp(LEVELS // 128, [0, 255]),
         palette_bmp(np.where(LEVELS == 3, 1, LEVELS // 128 * 2), [0, 85, 255]),
+        palette_png(LEVELS // 128, [0, 255]),
+        palette_png(1 - LEVELS // 128, [255, 0]),
+        palette_png(LEVELS // 128, [0, 1]),
+        palette_png(LEVELS // 128, [0, 255], bits=1),
+        palette_png(np.where(LEVELS == 3, 1, LEVELS // 128 * 2), [0, 85, 255], bits=2),
     ],
-    ids=["01", "01 16-bit", "0255", "0 65535", "bmp", "palette 01", "palette 012"],
+    ids=[
+        *("01", "01 16-bit", "0255", "0 65535", "bmp", "palette 01", "palette 012"),
+        *("png palette", "reversed", "of 0 and 1", "1 bit", "2 bits"),
+    ],
 )
 @pytest.mark.fault(8)
 def test_every_way_to_store_a_mask_gives_the_same_booleans(data: bytes):

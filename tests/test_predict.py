@@ -8,10 +8,9 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import predict, synthetic
+from ksdd_lib import evaluate, predict, synthetic
 from ksdd_lib.batches import FLIPS
-from ksdd_lib.errors import DataError
-from ksdd_lib.evaluate import evaluate
+from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.metrics import read_predictions
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.predict import Detector
@@ -68,6 +67,35 @@ def test_a_frame_without_contrast_is_not_a_surface(model, level):
     assert (found.label, found.score, found.mask) == ("not a surface", None, None)
 
 
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("level", [0, 127, 255])
+def test_the_networks_answer_a_constant_picture_with_finite_numbers(model, level):
+    """Feature normalisation divides by a deviation that is 0 there."""
+    pixels = torch.full((1, 1, 192, 128), level, dtype=torch.uint8)
+    for precision in ("float32", "bfloat16"):
+        score, mask = evaluate.judge(model, pixels, precision, FLIPS, "both")
+        assert score.isfinite() and mask.isfinite().all()
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize(
+    ("part", "kind"), [("segmentation", "mask"), ("segmentation", "decision"), ("decision", "both")]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_whose_numbers_are_not_finite_never_judges(surface, part, kind, value, tmp_path):
+    broken = TwoStageNet()
+    initialize(broken, "kaiming", 0)
+    with torch.no_grad():
+        for parameter in getattr(broken, part).parameters():
+            parameter.fill_(value)
+    detector = Detector(broken, (192, 128), 0.0, precision="float32", kind=kind)
+    with pytest.raises(CheckpointError, match="not finite"):
+        detector.judge(surface)
+    cv2.imwrite(str(tmp_path / "part.png"), surface)
+    with pytest.raises(CheckpointError, match="not finite"):
+        predict.judge_folder(detector, tmp_path)
+
+
 def test_a_file_is_judged_as_its_pixels(model, surface, tmp_path):
     cv2.imwrite(str(tmp_path / "part.png"), surface)
     detector = Detector(model, (192, 128), 0.0)
@@ -91,13 +119,14 @@ def test_anything_but_gray_bytes_is_refused(model, shape, kind):
 @pytest.mark.fault(11)
 @pytest.mark.fault(12)
 def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surface, tmp_path):
-    content = cv2.imencode(".jpg", surface)[1].tobytes()
+    content, png = (cv2.imencode(end, surface)[1].tobytes() for end in (".jpg", ".png"))
     files = {
         "a/=cmd.jpg": content,
         "cut.jpg": content[:-400],
         "empty.png": b"",
         "text.jpg": b"no picture",
         "pixel.png": cv2.imencode(".png", surface[:1, :1])[1].tobytes(),
+        "huge.png": png[:16] + 2 * (30_000).to_bytes(4, "big") + png[24:],
         "black.bmp": cv2.imencode(".bmp", np.zeros_like(surface))[1].tobytes(),
         "=1+1 ü <img onerror=alert(1)>.jpg": cv2.imencode(".jpg", surface[::-1])[1].tobytes(),
         "a/=cmd_label.bmp": b"a mask",
@@ -107,18 +136,19 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     rows = predict.judge_folder(Detector(model, (192, 128), -100.0), tmp_path)
-    unreadable = ["cut.jpg", "empty.png", "pixel.png", "text.jpg"]
-    assert [(row.image, row.label) for row in rows[:5]] == [
+    unreadable = ["cut.jpg", "empty.png", "huge.png", "pixel.png", "text.jpg"]
+    assert [(row.image, row.label) for row in rows[:6]] == [
         *((name, "unreadable") for name in unreadable),
         ("black.bmp", "not a surface"),
     ]
-    assert all(row.reason and row.score is None for row in rows[:4])
-    assert [row.label for row in rows[5:]] == ["defective"] * 2
-    assert rows[5].score >= rows[6].score
+    assert all(row.reason and row.score is None for row in rows[:5])
+    assert "huge.png is 30000x30000" in rows[2].reason
+    assert [row.label for row in rows[6:]] == ["defective"] * 2
+    assert rows[6].score >= rows[7].score
     predict.write_verdicts(tmp_path / "verdicts.csv", rows)
     with open(tmp_path / "verdicts.csv", newline="", encoding="utf-8") as file:
         header, *stored = csv.reader(file)
-    assert header == ["image", "label", "score", "reason"] and len(stored) == 7
+    assert header == ["image", "label", "score", "reason"] and len(stored) == 8
     names = {row[0] for row in stored}
     assert "'=1+1 ü <img onerror=alert(1)>.jpg" in names and "a/=cmd.jpg" in names
 
@@ -144,7 +174,7 @@ def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
     run.write("data.json", data.record)
     train_segmentation(run, data, 0)
     train_decision(run, data, 0)
-    evaluate(run, data)
+    evaluate.evaluate(run, data)
     detector = predict.of_run(run, data, 0)
     for row in read_predictions(run.folder / "predictions.csv"):
         found = detector.judge(data.read_pair(row.image)[0])

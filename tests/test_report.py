@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ksdd_lib import metrics, report, storage
+from ksdd_lib import metrics, origin, report, storage
 from ksdd_lib import settings as schema
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import write_masks
@@ -18,10 +18,18 @@ SHAPE = 128, 64
 
 
 def make_run(
-    folder, folds=(0, 1, 2), separation=2.0, with_defects=True, rename=str, generated=True, **data
+    folder,
+    folds=(0, 1, 2),
+    separation=2.0,
+    with_defects=True,
+    rename=str,
+    generated=True,
+    settings=None,
+    **data,
 ):
     """A run folder of about 60 surfaces over three folds, as training and evaluation leave it."""
     random = np.random.default_rng(7)
+    settings = settings or schema.Settings()
     rows = []
     for index in range(60):
         item, part = divmod(index, 4)
@@ -29,7 +37,9 @@ def make_run(
         score = float(random.normal(separation if is_defective else -separation, 1.5))
         name = rename(f"gen{item:02}/Part{part}")
         group = name.split("/")[0]
-        rows.append(Prediction(name, group, item % 3, 0, is_defective, score, score - 1))
+        rows.append(
+            Prediction(name, group, item % 3, settings.seed, is_defective, score, score - 1)
+        )
     train_items = {k: {row.item for row in rows if row.fold != k} for k in range(3)}
     record = {
         "protocol": "clean",
@@ -43,10 +53,12 @@ def make_run(
     metrics.write_predictions(folder / "predictions.csv", rows)
     masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
-    summary = metrics.summarize(rows, data.get("protocol", "clean"), 0, train_items)
+    summary = metrics.summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
+    fingerprint = make_data(generated, **data)["fingerprint"]
+    summary["made_from"] = origin.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
     storage.write_json(folder / "metrics.json", summary)
     storage.write_json(folder / "folds.json", record)
-    storage.write_json(folder / "settings.json", schema.to_json(schema.Settings()))
+    storage.write_json(folder / "settings.json", schema.to_json(settings))
     storage.write_json(folder / "data.json", make_data(generated, **data))
     storage.write_json(folder / "environment.json", {"python": "3.11.9", "gpu": "none"})
     storage.write_json(folder / "timing.json", [{"what": "decision fold 0", "seconds": 83.2}])
@@ -58,7 +70,9 @@ def make_run(
     return folder
 
 
-def make_data(generated=True, kolektor=False, name="gen", protocol="clean", leaked=0):
+def make_data(
+    generated=True, kolektor=False, name="gen", protocol="clean", leaked=0, fingerprint="f" * 64
+):
     total = {
         "test_items": 15,
         "test_images": 60,
@@ -68,7 +82,7 @@ def make_data(generated=True, kolektor=False, name="gen", protocol="clean", leak
     }
     common = {
         "name": name,
-        "fingerprint": "f" * 64,
+        "fingerprint": fingerprint,
         "is_generated": generated,
         "is_kolektor": kolektor,
         "is_published_archive": False,
@@ -157,7 +171,9 @@ def test_the_report_is_one_well_formed_file_that_fetches_and_runs_nothing(page):
     assert not parsed.open
     assert not parsed.tags & {"script", "link", "iframe", "object"}
     sources = [value for _, name, value in parsed.attributes if name in ("src", "href")]
-    assert sources and all(value.startswith("data:image/png;base64,") for value in sources)
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
+    names = {value for _, name, value in parsed.attributes if name == "id"}
+    assert {value[1:] for value in sources if value.startswith("#")} == names != set()
     assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
     assert "url(" not in page and "@import" not in page
 
@@ -171,6 +187,17 @@ def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
     assert f"oracle {pooled['oracle']['fp']} FP, {pooled['oracle']['fn']} FN" in text
     assert "95 % interval" in text
     assert "out-of-fold scores of the fold's own training items" in text.replace("&#39;", "'")
+
+
+def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
+    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324}
+    pooled["intervals"] = {"recall": [0.889, 0.999], "false_positive_rate": [0.002, 0.027]}
+    row = Prediction("a", "a", 0, 0, True, -1.0, 0.0, threshold=0.0, is_flagged=False)
+    found, left_open, missed = report.in_words(pooled, [row])
+    assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
+    assert "up to 11% of the defects" in left_open and "up to 2.7% of the good" in left_open
+    assert missed == "Missed: a. They are shown first below."
+    assert "all of one kind" in report.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
 
 
 def test_settings_stand_with_unit_and_reason(page):
@@ -236,9 +263,7 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
 
 
 def test_few_defects_in_training_say_so(tmp_path, quick):
-    folder = make_run(tmp_path / "run")
-    few = schema.to_json(schema.Settings(defective_images=5))
-    storage.write_json(folder / "settings.json", few)
+    folder = make_run(tmp_path / "run", settings=schema.Settings(defective_images=5))
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "trained with at most 5 of its defective images" in text
 
@@ -246,29 +271,28 @@ def test_few_defects_in_training_say_so(tmp_path, quick):
 def test_perfect_separation_has_no_interval(tmp_path, quick):
     folder = make_run(tmp_path / "run", separation=60.0)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "1.0000 no interval: some threshold separates perfectly" in text
+    assert "no interval: some threshold separates perfectly" in text
 
 
 @pytest.mark.fault(14)
 def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     folder = make_run(tmp_path / "run", with_defects=False)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "Average precision, pooled undefined needs defective and good surfaces" in text
+    assert "Average precision, pooled undefined 1 where all defects score above" in text
+    assert "needs defective and good surfaces" in text
     assert "Defects missed (FN) 0 of 0" in text
     assert "oracle undefined" in text
 
 
 def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
-    folder = make_run(tmp_path / "run")
-    settings = schema.to_json(schema.Settings(segmentation_loss="mean_squared_error"))
-    storage.write_json(folder / "settings.json", settings)
-    results = report.load_results(folder)
+    squared = schema.Settings(segmentation_loss="mean_squared_error")
+    results = report.load_results(make_run(tmp_path / "squared", settings=squared))
     row = results.rows[0]
-    linear = report.judged_surface(results, row, read_pair).output
-    assert linear == pytest.approx(np.clip(results.masks[row.image].astype(float), 0, 1))
-    storage.write_json(folder / "settings.json", schema.to_json(schema.Settings()))
-    squashed = report.judged_surface(report.load_results(folder), row, read_pair).output
     logits = results.masks[row.image].astype(float)
+    linear = report.judged_surface(results, row, read_pair).output
+    assert linear == pytest.approx(np.clip(logits, 0, 1))
+    results = report.load_results(make_run(tmp_path / "entropy"))
+    squashed = report.judged_surface(results, row, read_pair).output
     assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
 
 
@@ -296,6 +320,72 @@ def test_predictions_of_another_run_are_refused(tmp_path):
     with pytest.raises(RunError, match=r"metrics.json was not made from this predictions.csv"):
         report.make_report(folder)
     assert not (folder / "report.html").exists()
+
+
+def edit(folder, **changes):
+    """Change numbers of the pooled verdicts in metrics.json."""
+    summary = storage.read_json(folder / "metrics.json")
+    summary["pooled"] |= changes
+    storage.write_json(folder / "metrics.json", summary)
+
+
+@pytest.mark.fault(32)
+def test_numbers_that_the_scores_do_not_give_are_refused_by_name(tmp_path):
+    folder = make_run(tmp_path / "run")
+    true = report.load_results(folder).metrics["pooled"]
+    edit(folder, ap=0.999, fn=true["fn"] + 1)
+    with pytest.raises(RunError, match="not made from this predictions.csv: .*Evaluate again") as e:
+        report.make_report(folder)
+    assert f"pooled ap: stored 0.999, here {true['ap']!r}" in str(e.value)
+    assert f"pooled fn: stored {true['fn'] + 1}, here {true['fn']}" in str(e.value)
+    edit(folder, ap=true["ap"] * (1 + 1e-12), fn=true["fn"])  # as another processor may round
+    report.load_results(folder)
+
+
+@pytest.mark.fault(32)
+def test_a_number_where_the_scores_define_none_is_refused(tmp_path):
+    folder = make_run(tmp_path / "run", with_defects=False)
+    edit(folder, ap=1.0)
+    with pytest.raises(RunError, match="pooled ap: stored 1.0, here None"):
+        report.load_results(folder)
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"settings": schema.Settings(seed=3)}, "settings seed: stored 3, here 0"),
+        ({"settings": schema.Settings(preset="cpu")}, "settings preset: stored 'cpu', here 'demo'"),
+        ({"settings": schema.Settings(flips=True)}, "settings flips: stored True, here False"),
+        ({"fingerprint": "e" * 64}, "data: stored 'eeee"),
+    ],
+)
+def test_the_whole_results_of_another_run_are_refused_with_what_differs(
+    tmp_path, other, difference
+):
+    folder, foreign = make_run(tmp_path / "a"), make_run(tmp_path / "b", separation=1, **other)
+    for name in ("predictions.csv", "metrics.json", "masks.npz"):
+        storage.write_bytes(folder / name, (foreign / name).read_bytes())
+    with pytest.raises(RunError, match=f"metrics.json is not of this run: {difference}"):
+        report.make_report(folder)
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut"])
+def test_damaged_masks_are_refused(tmp_path, content):
+    folder = make_run(tmp_path / "run")
+    (folder / "masks.npz").write_bytes(content)
+    with pytest.raises(RunError, match="masks.npz in run is damaged .* evaluate again"):
+        report.make_report(folder)
+
+
+@pytest.mark.fault(32)
+def test_results_from_before_their_origin_was_named_still_load(tmp_path):
+    folder = make_run(tmp_path / "run")
+    summary = storage.read_json(folder / "metrics.json")
+    del summary["made_from"], summary["segmentation_score"]
+    storage.write_json(folder / "metrics.json", summary)
+    assert len(report.load_results(folder).rows) == 60
 
 
 @pytest.mark.fault(32)

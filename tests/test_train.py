@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -413,13 +414,52 @@ def test_a_first_stage_that_diverges_is_marked_and_goes_on_from_its_last_checkpo
         calls.append(arguments)
         return real(*arguments) * (value if len(calls) == 3 else 1)
 
+    alone = tiny_run(tmp_path / "alone", segmentation_steps=4, checkpoint_steps=1)
+    train_segmentation(alone, data, 0)
     monkeypatch.setattr(train, "segmentation_loss", diverging)
     with pytest.raises(TrainingError, match="segmentation stage, fold 0, .* at step 3"):
         train_segmentation(run, data, 0)
     assert checkpoint.newest_step(run.fold_folder(0), "segmentation") == 2
     marked = json.loads((run.fold_folder(0) / "segmentation.diverged.json").read_text())
     assert marked["step"] == 3 and len(marked["images"]) == run.settings.segmentation_batch_size
+    named = re.escape(", ".join(marked["images"]))
+    with pytest.raises(
+        RunError, match=f"no finished segmentation: fold 0 diverged at step 3.*{named}"
+    ):
+        run.require("segmentation")
     assert not run.has("segmentation")
+
+    assert train_segmentation(run, data, 0)
+    run.require("segmentation")
+    assert not list(run.folder.rglob("*.diverged.json"))
+    assert same(weights(run, data, "segmentation"), weights(alone, data, "segmentation"))
+    assert history(run, "segmentation") == history(alone, "segmentation")
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("steps", [3, 8], ids=["at the end", "at a checkpoint"])
+def test_weights_that_become_infinite_under_a_finite_loss_are_a_divergence_too(
+    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    run = adjusted(first_stage_only, decision_steps=steps, checkpoint_steps=3)
+    real = train.take_step
+
+    def overflowing(stage: train.Stage, *arguments: Any) -> torch.Tensor:
+        loss = real(stage, *arguments)
+        if arguments[2] == 2:
+            with torch.no_grad():
+                stage.model.score.weight[0, 5] = float("inf")
+        return loss
+
+    monkeypatch.setattr(train, "take_step", overflowing)
+    with pytest.raises(TrainingError, match="decision stage.* step 3 .*not finite: weights.sc"):
+        train_decision(run, data, 0)
+    record = json.loads((run.fold_folder(0) / "decision.diverged.json").read_text())
+    _, order = train._training_part(data.folds[0], run.settings, "decision", torch.device("cpu"))
+    names = [data.folds[0].train[row].name for row in order.rows(2)]
+    assert record == {"stage": "decision", "fold": 0, "step": 3, "images": names}
+    with pytest.raises(RunError, match="no finished decision: fold 0 diverged at step 3"):
+        run.require("decision")
 
 
 @pytest.mark.fault(16)
@@ -436,7 +476,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(train, "decision_loss", diverging)
     order_of_4 = train._training_part(data.folds[0], run.settings, "decision", torch.device("cpu"))
     names = [data.folds[0].train[row].name for row in order_of_4[1].rows(3)]
-    with pytest.raises(TrainingError, match="decision stage, fold 0, is not finite at step 4") as e:
+    with pytest.raises(
+        TrainingError, match="decision stage, fold 0, .* at step 4 .* loss is not finite"
+    ) as e:
         train_decision(run, data, 0)
     assert all(name in str(e.value) for name in names)
     assert checkpoint.newest_step(run.fold_folder(0), "decision") == 2
@@ -510,6 +552,36 @@ def test_a_checkpoint_of_another_architecture_is_refused_tensor_by_tensor(
     with pytest.raises(CheckpointError, match="another architecture") as refused:
         trained_segmentation(run, data, 0)
     assert "mask.weight: here (1, 16, 1, 1), there (1, 8, 1, 1)" in str(refused.value)
+
+
+@pytest.mark.fault(21)
+def test_a_training_of_another_architecture_does_not_go_on(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path / "run", segmentation_steps=2, decision_steps=2, checkpoint_steps=1)
+    monkeypatch.setattr(model, "FEATURES", 8)
+    stopped_after_one(train_segmentation, run, data)
+    monkeypatch.setattr(model, "FEATURES", 16)
+    with pytest.raises(CheckpointError, match="segmentation weights are of another architecture"):
+        train_segmentation(run, data, 0)
+    monkeypatch.setattr(model, "FEATURES", 8)
+    train_segmentation(run, data, 0)
+    stopped_after_one(train_decision, run, data)
+    monkeypatch.setattr(train, "DecisionNet", Wider)
+    with pytest.raises(CheckpointError, match="decision weights are of .*: score.weight: here"):
+        train_decision(run, data, 0)
+    assert checkpoint.newest_step(run.fold_folder(0), "decision") == 1
+
+
+class Wider(DecisionNet):
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Linear(67, 1)
+
+
+def stopped_after_one(train_stage: Callable[..., bool], run: Run, data: DataSet) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(run, data, 0, lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @pytest.mark.parametrize("defective", [True, False])

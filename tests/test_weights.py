@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import weights
+from ksdd_lib import storage, weights
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluate import evaluate
 from ksdd_lib.train import train_decision, train_segmentation, trained_model
@@ -62,6 +63,18 @@ def test_a_damaged_file_is_refused(file):
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged or not the file"):
+        weights.load(file)
+
+
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(file, value):
+    content = load(file.read_bytes())
+    content["decision.score.weight"].view(-1)[0] = value
+    file.write_bytes(save(content))
+    card = storage.read_json(file.with_suffix(".json")) | {"sha256": storage.sha256(file)}
+    storage.write_json(file.with_suffix(".json"), card)
+    with pytest.raises(CheckpointError, match="tiny.* not finite: decision.score.weight"):
         weights.load(file)
 
 
