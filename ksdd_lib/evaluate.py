@@ -232,12 +232,18 @@ def _scores_of_fold(
         return stored
     began = time.monotonic()
     model = trained_model(run, data, fold)
+
+    def scored(done: int, total: int) -> None:
+        run.claim()  # a sign of life, where scoring takes long
+        if watch:
+            watch(fold, done, total)
+
     scores, masks = score_images(
         model,
         part.test,
         run.settings.size,
         run.settings.precision,
-        watch and (lambda done, total: watch(fold, done, total)),
+        scored,
         mirror_images(run.settings.average_flips),
         run.settings.score,
     )

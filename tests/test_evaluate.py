@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import metrics
+from ksdd_lib import metrics, storage
 from ksdd_lib.batches import FLIPS, load_surfaces
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import (
@@ -95,6 +95,23 @@ def copied(judged: Judged, tmp_path: Path) -> Run:
 def test_the_model_runs_once_for_each_image(judged: Judged, data: DataSet) -> None:
     assert judged.forwards == len(data.samples) == 6
     assert judged.watched == [(fold, done, 2) for fold in range(3) for done in (1, 2)]
+
+
+@pytest.mark.fault(27)
+def test_scoring_goes_on_giving_signs_of_life(copied: Run, data: DataSet) -> None:
+    for fold in range(3):
+        (copied.fold_folder(fold) / "scores.json").unlink()
+    owner = copied.folder / "owner.json"
+    seen = []
+
+    def long_ago(*_: int) -> None:
+        record = storage.read_json(owner)
+        seen.append(record["last_wrote"])
+        storage.write_json(owner, record | {"last_wrote": 0.0})
+
+    evaluate(copied, data, long_ago)
+    assert len(seen) == 6 and min(seen) > 0
+    assert not owner.exists()
 
 
 def test_predictions_have_the_agreed_columns_and_one_row_for_each_test_image(
