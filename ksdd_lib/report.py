@@ -5,6 +5,8 @@ the data set is not at hand they are left out, and the report says so.
 """
 
 import base64
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +36,9 @@ STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
 CAPTIONS = {
     "strip": (
         "Defective and flagged surfaces",
-        "Misses first, then false alarms, then the hits with the lowest scores first. Compare the "
-        "outline of the annotation with where the output is bright; {scale}.",
+        "Misses first, then false alarms, then the hits with the lowest scores first; upright "
+        "surfaces lie on their side. Compare the outline of the annotation with where the output "
+        "is bright; {scale}. It is the mask alone; the verdict comes from the score at the right.",
     ),
     "scores": (
         "Scores",
@@ -58,8 +61,9 @@ CAPTIONS = {
     ),
     "training_curves": (
         "Training",
-        "Faint: the loss as logged; strong: its running mean. A curve that still falls at its end "
-        "would gain from more steps; one that is flat from the start learned nothing.",
+        "The loss on training surfaces, on a logarithmic axis. Faint: as logged; strong: its "
+        "running mean. One that is flat from the start learned nothing. Where the step length "
+        "falls to zero at the end (one cycle), a flat end does not say that more steps are no use.",
     ),
 }
 """Kind of figure -> its title, and how to read it."""
@@ -279,7 +283,8 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "run_name": results.folder.resolve().name,
         "preset": results.settings.get("preset", "own"),
         "folds_text": _folds_text(results),
-        "in_words": in_words(results.metrics["pooled"], results.rows),
+        "in_words": [*in_words(results.metrics["pooled"], results.rows), _speed(results)],
+        "data_title": "KolektorSDD" if results.data["is_kolektor"] else results.data["name"],
         "rates": _rates(results.metrics["pooled"]),
         "cautions": _cautions(results),
         "strip_note": _strip_note(results, figures),
@@ -311,10 +316,11 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
     flagged = pooled["intervals"]["false_positive_rate"][1]
     sentences = [
         f"{tp} of {tp + fn} defective surfaces were found; {fp} of {fp + tn} good ones were "
-        "flagged for nothing. The thresholds were fixed before these surfaces were looked at.",
+        f"flagged. {_by_item(rows)}",
         f"On other surfaces of this kind up to {missed:.0%} of the defects may be missed, and up "
         f"to {flagged:.1%} of the good ones flagged: so much is left open by the number of test "
-        "surfaces (ends of the 95\N{NO-BREAK SPACE}% intervals).",
+        "surfaces alone (ends of the 95\N{NO-BREAK SPACE}% intervals). It is one run with one "
+        "seed; another seed errs a little otherwise.",
     ]
     failures = metrics.failures_first(rows)
     named = [
@@ -325,6 +331,39 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
     if named:
         sentences.append(" ".join([*named, "They are shown first below."]))
     return sentences
+
+
+def _by_item(rows: Sequence[Prediction]) -> str:
+    """What the verdicts on surfaces mean for whole items, where one flagged surface flags it."""
+    flagged, defective = defaultdict(bool), defaultdict(bool)
+    for row in rows:
+        flagged[row.item] |= row.is_flagged
+        defective[row.item] |= row.is_defective
+    bad = [flagged[item] for item in flagged if defective[item]]
+    good = [flagged[item] for item in flagged if not defective[item]]
+    text = f"By item, {sum(bad)} of {len(bad)} defective ones have a flagged surface; "
+    if good:
+        return text + f"so have {sum(good)} of {len(good)} good ones."
+    return text + "no item is without a defect, so how many good ones would be stopped is not seen."
+
+
+def _speed(results: Results) -> str:
+    """How long judging took, from the run's own times; empty where they are not stored."""
+    scored = [
+        re.fullmatch(r"scoring (\d+) images, fold \d+", row["what"]) for row in results.timing
+    ]
+    pairs = [
+        (int(found[1]), row["seconds"])
+        for found, row in zip(scored, results.timing, strict=True)
+        if found
+    ]
+    if not pairs:
+        return ""
+    images, seconds = map(sum, zip(*pairs, strict=True))
+    facts = results.environment
+    gpu, cpu = facts.get("gpu", "none"), facts.get("cpu", "the processor")
+    where = f"{facts.get('cpu_cores', '')} cores of {cpu}".strip() if gpu == "none" else gpu
+    return f"Judging took {seconds / images:.2g} s a surface on {where}."
 
 
 def _rates(pooled: Mapping[str, Any]) -> list[tuple[str, str, float | None, list | None]]:
@@ -368,10 +407,16 @@ def _cautions(results: Results) -> list[str]:
             "thresholds come from the out-of-fold scores of all of them: with so few parts nobody "
             "could set them so well."
         )
+    if data["is_kolektor"]:
+        cautions.append(
+            "These are commutators of KolektorSDD, not your parts, camera and light: try it beside "
+            "your inspection before you rely on it. Its pictures are licensed for non-commercial "
+            "use, so train a network for a production line on pictures of your own."
+        )
     if data["is_kolektor"] and not data["is_published_archive"]:
         cautions.append(
-            "The surfaces and masks are those of KolektorSDD, but they come from another copy: "
-            "not the published file."
+            "The surfaces and masks are those of KolektorSDD by their content, but the archive is "
+            "not the published file: it is another copy, packed anew."
         )
     return cautions
 

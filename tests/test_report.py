@@ -184,7 +184,8 @@ def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
     assert f"{pooled['ap']:.4f}" in text
     assert f"Defects missed (FN) {pooled['fn']} of {pooled['defective']}" in text
     assert f"False alarms (FP) {pooled['fp']} of 45" in text
-    assert f"oracle {pooled['oracle']['fp']} FP, {pooled['oracle']['fn']} FN" in text
+    assert f"If none may be missed {pooled['oracle']['fp_at_fn0']} of 45" in text
+    assert f"Fewest errors so: {pooled['oracle']['fp']} FP, {pooled['oracle']['fn']} FN" in text
     assert "95 % interval" in text
     assert "out-of-fold scores of the fold's own training items" in text.replace("&#39;", "'")
 
@@ -195,6 +196,12 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     row = Prediction("a", "a", 0, 0, True, -1.0, 0.0, threshold=0.0, is_flagged=False)
     found, left_open, missed = report.in_words(pooled, [row])
     assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
+    assert found.endswith(
+        "0 of 1 defective ones have a flagged surface; no item is without a "
+        "defect, so how many good ones would be stopped is not seen."
+    )
+    good = replace(row, image="b", item="b", is_defective=False, is_flagged=True)
+    assert "so have 1 of 1 good ones." in report.in_words(pooled, [row, good])[0]
     assert "up to 11% of the defects" in left_open and "up to 2.7% of the good" in left_open
     assert missed == "Missed: a. They are shown first below."
     assert "all of one kind" in report.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
@@ -281,7 +288,7 @@ def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     assert "Average precision, pooled undefined 1 where all defects score above" in text
     assert "needs defective and good surfaces" in text
     assert "Defects missed (FN) 0 of 0" in text
-    assert "oracle undefined" in text
+    assert "If none may be missed undefined" in text
 
 
 def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
