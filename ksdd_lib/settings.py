@@ -109,6 +109,15 @@ class Settings:
         reason="clean keeps each physical part on one side of a split; official are the published "
         "folds of KolektorSDD, which leak",
     )
+    twins: str = setting(
+        "similar",
+        group="data",
+        unit="rule",
+        choices=("similar", "identical"),
+        reason="which items count as one part: those whose pictures look alike once aligned, or "
+        "only those that share a file byte for byte; take identical where different parts are "
+        "photographed so alike",
+    )
     partition: int = setting(
         0,
         group="data",
@@ -329,6 +338,7 @@ class Settings:
     def name(self) -> str:
         """What a run is called: "cpu-clean-seed0", or "cpu-clean-partition1-5defective-seed0"."""
         parts = [self.preset, self.folds]
+        parts += [self.twins] if self.twins != "similar" else []
         parts += [f"partition{self.partition}"] if self.partition else []
         parts += [f"{self.defective_images}defective"] if self.defective_images else []
         return "-".join([*parts, f"seed{self.seed}"])
@@ -525,6 +535,11 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"score is {settings.score!r}, but only a mask trained with segmentation_loss "
             "cross_entropy has logits: take score decision."
+        )
+    if settings.folds == "official" and settings.twins != "similar":
+        raise SettingsError(
+            f"twins is {settings.twins!r}, but the official folds are KolektorSDD's and their leak "
+            "is counted by similar pictures: take twins similar, or folds clean."
         )
     if settings.copy_paste and settings.annotation not in CLOSE_ANNOTATIONS:
         raise SettingsError(

@@ -9,6 +9,7 @@ import pytest
 from ksdd_lib.archive import DataFolder
 from ksdd_lib.errors import DataError
 from ksdd_lib.inspection import format_report, inspect_data
+from ksdd_lib.settings import Settings
 
 
 def test_the_report_counts_what_is_there(tiny_root: Path):
@@ -60,7 +61,20 @@ def test_twins_and_their_folds_are_shown(tiny_root: Path):
     report = inspect_data(tiny_root)
     assert report["twins"] == [["tiny02", "tiny07"]]
     assert report["folds"]["clean"]["total"]["test_items"] == 6
-    assert "tiny02 = tiny07" in format_report(report)
+    text = format_report(report)
+    assert "tiny02 = tiny07" in text
+    assert "1 of 7 items is left out of the clean folds: of twins the first is kept" in text
+
+
+def test_twins_are_those_of_the_settings(tiny_root: Path):
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
+    for image in (tiny_root / "tiny07").glob("*.jpg"):
+        image.write_bytes(image.read_bytes() + b"\0")
+    assert inspect_data(tiny_root)["twins"] == [["tiny02", "tiny07"]]
+    report = inspect_data(tiny_root, settings=Settings(twins="identical"))
+    assert report["twins"] == []
+    assert report["folds"]["clean"]["total"]["test_items"] == 7
+    assert "left out" not in format_report(report)
 
 
 def test_the_origin_is_shown(tiny_root: Path):

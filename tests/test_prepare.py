@@ -111,6 +111,19 @@ def test_few_defects_and_another_partition_are_found_again(tmp_path: Path, tiny_
     assert open_data(run).folds == data.folds
 
 
+def test_parts_that_look_alike_are_kept_where_the_settings_say_so(
+    tmp_path: Path, tiny_root: Path
+) -> None:
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
+    for image in (tiny_root / "tiny07").glob("*.jpg"):
+        image.write_bytes(image.read_bytes() + b"\0")
+    run = open_folder(tmp_path / "run", {"data": str(tiny_root), "twins": "identical"})
+    data = prepare_data(run)
+    assert len({sample.item for fold in data.folds for sample in fold.test}) == 7
+    assert data.record["report"]["twins"] == []
+    assert open_data(open_folder(run.folder, {})).folds == data.folds
+
+
 def test_killed_between_its_two_files_it_starts_again(run: Run) -> None:
     prepare_data(run)
     (run.folder / "data.json").unlink()
