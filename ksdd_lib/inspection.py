@@ -15,7 +15,9 @@ from ksdd_lib.dataset import (
 )
 from ksdd_lib.errors import FoldError
 from ksdd_lib.folds import Fold, leaked_samples, make_folds
-from ksdd_lib.settings import Settings
+from ksdd_lib.settings import Settings, size_like
+
+SQUEEZE = 1.3  # by how much height / width of pictures and network may differ without a word
 
 
 def inspect_data(
@@ -24,13 +26,14 @@ def inspect_data(
     """Counts, sizes, twins, folds and faults of the data set under `root`, as JSON holds them.
 
     `settings` (the defaults, without) decide what are twins, and which partition the clean folds
-    are. No absolute path is in the report. `twins` and `folds` are None while a file is unreadable;
-    a protocol that does not suit the data holds the reason.
+    are; `advice` says where they do not suit the data, and is empty without them. No absolute path
+    is in the report. `twins` and `folds` are None while a file is unreadable; a protocol that does
+    not suit the data holds the reason.
 
     Raises:
         DataError: `root` is not a folder, or holds no image in the layout.
     """
-    settings = settings or Settings()
+    chosen = settings or Settings()
     origin = data_folder or from_folder(Path(root))
     found = survey(origin.root)
     samples = list(found.samples)
@@ -49,14 +52,15 @@ def inspect_data(
         "duplicates": [{"dropped": name, "same_as": kept} for name, kept in found.duplicates],
         "unreadable": [{"name": name, "reason": reason} for name, reason in found.unreadable],
         "ignored": [*found.ignored, *origin.ignored_members],
+        "advice": _advice(found, origin, settings) if settings else [],
         "twins": None,
         "folds": None,
     }
     if not found.unreadable:
-        groups = twin_items(samples, settings.twins)
+        groups = twin_items(samples, chosen.twins)
         report["twins"] = [sorted(group, key=natural_key) for group in groups]
         report["folds"] = {
-            "clean": _folds("clean", samples, settings.partition, settings.twins),
+            "clean": _folds("clean", samples, chosen.partition, chosen.twins),
             "official": _folds("official", samples),
         }
     return report
@@ -85,7 +89,27 @@ def format_report(report: dict[str, Any]) -> str:
         lines += _section("twins, items that show one object", _format_twins(report))
         for protocol, value in report["folds"].items():
             lines += _section(f"{protocol} folds", _format_folds(value))
-    return "\n".join(lines)
+    return "\n".join([*lines, *report.get("advice", [])])  # a report may be older than advice
+
+
+def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
+    """Where the settings do not suit the data: a line each."""
+    lines = []
+    if settings.preset == "demo" and not origin.is_generated:
+        lines.append("The preset demo is made for generated surfaces: take cpu for real ones.")
+    if not found.sizes:
+        return lines
+    ordered = sorted(found.sizes, key=lambda size: size[0] / size[1])
+    (height, width), (high, wide) = ordered[len(ordered) // 2], settings.size
+    ratio = height / width / (high / wide)
+    if max(ratio, 1 / ratio) > SQUEEZE:
+        lines.append(
+            f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "
+            "and squeezes them: image_size {}x{} keeps their shape.".format(
+                *size_like(height, width, high * wide)
+            )
+        )
+    return lines
 
 
 def _sizes(found: Survey) -> dict[str, Any]:

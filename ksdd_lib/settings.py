@@ -5,6 +5,7 @@ It feeds the widgets, the environment (`KSDD_<FIELD>`), the command line (`--set
 `--set`; widgets start from that result and win only where they were touched.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -428,10 +429,17 @@ def parse_size(text: str) -> tuple[int, int]:
     return size
 
 
-def nearest_size(height: int, width: int) -> tuple[int, int]:
+def nearest_size(height: float, width: float) -> tuple[int, int]:
     """The size nearest to (height, width) that the networks take, in pixels."""
     height, width = (min(4096, max(128, 16 * round(side / 16))) for side in (height, width))
     return height, width
+
+
+def size_like(height: int, width: int, area: int) -> tuple[int, int]:
+    """A size that the networks take, in the shape of (height, width) and of about `area` pixels, or
+    more where the shorter side would be too short."""
+    scale = max(math.sqrt(area / (height * width)), 128 / min(height, width))
+    return nearest_size(scale * height, scale * width)
 
 
 def convert(name: str, text: str) -> Any:

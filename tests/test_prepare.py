@@ -38,6 +38,7 @@ def test_own_data_is_surveyed_and_split(run: Run, tiny_root: Path) -> None:
     assert record["name"] == "tiny" and record["fingerprint"] == data.fingerprint
     assert not record["is_generated"] and not record["is_kolektor"]
     assert record["report"]["images"] == 24
+    assert "The preset demo is made for generated surfaces" in record["report"]["advice"][0]
 
 
 def test_no_absolute_path_is_stored(run: Run, tmp_path: Path) -> None:

@@ -228,6 +228,19 @@ def test_no_place_of_this_machine_is_stored(data: str) -> None:
     assert "/" not in stored and stored in data
 
 
+@pytest.mark.parametrize(
+    "picture, area, size",
+    [
+        ((1080, 1920), 704 * 256, (320, 560)),
+        ((1260, 500), 192 * 128, (320, 128)),
+        ((100, 100), 704 * 256, (432, 432)),
+    ],
+)
+def test_a_size_keeps_a_pictures_shape_at_about_an_area_and_is_allowed(picture, area, size) -> None:
+    assert schema.size_like(*picture, area) == size
+    assert schema.resolve({"image_size": "{}x{}".format(*size)}).size == size
+
+
 def test_differences_are_named_with_both_values() -> None:
     settings = Settings(seed=1, data="/here/parts.zip")
     assert schema.differences(settings, {"seed": 1, "data": "/there/parts.zip"}) == {}
