@@ -29,11 +29,11 @@ if importlib.util.find_spec("ksdd_lib") is None:
     with contextlib.suppress(Exception):  # not in Colab, or Drive was refused
         importlib.import_module("google.colab.drive").mount("/content/drive")
     places = [Path.cwd(), *Path.cwd().parents]
-    places += [Path("/content/drive/MyDrive", name) for name in ("ksdd", "ksdd-main")]
+    places += [Path("/content/drive/MyDrive", name) for name in ("ksdd-main", "ksdd")]
     found = [str(place) for place in places if (place / "ksdd_lib" / "__init__.py").is_file()]
     sys.path[:0] = found[:1]
     if not found and not ADDRESS:
-        raise RuntimeError("ksdd_lib is not here: put a copy of its repository into MyDrive/ksdd.")
+        raise RuntimeError("ksdd_lib is not here: allow Drive, or put it into MyDrive/ksdd-main.")
     if not found:
         install = [sys.executable, "-m", "pip", "install", "--no-deps", f"git+{ADDRESS}"]
         subprocess.run(install, check=True)
@@ -67,7 +67,7 @@ def begin() -> Path | None:
     drive = _drive_folder()
     if "KSDD_RUN" not in os.environ:
         recovery.restore(home(), drive)
-    copied = ", copied to Drive" if drive else ""
+    copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
     place = Path(os.environ.get("KSDD_RUN") or home() / "runs")
     print(machine.preflight(place, "Drive is mounted" if drive else "no Drive"))
     for line in machine.replaced_packages():
@@ -214,6 +214,9 @@ def _drive_folder() -> Path | None:
 
 
 def _place(folder: Path) -> str:
-    """The end of a folder's path: enough to find it, and no path of this machine in a notebook."""
+    """Where a folder is. In Colab its path; elsewhere the end of it, which is enough to find it and
+    puts no path of this machine into a notebook."""
+    if in_colab():
+        return str(folder)
     *_, above, name = folder.resolve().parts
     return f"{name} (in {above})"

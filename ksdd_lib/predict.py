@@ -53,6 +53,7 @@ class Detector:
         views: of `batches.FLIPS`, over which scores and masks are averaged.
         segmentation_loss: what the mask was trained with, which decides how to read it.
         kind: of the score, as `evaluate.deciding_score` takes it.
+        origin: what it was trained on, in words.
     """
 
     model: TwoStageNet
@@ -62,6 +63,7 @@ class Detector:
     segmentation_loss: str = "cross_entropy"
     precision: str = "auto"
     kind: str = "decision"
+    origin: str = ""
 
     def judge(self, image: np.ndarray | bytes | Path | str) -> Verdict:
         """Judge one image.
@@ -184,7 +186,10 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     model = trained_model(run, data, fold)
     views = mirror_images(settings.average_flips)
     loss, precision, kind = settings.segmentation_loss, settings.precision, settings.score
-    return Detector(model, settings.size, threshold, views, loss, precision, kind)
+    origin = f"{run.folder.name}, fold {fold}, trained on {data.record.get('name')}"
+    if data.record.get("is_generated"):
+        origin += "; on real pictures its verdicts mean nothing"
+    return Detector(model, settings.size, threshold, views, loss, precision, kind, origin)
 
 
 def load(path: Path | str | None = None) -> Detector:
@@ -201,4 +206,5 @@ def load(path: Path | str | None = None) -> Detector:
         mirror_images(card["average_flips"]),
         card["segmentation_loss"],
         kind=card["score"],
+        origin=f"{card['file']}, trained on {card['data']['name']}",
     )

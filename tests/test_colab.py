@@ -11,7 +11,7 @@ import pytest
 
 from ksdd_lib import colab, mailbox
 from ksdd_lib.errors import SettingsError
-from ksdd_lib.run import NOTEBOOKS, start
+from ksdd_lib.run import NOTEBOOKS, home, start
 from ksdd_lib.settings import resolve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -111,7 +111,7 @@ def test_else_one_sentence_says_what_to_do(tmp_path: Path, installed: Path, else
     (tmp_path / "drive" / "MyDrive" / "ksdd" / "runs").mkdir(parents=True)  # results, no package
     _, error = run_setup(elsewhere, tmp_path / "drive", installed)
     assert error.splitlines()[-1] == (
-        "RuntimeError: ksdd_lib is not here: put a copy of its repository into MyDrive/ksdd."
+        "RuntimeError: ksdd_lib is not here: allow Drive, or put it into MyDrive/ksdd-main."
     )
 
 
@@ -233,7 +233,9 @@ def test_in_colab_drive_is_mounted_once(
     google.mount = lambda: folder.mkdir(parents=True)
     assert colab.begin() == folder
     said = capsys.readouterr().out
-    assert "Drive is mounted" in said and said.endswith("runs (in home), copied to Drive.\n")
+    assert "Drive is mounted" in said and said.endswith(
+        f"{home() / 'runs'}, and are copied to MyDrive/ksdd/runs.\n"
+    )
     assert colab.begin() == folder
     assert google.calls == [str(tmp_path / "drive")]
 
@@ -337,8 +339,9 @@ def test_where_no_download_works_the_local_file_is_named(
     with pytest.warns(UserWarning, match="could not be offered"):
         colab.share(tmp_path / "run" / "report.html")
     monkeypatch.delenv("COLAB_RELEASE_TAG")
+    assert capsys.readouterr().out == f"report.html is in {tmp_path / 'run'}\n"
     colab.share(Path("run") / "report.html")
-    assert capsys.readouterr().out == f"report.html is in run (in {tmp_path.name})\n" * 2
+    assert capsys.readouterr().out == f"report.html is in run (in {tmp_path.name})\n"
 
 
 def test_one_module_knows_google_colab_and_three_ipywidgets():

@@ -161,11 +161,13 @@ def test_a_folder_without_images_is_refused(model, tmp_path):
 def test_a_published_file_says_how_to_judge(model, monkeypatch):
     card = {"image_size": "704x256", "average_flips": True, "threshold": 1.5}
     card |= {"segmentation_loss": "mean_squared_error", "score": "both"}
+    card |= {"file": "given.safetensors", "data": {"name": "parts"}}
     monkeypatch.setattr(predict.weights, "load", lambda path: (model, card))
     detector = predict.load("given.safetensors")
     assert detector.size == (704, 256) and detector.views == FLIPS
     assert (detector.threshold, detector.segmentation_loss) == (1.5, "mean_squared_error")
     assert detector.kind == "both"
+    assert detector.origin == "given.safetensors, trained on parts"
 
 
 def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
@@ -175,7 +177,9 @@ def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
     train_segmentation(run, data, 0)
     train_decision(run, data, 0)
     evaluate.evaluate(run, data)
+    data.record.update(name="generated surfaces", is_generated=True)
     detector = predict.of_run(run, data, 0)
+    assert detector.origin.startswith("run, fold 0, trained on generated surfaces; on real")
     for row in read_predictions(run.folder / "predictions.csv"):
         found = detector.judge(data.read_pair(row.image)[0])
         assert found.score == pytest.approx(row.score)
