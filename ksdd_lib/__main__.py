@@ -66,8 +66,9 @@ def run(chosen: argparse.Namespace) -> None:
 
 def inspect(chosen: argparse.Namespace) -> None:
     """The data report: counts, sizes, twins, leaks, unreadable files; unpacks a zip to data/."""
+    wanted = settings.resolve({"preset": "cpu"} | settings.from_environment())
     folder = archive.obtain(chosen.data, runs.home(), report=_tell)
-    found = inspection.inspect_data(folder.root, folder)
+    found = inspection.inspect_data(folder.root, folder, wanted)
     print(json.dumps(found, indent=1) if chosen.json else inspection.format_report(found))
 
 

@@ -155,12 +155,22 @@ def is_kolektor(samples: Iterable[Sample]) -> bool:
     return _digest(sorted((one.item, one.mask_sha256) for one in samples)) == KOLEKTOR_DIGEST
 
 
-def twin_items(samples: Sequence[Sample]) -> list[set[str]]:
-    """Groups of two or more items that show the same object, found by bytes and by aligned pixels.
+def twin_items(samples: Sequence[Sample], kind: str = "similar") -> list[set[str]]:
+    """Groups of two or more items that show the same object.
 
-    The answer is kept in memory and, where that is writable, in the user's cache folder.
+    Args:
+        kind: "similar" finds them by bytes and by aligned pixels, "identical" by bytes alone.
+
+    What is similar is kept in memory and, where that is writable, in the user's cache folder.
     """
+    if kind == "identical":
+        return _linked(_by_bytes(samples))
     return [set(group) for group in _twin_groups(tuple(samples))]
+
+
+def _by_bytes(samples: Iterable[Sample]) -> list[tuple[str, str]]:
+    """(item, content of one of its image files) of each sample."""
+    return [(one.item, one.image_sha256) for one in samples]
 
 
 @functools.cache
@@ -171,7 +181,7 @@ def _twin_groups(samples: tuple[Sample, ...]) -> tuple[frozenset[str], ...]:
         return tuple(frozenset(group) for group in storage.read_json(cache))
     except (KsddError, OSError, TypeError):
         pass  # absent or unusable: found out anew
-    links = [(one.item, one.image_sha256) for one in samples]
+    links = _by_bytes(samples)
     # One image of each content is compared: the others are linked by their bytes already.
     distinct = list({one.image_sha256: one for one in samples}.values())
     with ThreadPoolExecutor() as pool:

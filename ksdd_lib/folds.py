@@ -38,11 +38,15 @@ class Fold:
     twins: tuple[frozenset[str], ...] | None = None
 
 
-def make_folds(protocol: str, samples: Sequence[Sample], partition: int = 0) -> list[Fold]:
+def make_folds(
+    protocol: str, samples: Sequence[Sample], partition: int = 0, twins: str = "similar"
+) -> list[Fold]:
     """The three checked folds of a protocol, "clean" or "official".
 
     Args:
         partition: which of the clean ones, as the seed of `clean_folds`.
+        twins: which items are twins in the clean ones, "similar" or "identical"; in the official
+            ones it is always the similar ones.
 
     Raises:
         FoldError: the protocol is unknown, the data does not suit it, or a fold is invalid.
@@ -50,7 +54,7 @@ def make_folds(protocol: str, samples: Sequence[Sample], partition: int = 0) -> 
     if protocol not in PROTOCOLS:
         raise FoldError(f'The folds {protocol!r} do not exist: choose "clean" or "official".')
     if protocol == "clean":
-        return clean_folds(samples, partition)
+        return clean_folds(samples, partition, twins)
     if partition:
         raise FoldError(f'The official folds have no partition {partition}: choose folds "clean".')
     return official_folds(samples)
@@ -70,20 +74,39 @@ def official_folds(samples: Sequence[Sample]) -> list[Fold]:
     return _restored(storage.read_json(DATA / "official_folds.json"), samples)
 
 
-def clean_folds(samples: Sequence[Sample], seed: int = 0) -> list[Fold]:
+def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar") -> list[Fold]:
     """Folds by item over one item of each group of twins, with equal shares of defective images.
 
     Items are placed one by one, most defective images first, into the fold with the fewest
     defective, then the fewest images. `seed` orders items of equal count; 0 keeps their names'
-    order. KolektorSDD has 47 items and 375 images, 16 defective in each fold; its folds of seed 0
-    are stored, so that they stay the same for good.
+    order. `twins` are the "similar" items or only the "identical" ones. KolektorSDD without similar
+    ones has 47 items and 375 images, 16 defective in each fold; its folds of seed 0 are stored, so
+    that they stay the same for good.
 
     Raises:
         FoldError: fewer than three different items, or defective images in fewer than two of them.
     """
-    if seed == 0 and is_kolektor(samples):
+    if seed == 0 and twins == "similar" and is_kolektor(samples):
         return _restored(storage.read_json(DATA / "clean_folds.json"), samples)
-    return _restored(_share_out(samples, seed), samples)
+    try:
+        return _restored(_share_out(samples, seed, twins), samples, twins)
+    except FoldError as error:
+        if twins == "identical" or not _is_splittable(samples, seed):
+            raise
+        taken = sum(len(group) for group in twin_items(samples))
+        raise FoldError(
+            f"{error} {taken} of {len(_items(samples))} items were taken for photographs of the "
+            "same part, because their pictures resemble each other. If they are different parts, "
+            "set twins to identical."
+        ) from None
+
+
+def _is_splittable(samples: Sequence[Sample], seed: int) -> bool:
+    """Whether there are clean folds where only items that share a file are twins."""
+    try:
+        return bool(clean_folds(samples, seed, "identical"))
+    except FoldError:
+        return False
 
 
 def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
@@ -160,14 +183,16 @@ def folds_record(folds: Sequence[Fold]) -> dict[str, Any]:
     }
 
 
-def folds_from_record(record: dict[str, Any], samples: Sequence[Sample]) -> list[Fold]:
-    """The checked folds of a stored record.
+def folds_from_record(
+    record: dict[str, Any], samples: Sequence[Sample], twins: str = "similar"
+) -> list[Fold]:
+    """The checked folds of a stored record, with `twins` as of `make_folds`.
 
     Raises:
         FoldError: the record is malformed, names items that the data lacks, is an edited version of
             the official folds, or fails `check_folds`.
     """
-    folds = _restored(record, samples)
+    folds = _restored(record, samples, twins)
     if folds[0].protocol == "official" and folds_record(official_folds(samples)) != record:
         raise FoldError(
             "These folds are called official but are not the published ones: use folds"
@@ -176,7 +201,9 @@ def folds_from_record(record: dict[str, Any], samples: Sequence[Sample]) -> list
     return folds
 
 
-def _restored(record: dict[str, Any], samples: Sequence[Sample]) -> list[Fold]:
+def _restored(
+    record: dict[str, Any], samples: Sequence[Sample], twins: str = "similar"
+) -> list[Fold]:
     try:
         protocol = str(record["protocol"])
         rows = [
@@ -188,7 +215,8 @@ def _restored(record: dict[str, Any], samples: Sequence[Sample]) -> list[Fold]:
     if [number for number, _, _ in rows] != list(range(FOLDS)):
         raise FoldError(f"The stored folds are numbered {[row[0] for row in rows]}, not 0, 1, 2.")
     known = _items(samples)
-    twins = tuple(frozenset(group) for group in twin_items(samples))
+    kind = "similar" if protocol == "official" else twins
+    groups = tuple(frozenset(group) for group in twin_items(samples, kind))
     for number, train, test in rows:
         if unknown := (train | test) - known:
             raise FoldError(
@@ -196,16 +224,17 @@ def _restored(record: dict[str, Any], samples: Sequence[Sample]) -> list[Fold]:
                 " that the folds were made for, or start a new run."
             )
     folds = [
-        Fold(number, _of(train, samples), _of(test, samples), protocol, twins)
+        Fold(number, _of(train, samples), _of(test, samples), protocol, groups)
         for number, train, test in rows
     ]
     check_folds(folds)
     return folds
 
 
-def _share_out(samples: Sequence[Sample], seed: int) -> dict[str, Any]:
+def _share_out(samples: Sequence[Sample], seed: int, twins: str = "similar") -> dict[str, Any]:
     """The record of clean folds, as `clean_folds` describes them."""
-    spare = {name for group in twin_items(samples) for name in sorted(group, key=natural_key)[1:]}
+    groups = twin_items(samples, twins)
+    spare = {name for group in groups for name in sorted(group, key=natural_key)[1:]}
     kept = [sample for sample in samples if sample.item not in spare]
     images = Counter(sample.item for sample in kept)
     defective = Counter(sample.item for sample in kept if sample.is_defective)

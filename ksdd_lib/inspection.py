@@ -15,19 +15,25 @@ from ksdd_lib.dataset import (
 )
 from ksdd_lib.errors import FoldError
 from ksdd_lib.folds import Fold, leaked_samples, make_folds
+from ksdd_lib.settings import Settings, size_like
+
+SQUEEZE = 1.3  # by how much height / width of pictures and network may differ without a word
 
 
 def inspect_data(
-    root: Path, data_folder: DataFolder | None = None, partition: int = 0
+    root: Path, data_folder: DataFolder | None = None, settings: Settings | None = None
 ) -> dict[str, Any]:
     """Counts, sizes, twins, folds and faults of the data set under `root`, as JSON holds them.
 
-    `partition` is that of the clean folds. No absolute path is in the report. `twins` and `folds`
-    are None while a file is unreadable; a protocol that does not suit the data holds the reason.
+    `settings` (the defaults, without) decide what are twins, and which partition the clean folds
+    are; `advice` says where they do not suit the data, and is empty without them. No absolute path
+    is in the report. `twins` and `folds` are None while a file is unreadable; a protocol that does
+    not suit the data holds the reason.
 
     Raises:
         DataError: `root` is not a folder, or holds no image in the layout.
     """
+    chosen = settings or Settings()
     origin = data_folder or from_folder(Path(root))
     found = survey(origin.root)
     samples = list(found.samples)
@@ -46,13 +52,15 @@ def inspect_data(
         "duplicates": [{"dropped": name, "same_as": kept} for name, kept in found.duplicates],
         "unreadable": [{"name": name, "reason": reason} for name, reason in found.unreadable],
         "ignored": [*found.ignored, *origin.ignored_members],
+        "advice": _advice(found, origin, settings) if settings else [],
         "twins": None,
         "folds": None,
     }
     if not found.unreadable:
-        report["twins"] = [sorted(group, key=natural_key) for group in twin_items(samples)]
+        groups = twin_items(samples, chosen.twins)
+        report["twins"] = [sorted(group, key=natural_key) for group in groups]
         report["folds"] = {
-            "clean": _folds("clean", samples, partition),
+            "clean": _folds("clean", samples, chosen.partition, chosen.twins),
             "official": _folds("official", samples),
         }
     return report
@@ -78,11 +86,30 @@ def format_report(report: dict[str, Any]) -> str:
     )
     lines += _section("ignored, not in the layout", report["ignored"])
     if report["twins"] is not None:
-        groups = [" = ".join(group) for group in report["twins"]]
-        lines += _section("twins, items that show one object", groups or ["none"])
+        lines += _section("twins, items that show one object", _format_twins(report))
         for protocol, value in report["folds"].items():
             lines += _section(f"{protocol} folds", _format_folds(value))
-    return "\n".join(lines)
+    return "\n".join([*lines, *report.get("advice", [])])  # a report may be older than advice
+
+
+def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
+    """Where the settings do not suit the data: a line each."""
+    lines = []
+    if settings.preset == "demo" and not origin.is_generated:
+        lines.append("The preset demo is made for generated surfaces: take cpu for real ones.")
+    if not found.sizes:
+        return lines
+    ordered = sorted(found.sizes, key=lambda size: size[0] / size[1])
+    (height, width), (high, wide) = ordered[len(ordered) // 2], settings.size
+    ratio = height / width / (high / wide)
+    if max(ratio, 1 / ratio) > SQUEEZE:
+        lines.append(
+            f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "
+            "and squeezes them: image_size {}x{} keeps their shape.".format(
+                *size_like(height, width, high * wide)
+            )
+        )
+    return lines
 
 
 def _sizes(found: Survey) -> dict[str, Any]:
@@ -95,10 +122,12 @@ def _sizes(found: Survey) -> dict[str, Any]:
     }
 
 
-def _folds(protocol: str, samples: list[Sample], partition: int = 0) -> dict[str, Any]:
+def _folds(
+    protocol: str, samples: list[Sample], partition: int = 0, twins: str = "similar"
+) -> dict[str, Any]:
     """The counts of a protocol's folds, or why it does not suit the data."""
     try:
-        return _counts(make_folds(protocol, samples, partition))
+        return _counts(make_folds(protocol, samples, partition, twins))
     except FoldError as error:
         return {"refused": str(error)}
 
@@ -140,6 +169,17 @@ def _format_sizes(sizes: dict[str, Any]) -> str:
         for low, high in (sizes["height"], sizes["width"])
     )
     return f"{height} x {width} (height x width), {sizes['different']} different"
+
+
+def _format_twins(report: dict[str, Any]) -> list[str]:
+    if not report["twins"]:
+        return ["none"]
+    spare = sum(len(group) - 1 for group in report["twins"])
+    return [
+        *(" = ".join(group) for group in report["twins"]),
+        f"{spare} of {report['items']} items {'is' if spare == 1 else 'are'} left out of the clean"
+        " folds: of twins the first is kept",
+    ]
 
 
 def _format_folds(value: dict[str, Any]) -> list[str]:

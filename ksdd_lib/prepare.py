@@ -63,7 +63,8 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
         return open_data(run, drive)
     folder = _obtain(run, drive)
     samples = find_samples(folder.root)
-    folds = make_folds(run.settings.folds, samples, run.settings.partition)
+    chosen = run.settings
+    folds = make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
     record = {
         "name": folder.name,
         "fingerprint": fingerprint(samples),
@@ -72,11 +73,11 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
         "is_published_archive": folder.is_published_archive,
         "archive_sha256": folder.archive_sha256,
         "place": os.path.relpath(folder.root, run.folder),
-        "report": inspect_data(folder.root, folder, run.settings.partition),
+        "report": inspect_data(folder.root, folder, chosen),
     }
     run.write("folds.json", folds_record(folds))
     run.write("data.json", record)
-    return DataSet(folder.root, tuple(samples), _as_trained(folds, run.settings), record)
+    return DataSet(folder.root, tuple(samples), _as_trained(folds, chosen), record)
 
 
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
@@ -95,7 +96,7 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
             f"The data in {root.name} is not what {run.folder.name} was begun with: fingerprint "
             f"{found[:12]} here, {record['fingerprint'][:12]} there. Use another run folder."
         )
-    folds = folds_from_record(run.read("folds.json"), samples)
+    folds = folds_from_record(run.read("folds.json"), samples, run.settings.twins)
     return DataSet(root, tuple(samples), _as_trained(folds, run.settings), record)
 
 

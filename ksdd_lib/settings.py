@@ -5,6 +5,7 @@ It feeds the widgets, the environment (`KSDD_<FIELD>`), the command line (`--set
 `--set`; widgets start from that result and win only where they were touched.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -108,6 +109,15 @@ class Settings:
         choices=("clean", "official"),
         reason="clean keeps each physical part on one side of a split; official are the published "
         "folds of KolektorSDD, which leak",
+    )
+    twins: str = setting(
+        "similar",
+        group="data",
+        unit="rule",
+        choices=("similar", "identical"),
+        reason="which items count as one part: those whose pictures look alike once aligned, or "
+        "only those that share a file byte for byte; take identical where different parts are "
+        "photographed so alike",
     )
     partition: int = setting(
         0,
@@ -329,6 +339,7 @@ class Settings:
     def name(self) -> str:
         """What a run is called: "cpu-clean-seed0", or "cpu-clean-partition1-5defective-seed0"."""
         parts = [self.preset, self.folds]
+        parts += [self.twins] if self.twins != "similar" else []
         parts += [f"partition{self.partition}"] if self.partition else []
         parts += [f"{self.defective_images}defective"] if self.defective_images else []
         return "-".join([*parts, f"seed{self.seed}"])
@@ -418,10 +429,17 @@ def parse_size(text: str) -> tuple[int, int]:
     return size
 
 
-def nearest_size(height: int, width: int) -> tuple[int, int]:
+def nearest_size(height: float, width: float) -> tuple[int, int]:
     """The size nearest to (height, width) that the networks take, in pixels."""
     height, width = (min(4096, max(128, 16 * round(side / 16))) for side in (height, width))
     return height, width
+
+
+def size_like(height: int, width: int, area: int) -> tuple[int, int]:
+    """A size that the networks take, in the shape of (height, width) and of about `area` pixels, or
+    more where the shorter side would be too short."""
+    scale = max(math.sqrt(area / (height * width)), 128 / min(height, width))
+    return nearest_size(scale * height, scale * width)
 
 
 def convert(name: str, text: str) -> Any:
@@ -525,6 +543,11 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"score is {settings.score!r}, but only a mask trained with segmentation_loss "
             "cross_entropy has logits: take score decision."
+        )
+    if settings.folds == "official" and settings.twins != "similar":
+        raise SettingsError(
+            f"twins is {settings.twins!r}, but the official folds are KolektorSDD's and their leak "
+            "is counted by similar pictures: take twins similar, or folds clean."
         )
     if settings.copy_paste and settings.annotation not in CLOSE_ANNOTATIONS:
         raise SettingsError(

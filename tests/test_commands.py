@@ -73,7 +73,8 @@ class TestWhatTheUserDoesWrong:
 def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KSDD_HOME", str(tmp_path))
     assert main(["inspect", "--data", str(tiny_root)]) == 0
-    assert "24" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "24" in said and "the network sees 704x256 and squeezes them" in said
     assert main(["inspect", "--data", str(tiny_root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 24
 

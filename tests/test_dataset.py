@@ -195,6 +195,18 @@ def test_an_item_photographed_again_is_a_twin(tiny_root: Path):
     assert twin_items(find_samples(tiny_root)) == [{"tiny02", "tiny06"}]
 
 
+@pytest.mark.fault(15)
+def test_similar_pictures_of_different_parts_are_no_twins_where_files_must_be_identical(
+    tiny_root: Path,
+):
+    similar = (tiny_root / "tiny01" / "Part0.jpg").read_bytes() + b"\0"
+    (tiny_root / "tiny04" / "Part0.jpg").write_bytes(similar)
+    shutil.copy(tiny_root / "tiny02" / "Part1.jpg", tiny_root / "tiny05" / "Part3.jpg")
+    samples = find_samples(tiny_root)
+    assert twin_items(samples) == [{"tiny01", "tiny04"}, {"tiny02", "tiny05"}]
+    assert twin_items(samples, kind="identical") == [{"tiny02", "tiny05"}]
+
+
 def test_twins_are_cached_by_fingerprint_and_work_without_a_cache(
     tiny_root: Path, tmp_path: Path, monkeypatch
 ):
@@ -268,6 +280,7 @@ def test_kolektor_stays_kolektor_when_its_images_are_stored_again(
 def test_kolektor_has_three_pairs_of_twins_with_a_wide_margin(kolektor_samples):
     pairs = [{"kos01", "kos26"}, {"kos27", "kos34"}, {"kos38", "kos39"}]
     assert twin_items(kolektor_samples) == pairs
+    assert twin_items(kolektor_samples, kind="identical") == pairs[:2]
     alike = dataset.aligned_correlation([read_image(sample) for sample in kolektor_samples])
     items = [sample.item for sample in kolektor_samples]
     is_twin = np.array([[{a, b} in pairs for b in items] for a in items])

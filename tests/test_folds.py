@@ -68,6 +68,59 @@ def test_one_item_of_each_group_of_twins_is_kept_the_first_by_name(twin_samples)
     assert sum(count_leaks(fold) for fold in three) == 0
 
 
+@pytest.fixture
+def fixture_samples(tiny_root: Path) -> list[Sample]:
+    """Six items in one fixture: every picture looks like the first, and no file is another's."""
+    first = {part: (tiny_root / "tiny01" / f"Part{part}.jpg").read_bytes() for part in range(4)}
+    for item in range(2, 7):
+        for part, data in first.items():
+            (tiny_root / f"tiny0{item}" / f"Part{part}.jpg").write_bytes(data + b"\0" * item)
+    return find_samples(tiny_root)
+
+
+@pytest.mark.fault(15)
+def test_parts_that_look_alike_are_refused_with_the_way_out(fixture_samples):
+    hint = (
+        "Only 1 different items for 3 folds: .* 6 of 6 items were taken for photographs of the "
+        "same part, because their pictures resemble each other. If they are different parts, set "
+        "twins to identical."
+    )
+    with pytest.raises(FoldError, match=hint):
+        clean_folds(fixture_samples)
+    three = make_folds("clean", fixture_samples, twins="identical")
+    assert [len(fold.test) for fold in three] == [8, 8, 8]
+    assert sum(count_leaks(fold) for fold in three) == 0
+    assert folds_from_record(folds_record(three), fixture_samples, "identical") == three
+    with pytest.raises(FoldError, match="leaks"):
+        folds_from_record(folds_record(three), fixture_samples)
+
+
+@pytest.mark.fault(14)
+def test_too_few_defects_for_each_fold_may_be_due_to_twins_too(tiny_root: Path):
+    for item in (2, 3):
+        for kind in ("1.jpg", "1_label.bmp"):
+            shutil.copy(tiny_root / "tiny01" / f"Part{kind}", tiny_root / f"tiny0{item}")
+        with (tiny_root / f"tiny0{item}" / "Part1.jpg").open("ab") as file:
+            file.write(b"\0" * item)
+    few = [s for s in find_samples(tiny_root) if not s.is_defective or s.item < "tiny04"]
+    with pytest.raises(FoldError, match="no defective image in training.* 3 of 6 items were taken"):
+        clean_folds(few)
+
+
+@pytest.mark.fault(13)
+def test_twins_are_not_blamed_where_the_same_files_or_too_few_items_are_the_reason(
+    twin_samples, tiny_root: Path
+):
+    pair = [sample for sample in twin_samples if sample.item in ("tiny02", "tiny07")]
+    with pytest.raises(FoldError, match="nor a twin of one.$"):
+        clean_folds(pair)
+    for item in range(2, 8):
+        shutil.copytree(tiny_root / "tiny01", tiny_root / f"tiny0{item}", dirs_exist_ok=True)
+    for twins in ("similar", "identical"):
+        with pytest.raises(FoldError, match="nor a twin of one.$"):
+            clean_folds(find_samples(tiny_root), twins=twins)
+
+
 def test_a_seed_deals_the_same_folds_again_and_others_differ(samples):
     assert clean_folds(samples, seed=5) == clean_folds(samples, seed=5)
     deals = {json.dumps(folds_record(clean_folds(samples, seed))) for seed in range(6)}
@@ -216,6 +269,8 @@ def test_kolektor_official_folds_leak_48_images_8_of_them_defective(kolektor_sam
     assert sum(sample.is_defective for sample in leaked) == 8
 
     record = folds_record(three)
+    assert make_folds("official", kolektor_samples, twins="identical") == three
+    assert folds_from_record(record, kolektor_samples, "identical") == three
     assert folds_from_record(record, kolektor_samples) == three
     moved = copy.deepcopy(record)
     moved["folds"][0]["train_items"].append(moved["folds"][0]["test_items"].pop())
@@ -235,3 +290,5 @@ def test_kolektor_clean_folds_are_the_stored_ones(kolektor_samples):
     computed = folds._restored(folds._share_out(kolektor_samples, seed=0), kolektor_samples)
     assert folds_record(computed) == storage.read_json(folds.DATA / "clean_folds.json")
     assert folds_record(three) == folds_record(computed)
+    identical = clean_folds(kolektor_samples, twins="identical")
+    assert len({sample.item for fold in identical for sample in fold.test}) == 48

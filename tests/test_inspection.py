@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ksdd_lib.archive import DataFolder
 from ksdd_lib.errors import DataError
 from ksdd_lib.inspection import format_report, inspect_data
+from ksdd_lib.settings import Settings, resolve
 
 
 def test_the_report_counts_what_is_there(tiny_root: Path):
@@ -60,7 +62,61 @@ def test_twins_and_their_folds_are_shown(tiny_root: Path):
     report = inspect_data(tiny_root)
     assert report["twins"] == [["tiny02", "tiny07"]]
     assert report["folds"]["clean"]["total"]["test_items"] == 6
-    assert "tiny02 = tiny07" in format_report(report)
+    text = format_report(report)
+    assert "tiny02 = tiny07" in text
+    assert "1 of 7 items is left out of the clean folds: of twins the first is kept" in text
+
+
+def test_twins_are_those_of_the_settings(tiny_root: Path):
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
+    for image in (tiny_root / "tiny07").glob("*.jpg"):
+        image.write_bytes(image.read_bytes() + b"\0")
+    assert inspect_data(tiny_root)["twins"] == [["tiny02", "tiny07"]]
+    report = inspect_data(tiny_root, settings=Settings(twins="identical"))
+    assert report["twins"] == []
+    assert report["folds"]["clean"]["total"]["test_items"] == 7
+    assert "left out" not in format_report(report)
+
+
+CPU = resolve({"preset": "cpu"})  # 704x256, that is 2.75 times as high as wide
+SQUEEZED = (
+    "Your pictures are 144x256 (height x width), the network sees 704x256 and squeezes them: "
+    "image_size 320x560 keeps their shape."
+)
+
+
+def test_pictures_that_the_network_squeezes_are_named_with_a_size_that_keeps_their_shape(
+    make_data_set, make_surface, tmp_path: Path
+):
+    root = make_data_set(tmp_path / "wide", size=(144, 256))
+    make_surface(root / "tiny01", "Part9", 9, False, (704, 256))  # one alone does not count
+    report = inspect_data(root, settings=CPU)
+    assert report["advice"] == [SQUEEZED]
+    assert f"\n{SQUEEZED}" in format_report(report)
+    fitting = replace(CPU, image_size="320x560")
+    assert inspect_data(root, settings=fitting)["advice"] == []
+    assert inspect_data(root)["advice"] == []
+
+
+def test_pictures_of_about_the_networks_shape_are_left_alone(make_data_set, tmp_path: Path):
+    root = make_data_set(tmp_path / "high", size=(325, 128))  # KolektorSDD's shape
+    assert inspect_data(root, settings=CPU)["advice"] == []
+
+
+def test_the_preset_demo_is_for_generated_surfaces(tiny_root: Path):
+    line = "The preset demo is made for generated surfaces: take cpu for real ones."
+    demo = resolve({"preset": "demo"})
+    report = inspect_data(tiny_root, settings=demo)
+    assert report["advice"] == [line] and line in format_report(report)
+    (tiny_root / "generated.json").write_text("{}")
+    assert inspect_data(tiny_root, settings=demo)["advice"] == []
+
+
+def test_a_stored_report_without_advice_is_shown_too(tiny_root: Path):
+    report = inspect_data(tiny_root)
+    text = format_report(report)
+    del report["advice"]
+    assert format_report(report) == text
 
 
 def test_the_origin_is_shown(tiny_root: Path):

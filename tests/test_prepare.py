@@ -38,6 +38,7 @@ def test_own_data_is_surveyed_and_split(run: Run, tiny_root: Path) -> None:
     assert record["name"] == "tiny" and record["fingerprint"] == data.fingerprint
     assert not record["is_generated"] and not record["is_kolektor"]
     assert record["report"]["images"] == 24
+    assert "The preset demo is made for generated surfaces" in record["report"]["advice"][0]
 
 
 def test_no_absolute_path_is_stored(run: Run, tmp_path: Path) -> None:
@@ -109,6 +110,19 @@ def test_few_defects_and_another_partition_are_found_again(tmp_path: Path, tiny_
         s.name for f in clean_folds(data.samples) for s in f.test
     ]
     assert open_data(run).folds == data.folds
+
+
+def test_parts_that_look_alike_are_kept_where_the_settings_say_so(
+    tmp_path: Path, tiny_root: Path
+) -> None:
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
+    for image in (tiny_root / "tiny07").glob("*.jpg"):
+        image.write_bytes(image.read_bytes() + b"\0")
+    run = open_folder(tmp_path / "run", {"data": str(tiny_root), "twins": "identical"})
+    data = prepare_data(run)
+    assert len({sample.item for fold in data.folds for sample in fold.test}) == 7
+    assert data.record["report"]["twins"] == []
+    assert open_data(open_folder(run.folder, {})).folds == data.folds
 
 
 def test_killed_between_its_two_files_it_starts_again(run: Run) -> None:

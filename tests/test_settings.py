@@ -201,9 +201,10 @@ def test_stored_settings_of_another_version_are_refused_by_field() -> None:
 
 def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
     stored = schema.to_json(schema.resolve({"preset": "cpu", "seed": 3}))
-    del stored["partition"], stored["score"]
+    del stored["partition"], stored["score"], stored["twins"]
     restored = schema.from_json(stored)
     assert (restored.partition, restored.score, restored.seed) == (0, "decision", 3)
+    assert restored.twins == "similar"
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,7 @@ def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
         {"score": "both", "segmentation_loss": "mean_squared_error"},
         {"copy_paste": 0.5, "annotation": "box"},
         {"copy_paste": 0.1, "annotation": "dilated17"},
+        {"folds": "official", "twins": "identical"},
     ],
 )
 @pytest.mark.fault(29)
@@ -224,6 +226,19 @@ def test_settings_that_make_no_sense_together_are_refused_with_what_to_take(toge
 def test_no_place_of_this_machine_is_stored(data: str) -> None:
     stored = schema.to_json(Settings(data=data))["data"]
     assert "/" not in stored and stored in data
+
+
+@pytest.mark.parametrize(
+    "picture, area, size",
+    [
+        ((1080, 1920), 704 * 256, (320, 560)),
+        ((1260, 500), 192 * 128, (320, 128)),
+        ((100, 100), 704 * 256, (432, 432)),
+    ],
+)
+def test_a_size_keeps_a_pictures_shape_at_about_an_area_and_is_allowed(picture, area, size) -> None:
+    assert schema.size_like(*picture, area) == size
+    assert schema.resolve({"image_size": "{}x{}".format(*size)}).size == size
 
 
 def test_differences_are_named_with_both_values() -> None:
@@ -247,3 +262,4 @@ def test_a_run_is_named_by_what_makes_it_another_experiment():
     assert schema.resolve({"preset": "cpu", "seed": 1}).name == "cpu-clean-seed1"
     other = {"preset": "cpu", "partition": 1, "defective_images": 5}
     assert schema.resolve(other).name == "cpu-clean-partition1-5defective-seed0"
+    assert schema.resolve({"twins": "identical"}).name == "demo-clean-identical-seed0"
