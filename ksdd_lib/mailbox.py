@@ -78,12 +78,14 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
     Of each stage's checkpoints only the newest is copied. The one before leaves Drive one copy
     later, when the newer has had time to arrive. A run of other settings that has the name on
     Drive is left alone: ours then gets a number behind its name. What copies that were killed have
-    left in its folder is removed.
+    left in its folder is removed. A run that lies on Drive itself is not copied onto itself.
 
     Args:
         at_work: whether more is to come soon, so that another machine should not go on meanwhile.
     """
     drive = Path(drive)
+    if is_on(drive, run.folder):
+        return Copied()
     try:
         vouched.require_mounted(drive)
         target, files = _target(run, drive), _worth_copying(run.folder)
@@ -189,6 +191,11 @@ def unlike(here: Run, there: Run) -> set[str]:
     ours = vouched.read_object(here.folder / "data.json").get("fingerprint")
     theirs = json.loads(vouched.read(there.folder / "data.json") or "{}").get("fingerprint")
     return groups | ({"data"} if None not in (ours, theirs) and ours != theirs else set())
+
+
+def is_on(drive: Path, folder: Path) -> bool:
+    """Whether a folder lies on Drive, where no run is worked on."""
+    return folder.resolve().is_relative_to(drive.resolve())
 
 
 def machine_name() -> str:

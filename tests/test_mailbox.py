@@ -195,6 +195,16 @@ def test_while_a_stage_trains_drive_holds_two_of_its_checkpoints(run: Run, drive
         assert len(held) <= 2 and f"{step:06d}" in held
 
 
+def test_a_run_that_lies_on_drive_is_not_copied_onto_itself(run: Run, drive: Drive):
+    mailbox.mirror(run, drive.root)
+    there = open_folder(drive.root / "ksdd" / "runs" / run.folder.name, {})
+    there.write("metrics.json", {"ap": 0.5})
+    before = contents(there.folder)
+    mirror_whole(there, drive.root)
+    mirror_whole(there, drive.root)
+    assert contents(there.folder) == before
+
+
 def test_a_run_of_other_settings_on_drive_is_left_alone(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
