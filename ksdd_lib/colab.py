@@ -73,13 +73,13 @@ def begin() -> Path | None:
     elif drive and mailbox.is_on(drive, named):
         os.environ["KSDD_RUN"] = str(_bring(named.resolve(), drive))
     copied = ", copied to Drive" if drive else ""
-    place = Path(os.environ.get("KSDD_RUN") or home() / "runs")
-    print(machine.preflight(place, "Drive is mounted" if drive else "no Drive"))
+    folder = Path(os.environ.get("KSDD_RUN") or home() / "runs")
+    print(machine.preflight(folder, "Drive is mounted" if drive else "no Drive"))
     for line in machine.replaced_packages():
         print(f"{line}: restart the kernel (in Colab: Runtime, Restart session), then run all.")
     if in_colab() and machine.device().type == "cpu":
         print(NO_GPU)
-    print(f"Results go to {_place(place)}{copied}.")
+    print(f"Results go to {place(folder)}{copied}.")
     return drive
 
 
@@ -107,7 +107,7 @@ def share(path: Path) -> None:
             return
         except Exception as error:  # no browser, a blocked download, a file too large
             warnings.warn(f"The download could not be offered: {error}", stacklevel=2)
-    print(f"{path.name} is in {_place(path.parent)}")
+    print(f"{path.name} is in {place(path.parent)}")
 
 
 def badges(notebook: str, address: str) -> str:
@@ -231,7 +231,7 @@ def _drive_folder() -> Path | None:
     return None
 
 
-def _place(folder: Path) -> str:
+def place(folder: Path) -> str:
     """The end of a folder's path: enough to find it, and no path of this machine in a notebook."""
     *_, above, name = folder.resolve().parts
     return f"{name} (in {above})"
