@@ -87,8 +87,9 @@ def obtain(
 
     `source` is a folder, a zip archive, an https address, a Google Drive link (or "drive:" and its
     id, as settings.json keeps it), or "kolektorsdd", which is looked for in `home`, then in
-    `drive`, then downloaded. Several with ";" between them are tried in turn. `report` hears in one
-    line why a place was passed over; it names no folder of this machine.
+    `drive`, then downloaded. A bare name that is not here, all that settings.json keeps of a path,
+    is looked for in `drive` too. Several with ";" between them are tried in turn. `report` hears in
+    one line why a place was passed over; it names no folder of this machine.
 
     Raises:
         DataError: nothing usable is there; the text names each place and what was wrong.
@@ -103,7 +104,8 @@ def obtain(
         if one == "kolektorsdd":
             attempts += _kolektor(home, drive, download)
         else:
-            attempts.append((_public(one), partial(_obtain_one, one, home, download)))
+            place = _in_drive(one, drive) or one
+            attempts.append((_public(one), partial(_obtain_one, place, home, download)))
     if len(attempts) == 1:
         return attempts[0][1]()
     return _first(attempts, sources, report)
@@ -194,6 +196,14 @@ def _drive_places(drive: Path | None) -> list[tuple[Path, str]]:
     if drive is None:
         return []
     return [(Path(drive), "in Drive"), (Path(drive) / "ksdd", "in the folder ksdd of Drive")]
+
+
+def _in_drive(name: str, drive: Path | None) -> str | None:
+    """The place in Drive of a folder or file that is not here, where `name` is no path."""
+    if Path(name).name != name or os.path.exists(os.path.expanduser(name)):
+        return None
+    places = [str(folder / name) for folder, _ in _drive_places(drive)]
+    return next(filter(os.path.exists, places), None)
 
 
 def _published(address: str, home: Path, download: Download) -> DataFolder:

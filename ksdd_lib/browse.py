@@ -5,6 +5,7 @@ plain output first, so that a saved notebook keeps it.
 """
 
 import html
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ksdd_lib import metrics, outputs, panels, predict, protocols, storage, visualize
+from ksdd_lib import (
+    colab,
+    mailbox,
+    metrics,
+    outputs,
+    panels,
+    predict,
+    protocols,
+    storage,
+    visualize,
+)
 from ksdd_lib.dataset import Sample, read_image, read_mask
 from ksdd_lib.errors import DataError, KsddError
 from ksdd_lib.metrics import Prediction
@@ -103,24 +114,51 @@ def _picture(surface: JudgedSurface, opacity: float, is_generated: bool) -> Figu
 # A folder of one's own
 
 
-def judge_folder(detector: Detector, folder: Path | str, out: Path) -> list[Judged]:
-    """Judge a folder of pictures: a table, a contact sheet, and both as files.
+def judge_folder(
+    detector: Detector, folder: Path | str, out: Path, drive: Path | None = None
+) -> list[Judged]:
+    """Judge a folder of pictures: a table, a contact sheet, and both as files, also on Drive.
 
     Args:
-        out: a folder, in which `verdicts.csv` and `contact_sheet.png` are written.
+        out: in it a folder is made, named after `folder` and the time, which holds `verdicts.csv`
+            and `contact_sheet.png`.
+        drive: the folder of Drive, which gets both below `ksdd/judged`.
 
     Raises:
         DataError: there is no such folder, or no picture in it.
     """
-    folder, out = Path(folder).expanduser(), Path(out)
+    folder = Path(folder).expanduser()
     rows = predict.judge_folder(detector, folder, outputs.count_line("judged"))
-    predict.write_verdicts(out / "verdicts.csv", rows)
-    sheet = visualize.png(sheet_of(rows, folder), 110)
-    storage.write_bytes(out / "contact_sheet.png", sheet)
+    name = f"{folder.resolve().name}-{time.strftime('%Y-%m-%d-%H%M%S')}"
+    results = mailbox.first_free(Path(out), name, lambda place: not place.exists())
+    table, sheet = results / "verdicts.csv", results / "contact_sheet.png"
+    predict.write_verdicts(table, rows)
+    storage.write_bytes(sheet, visualize.png(sheet_of(rows, folder), 110))
     counts = {label: sum(row.label == label for row in rows) for label in dict.fromkeys(LABELS)}
     print(", ".join(f"{count} {label}" for label, count in counts.items() if count))
-    outputs.show_picture(out / "contact_sheet.png")
+    outputs.show_picture(sheet)
+    there = _to_drive((table, sheet), drive)
+    print(f"{table.name} and {sheet.name} are in {colab.place(results)}{there}")
+    if colab.in_colab():
+        colab.share(table)
     return rows
+
+
+def _to_drive(files: Sequence[Path], drive: Path | None) -> str:
+    """Copy results to Drive -> where they are there, in a few words; where it fails, a warning."""
+    if drive is None:
+        return ""
+    target = Path(drive) / mailbox.FOLDER / "judged" / files[0].parent.name
+    try:
+        for path in files:
+            mailbox.put(path.read_bytes(), target / path.name, Path(drive))
+    except OSError as error:
+        mailbox.warn(
+            f"The results could not be copied to Drive ({mailbox.reason(error)}): save them from "
+            "this machine."
+        )
+        return ""
+    return f", and in {colab.place(target)} on Drive"
 
 
 LABELS = ("unreadable", "not a surface", "defective", "good")
@@ -130,18 +168,21 @@ def sheet_of(rows: Sequence[Judged], folder: Path) -> Figure:
     """The contact sheet of a judged folder: its first pictures, in the order of the table."""
     shown = rows[: panels.SHEET]
     pictures = [_read(folder / row.image) for row in shown]
+    count, most = len(rows), len(shown)
+    heading = f"the {most} most suspicious of {count}; all are in verdicts.csv"
     titles = [
         f"{row.label}{'' if row.score is None else f' {row.score:.1f}'}\n{_short(row.image)}"
         for row in shown
     ]
-    return panels.contact_sheet(pictures, titles, [row.label != "good" for row in shown])
+    alarming = [row.label != "good" for row in shown]
+    return panels.contact_sheet(pictures, titles, alarming, heading if most < count else "")
 
 
-def folder_form(detector: Detector, out: Path) -> None:
+def folder_form(detector: Detector, out: Path, drive: Path | None = None) -> None:
     """Show a box for the path of a folder, and a button that judges it below.
 
     Args:
-        out: as for `judge_folder`.
+        out, drive: as for `judge_folder`.
     """
     try:
         import ipywidgets
@@ -157,9 +198,13 @@ def folder_form(detector: Detector, out: Path) -> None:
 
     def judge(_: Any) -> None:
         button.disabled = True
+        folder = box.value.strip()
         with below:
             try:
-                judge_folder(detector, box.value.strip() or ".", out)
+                if folder:  # "" would mean the folder at work
+                    judge_folder(detector, folder, out, drive)
+                else:
+                    print("Type the path of a folder first.")
             except (KsddError, OSError) as error:
                 print(error)
         button.disabled = False

@@ -10,8 +10,8 @@ import tomllib
 import warnings
 from pathlib import Path
 
-from ksdd_lib import machine, recovery
-from ksdd_lib.errors import SettingsError
+from ksdd_lib import machine, mailbox, recovery
+from ksdd_lib.errors import RunError, SettingsError
 from ksdd_lib.machine import in_colab
 from ksdd_lib.run import home
 
@@ -58,24 +58,42 @@ def begin() -> Path | None:
 
     Returns:
         The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
-        `$KSDD_DRIVE` names another folder; empty, it means no Drive.
+        `$KSDD_DRIVE` names another folder; empty, it means no Drive. Where `$KSDD_RUN` names a
+        run's copy on Drive, the run is brought here, and `$KSDD_RUN` names it here from then on.
 
     Raises:
-        RunError: another machine is at work on the run; see `recovery.restore`.
+        RunError: another machine is at work on the run, see `recovery.restore`; or `$KSDD_RUN`
+            names a folder on Drive that holds no copy of a run.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()
-    if "KSDD_RUN" not in os.environ:
+    named = Path(os.environ.get("KSDD_RUN", "")).expanduser()
+    if not os.environ.get("KSDD_RUN"):
         recovery.restore(home(), drive)
+    elif drive and mailbox.is_on(drive, named):
+        os.environ["KSDD_RUN"] = str(_bring(named.resolve(), drive))
     copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
-    place = Path(os.environ.get("KSDD_RUN") or home() / "runs")
-    print(machine.preflight(place, "Drive is mounted" if drive else "no Drive"))
+    folder = Path(os.environ.get("KSDD_RUN") or home() / "runs")
+    print(machine.preflight(folder, "Drive is mounted" if drive else "no Drive"))
     for line in machine.replaced_packages():
         print(f"{line}: restart the kernel (in Colab: Runtime, Restart session), then run all.")
     if in_colab() and machine.device().type == "cpu":
         print(NO_GPU)
-    print(f"Results go to {_place(place)}{copied}.")
+    print(f"Results go to {place(folder)}{copied}.")
     return drive
+
+
+def _bring(named: Path, drive: Path) -> Path:
+    """The folder here of a run that is named by its folder on Drive."""
+    folder = recovery.restore(home(), drive, named=named)
+    if folder is None:
+        here = home() / "runs"
+        raise RunError(
+            f"KSDD_RUN names {named.name} on Drive, where no run is worked on, and no whole run "
+            f'could be brought from there: copy its folder, !mkdir -p "{here}" && cp -r "{named}" '
+            f'"{here}", then run %env KSDD_RUN={here / named.name} in a cell of its own.'
+        )
+    return folder
 
 
 def share(path: Path) -> None:
@@ -89,7 +107,7 @@ def share(path: Path) -> None:
             return
         except Exception as error:  # no browser, a blocked download, a file too large
             warnings.warn(f"The download could not be offered: {error}", stacklevel=2)
-    print(f"{path.name} is in {_place(path.parent)}")
+    print(f"{path.name} is in {place(path.parent)}")
 
 
 def badges(notebook: str, address: str) -> str:
@@ -213,7 +231,7 @@ def _drive_folder() -> Path | None:
     return None
 
 
-def _place(folder: Path) -> str:
+def place(folder: Path) -> str:
     """Where a folder is. In Colab its path; elsewhere the end of it, which is enough to find it and
     puts no path of this machine into a notebook."""
     if in_colab():

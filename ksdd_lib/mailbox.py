@@ -26,6 +26,9 @@ SENDER = "sender.json"
 """Which run and machine a folder on Drive comes from, when it was last written, and whether the
 machine was still at work on it then."""
 
+REPORTS = "reports"
+"""Below `FOLDER`: the newest report of each run, under the run's name, for people."""
+
 LATEST = "latest.txt"
 """The name of the run begun or opened last, as in the folder of runs on this machine."""
 
@@ -78,23 +81,42 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
     Of each stage's checkpoints only the newest is copied. The one before leaves Drive one copy
     later, when the newer has had time to arrive. A run of other settings that has the name on
     Drive is left alone: ours then gets a number behind its name. What copies that were killed have
-    left in its folder is removed.
+    left in its folder is removed. The report is also put into `REPORTS`. A run that lies on Drive
+    itself is not copied onto itself.
 
     Args:
         at_work: whether more is to come soon, so that another machine should not go on meanwhile.
     """
     drive = Path(drive)
+    if is_on(drive, run.folder):
+        return Copied()
     try:
         vouched.require_mounted(drive)
         target, files = _target(run, drive), _worth_copying(run.folder)
-        vouched.sweep([*vouched.list_folder(target.parent), *vouched.walk(target)])
+        reports = drive / FOLDER / REPORTS
+        listed = [*vouched.list_folder(target.parent), *vouched.list_folder(reports)]
+        vouched.sweep([*listed, *vouched.walk(target)])
         failures = _send_files(files, run.folder, target, drive)
         sender = {"run": run.folder.name, "machine": machine_name(), "time": int(time.time())}
         storage.write_json(target / SENDER, sender | {"at_work": at_work})
         _name_latest(run, target, drive)
+        if run.has("report"):
+            report = (run.folder / "report.html").read_bytes()
+            put(report, reports / f"{target.name}.html", drive)
     except Exception as error:  # in a thread, an error would end it without a word
         failures = [error]
     return Copied(failure=reason(failures[0])) if failures else Copied(_newest(files))
+
+
+def put(data: bytes, target: Path, drive: Path) -> None:
+    """Write a file to Drive for people to open: under its own name, and without a marker.
+
+    Raises:
+        OSError: Drive is gone, full or read-only.
+    """
+    vouched.require_mounted(drive)
+    if not target.exists() or target.read_bytes() != data:
+        storage.write_bytes(target, data)
 
 
 def copy_archive(run: Run, downloads: Path, drive: Path) -> str:
@@ -189,6 +211,11 @@ def unlike(here: Run, there: Run) -> set[str]:
     ours = vouched.read_object(here.folder / "data.json").get("fingerprint")
     theirs = json.loads(vouched.read(there.folder / "data.json") or "{}").get("fingerprint")
     return groups | ({"data"} if None not in (ours, theirs) and ours != theirs else set())
+
+
+def is_on(drive: Path, folder: Path) -> bool:
+    """Whether a folder lies on Drive, where no run is worked on."""
+    return folder.resolve().is_relative_to(drive.resolve())
 
 
 def machine_name() -> str:

@@ -356,7 +356,10 @@ SHEET = 48
 
 
 def contact_sheet(
-    pictures: Sequence[np.ndarray | None], titles: Sequence[str], alarming: Sequence[bool]
+    pictures: Sequence[np.ndarray | None],
+    titles: Sequence[str],
+    alarming: Sequence[bool],
+    heading: str = "",
 ) -> Figure:
     """Small pictures in rows, each with its verdict; those that alarm have an orange frame.
 
@@ -364,6 +367,7 @@ def contact_sheet(
         pictures: each (H, W) uint8; None where a file could not be read.
         titles: a short text for each.
         alarming: whether each needs a second look.
+        heading: stands above all.
     """
     across = min(8, max(1, len(pictures)))
     down = -(-len(pictures) // across)
@@ -373,6 +377,8 @@ def contact_sheet(
         height = down * (1.25 * ratio + 0.42) + 0.3
         figure = Figure(figsize=(1.35 * across, height), layout="constrained")
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.24 / height))
+        if heading:
+            figure.suptitle(heading, fontsize=8)
         grid = figure.subplots(down, across, squeeze=False).ravel()
         for ax in grid[len(pictures) :]:
             ax.set_axis_off()

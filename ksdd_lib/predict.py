@@ -17,7 +17,7 @@ from ksdd_lib.batches import mirror_images
 from ksdd_lib.dataset import read_image
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.model import TwoStageNet
-from ksdd_lib.pixels import IMAGE_EXTENSIONS, decode_image
+from ksdd_lib.pixels import IMAGE_EXTENSIONS, OTHER_EXTENSIONS, decode_image
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
 from ksdd_lib.settings import parse_size
@@ -116,12 +116,16 @@ class Judged:
 
 
 def judge_folder(
-    detector: Detector, folder: Path | str, watch: Callable[[int, int], None] | None = None
+    detector: Detector,
+    folder: Path | str,
+    watch: Callable[[int, int], None] | None = None,
+    report: Callable[[str], None] = print,
 ) -> list[Judged]:
     """Judge every JPEG, PNG and BMP file in a folder and those below it, but for `*_label.*`.
 
     Args:
         watch: called with (files done, files in all).
+        report: hears in one line of pictures of other kinds, which are not judged.
 
     Returns:
         A row for each file: the unreadable ones first, then what is no surface, then the others,
@@ -132,11 +136,16 @@ def judge_folder(
         CheckpointError: as `Detector.judge`.
     """
     folder = Path(folder)
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_EXTENSIONS]
-    paths = [path for path in paths if path.is_file() and not path.stem.endswith("_label")]
+    files = [path for path in sorted(folder.rglob("*")) if not path.stem.endswith("_label")]
+    files = [path for path in files if path.is_file()]
+    paths = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
+    others = _explain_others(files)
     if not paths:
         endings = ", ".join(IMAGE_EXTENSIONS)
-        raise DataError(f"There is no image ({endings}) in {folder.name}: name a folder of them.")
+        told = f"There is no image ({endings}) in {folder.name}: name a folder of them. {others}"
+        raise DataError(told.rstrip())
+    if others:
+        report(others)
     rows = []
     for path in paths:
         rows.append(_judge_file(detector, path, path.relative_to(folder).as_posix()))
@@ -144,6 +153,18 @@ def judge_folder(
             watch(len(rows), len(paths))
     order = {"unreadable": 0, "not a surface": 1}
     return sorted(rows, key=lambda row: (order.get(row.label, 2), -(row.score or 0), row.image))
+
+
+def _explain_others(files: Iterable[Path]) -> str:
+    """One sentence on the pictures of kinds that are not read; "" without any."""
+    kinds = [path.suffix.lower() for path in files if path.suffix.lower() in OTHER_EXTENSIONS]
+    listed = ", ".join(sorted(set(kinds)))
+    if len(kinds) == 1:
+        return f"1 file of another kind ({listed}) was not judged: save it as PNG or JPEG."
+    told = (
+        f"{len(kinds)} files of other kinds ({listed}) were not judged: save them as PNG or JPEG."
+    )
+    return told if kinds else ""
 
 
 def _judge_file(detector: Detector, path: Path, name: str) -> Judged:

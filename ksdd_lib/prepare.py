@@ -116,9 +116,11 @@ def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:
     try:
         return _obtain(run, drive).root
     except DataError as error:
+        example = (drive or Path("/path/to")) / record["name"]
         raise RunError(
             f"The data of {run.folder.name} ({record['name']}) is not on this machine: {error} "
-            "Name its place in KSDD_DATA."
+            f"Where it lies elsewhere, run %env KSDD_DATA={example} (with its place) in a cell of "
+            "its own, then this cell again."
         ) from error
 
 

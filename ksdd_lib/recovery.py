@@ -27,7 +27,9 @@ PATIENCE = 300.0
 """Seconds that a start waits for Drive. What has come until then is whole; the next goes on."""
 
 
-def restore(home: Path, drive: Path | None, patience: float | None = None) -> Path | None:
+def restore(
+    home: Path, drive: Path | None, patience: float | None = None, named: Path | None = None
+) -> Path | None:
     """Bring here what is further on Drive; called at every start of a notebook.
 
     The run that another machine has named as the last one on Drive becomes the run in use here,
@@ -35,6 +37,10 @@ def restore(home: Path, drive: Path | None, patience: float | None = None) -> Pa
     stays; a machine without one takes the run that was copied last, with a warning. What that run
     has further on Drive is brought, see `_bring`; nothing here that is as far is replaced. The
     run's data archive is unpacked too, where Drive has it and the data is missing.
+
+    Args:
+        named: the folder on Drive of the run to bring, whichever was the last one. It is then the
+            run in use here, opened by this machine itself.
 
     Returns:
         The folder of the run in use, or None where Drive has nothing usable of it, or has not
@@ -50,7 +56,7 @@ def restore(home: Path, drive: Path | None, patience: float | None = None) -> Pa
 
     def look() -> None:
         try:
-            outcome.set_result(_restore(Path(home), Path(drive), given_up))
+            outcome.set_result(_restore(Path(home), Path(drive), given_up, named))
         except BaseException as error:
             outcome.set_exception(error)
 
@@ -67,15 +73,21 @@ def restore(home: Path, drive: Path | None, patience: float | None = None) -> Pa
         given_up.set()
 
 
-def _restore(home: Path, drive: Path, given_up: threading.Event) -> Path | None:
+def _restore(home: Path, drive: Path, given_up: threading.Event, named: Path | None) -> Path | None:
     """`restore`, however long it takes; once it is given up, it writes nothing more here."""
     runs, there = home / "runs", drive / FOLDER / "runs"
     try:
         here, seen = _latest_here(runs), mailbox.seen_there(runs)
-        last = mailbox.latest_there(there) or (None if here else _newest_there(there))
+        last = None
+        if named is None:
+            last = mailbox.latest_there(there) or (None if here else _newest_there(there))
         is_new = last is not None and last != seen.get("drive") and here == seen.get("here")
-        if last is not None and (here is None or is_new):
+        if named is not None:
+            folder = _adopt(named, runs, given_up)
+        elif last is not None and (here is None or is_new):
             folder = _adopt(there / last, runs, given_up)
+            if folder is not None:
+                storage.write_json(runs / SEEN, {"here": folder.name, "drive": last})
         else:
             folder = _catch_up(runs / here, there, seen, given_up) if here else None
         if folder is not None and not given_up.is_set():
@@ -174,7 +186,7 @@ class _Copy:
 
 
 def _adopt(source: Path, runs: Path, given_up: threading.Event) -> Path | None:
-    """Bring the run that another machine named last, and make it the run in use here."""
+    """Bring the run in `source`, a folder on Drive, and make it the run in use here."""
     copy = _Copy(source, given_up)
     settings = copy.settings()
     if settings is None:
@@ -198,7 +210,6 @@ def _adopt(source: Path, runs: Path, given_up: threading.Event) -> Path | None:
     _bring(copy, there, folder)
     copy.require_wanted()
     storage.write_text(runs / LATEST, f"{folder.name}\n")
-    storage.write_json(runs / SEEN, {"here": folder.name, "drive": source.name})
     return folder
 
 

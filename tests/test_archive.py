@@ -120,6 +120,18 @@ def test_generated_data_stays_generated_through_an_archive(tiny_root: Path, tmp_
     assert obtain(str(packed), home).label == "GENERATED"
 
 
+def test_a_place_here_goes_before_one_of_the_name_in_drive(
+    tiny_zip: Path, tiny_root: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drive = tmp_path / "MyDrive"
+    shutil.copytree(tiny_root, drive / "tiny")
+    assert obtain("tiny", home, drive).root == drive / "tiny"
+    with pytest.raises(DataError, match="is no folder"):
+        obtain(str(tmp_path / "elsewhere" / "tiny"), home, drive)  # a path means that place alone
+    monkeypatch.chdir(tmp_path)
+    assert obtain("tiny", home, drive).root == tiny_root
+
+
 def test_the_published_archive_is_known_by_its_bytes(tiny_zip: Path, home: Path, monkeypatch):
     monkeypatch.setattr(archive, "PUBLISHED_SHA256", storage.sha256(tiny_zip))
     folder = obtain(str(tiny_zip), home)

@@ -1,5 +1,6 @@
 """Parts are gone through in a chosen order, and a folder of one's own is judged as a whole."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from test_explore import Judge
 from test_operating import ROWS
 
-from ksdd_lib import browse, panels
+from ksdd_lib import browse, panels, predict
 from ksdd_lib.dataset import find_samples
 from ksdd_lib.errors import DataError
 from ksdd_lib.metrics import Prediction
@@ -76,29 +77,83 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, tmp_path, screen, capsys):
+def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, capsys):
     rows = browse.judge_folder(Judge(), folder, folder / "out")
     assert [(row.image, row.label) for row in rows] == [
         ("broken.jpg", "unreadable"),
         ("bright.png", "defective"),
         ("dark.png", "good"),
     ]
-    assert "1 unreadable, 1 defective, 1 good" in capsys.readouterr().out
-    assert (folder / "out" / "verdicts.csv").read_text().startswith("image,label,score,reason\n")
-    sheet = cv2.imread(str(folder / "out" / "contact_sheet.png"))
+    [results] = (folder / "out").iterdir()
+    assert re.fullmatch(rf"{folder.name}-[\d-]{{17}}", results.name)
+    said = capsys.readouterr().out
+    assert "1 unreadable, 1 defective, 1 good" in said
+    assert f"verdicts.csv and contact_sheet.png are in {results.name} (in out)\n" in said
+    assert (results / "verdicts.csv").read_text().startswith("image,label,score,reason\n")
+    sheet = cv2.imread(str(results / "contact_sheet.png"))
     assert sheet.std() > 10
 
 
-def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(folder: Path, screen):
+def test_each_folder_judged_keeps_its_own_results(folder: Path, tmp_path_factory, screen):
+    out = tmp_path_factory.mktemp("judged")
+    for _ in range(2):
+        browse.judge_folder(Judge(), folder, out)
+    assert len(list(out.glob("*/verdicts.csv"))) == 2
+
+
+def test_what_was_judged_goes_to_drive_too(folder: Path, tmp_path_factory, screen, capsys):
+    out, drive = tmp_path_factory.mktemp("judged"), tmp_path_factory.mktemp("MyDrive")
+    browse.judge_folder(Judge(), folder, out, drive)
+    [here], [there] = out.iterdir(), (drive / "ksdd" / "judged").iterdir()
+    assert there.name == here.name
+    for name in ("verdicts.csv", "contact_sheet.png"):
+        assert (there / name).read_bytes() == (here / name).read_bytes()
+    assert f"and in {here.name} (in judged) on Drive" in capsys.readouterr().out
+
+
+@pytest.mark.fault(25)
+def test_where_drive_takes_nothing_the_results_stay_here(
+    folder: Path, tmp_path_factory, screen, capsys
+):
+    out = tmp_path_factory.mktemp("judged")
+    with pytest.warns(UserWarning, match="could not be copied to Drive") as caught:
+        browse.judge_folder(Judge(), folder, out, folder / "gone")
+    assert len(caught) == 1 and len(list(out.glob("*/verdicts.csv"))) == 1
+    assert "on Drive" not in capsys.readouterr().out and not (folder / "gone").exists()
+
+
+def test_in_colab_the_table_is_offered_for_download(folder: Path, screen, monkeypatch):
+    offered = []
+    monkeypatch.setattr(browse.colab, "in_colab", lambda: True)
+    monkeypatch.setattr(browse.colab, "share", offered.append)
+    browse.judge_folder(Judge(), folder, folder / "out")
+    assert [path.name for path in offered] == ["verdicts.csv"]
+
+
+def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
+    folder: Path, screen, monkeypatch, capsys
+):
     browse.folder_form(Judge(), folder / "out")
     box, button, _ = screen.bundles[-1].children
+    monkeypatch.chdir(folder)  # an empty box does not mean the folder at work
+    box.value = "  "
+    button.click()
+    assert capsys.readouterr().out == "Type the path of a folder first.\n"
+    assert not (folder / "out").exists() and not button.disabled
     box.value = str(folder)
     button.click()
-    assert (folder / "out" / "contact_sheet.png").exists() and not button.disabled
+    assert list((folder / "out").glob("*/contact_sheet.png")) and not button.disabled
     with pytest.raises(DataError, match="no image"):
         browse.judge_folder(Judge(), folder / "nowhere", folder)
     box.value = str(folder / "nowhere")
     button.click()  # says so below, and raises nothing
+
+
+def test_a_sheet_that_shows_only_some_says_so(tmp_path: Path):
+    rows = [predict.Judged(f"{number}.png", "unreadable") for number in range(50)]
+    heading = "the 48 most suspicious of 50; all are in verdicts.csv"
+    assert browse.sheet_of(rows, tmp_path).get_suptitle() == heading
+    assert not browse.sheet_of(rows[:48], tmp_path).get_suptitle()
 
 
 def test_a_sheet_of_one_and_of_many_can_be_drawn():

@@ -10,8 +10,8 @@ import numpy
 import pytest
 
 from ksdd_lib import colab, mailbox
-from ksdd_lib.errors import SettingsError
-from ksdd_lib.run import NOTEBOOKS, home, start
+from ksdd_lib.errors import RunError, SettingsError
+from ksdd_lib.run import NOTEBOOKS, find, home, start
 from ksdd_lib.settings import resolve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -299,9 +299,11 @@ def test_a_package_replaced_under_the_kernel_is_named(
 def test_a_new_machine_finds_its_run_again(
     google: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("KSDD_DRIVE", str(tmp_path))
+    drive = tmp_path / "MyDrive"
+    drive.mkdir()
+    monkeypatch.setenv("KSDD_DRIVE", str(drive))
     run = start(resolve({"preset": "demo", "seed": 3}))
-    mailbox.mirror(run, tmp_path)
+    mailbox.mirror(run, drive)
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new"))
     colab.begin()
     assert (tmp_path / "new" / "runs" / run.folder.name / "settings.json").exists()
@@ -310,12 +312,52 @@ def test_a_new_machine_finds_its_run_again(
 def test_a_named_run_folder_is_not_filled_from_drive(
     google: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    mailbox.mirror(start(resolve({"preset": "demo"})), tmp_path)
-    monkeypatch.setenv("KSDD_DRIVE", str(tmp_path))
+    drive = tmp_path / "MyDrive"
+    drive.mkdir()
+    mailbox.mirror(start(resolve({"preset": "demo"})), drive)
+    monkeypatch.setenv("KSDD_DRIVE", str(drive))
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new"))
     monkeypatch.setenv("KSDD_RUN", str(tmp_path / "named"))
     colab.begin()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_named_in_drive_is_brought_here_and_worked_on_here(
+    google: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drive = tmp_path / "MyDrive"
+    drive.mkdir()
+    wanted, last = (start(resolve({"preset": "demo", "seed": seed})) for seed in (3, 4))
+    wanted.write("metrics.json", {"ap": 0.5})
+    for run in (wanted, last):
+        mailbox.mirror(run, drive)
+    there = drive / "ksdd" / "runs" / wanted.folder.name
+    before = {path.name for path in there.iterdir()}
+    monkeypatch.setenv("KSDD_DRIVE", str(drive))
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new"))
+    monkeypatch.setenv("KSDD_RUN", str(there))
+    colab.begin()
+    run = find({})
+    assert run.folder == tmp_path / "new" / "runs" / wanted.folder.name
+    assert run.settings.seed == 3 and run.read("metrics.json") == {"ap": 0.5}
+    mailbox.mirror(run, drive)
+    assert {path.name for path in there.iterdir()} == before
+    monkeypatch.delenv("KSDD_RUN")
+    colab.begin()
+    assert find({}).folder == run.folder, "it is the last run now, on other machines too"
+    assert mailbox.latest_there(there.parent) == there.name
+
+
+def test_a_folder_in_drive_that_is_no_copy_of_a_run_is_refused_as_run_folder(
+    google: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KSDD_DRIVE", str(tmp_path / "MyDrive"))
+    monkeypatch.setenv("KSDD_RUN", str(tmp_path / "MyDrive" / "mine"))
+    (tmp_path / "MyDrive").mkdir()
+    said = f"%env KSDD_RUN={tmp_path}/home/runs/mine in a cell"
+    with pytest.raises(RunError, match=said), pytest.warns(UserWarning, match="settings"):
+        colab.begin()
+    assert not list((tmp_path / "MyDrive").iterdir())
 
 
 @pytest.mark.fault(28)

@@ -195,6 +195,53 @@ def test_while_a_stage_trains_drive_holds_two_of_its_checkpoints(run: Run, drive
         assert len(held) <= 2 and f"{step:06d}" in held
 
 
+def test_a_run_that_lies_on_drive_is_not_copied_onto_itself(run: Run, drive: Drive):
+    mailbox.mirror(run, drive.root)
+    there = open_folder(drive.root / "ksdd" / "runs" / run.folder.name, {})
+    there.write("metrics.json", {"ap": 0.5})
+    before = contents(there.folder)
+    mirror_whole(there, drive.root)
+    mirror_whole(there, drive.root)
+    assert contents(there.folder) == before
+
+
+def test_the_newest_report_has_one_name_on_drive_where_people_find_it(run: Run, drive: Drive):
+    reports = drive.root / "ksdd" / "reports"
+    mirror_whole(run, drive.root)
+    assert not reports.exists()
+    for text in ("first", "second", "third"):
+        (run.folder / "report.html").write_text(text)
+        mirror_whole(run, drive.root)
+        assert {p.name: p.read_text() for p in reports.iterdir()} == {"demo-clean-seed0.html": text}
+    drive.written.clear()
+    mirror_whole(run, drive.root)
+    assert drive.written == ["sender"]
+
+
+@pytest.mark.fault(25)
+@pytest.mark.fault(26)
+def test_a_report_that_does_not_reach_drive_is_one_warning_and_the_old_one_stays(
+    run: Run, drive: Drive
+):
+    there = drive.root / "ksdd" / "reports" / "demo-clean-seed0.html"
+    (run.folder / "report.html").write_text("first")
+    mirror_whole(run, drive.root)
+    (run.folder / "report.html").write_text("second")
+    drive.fault = lambda n: NO_SPACE if drive.written[-1:] == ["sender"] else None
+    with pytest.warns(UserWarning, match="Not all .*No space left.* next copy") as caught:
+        mailbox.mirror(run, drive.root)
+    assert len(caught) == 1 and there.read_text() == "first"
+    assert [path.name for path in there.parent.iterdir()] == [there.name]
+    drive.fault = lambda n: None
+    left = there.with_name(f".{there.name}.77.tmp")
+    left.write_text("half of a copy that was killed")
+    mirror_whole(run, drive.root)
+    assert there.read_text() == "second" and not left.exists()
+    there.write_text("sec")  # only a part arrived
+    mirror_whole(run, drive.root)
+    assert there.read_text() == "second"
+
+
 def test_a_run_of_other_settings_on_drive_is_left_alone(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):

@@ -1,6 +1,7 @@
 """One image in; score, verdict and mask out."""
 
 import csv
+import re
 
 import cv2
 import numpy as np
@@ -151,6 +152,22 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
     assert header == ["image", "label", "score", "reason"] and len(stored) == 8
     names = {row[0] for row in stored}
     assert "'=1+1 ü <img onerror=alert(1)>.jpg" in names and "a/=cmd.jpg" in names
+
+
+def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "good.png"), surface)
+    detector = Detector(model, (192, 128), 0.0)
+    predict.judge_folder(detector, tmp_path)
+    assert capsys.readouterr().out == ""
+    for name in ("a/one.tif", "two.TIF", "three.heic", "two_label.tif", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"of another kind")
+    assert [row.image for row in predict.judge_folder(detector, tmp_path)] == ["good.png"]
+    said = "3 files of other kinds (.heic, .tif) were not judged: save them as PNG or JPEG."
+    assert capsys.readouterr().out == f"{said}\n"
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(DataError, match=re.escape(said)):
+        predict.judge_folder(detector, tmp_path)
 
 
 def test_a_folder_without_images_is_refused(model, tmp_path):

@@ -85,10 +85,48 @@ def test_moved_data_is_found_where_it_is_said_to_be(
     fingerprint = prepare_data(run).fingerprint
     (tmp_path / "elsewhere").mkdir()
     tiny_root.rename(tmp_path / "elsewhere" / "tiny")
-    with pytest.raises(RunError, match="not on this machine.*KSDD_DATA"):
+    with pytest.raises(RunError, match="not on this machine.*%env KSDD_DATA=/path/to/tiny"):
         open_data(open_folder(run.folder, {}))
     moved = open_folder(run.folder, {"data": str(tmp_path / "elsewhere" / "tiny")})
     assert open_data(moved).fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("below", ["", "ksdd"], ids=["in MyDrive", "in MyDrive/ksdd"])
+@pytest.mark.parametrize("name", ["parts.zip", "parts"])
+def test_data_in_drive_is_found_by_its_name_on_a_new_machine(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str, name: str
+) -> None:
+    drive = tmp_path / "MyDrive"
+    place = drive / below / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.suffix:
+        shutil.make_archive(str(place.with_suffix("")), "zip", tiny_root)
+    else:
+        shutil.copytree(tiny_root, place)
+    first = open_folder(tmp_path / "first" / "run", {"data": str(place)})
+    fingerprint = prepare_data(first, drive).fingerprint
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new" / "home"))
+    shutil.copytree(first.folder, tmp_path / "new" / "home" / "runs" / "run")
+    again = open_folder(tmp_path / "new" / "home" / "runs" / "run", {})
+    assert again.settings.data == name
+    assert open_data(again, drive).fingerprint == fingerprint
+    place.rename(drive / "renamed")
+    shutil.rmtree(tmp_path / "new" / "home" / "data", ignore_errors=True)
+    with pytest.raises(RunError, match=f"run %env KSDD_DATA={drive}/{name} "):
+        open_data(again, drive)
+
+
+@pytest.mark.fault(21)
+def test_other_data_of_the_name_in_drive_is_refused(
+    tiny_root: Path, tmp_path: Path, make_data_set
+) -> None:
+    drive = tmp_path / "MyDrive"
+    run = open_folder(tmp_path / "run", {"data": str(tiny_root)})
+    prepare_data(run)
+    shutil.rmtree(tiny_root)
+    make_data_set(drive / "tiny", items=7)
+    with pytest.raises(RunError, match="is not what run was begun with: fingerprint"):
+        open_data(open_folder(run.folder, {}), drive)
 
 
 def test_folds_that_do_not_suit_the_data_leave_nothing_behind(
