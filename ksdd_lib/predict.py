@@ -136,8 +136,9 @@ def judge_folder(
         CheckpointError: as `Detector.judge`.
     """
     folder = Path(folder)
-    files = [path for path in sorted(folder.rglob("*")) if not path.stem.endswith("_label")]
-    files = [path for path in files if path.is_file()]
+    known = IMAGE_EXTENSIONS + OTHER_EXTENSIONS
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in known]
+    files = [path for path in files if path.is_file() and not path.stem.endswith("_label")]
     paths = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
     others = _explain_others(files)
     if not paths:
