@@ -98,7 +98,7 @@ def test_1_the_form_says_what_is_wrong_and_what_differs(page, address, folder):
     book.wait_for_text("Image size 128x128 instead of 192x128")
     page.click("text=/^\\d+ more settings$/")
     assert book.control("Copy paste").is_visible()
-    page.click("text=How long will it take?")
+    page.get_by_role("button", name="How long will it take?").click()
     book.wait_for_text("for each image that is scored")
     book.type("Seed", "1")
     book.run_all()
@@ -179,7 +179,7 @@ def test_5_parts_are_gone_through_and_pictures_judged(page, address, folder, run
     box = page.locator('input[placeholder^="a folder of pictures"]')
     box.fill(str(pictures))
     box.press("Tab")
-    page.click("text=Judge this folder")
+    page.get_by_role("button", name="Judge this folder").click()
     page.locator(".jupyter-widget-output, .widget-output").nth(1).locator("img").wait_for()
     [verdicts] = (folder / "home" / "judged").glob("parts-*/verdicts.csv")
     assert {row["image"] for row in table(verdicts)} == {"part90.png", "part91.png"}
