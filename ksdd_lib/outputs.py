@@ -35,7 +35,7 @@ def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
     if record["is_generated"]:
         visualize.stamp(figure)
     if in_notebook():
-        show({"image/png": encoded(figure, 120), "text/plain": visualize.describe(figure)})
+        show({"image/png": encoded(figure, 90), "text/plain": visualize.describe(figure)})
 
 
 def show_picture(path: Path) -> None:
