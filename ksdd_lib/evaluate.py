@@ -7,6 +7,7 @@ import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,16 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
     weights = {fold: run.read(f"fold{fold}/scores.json")["weights"] for fold in folds}
     summary["made_from"] = origin.record(run.settings, data.fingerprint, weights)
     summary["masks_sha256"] = storage.sha256(run.folder / "masks.npz")
+    if run.settings.defective_images:
+        summary["trained_defects"] = {str(fold): _defects(data.folds[fold]) for fold in folds}
     run.write("metrics.json", summary)
     run.write("environment.json", _environment(run))
     return summary
+
+
+def _defects(fold: Fold) -> list[str]:
+    """The names of the defective images that a fold is trained on."""
+    return [sample.name for sample in fold.train if sample.is_defective]
 
 
 def score_images(
@@ -217,7 +225,8 @@ def _environment(run: Run) -> dict[str, Any]:
             made = storage.read_json(run.fold_folder(fold) / f"{stage}.done.json")["environment"]
             words = [made["cpu"], f"GPU {made['gpu']}", made["arithmetic"], made["commit"]]
             trained[f"{stage} stage of fold {fold}"] = ", ".join(words)
-    return machine.environment(run.settings.precision) | trained
+    day = datetime.now(UTC).date().isoformat()
+    return {"evaluated on": day} | machine.environment(run.settings.precision) | trained
 
 
 def _scores_of_fold(

@@ -314,7 +314,7 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
     height, width = image.shape
     full = cv2.resize(surface.output.astype(np.float32), (width, height))
     covered = opacity * np.clip(np.asarray(OUTPUT_SCALE(full)), 0, 1)
-    cut = _around(annotation if annotation.any() else full >= full.max(), side)
+    cut = _place_that_matters(surface, side)
     ratio = height / width
     panel = min(2.6, 5.2 / ratio)
     with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlelocation": "center"}):
@@ -340,6 +340,43 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
         for ax, title in zip(axes, titles, strict=True):
             ax.set_title(title, fontsize=9, fontweight="normal", pad=4)
     return figure
+
+
+CLOSE_UP = 0.32
+"""Side of a close-up, as a share of the surface's longer side: the crack and its ground."""
+
+
+def close_ups(surfaces: Sequence[JudgedSurface]) -> Figure:
+    """One enlarged place of each surface beside each other: what was missed, or raised an alarm.
+
+    That place is the annotated defect, outlined, else where the output is highest.
+    """
+    tile = 1.9  # inches
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlelocation": "left"}):
+        figure = Figure(figsize=(tile * len(surfaces), tile + 0.55), layout="constrained")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.2 / (tile + 0.55)))
+        axes = figure.subplots(1, len(surfaces), squeeze=False)[0]
+        for surface, ax in zip(surfaces, axes, strict=True):
+            rows, columns = _place_that_matters(surface, round(CLOSE_UP * max(surface.image.shape)))
+            cut = surface.image[rows, columns]
+            ax.imshow(cut, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+            for line in _outlines(surface.annotation[rows, columns]):
+                ax.plot(line[:, 0], line[:, 1], color=OUTLINE, linewidth=1.1)
+            ax.set(xlim=(-0.5, cut.shape[1] - 0.5), ylim=(cut.shape[0] - 0.5, -0.5))
+            kind, name = verdict(surface.prediction), surface.prediction.image
+            name = name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
+            ax.set_title(f"{kind.upper()}\n{name}", fontsize=8.5, color=DEFECTIVE, pad=3)
+            ax.set_axis_off()
+    return figure
+
+
+def _place_that_matters(surface: JudgedSurface, side: int) -> tuple[slice, slice]:
+    """Rows and columns of a square around the annotated defect, else the highest output."""
+    if surface.annotation.any():
+        return _around(surface.annotation, side)
+    height, width = surface.image.shape
+    full = cv2.resize(surface.output.astype(np.float32), (width, height))
+    return _around(full >= full.max(), side)
 
 
 def _around(mask: np.ndarray, side: int) -> tuple[slice, slice]:

@@ -33,7 +33,15 @@ ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
 STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
 
+CLOSE_UPS = 6
+"""Errors that the first screen shows, misses first."""
+
 CAPTIONS = {
+    "errors": (
+        "The errors at a glance",
+        "The place that matters, enlarged: a missed defect in its outline; in a false alarm, where "
+        "the network saw one.",
+    ),
     "strip": (
         "Defective and flagged surfaces",
         "Misses first, then false alarms, then the hits with the lowest scores first; upright "
@@ -174,6 +182,10 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
     flagged, folds = [row.is_flagged for row in rows], [row.fold for row in rows]
     if read_pair is not None and results.masks is not None:
+        wrong = [row for row in metrics.failures_first(rows) if metrics.verdict(row) != "found"]
+        shown = [judged_surface(results, row, read_pair) for row in wrong[:CLOSE_UPS]]
+        if shown:
+            yield "errors", panels.close_ups(shown)
         for number, page in enumerate(_strip_pages(rows), start=1):
             surfaces = [judged_surface(results, row, read_pair) for row in page]
             score_range = panels.logit_range(rows)
@@ -275,6 +287,7 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
 
 def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
     """Everything that the template shows, ready to print."""
+    sections = _sections(results, figures)
     return {
         "metrics": results.metrics,
         "pooled": results.metrics["pooled"],
@@ -289,7 +302,10 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "cautions": _cautions(results),
         "strip_note": _strip_note(results, figures),
         "has_pictures": "strip_1" in figures,
-        "sections": _sections(results, figures),
+        "glance": sections.pop("errors", None),
+        "evaluated": results.environment.get("evaluated on"),
+        "sections": list(sections.values()),
+        "judges": _judges(results),
         "settings": _settings_table(results.settings),
         "data_report": format_report(results.data["report"]),
         "environment": [(_words(name), _plain(x)) for name, x in results.environment.items()],
@@ -403,9 +419,9 @@ def _cautions(results: Results) -> list[str]:
         )
     if few := results.settings.get("defective_images"):
         cautions.append(
-            f"Each fold was trained with at most {few} of its defective images. The operating "
-            "thresholds come from the out-of-fold scores of all of them: with so few parts nobody "
-            "could set them so well."
+            f"Each fold was trained with at most {few} of its defective images{_named(results)}. "
+            "The operating thresholds come from the out-of-fold scores of all of them: with so few "
+            "parts nobody could set them so well."
         )
     if data["is_kolektor"]:
         cautions.append(
@@ -419,6 +435,15 @@ def _cautions(results: Results) -> list[str]:
             "not the published file: it is another copy, packed anew."
         )
     return cautions
+
+
+def _named(results: Results) -> str:
+    """ " (fold 0: kos01/Part5, ...)", where they were few enough to name; else empty."""
+    trained = results.metrics.get("trained_defects", {})
+    if not trained or max(map(len, trained.values())) > NAMED:
+        return ""
+    named = [f"fold {fold}: {', '.join(names)}" for fold, names in trained.items()]
+    return f" ({'; '.join(named)})"
 
 
 def _folds_text(results: Results) -> str:
@@ -456,8 +481,8 @@ def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
     return f"{shown} of {wanted} defective or flagged surfaces are shown." * (shown < wanted)
 
 
-def _sections(results: Results, figures: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Figures of one kind together: title, how to read it, pictures as data addresses."""
+def _sections(results: Results, figures: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Kind of figure -> all of that kind: title, how to read it, pictures as data addresses."""
     scale = "it is drawn on one scale, the probability of a defect from 0 to 1, weak answers lifted"
     if results.settings["segmentation_loss"] == "mean_squared_error":
         scale = "it is drawn on one scale, the mask output itself from 0 to 1"
@@ -470,7 +495,34 @@ def _sections(results: Results, figures: Mapping[str, Path]) -> list[dict[str, A
         )
         encoded = base64.b64encode(path.read_bytes()).decode("ascii")
         section["pictures"].append(f"data:image/png;base64,{encoded}")
-    return list(sections.values())
+    return sections
+
+
+JUDGES = {
+    "decision": "the decision network alone",
+    "mask": "the highest value of the mask alone",
+    "both": "both: the sum of their logits",
+}
+
+
+def _judges(results: Results) -> list[dict[str, Any]]:
+    """What each way to judge reaches, pooled; the run's own is marked, the darkest pixel last."""
+    labels = [row.is_defective for row in results.rows]
+    kind = results.settings.get("score", "decision")
+    judges = [
+        {
+            "name": JUDGES[name],
+            "is_own": name == kind,
+            "ap": metrics.average_precision(labels, scores),
+            "auc": metrics.roc_auc(labels, scores),
+            "oracle": metrics.oracle(labels, scores),
+        }
+        for name, scores in metrics.every_score(results.rows, kind).items()
+    ]
+    if darkest := results.metrics.get("darkest_pixel"):
+        name = "the darkest pixel, without training"
+        judges.append({"name": name, "is_own": False, "oracle": None} | darkest)
+    return judges
 
 
 def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

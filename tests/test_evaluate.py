@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,18 @@ def test_metrics_and_environment_are_stored(judged: Judged) -> None:
     assert [fold["images"] for fold in judged.summary["folds"]] == [2, 2, 2]
     assert judged.summary["pooled"]["images"] == 6
     assert judged.run.read("environment.json")["torch"] == torch.__version__
+    day = date.fromisoformat(judged.run.read("environment.json")["evaluated on"])
+    assert abs(datetime.now(UTC).date() - day) <= timedelta(days=1)
+
+
+def test_few_defects_in_training_are_named_in_the_result(
+    judged: Judged, copied: Run, data: DataSet
+) -> None:
+    assert "trained_defects" not in judged.summary
+    few = Run(copied.folder, replace(copied.settings, defective_images=1))
+    trained = {str(f.number): [s.name for s in f.train if s.is_defective] for f in data.folds}
+    assert evaluate(few, data)["trained_defects"] == trained
+    assert all(trained.values())
 
 
 def test_what_an_evaluation_leaves_belongs_together(judged: Judged) -> None:

@@ -81,6 +81,24 @@ def test_outputs_of_all_surfaces_share_one_scale():
     assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) == (0, 1)
 
 
+def test_close_ups_show_the_defect_or_where_the_network_saw_one():
+    image = np.full((400, 200), 128, np.uint8)
+    output = np.zeros((50, 25), np.float32)
+    output[45, 3] = 1.0
+    crack = np.zeros(image.shape, bool)
+    crack[20:24, 150:190] = True
+    missed = panels.JudgedSurface(make_prediction(score=-1.0), image, crack, output)
+    alarm = panels.JudgedSurface(
+        make_prediction(defective=False), image, np.zeros_like(crack), output
+    )
+    image[22, 170], image[363, 27] = 7, 9  # in the crack, and where the output is highest
+    shown = [ax.images[0].get_array() for ax in panels.close_ups([missed, alarm]).axes]
+    assert [array.min() for array in shown] == [7, 9]
+    assert all(array.shape == (128, 128) for array in shown)
+    titles = [ax.get_title(loc="left") for ax in panels.close_ups([missed, alarm]).axes]
+    assert titles[0].startswith("MISSED") and titles[1].startswith("FALSE ALARM")
+
+
 def test_a_gallery_takes_surfaces_and_probabilities():
     image = np.full((32, 16), 100, np.uint8)
     outlines = [image > 200, np.eye(32, 16) > 0]

@@ -157,6 +157,7 @@ class Balance(HTMLParser):
 def test_figures_are_written_for_all_kinds(run_folder, page):
     names = {path.stem for path in (run_folder / "figures").iterdir()}
     assert {
+        "errors",
         "strip_1",
         "scores",
         "roc_curve",
@@ -205,6 +206,48 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     assert "up to 11% of the defects" in left_open and "up to 2.7% of the good" in left_open
     assert missed == "Missed: a. They are shown first below."
     assert "all of one kind" in report.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
+
+
+def test_the_errors_are_seen_before_the_figures_and_only_where_there_are_any(
+    run_folder, page, tmp_path, quick
+):
+    pooled = storage.read_json(run_folder / "metrics.json")["pooled"]
+    assert pooled["fp"] + pooled["fn"] > 0
+    glance = 'alt="The errors at a glance'
+    assert page.count(glance) == 1 and page.index(glance) < page.index('id="results"')
+    perfect = make_run(tmp_path / "run", separation=60.0)
+    storage.write_bytes(perfect / "figures" / "errors.png", b"of an earlier report")
+    assert glance not in report.make_report(perfect, read_pair).read_text(encoding="utf-8")
+    assert not (perfect / "figures" / "errors.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("decision", ["decision", "mask", "both"]), ("both", report.JUDGES), ("mask", ["mask"])],
+)
+def test_each_way_to_judge_stands_beside_the_others(tmp_path, quick, kind, names):
+    folder = make_run(tmp_path / "run", settings=schema.Settings(score=kind))
+    summary = storage.read_json(folder / "metrics.json")
+    storage.write_json(
+        folder / "metrics.json", summary | {"darkest_pixel": {"ap": 0.1234, "auc": 0.5678}}
+    )
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    pooled, mask = summary["pooled"], summary["segmentation_score"]["pooled"]
+    for name, row in (("mask", mask), (kind, pooled)):
+        own = " (this run)" * (name == kind)
+        row = pooled if own else row
+        counts = " ".join(str(row["oracle"][count]) for count in ("fp", "fn", "fp_at_fn0"))
+        assert f"{report.JUDGES[name]}{own} {row['ap']:.4f} {row['auc']:.4f} {counts}" in text
+    assert all((what in text) == (name in names) for name, what in report.JUDGES.items())
+    assert "the darkest pixel, without training 0.1234 0.5678 – – –" in text
+
+
+def test_the_day_of_the_evaluation_stands_above(run_folder, page, tmp_path, quick):
+    assert "evaluated on" not in text_of(page)  # results of an earlier version have none
+    folder = make_run(tmp_path / "run")
+    storage.write_json(folder / "environment.json", {"evaluated on": "2026-11-25"})
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "that never saw its item; evaluated on 2026-11-25." in text
 
 
 def test_settings_stand_with_unit_and_reason(page):
@@ -272,7 +315,12 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
 def test_few_defects_in_training_say_so(tmp_path, quick):
     folder = make_run(tmp_path / "run", settings=schema.Settings(defective_images=5))
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "trained with at most 5 of its defective images" in text
+    assert "trained with at most 5 of its defective images. The operating" in text
+    summary = storage.read_json(folder / "metrics.json")
+    summary["trained_defects"] = {"0": ["kos01/Part5"], "1": ["kos03/Part1", "kos09/Part2"]}
+    storage.write_json(folder / "metrics.json", summary)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "(fold 0: kos01/Part5; fold 1: kos03/Part1, kos09/Part2). The operating" in text
 
 
 def test_perfect_separation_has_no_interval(tmp_path, quick):
