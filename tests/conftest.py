@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from on_drive import drive, home, new_machine, run  # noqa: F401  fixtures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
