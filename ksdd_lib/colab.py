@@ -44,7 +44,8 @@ last line."""
 
 NO_GPU = (
     "There is no GPU: choose Runtime, Change runtime type, T4 GPU, Save, and run all cells again. "
-    "Without one, take the preset demo or cpu."
+    "If Colab has none for you now, go on without: all works, slower (presets demo and cpu), and "
+    "a training begun on a GPU goes on here."
 )
 
 BADGE_START = "[![Open in Colab]"

@@ -1,6 +1,7 @@
 """What this machine can do: its device, the arithmetic that is fast on it, its description."""
 
 import ctypes
+import hashlib
 import os
 import platform
 import re
@@ -119,7 +120,8 @@ def preflight(folder: Path, drive: str) -> str:
         f"{shutil.disk_usage(place).free / 1e9:.0f} GB of disk free",
         drive,
         f"ksdd_lib {facts['ksdd_lib']}"
-        + (f" at {facts['commit']}" if facts["commit"] != "unknown" else ""),
+        + (", " if facts["commit"].startswith("files") else " at ")
+        + facts["commit"],
     ]
     return ", ".join(parts)
 
@@ -164,15 +166,25 @@ def environment(precision: str = "auto") -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's commit, "+" behind it where files differ; "unknown" outside a checkout."""
+    """The checkout's commit, "+" behind it where files differ; else a fingerprint of the files."""
     if not (HERE.parent / ".git").exists():
-        return "unknown"
+        return _fingerprint()
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
         found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
+        return _fingerprint()
+    return found.stdout.strip() or _fingerprint()
+
+
+def _fingerprint() -> str:
+    """ "files 3f2a...", equal for two copies of the package that are equal, without a checkout."""
+    digest = hashlib.sha256()
+    for path in sorted(HERE.rglob("*")):
+        if path.suffix in (".py", ".html", ".json"):
+            digest.update(f"{path.relative_to(HERE).as_posix()}\n".encode())
+            digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
+    return f"files {digest.hexdigest()[:12]}"
 
 
 def _cpu_flags() -> set[str]:

@@ -16,10 +16,12 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ksdd_lib import archive, mailbox, storage, vouched
+from ksdd_lib import run as local_runs
 from ksdd_lib import settings as schema
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.mailbox import FOLDER, LATEST, SEEN, SENDER, warn
 from ksdd_lib.run import OWNER_SILENT, Run
+from ksdd_lib.settings import Settings
 
 STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
 
@@ -27,8 +29,26 @@ PATIENCE = 300.0
 """Seconds that a start waits for Drive. What has come until then is whole; the next goes on."""
 
 
+def start(wanted: Settings, drive: Path | None) -> Run:
+    """As `run.start`, which also goes on with a run of these settings that only Drive has.
+
+    Raises:
+        RunError: another machine is at work on that run, see `restore`.
+    """
+    if drive is None or os.environ.get("KSDD_RUN") or local_runs.started(wanted):
+        return local_runs.start(wanted)
+    folder = restore(local_runs.home(), drive, like=wanted)
+    if folder is None:
+        return local_runs.start(wanted)
+    return local_runs.open_folder(folder, {"data": wanted.data})
+
+
 def restore(
-    home: Path, drive: Path | None, patience: float | None = None, named: Path | None = None
+    home: Path,
+    drive: Path | None,
+    patience: float | None = None,
+    named: Path | None = None,
+    like: Settings | None = None,
 ) -> Path | None:
     """Bring here what is further on Drive; called at every start of a notebook.
 
@@ -41,6 +61,8 @@ def restore(
     Args:
         named: the folder on Drive of the run to bring, whichever was the last one. It is then the
             run in use here, opened by this machine itself.
+        like: bring the run that notebook 1 would go on with for these settings, in the same way;
+            none where Drive has no such run.
 
     Returns:
         The folder of the run in use, or None where Drive has nothing usable of it, or has not
@@ -56,7 +78,7 @@ def restore(
 
     def look() -> None:
         try:
-            outcome.set_result(_restore(Path(home), Path(drive), given_up, named))
+            outcome.set_result(_restore(Path(home), Path(drive), given_up, named, like))
         except BaseException as error:
             outcome.set_exception(error)
 
@@ -73,12 +95,22 @@ def restore(
         given_up.set()
 
 
-def _restore(home: Path, drive: Path, given_up: threading.Event, named: Path | None) -> Path | None:
+def _restore(
+    home: Path,
+    drive: Path,
+    given_up: threading.Event,
+    named: Path | None,
+    like: Settings | None,
+) -> Path | None:
     """`restore`, however long it takes; once it is given up, it writes nothing more here."""
     runs, there = home / "runs", drive / FOLDER / "runs"
     try:
         here, seen = _latest_here(runs), mailbox.seen_there(runs)
         last = None
+        if like is not None:
+            named = _like(like, there)
+            if named is None:
+                return None
         if named is None:
             last = mailbox.latest_there(there) or (None if here else _newest_there(there))
         is_new = last is not None and last != seen.get("drive") and here == seen.get("here")
@@ -113,6 +145,15 @@ def _newest_there(there: Path) -> str | None:
     newest = max(sorted(whole), key=times.get)
     warn(f"Drive does not say which run was in use; {newest.name} was copied last and is taken.")
     return newest.name
+
+
+def _like(wanted: Settings, there: Path) -> Path | None:
+    """The folder on Drive of the run with the same start; of several the one copied last."""
+    folders = [path for path in vouched.list_folder(there) if path.is_dir()]
+    found = [run for run in map(mailbox.open_there, folders) if run]
+    same = [run.folder for run in found if local_runs.is_same_start(run.settings, wanted)]
+    times = {path: vouched.read_object(path / SENDER).get("time", 0) for path in same}
+    return max(sorted(same), key=times.get, default=None)
 
 
 def _open_here(folder: Path) -> Run | None:
@@ -161,7 +202,7 @@ class _Copy:
                 storage.write_bytes(folder / name, data)
                 self.brought += 1
 
-    def settings(self) -> schema.Settings | None:
+    def settings(self) -> Settings | None:
         """The run's settings; None where they are not whole or of another version."""
         data = self.read("settings.json")
         try:

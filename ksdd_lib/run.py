@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -186,28 +187,39 @@ def start(wanted: Settings) -> Run:
 
     There it is found again by all that notebook 1 decides, whatever later notebooks have chosen
     since, or begun. It is called by its settings' name, with a number behind it where that name is
-    taken by another run.
+    taken by another run. One that only Drive has is not seen, see `recovery.start`.
     """
     if os.environ.get("KSDD_RUN"):
         return open_folder(Path(os.environ["KSDD_RUN"]).expanduser(), asdict(wanted))
-    number = 1
-    while True:
-        folder = home() / "runs" / (wanted.name if number == 1 else f"{wanted.name}-{number}")
-        stored = _stored_settings(folder)
-        if stored is None:
-            return open_folder(folder, asdict(wanted))
-        if _is_same_start(stored, wanted):
-            return open_folder(folder, {"data": wanted.data})
+    if begun := started(wanted):
+        return open_folder(begun, {"data": wanted.data})
+    folder, number = home() / "runs" / wanted.name, 1
+    while (folder / "settings.json").exists():
         number += 1
+        folder = folder.with_name(f"{wanted.name}-{number}")
+    return open_folder(folder, asdict(wanted))
+
+
+def started(wanted: Settings) -> Path | None:
+    """The folder under `home()/runs` of the run that `start` would go on with, if any."""
+    named = re.compile(re.escape(wanted.name) + r"(-\d+)?")
+    folders = [path.parent for path in (home() / "runs").glob("*/settings.json")]
+    found = [
+        folder
+        for folder in folders
+        if named.fullmatch(folder.name) and is_same_start(_stored_settings(folder), wanted)
+    ]
+    return min(found, key=lambda folder: (len(folder.name), folder.name), default=None)
 
 
 def last_settings() -> Settings | None:
-    """The settings of `$KSDD_RUN`, else of the run opened last; None where there is none."""
-    folder = _last_folder()
-    return _stored_settings(folder) if folder else None
+    """The settings of `$KSDD_RUN`, where that is a run, else of the one opened last; or None."""
+    folders = [folder for folder in (_last_folder(), _latest()) if folder]
+    return next(filter(None, map(_stored_settings, folders)), None)
 
 
-def _is_same_start(stored: Settings, wanted: Settings) -> bool:
+def is_same_start(stored: Settings, wanted: Settings) -> bool:
+    """Whether two runs agree in all that notebook 1 decides."""
     ours, theirs = schema.to_json(stored), schema.to_json(wanted)
     decided = [n for n, rule in schema.RULES.items() if rule.group in ("data", "run")]
     return all(ours[name] == theirs[name] for name in decided)
@@ -216,6 +228,11 @@ def _is_same_start(stored: Settings, wanted: Settings) -> bool:
 def _last_folder() -> Path | None:
     if os.environ.get("KSDD_RUN"):
         return Path(os.environ["KSDD_RUN"]).expanduser()
+    return _latest()
+
+
+def _latest() -> Path | None:
+    """The folder of the run opened last under `home()/runs`."""
     latest = home() / "runs" / "latest.txt"
     return latest.parent / latest.read_text().strip() if latest.exists() else None
 

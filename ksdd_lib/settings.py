@@ -383,6 +383,7 @@ FAST = {
     "initialization": "kaiming",
     "expected_defect_share": 0.01,
     "flips": True,
+    "average_flips": True,
     "weight_averaging": False,
     "segmentation_batch_size": 2,
     "segmentation_optimizer": "adamw",
@@ -401,7 +402,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {
         "data": "kolektorsdd",
         "copy_paste": 0.5,
-        "average_flips": True,
         "score": "both",
         "segmentation_steps": 400,
         "decision_steps": 250,

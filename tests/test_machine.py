@@ -1,6 +1,7 @@
 """What this machine can do is said truly."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import ksdd_lib
 from ksdd_lib import machine
 from ksdd_lib.errors import SettingsError
 
@@ -71,12 +73,29 @@ def test_the_line_for_a_bug_report_names_what_matters_and_no_place(tmp_path: Pat
     assert "\n" not in line and str(tmp_path) not in line and str(Path.home()) not in line
 
 
+def test_without_a_checkout_the_files_of_the_package_say_which_version_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "ksdd_lib"
+    package.mkdir()
+    (package / "model.py").write_text("one = 1\n")
+    monkeypatch.setattr(machine, "HERE", package)
+    first = machine.environment()["commit"]
+    assert re.fullmatch("files [0-9a-f]{12}", first)
+    assert f"ksdd_lib {ksdd_lib.__version__}, {first}" in machine.preflight(tmp_path, "no Drive")
+    (package / "model.py").write_bytes(b"one = 1\r\n")
+    assert machine.environment()["commit"] == first, "line ends are no other version"
+    (package / "model.py").write_text("one = 2\n")
+    assert machine.environment()["commit"] != first
+
+
 def test_no_package_of_this_kernel_has_been_replaced() -> None:
     assert machine.replaced_packages() == []
 
 
 PEAK = """
 import resource, sys, torch
+import ksdd_lib
 from ksdd_lib import machine
 
 def faults():

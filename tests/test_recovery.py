@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from on_drive import (
 )
 
 from ksdd_lib import checkpoint, mailbox, recovery, storage, vouched
+from ksdd_lib import settings as schema
 from ksdd_lib.errors import RunError
 from ksdd_lib.run import OWNER_SILENT, Run, find
 
@@ -468,6 +470,48 @@ def test_drive_dies_while_a_run_is_brought_back(
         find({})
     monkeypatch.setattr(Path, "read_bytes", plain)
     assert same(run.folder, restore(home, drive), WHOLE)
+
+
+def test_an_earlier_run_that_only_drive_has_is_gone_on_with(
+    run: Run, drive: Drive, new_machine: Callable[[], Path]
+):
+    finish(run, 30, "segmentation")
+    mirror_whole(run, drive.root)
+    later = begin("demo-clean-seed1", seed=1)
+    mirror_whole(later, drive.root)
+    home = new_machine()
+    assert restore(home, drive).name == later.folder.name, "the last one"
+    amended = replace(run.settings, segmentation_steps=77)  # of the next notebook
+    again = recovery.start(amended, drive.root)
+    assert again.folder == home / "runs" / run.folder.name
+    assert again.settings == run.settings and again.has("segmentation", 0)
+    assert find({}).folder == again.folder, "the next notebook goes on with it"
+    mirror_whole(again, drive.root)
+    names = {path.name for path in (drive.root / "ksdd" / "runs").iterdir() if path.is_dir()}
+    assert names == {run.folder.name, later.folder.name}, "no second copy"
+
+
+def test_a_run_that_nobody_has_begun_is_begun(run: Run, drive: Drive, home: Path):
+    mirror_whole(run, drive.root)
+    other = recovery.start(schema.resolve({"seed": 5}), drive.root)
+    assert other.folder == home / "runs" / "demo-clean-seed5"
+    assert recovery.start(run.settings, drive.root).folder == run.folder
+    assert recovery.start(schema.resolve({"seed": 6}), None).folder.name == "demo-clean-seed6"
+
+
+@pytest.mark.fault(25)
+def test_where_drive_cannot_be_asked_for_an_earlier_run_a_new_one_begins(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+):
+    mirror_whole(run, drive.root)
+    home = new_machine()
+
+    def broken(folder: Path):
+        raise OSError(BROKEN, os.strerror(BROKEN))
+
+    monkeypatch.setattr(vouched, "list_folder", broken)
+    with pytest.warns(UserWarning, match="Drive could not be read"):
+        assert recovery.start(run.settings, drive.root).folder.parent == home / "runs"
 
 
 # Fault 26: a file on Drive is missing, partial or renamed

@@ -1,6 +1,7 @@
 """What stays in the repository: its numbers are those of the stored predictions."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class TestEachKeptResult:
     def test_says_how_it_was_made(self, folder):
         made = json.loads((folder / "environment.json").read_text())
         assert made["command"].startswith("python -m ksdd_lib")
-        assert made["commit"] != "unknown" and not made["commit"].endswith("+")
+        assert re.fullmatch("[0-9a-f]{7,}", made["commit"]), "of a checkout without changes"
 
     def test_is_of_the_preset_as_it_is_now(self, folder):
         stored = json.loads((folder / "settings.json").read_text())

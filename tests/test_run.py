@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,24 @@ def test_start_finds_the_run_of_equal_settings_and_numbers_another(own_home: Pat
     assert other.folder.name == "demo-clean-seed1-2"
     assert runs.start(schema.resolve({"seed": 1})).folder == first.folder
     assert runs.start(schema.resolve({"seed": 1, "rotation": True})).folder == other.folder
+
+
+def test_start_finds_its_run_among_numbers_with_gaps_and_passes_over_longer_names(
+    own_home: Path,
+) -> None:
+    wanted = schema.resolve({"seed": 1, "rotation": True})
+    runs.open_folder(own_home / "runs" / "demo-clean-seed1-3", asdict(wanted))
+    storage.write_json(own_home / "runs" / "demo-clean-seed12" / "settings.json", {"new": 1})
+    assert runs.start(wanted).folder.name == "demo-clean-seed1-3"
+    assert runs.start(schema.resolve({"seed": 1})).folder.name == "demo-clean-seed1"
+
+
+def test_a_new_named_folder_starts_from_the_run_opened_last(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = runs.start(schema.resolve({"preset": "cpu", "segmentation_steps": 7}))
+    monkeypatch.setenv("KSDD_RUN", str(own_home / "runs" / "second"))
+    assert runs.last_settings() == last.settings
 
 
 def test_start_finds_a_run_that_a_later_notebook_has_amended() -> None:

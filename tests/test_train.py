@@ -22,9 +22,10 @@ from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import checkpoint, model, synthetic, train
 from ksdd_lib import settings as schema
+from ksdd_lib.batches import mirror_images
 from ksdd_lib.dataset import find_samples, fingerprint
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
-from ksdd_lib.evaluate import score_images
+from ksdd_lib.evaluate import judge, score_images
 from ksdd_lib.folds import Fold, make_folds
 from ksdd_lib.metrics import average_precision
 from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, initialize
@@ -696,8 +697,10 @@ def by_the_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[TwoStageNet, 
 
 @pytest.fixture
 def learned(by_the_demo: tuple[TwoStageNet, DataSet]) -> Callable[[torch.Tensor], float]:
-    """The score that a trained model gives an image (1, 1, H, W)."""
-    return lambda image: by_the_demo[0](image)[1].item()
+    """The score by which the demo judges an image: uint8 (1, 1, H, W) -> logit."""
+    demo = schema.resolve({"preset": "demo"})
+    views = mirror_images(demo.average_flips)
+    return lambda image: judge(by_the_demo[0], image, "float32", views, demo.score)[0].item()
 
 
 @pytest.mark.slow
@@ -728,8 +731,8 @@ def crack(length: float, depth: float, surface: int, width: float = 1) -> torch.
     line = np.zeros((4 * height, 4 * across), np.uint8)
     cv2.polylines(line, [np.rint(4 * path).astype(np.int32)], False, 255, round(4 * width))
     share = cv2.resize(line, (across, height), interpolation=cv2.INTER_AREA) / 255
-    darkened = image / 255 * (1 - depth * cv2.GaussianBlur(share, (0, 0), 0.4))
-    return torch.from_numpy(darkened.astype(np.float32))[None, None]
+    darkened = image * (1 - depth * cv2.GaussianBlur(share, (0, 0), 0.4))
+    return torch.from_numpy(np.rint(darkened).astype(np.uint8))[None, None]
 
 
 def largest_fall(scores: list[float]) -> float:
@@ -737,9 +740,9 @@ def largest_fall(scores: list[float]) -> float:
     return float((np.maximum.accumulate(scores) - scores).max())
 
 
-SLACK = 0.3
-"""Logits that a score may fall while the crack grows; it rises by about 6. Measured on the demo's
-three folds, six surfaces each, darkening, thin and wide cracks: at most 0.17, 0.27 and 0.27."""
+JITTER = 0.2
+"""Logits that a score may fall while a crack grows by a few pixels; it rises by about 6. Measured
+on the demo's three folds, six surfaces each, darkening, thin and wide cracks: at most WORST."""
 
 
 @pytest.mark.slow
@@ -747,9 +750,12 @@ three folds, six surfaces each, darkening, thin and wide cracks: at most 0.17, 0
 def test_a_darkening_crack_never_lowers_the_score(
     learned: Callable[[torch.Tensor], float], surface: int
 ) -> None:
+    """Twice the contrast never does; in fine steps the score may tremble."""
+    scores = [learned(crack(0.8, depth, surface)) for depth in (0.25, 0.5, 1.0)]
+    assert scores == sorted(scores) and scores[-1] > scores[0] + 3, np.round(scores, 2).tolist()
     scores = [learned(crack(0.8, depth, surface)) for depth in np.linspace(0, 0.8, 9)]
     assert scores[-1] > scores[0] + 3
-    assert largest_fall(scores) < SLACK, np.round(scores, 2).tolist()
+    assert largest_fall(scores) < JITTER, np.round(scores, 2).tolist()
 
 
 @pytest.mark.slow
@@ -758,10 +764,14 @@ def test_a_darkening_crack_never_lowers_the_score(
 def test_a_lengthening_crack_never_lowers_the_score(
     learned: Callable[[torch.Tensor], float], surface: int, width: int
 ) -> None:
-    """Also a wider one than any trained on, although a standardised map peaks lower for it."""
+    """Also a wider one than any trained on, although a standardised map peaks lower for it. Twice
+    the length, from 12 pixels on, never does; in fine steps the score may tremble."""
+    lengths = (0.12, 0.24, 0.48, 0.96)
+    scores = [learned(crack(length, 0.6, surface, width)) for length in lengths]
+    assert scores == sorted(scores) and scores[-1] > scores[0] + 3, np.round(scores, 2).tolist()
     scores = [learned(crack(length, 0.6, surface, width)) for length in np.linspace(0.05, 0.9, 12)]
     assert scores[-1] > scores[0] + 3
-    assert largest_fall(scores) < SLACK, np.round(scores, 2).tolist()
+    assert largest_fall(scores) < JITTER, np.round(scores, 2).tolist()
 
 
 @pytest.mark.slow
