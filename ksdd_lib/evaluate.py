@@ -223,7 +223,7 @@ def _environment(run: Run) -> dict[str, Any]:
     for fold in run.settings.fold_numbers:
         for stage in STAGES:
             made = storage.read_json(run.fold_folder(fold) / f"{stage}.done.json")["environment"]
-            words = [made["cpu"], f"GPU {made['gpu']}", made["arithmetic"], made["commit"]]
+            words = [made["cpu"], f"GPU {made['gpu']}", made["arithmetic"], f"at {made['commit']}"]
             trained[f"{stage} stage of fold {fold}"] = ", ".join(words)
     day = datetime.now(UTC).date().isoformat()
     return {"evaluated on": day} | machine.environment(run.settings.precision) | trained

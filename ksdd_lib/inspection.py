@@ -70,7 +70,8 @@ def format_report(report: dict[str, Any]) -> str:
     """The report in lines for a terminal."""
     lines = [
         f"{report['name']} ({report['origin']})",
-        f"  images      {report['images']}, {report['defective']} of them defective",
+        f"  images      {report['images']}, {report['defective']} of them defective"
+        + ", identical pairs left out" * bool(report["duplicates"]),
         f"  items       {report['items']}",
         f"  sizes       {_format_sizes(report['sizes'])}",
         f"  KolektorSDD {'yes' if report['is_kolektor'] else 'no'}",

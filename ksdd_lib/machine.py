@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 
 import ksdd_lib
@@ -156,9 +158,12 @@ def environment(precision: str = "auto") -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
         "gpu": gpu,
         "arithmetic": arithmetic_name(precision),
         "command": os.environ.get("KSDD_COMMAND", "the notebooks"),

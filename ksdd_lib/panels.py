@@ -143,7 +143,7 @@ def _draw_note(
 ) -> None:
     kind = verdict(row)
     color = GOOD if kind == "found" else DEFECTIVE
-    title = kind if kind == "found" else kind.upper()
+    title = f"{kind if kind == 'found' else kind.upper()}, fold {row.fold}"
     name = row.image if len(row.image) <= 27 else f"{row.image[:13]}…{row.image[-13:]}"
     numbers = f"score {row.score:.2f}, threshold {row.threshold:.2f}".replace("-", "−")
     left, top = _left(3) + 0.06, bottom + row_height

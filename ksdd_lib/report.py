@@ -23,7 +23,7 @@ from ksdd_lib.evaluate import read_masks
 from ksdd_lib.inspection import format_report
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.run import alone
-from ksdd_lib.settings import RULES
+from ksdd_lib.settings import RULES, resolve, to_json
 from ksdd_lib.targets import probability
 from ksdd_lib.train import read_history
 
@@ -40,7 +40,7 @@ CAPTIONS = {
     "errors": (
         "The errors at a glance",
         "The place that matters, enlarged: a missed defect in its outline; in a false alarm, where "
-        "the network saw one.",
+        "the network saw one. Whole surfaces, also without the outline, stand below.",
     ),
     "strip": (
         "Defective and flagged surfaces",
@@ -308,6 +308,9 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "judges": _judges(results),
         "settings": _settings_table(results.settings),
         "data_report": format_report(results.data["report"]),
+        "trained_defects": results.metrics.get("trained_defects", {}),
+        "chosen_on": CHOSEN_ON.get(results.settings.get("preset")),
+        "rows": sorted(results.rows, key=lambda row: -row.score),
         "environment": [(_words(name), _plain(x)) for name, x in results.environment.items()],
         "timing": [(row["what"], duration(row["seconds"])) for row in results.timing],
         "time_total": duration(sum(row["seconds"] for row in results.timing)),
@@ -336,7 +339,7 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
         f"On other surfaces of this kind up to {missed:.0%} of the defects may be missed, and up "
         f"to {flagged:.1%} of the good ones flagged: so much is left open by the number of test "
         "surfaces alone (ends of the 95\N{NO-BREAK SPACE}% intervals). It is one run with one "
-        "seed; another seed errs a little otherwise.",
+        "seed; another seed may err otherwise.",
     ]
     failures = metrics.failures_first(rows)
     named = [
@@ -360,7 +363,9 @@ def _by_item(rows: Sequence[Prediction]) -> str:
     text = f"By item, {sum(bad)} of {len(bad)} defective ones have a flagged surface; "
     if good:
         return text + f"so have {sum(good)} of {len(good)} good ones."
-    return text + "no item is without a defect, so how many good ones would be stopped is not seen."
+    return (
+        text + "every item here has a defect, so how many good ones would be stopped is not seen."
+    )
 
 
 def _speed(results: Results) -> str:
@@ -419,9 +424,9 @@ def _cautions(results: Results) -> list[str]:
         )
     if few := results.settings.get("defective_images"):
         cautions.append(
-            f"Each fold was trained with at most {few} of its defective images{_named(results)}. "
-            "The operating thresholds come from the out-of-fold scores of all of them: with so few "
-            "parts nobody could set them so well."
+            f"For each fold the networks were trained with at most {few} of the defective images "
+            "of its training part; another seed draws others. The operating thresholds were set "
+            "with all of that part's defects: with so few, expect more errors than stand above."
         )
     if data["is_kolektor"]:
         cautions.append(
@@ -435,15 +440,6 @@ def _cautions(results: Results) -> list[str]:
             "not the published file: it is another copy, packed anew."
         )
     return cautions
-
-
-def _named(results: Results) -> str:
-    """ " (fold 0: kos01/Part5, ...)", where they were few enough to name; else empty."""
-    trained = results.metrics.get("trained_defects", {})
-    if not trained or max(map(len, trained.values())) > NAMED:
-        return ""
-    named = [f"fold {fold}: {', '.join(names)}" for fold, names in trained.items()]
-    return f" ({'; '.join(named)})"
 
 
 def _folds_text(results: Results) -> str:
@@ -483,7 +479,9 @@ def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
 
 def _sections(results: Results, figures: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Kind of figure -> all of that kind: title, how to read it, pictures as data addresses."""
-    scale = "it is drawn on one scale, the probability of a defect from 0 to 1, weak answers lifted"
+    scale = (
+        "it is drawn on one scale, the probability of a defect from 0 to 1; colours follow its root"
+    )
     if results.settings["segmentation_loss"] == "mean_squared_error":
         scale = "it is drawn on one scale, the mask output itself from 0 to 1"
     sections: dict[str, dict[str, Any]] = {}
@@ -525,12 +523,22 @@ def _judges(results: Results) -> list[dict[str, Any]]:
     return judges
 
 
-def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(name, value, unit, reason) of each stored setting."""
+CHOSEN_ON = {
+    "cpu": "The preset cpu was chosen on parts of clean fold 0's training images, by people who "
+    "knew the errors of earlier recipes on test images: none of KolektorSDD's is untouched by "
+    "choice.",
+    "paper": "The preset paper is the published recipe of 2019.",
+}
+"""Preset -> where its values come from, which a reader of results on KolektorSDD must know."""
+
+
+def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, str, bool]]:
+    """(name, value, unit, reason, whether the preset has another value) of each stored setting."""
+    preset = to_json(resolve({"preset": settings.get("preset", "demo")}))
     return [
-        (name, _plain(value), RULES[name].unit, RULES[name].reason)
+        (name, _plain(value), RULES[name].unit, RULES[name].reason, value != preset[name])
         if name in RULES
-        else (name, _plain(value), "", "")
+        else (name, _plain(value), "", "", False)
         for name, value in settings.items()
     ]
 

@@ -45,7 +45,14 @@ def test_the_strip_names_the_verdict_and_the_score_of_each_surface():
     ]
     figure = panels.defect_strip([make_surface(row) for row in rows])
     shown = " | ".join(texts(ax) for ax in figure.axes)
-    for text in ("MISSED", "gen01/Part0", "score −1.25", "FALSE ALARM", "no defect", "found"):
+    for text in (
+        "MISSED, fold 0",
+        "gen01/Part0",
+        "score −1.25",
+        "FALSE ALARM",
+        "no defect",
+        "found",
+    ):
         assert text in shown
     assert pixels(figure).shape[1] > 1200
 

@@ -186,7 +186,6 @@ def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
     assert f"Defects missed (FN) {pooled['fn']} of {pooled['defective']}" in text
     assert f"False alarms (FP) {pooled['fp']} of 45" in text
     assert f"If none may be missed {pooled['oracle']['fp_at_fn0']} of 45" in text
-    assert f"Fewest errors so: {pooled['oracle']['fp']} FP, {pooled['oracle']['fn']} FN" in text
     assert "95 % interval" in text
     assert "out-of-fold scores of the fold's own training items" in text.replace("&#39;", "'")
 
@@ -198,7 +197,7 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     found, left_open, missed = report.in_words(pooled, [row])
     assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
     assert found.endswith(
-        "0 of 1 defective ones have a flagged surface; no item is without a "
+        "0 of 1 defective ones have a flagged surface; every item here has a "
         "defect, so how many good ones would be stopped is not seen."
     )
     good = replace(row, image="b", item="b", is_defective=False, is_flagged=True)
@@ -248,6 +247,24 @@ def test_the_day_of_the_evaluation_stands_above(run_folder, page, tmp_path, quic
     storage.write_json(folder / "environment.json", {"evaluated on": "2026-11-25"})
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "that never saw its item; evaluated on 2026-11-25." in text
+
+
+def test_every_score_stands_with_its_fold(run_folder, page):
+    text = text_of(page)
+    for row in metrics.read_predictions(run_folder / "predictions.csv"):
+        kind = "defective" if row.is_defective else "good"
+        said = "flagged" if row.is_flagged else "passed"
+        shown = f"{row.image} {row.fold} {kind} {said} {row.score:.2f} {row.threshold:.2f}"
+        assert shown in text
+
+
+def test_what_differs_from_the_preset_is_marked_and_whence_the_preset_comes(tmp_path, quick):
+    settings = schema.Settings(preset="cpu", seed=3)
+    folder = make_run(tmp_path / "run", generated=False, kolektor=True, settings=settings)
+    page = report.make_report(folder).read_text(encoding="utf-8")
+    assert re.search(r'<tr class="own"><td class="name">seed</td><td class="value">3</td>', page)
+    assert re.search(r'<tr><td class="name">folds</td>', page)
+    assert "none of KolektorSDD&#39;s is untouched by choice" in page
 
 
 def test_settings_stand_with_unit_and_reason(page):
@@ -315,12 +332,13 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
 def test_few_defects_in_training_say_so(tmp_path, quick):
     folder = make_run(tmp_path / "run", settings=schema.Settings(defective_images=5))
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "trained with at most 5 of its defective images. The operating" in text
+    assert "trained with at most 5 of the defective images of its training part" in text
     summary = storage.read_json(folder / "metrics.json")
     summary["trained_defects"] = {"0": ["kos01/Part5"], "1": ["kos03/Part1", "kos09/Part2"]}
     storage.write_json(folder / "metrics.json", summary)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "(fold 0: kos01/Part5; fold 1: kos03/Part1, kos09/Part2). The operating" in text
+    assert "Fold 0 was trained with 1 of these defective images: kos01/Part5." in text
+    assert "Fold 1 was trained with 2 of these defective images: kos03/Part1, kos09/Part2." in text
 
 
 def test_perfect_separation_has_no_interval(tmp_path, quick):

@@ -29,6 +29,7 @@ TINY = {
     "segmentation_batch_size": 1,
     "decision_batch_size": 2,
     "flips": False,
+    "average_flips": False,
 }
 """Settings under which a step takes less than a second."""
 
