@@ -83,6 +83,7 @@ def keep(chosen: argparse.Namespace) -> None:
 def judge(chosen: argparse.Namespace) -> None:
     """Judge a folder of images with a trained model; a table, the most suspicious first."""
     detector = predict.load(chosen.weights)
+    print(f"model: {detector.origin}, made for {{}}x{{}}".format(*detector.size))
     rows = predict.judge_folder(detector, chosen.folder)
     predict.write_verdicts(chosen.out, rows)
     counts = Counter(row.label for row in rows)
@@ -106,6 +107,8 @@ def share(chosen: argparse.Namespace) -> None:
 
 def publish(chosen: argparse.Namespace) -> None:
     """Write the evaluated model of a fold as one file to give away, and its card beside it."""
+    if not (chosen.run_folder / "settings.json").exists():
+        raise RunError(f"There is no run in {_short(chosen.run_folder)}.")
     run = runs.open_folder(chosen.run_folder, {})
     if chosen.file.suffix != ".safetensors":
         raise RunError(f"{chosen.file.name} must end in .safetensors.")
@@ -178,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     add(options)
     add(address)
     return parser
+
+
+OUR_ERRORS = {kind.__name__ for kind in KsddError.__subclasses__()}
+"""Errors whose text is the whole sentence."""
 
 
 def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
@@ -278,13 +285,17 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
     except CellExecutionError as error:
         if error.ename in ("KeyboardInterrupt", "Interrupted"):
             raise KeyboardInterrupt from None
-        raise RunError(f"{book.stem}: {error.ename}: {error.evalue}") from None
+        kind = "" if error.ename in OUR_ERRORS else f"{error.ename}: "
+        raise RunError(f"{book.stem}: {kind}{error.evalue}") from None
     except DeadKernelError:
         raise RunError(
-            f"{book.stem}: its process was killed, perhaps for want of memory. The same command "
-            "goes on at the last checkpoint; a smaller image_size needs less."
+            f"{book.stem}: its process was killed, by somebody or for want of memory. The same "
+            "command goes on at the last checkpoint; a smaller image_size needs less memory."
         ) from None
-    except AssertionError:  # how nbclient ends after an interrupt has taken its kernel away
+    except (AssertionError, AttributeError) as error:
+        # How nbclient ends after a signal has taken its kernel away.
+        if isinstance(error, AttributeError) and "cleanup_resources" not in str(error):
+            raise
         raise KeyboardInterrupt from None
     storage.write_text(target, nbformat.writes(notebook))
 

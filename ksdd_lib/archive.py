@@ -48,6 +48,9 @@ Attempt = tuple[str, Callable[[], "DataFolder"]]
 """A place to look for the data, as a text names it, and what looks there."""
 
 
+NOT_PUBLISHED = "not the published file"
+
+
 @dataclass(frozen=True)
 class DataFolder:
     """A data set on this machine, and where it comes from.
@@ -73,7 +76,7 @@ class DataFolder:
         """One phrase on its origin, for every report."""
         if self.is_generated:
             return "GENERATED"
-        return "the published file" if self.is_published_archive else "not the published file"
+        return "the published file" if self.is_published_archive else NOT_PUBLISHED
 
 
 def obtain(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib.archive import DataFolder, from_folder
+from ksdd_lib.archive import NOT_PUBLISHED, DataFolder, from_folder
 from ksdd_lib.dataset import (
     Sample,
     Survey,
@@ -69,7 +69,7 @@ def inspect_data(
 def format_report(report: dict[str, Any]) -> str:
     """The report in lines for a terminal."""
     lines = [
-        f"{report['name']} ({report['origin']})",
+        f"{report['name']} ({_origin(report)})",
         f"  images      {report['images']}, {report['defective']} of them defective"
         + ", identical pairs left out" * bool(report["duplicates"]),
         f"  items       {report['items']}",
@@ -93,6 +93,15 @@ def format_report(report: dict[str, Any]) -> str:
     return "\n".join([*lines, *report.get("advice", [])])  # a report may be older than advice
 
 
+def _origin(report: dict[str, Any]) -> str:
+    """Where the data comes from; only KolektorSDD has a published file to be compared with."""
+    if report["origin"] != NOT_PUBLISHED:
+        return report["origin"]
+    if report["is_kolektor"]:
+        return "packed anew: not the published file, but its images and masks"
+    return "data of your own"
+
+
 def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
     """Where the settings do not suit the data: a line each."""
     lines = []
@@ -104,10 +113,11 @@ def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
     (height, width), (high, wide) = ordered[len(ordered) // 2], settings.size
     ratio = height / width / (high / wide)
     if max(ratio, 1 / ratio) > SQUEEZE:
+        area = min(high * wide, height * width)  # larger than they are, they would only be blurred
         lines.append(
             f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "
             "and squeezes them: image_size {}x{} keeps their shape.".format(
-                *size_like(height, width, high * wide)
+                *size_like(height, width, area)
             )
         )
     return lines

@@ -106,12 +106,17 @@ class Judged:
         image: its path below the folder.
         label: as of a `Verdict`, or "unreadable".
         score: as of a `Verdict`; None where there is none.
+        threshold: above which a score is defective; None where there is no score.
+        x, y: the pixel of the image where the mask is highest; None where there is none.
         reason: why it is unreadable, else "".
     """
 
     image: str
     label: str
     score: float | None = None
+    threshold: float | None = None
+    x: int | None = None
+    y: int | None = None
     reason: str = ""
 
 
@@ -136,6 +141,9 @@ def judge_folder(
         CheckpointError: as `Detector.judge`.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file: name the folder it is in" if folder.exists() else "does not exist"
+        raise DataError(f"{folder.name} {what}.")
     known = IMAGE_EXTENSIONS + OTHER_EXTENSIONS
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in known]
     files = [path for path in files if path.is_file() and not path.stem.endswith("_label")]
@@ -173,11 +181,14 @@ def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
         found = detector.judge(path)
     except DataError as error:
         return Judged(name, "unreadable", reason=str(error))
-    return Judged(name, found.label, found.score)
+    if found.mask is None:
+        return Judged(name, found.label)
+    y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
+    return Judged(name, found.label, round(found.score, 4), round(detector.threshold, 4), x, y)
 
 
 def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:
-    """Write the rows as CSV (image, label, score, reason), atomically."""
+    """Write the rows as CSV, a column for each attribute of `Judged`, atomically."""
     columns = [field.name for field in fields(Judged)]
     table = ([getattr(row, name) for name in columns] for row in rows)
     storage.write_text(path, storage.csv_text(columns, table))
@@ -228,5 +239,6 @@ def load(path: Path | str | None = None) -> Detector:
         mirror_images(card["average_flips"]),
         card["segmentation_loss"],
         kind=card["score"],
-        origin=f"{card['file']}, trained on {card['data']['name']}",
+        origin=f"{card['file']}, trained on {card['data']['name']} (on other kinds of parts its "
+        "verdicts mean nothing)",
     )

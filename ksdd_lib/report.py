@@ -22,6 +22,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import read_masks
 from ksdd_lib.inspection import format_report
 from ksdd_lib.metrics import Prediction
+from ksdd_lib.operating import parts_needed
 from ksdd_lib.run import alone
 from ksdd_lib.settings import RULES, resolve, to_json
 from ksdd_lib.targets import probability
@@ -317,6 +318,9 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
+FEW = 20
+"""Defective test surfaces under which the first sentences warn of the number."""
+
 NAMED = 6
 """Surfaces that the first sentences name, of each kind of error."""
 
@@ -331,16 +335,25 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
     tp, fp, fn, tn = (pooled[name] for name in ("tp", "fp", "fn", "tn"))
     if not tp + fn or not fp + tn:
         return ["The test surfaces are all of one kind, so nothing can be said of the verdicts."]
+    few = f"Only {tp + fn} defective surfaces were tested: so few prove nothing yet. "
+    needed = parts_needed(0.01, fn)
     missed = 1 - pooled["intervals"]["recall"][0]
     flagged = pooled["intervals"]["false_positive_rate"][1]
     sentences = [
         f"{tp} of {tp + fn} defective surfaces were found; {fp} of {fp + tn} good ones were "
         f"flagged. {_by_item(rows)}",
-        f"On other surfaces of this kind up to {missed:.0%} of the defects may be missed, and up "
-        f"to {flagged:.1%} of the good ones flagged: so much is left open by the number of test "
-        "surfaces alone (ends of the 95\N{NO-BREAK SPACE}% intervals). It is one run with one "
-        "seed; another seed may err otherwise.",
+        f"{few * (tp + fn < FEW)}On other surfaces of this kind up to {_whole_percent(missed)} of "
+        f"the defects may be missed, and up to {_percent(flagged)} of the good ones flagged: so "
+        "much is left open by the number of test surfaces alone (ends of the "
+        f"95\N{NO-BREAK SPACE}% intervals). To claim fewer than 1\N{NO-BREAK SPACE}% misses, "
+        f"{needed} defective surfaces would have to be tested with no more misses. It is one run "
+        "with one seed; another seed may err otherwise.",
     ]
+    if pooled["ap"] > 1 - 1e-9 and fp + fn:
+        sentences.append(
+            "All defects score above all good surfaces (average precision 1), so some threshold "
+            "would make no error; the one in use was set before, without these scores."
+        )
     failures = metrics.failures_first(rows)
     named = [
         f"{name}: {_listed(found, NAMED)}."
@@ -552,7 +565,11 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.1f} %"
+    return "undefined" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _whole_percent(value: float) -> str:
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
 
 
 def interval(value: Sequence[float] | None, digits: int = 3) -> str:

@@ -201,7 +201,11 @@ def start(wanted: Settings) -> Run:
 
 
 def started(wanted: Settings) -> Path | None:
-    """The folder under `home()/runs` of the run that `start` would go on with, if any."""
+    """The folder under `home()/runs` of the run that `start` would go on with, if any: the one
+    opened last, whatever it is called, else one that is called by these settings."""
+    last = _latest()
+    if last and (stored := _stored_settings(last)) and is_same_start(stored, wanted):
+        return last
     named = re.compile(re.escape(wanted.name) + r"(-\d+)?")
     folders = [path.parent for path in (home() / "runs").glob("*/settings.json")]
     found = [

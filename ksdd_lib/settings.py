@@ -5,6 +5,7 @@ It feeds the widgets, the environment (`KSDD_<FIELD>`), the command line (`--set
 `--set`; widgets start from that result and win only where they were touched.
 """
 
+import difflib
 import math
 import os
 import re
@@ -449,7 +450,11 @@ def convert(name: str, text: str) -> Any:
         SettingsError: no such setting, or not a value of its type.
     """
     if name not in RULES:
-        raise SettingsError(f"There is no setting {name!r}; settings are: {', '.join(RULES)}.")
+        near = difflib.get_close_matches(name, RULES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise SettingsError(
+            f"There is no setting {name!r}: {hint}Settings are: {', '.join(RULES)}."
+        )
     kind = TYPES[name]
     try:
         if kind is bool:

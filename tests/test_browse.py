@@ -89,7 +89,11 @@ def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, caps
     said = capsys.readouterr().out
     assert "1 unreadable, 1 defective, 1 good" in said
     assert f"verdicts.csv and contact_sheet.png are in {results.name} (in out)\n" in said
-    assert (results / "verdicts.csv").read_text().startswith("image,label,score,reason\n")
+    assert (
+        (results / "verdicts.csv")
+        .read_text()
+        .startswith("image,label,score,threshold,x,y,reason\n")
+    )
     sheet = cv2.imread(str(results / "contact_sheet.png"))
     assert sheet.std() > 10
 
@@ -143,7 +147,7 @@ def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
     box.value = str(folder)
     button.click()
     assert list((folder / "out").glob("*/contact_sheet.png")) and not button.disabled
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="nowhere does not exist"):
         browse.judge_folder(Judge(), folder / "nowhere", folder)
     box.value = str(folder / "nowhere")
     button.click()  # says so below, and raises nothing

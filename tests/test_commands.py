@@ -53,6 +53,16 @@ class TestWhatTheUserDoesWrong:
         text = said("run", "--data", "generated", "--out", out, "--set", "fold=7")
         assert text == "error: fold is '7'; it must be one of all, 0, 1, 2.\n"
 
+    def test_a_misspelt_setting(self, said, tmp_path):
+        out = str(tmp_path / "out")
+        text = said("run", "--data", "generated", "--out", out, "--set", "segmentation_step=7")
+        assert "no setting 'segmentation_step': did you mean segmentation_steps?" in text
+
+    def test_a_model_of_a_run_that_is_not_there(self, said, tmp_path):
+        text = said("publish", str(tmp_path / "out"), str(tmp_path / "model.safetensors"))
+        assert text.startswith("error: There is no run in ") and "settings.json" not in text
+        assert not (tmp_path / "runs").exists()
+
     def test_an_unknown_environment_name(self, said, tmp_path, monkeypatch):
         monkeypatch.setenv("KSDD_SEEED", "1")
         text = said("demo", "--out", str(tmp_path / "out"))

@@ -80,7 +80,7 @@ def test_twins_are_those_of_the_settings(tiny_root: Path):
 
 CPU = resolve({"preset": "cpu"})  # 704x256, that is 2.75 times as high as wide
 SQUEEZED = (
-    "Your pictures are 144x256 (height x width), the network sees 704x256 and squeezes them: "
+    "Your pictures are 576x1024 (height x width), the network sees 704x256 and squeezes them: "
     "image_size 320x560 keeps their shape."
 )
 
@@ -88,7 +88,7 @@ SQUEEZED = (
 def test_pictures_that_the_network_squeezes_are_named_with_a_size_that_keeps_their_shape(
     make_data_set, make_surface, tmp_path: Path
 ):
-    root = make_data_set(tmp_path / "wide", size=(144, 256))
+    root = make_data_set(tmp_path / "wide", size=(576, 1024))
     make_surface(root / "tiny01", "Part9", 9, False, (704, 256))  # one alone does not count
     report = inspect_data(root, settings=CPU)
     assert report["advice"] == [SQUEEZED]
@@ -96,6 +96,12 @@ def test_pictures_that_the_network_squeezes_are_named_with_a_size_that_keeps_the
     fitting = replace(CPU, image_size="320x560")
     assert inspect_data(root, settings=fitting)["advice"] == []
     assert inspect_data(root)["advice"] == []
+
+
+def test_small_pictures_keep_their_own_size(make_data_set, tmp_path: Path):
+    root = make_data_set(tmp_path / "small", size=(144, 256))
+    [advice] = inspect_data(root, settings=CPU)["advice"]
+    assert advice.endswith("squeezes them: image_size 144x256 keeps their shape.")
 
 
 def test_pictures_of_about_the_networks_shape_are_left_alone(make_data_set, tmp_path: Path):

@@ -149,9 +149,29 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
     predict.write_verdicts(tmp_path / "verdicts.csv", rows)
     with open(tmp_path / "verdicts.csv", newline="", encoding="utf-8") as file:
         header, *stored = csv.reader(file)
-    assert header == ["image", "label", "score", "reason"] and len(stored) == 8
+    assert header == ["image", "label", "score", "threshold", "x", "y", "reason"]
+    assert len(stored) == 8 and [row[3] for row in stored[6:]] == ["-100.0"] * 2
+    height, width = surface.shape
+    assert all(0 <= row.x < width and 0 <= row.y < height for row in rows[6:])
     names = {row[0] for row in stored}
     assert "'=1+1 ü <img onerror=alert(1)>.jpg" in names and "a/=cmd.jpg" in names
+
+
+def test_the_place_in_the_table_is_where_the_mask_is_highest(model, surface, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), surface)
+    detector = Detector(model, (192, 128), 0.0)
+    [row] = predict.judge_folder(detector, tmp_path)
+    mask = detector.judge(tmp_path / "a.png").mask
+    assert mask[row.y, row.x] == mask.max()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a.png", "a.png is a file: name the folder"), ("gone", "gone does not")]
+)
+def test_what_is_no_folder_is_said(model, surface, tmp_path, name, said):
+    cv2.imwrite(str(tmp_path / "a.png"), surface)
+    with pytest.raises(DataError, match=said):
+        predict.judge_folder(Detector(model, (192, 128), 0.0), tmp_path / name)
 
 
 def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):
@@ -184,7 +204,7 @@ def test_a_published_file_says_how_to_judge(model, monkeypatch):
     assert detector.size == (704, 256) and detector.views == FLIPS
     assert (detector.threshold, detector.segmentation_loss) == (1.5, "mean_squared_error")
     assert detector.kind == "both"
-    assert detector.origin == "given.safetensors, trained on parts"
+    assert detector.origin.startswith("given.safetensors, trained on parts (on other kinds of")
 
 
 def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):

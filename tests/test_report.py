@@ -191,7 +191,7 @@ def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
 
 
 def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
-    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324}
+    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324, "ap": 0.99}
     pooled["intervals"] = {"recall": [0.889, 0.999], "false_positive_rate": [0.002, 0.027]}
     row = Prediction("a", "a", 0, 0, True, -1.0, 0.0, threshold=0.0, is_flagged=False)
     found, left_open, missed = report.in_words(pooled, [row])
@@ -202,7 +202,13 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     )
     good = replace(row, image="b", item="b", is_defective=False, is_flagged=True)
     assert "so have 1 of 1 good ones." in report.in_words(pooled, [row, good])[0]
-    assert "up to 11% of the defects" in left_open and "up to 2.7% of the good" in left_open
+    assert "up to 11\xa0% of the defects" in left_open and "up to 2.7\xa0% of the good" in left_open
+    assert "fewer than 1\xa0% misses, 473 defective surfaces would have to be" in left_open
+    assert "prove nothing" not in left_open
+    toy = pooled | {"tp": 2, "fn": 1, "ap": 1.0}
+    _, left_open, ranked, _ = report.in_words(toy, [row])
+    assert left_open.startswith("Only 3 defective surfaces were tested: so few prove nothing yet.")
+    assert ranked.startswith("All defects score above all good surfaces")
     assert missed == "Missed: a. They are shown first below."
     assert "all of one kind" in report.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
 
@@ -344,7 +350,7 @@ def test_few_defects_in_training_say_so(tmp_path, quick):
 def test_perfect_separation_has_no_interval(tmp_path, quick):
     folder = make_run(tmp_path / "run", separation=60.0)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "no interval: some threshold separates perfectly" in text
+    assert "No interval: some threshold separates perfectly" in text
 
 
 @pytest.mark.fault(14)
@@ -352,7 +358,7 @@ def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     folder = make_run(tmp_path / "run", with_defects=False)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "Average precision, pooled undefined 1 where all defects score above" in text
-    assert "needs defective and good surfaces" in text
+    assert "Needs defective and good surfaces" in text
     assert "Defects missed (FN) 0 of 0" in text
     assert "If none may be missed undefined" in text
 

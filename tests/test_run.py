@@ -136,6 +136,14 @@ def test_start_finds_its_run_among_numbers_with_gaps_and_passes_over_longer_name
     assert runs.start(schema.resolve({"seed": 1})).folder.name == "demo-clean-seed1"
 
 
+def test_start_goes_on_with_the_run_opened_last_whatever_it_is_called(own_home: Path) -> None:
+    """As after `run --data /path/parts --out runs/parts`, of which settings.json keeps "parts"."""
+    wanted = schema.resolve({"preset": "cpu", "data": "/path/parts"})
+    named = runs.open_folder(own_home / "runs" / "parts", asdict(wanted))
+    assert runs.start(runs.last_settings()).folder == named.folder
+    assert runs.start(schema.resolve({"preset": "cpu", "seed": 9})).folder.name != "parts"
+
+
 def test_a_new_named_folder_starts_from_the_run_opened_last(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
