@@ -19,7 +19,7 @@ from ksdd_lib.report import duration
 PAUSE = 5.0
 """Seconds between two drawings of a live picture, at least."""
 
-LEFT = 'style="text-align: left; padding-right: 1em"'
+LEFT = 'style="text-align: left; padding: 0.1em 1.2em 0.1em 0"'
 """Each notebook front end aligns table cells in its own way, unless told."""
 
 SHARE = 0.02
