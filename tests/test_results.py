@@ -13,6 +13,7 @@ from ksdd_lib.errors import RunError
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = sorted(path.parent for path in (ROOT / "assets" / "results").glob("*/metrics.json"))
+SOURCE = ROOT / "assets" / "results" / "cpu-clean-10defective-seed0"
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
@@ -55,7 +56,7 @@ class TestKeep:
     def root(self, tmp_path):
         """A checkout with one kept result, and the run folder that it came from."""
         (tmp_path / "checkout").mkdir()
-        source, run = KEPT[0], tmp_path / "run"
+        source, run = SOURCE, tmp_path / "run"
         shutil.copytree(source, run)
         summary = json.loads((run / "metrics.json").read_text())
         report = json.loads((run / "data.json").read_text())
@@ -68,7 +69,7 @@ class TestKeep:
 
     def test_a_finished_run_is_kept_without_surfaces(self, root):
         [kept] = (root / "checkout" / "assets" / "results").iterdir()
-        assert (kept / "predictions.csv").read_bytes() == (KEPT[0] / "predictions.csv").read_bytes()
+        assert (kept / "predictions.csv").read_bytes() == (SOURCE / "predictions.csv").read_bytes()
         assert not list(kept.rglob("strip*"))
 
     def test_other_data_is_refused(self, root):
@@ -81,6 +82,9 @@ class TestKeep:
         stored = json.loads((root / "run" / "settings.json").read_text())
         changed = stored | {"segmentation_steps": 2}
         (root / "run" / "settings.json").write_text(json.dumps(changed))
+        summary = json.loads((root / "run" / "metrics.json").read_text())
+        summary["made_from"]["settings"] |= {"segmentation_steps": 2}  # a whole other run
+        (root / "run" / "metrics.json").write_text(json.dumps(summary))
         with pytest.raises(RunError, match="another segmentation_steps"):
             results.keep(root / "run", root / "checkout")
 
