@@ -83,7 +83,8 @@ def keep(chosen: argparse.Namespace) -> None:
 def judge(chosen: argparse.Namespace) -> None:
     """Judge a folder of images with a trained model; a table, the most suspicious first."""
     detector = predict.load(chosen.weights)
-    print(f"model: {detector.origin}, made for {{}}x{{}}".format(*detector.size))
+    height, width = detector.size
+    print(f"model: {detector.origin}, made for {height}x{width}")
     rows = predict.judge_folder(detector, chosen.folder)
     predict.write_verdicts(chosen.out, rows)
     counts = Counter(row.label for row in rows)

@@ -352,7 +352,7 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
     if pooled["ap"] > 1 - 1e-9 and fp + fn:
         sentences.append(
             "All defects score above all good surfaces (average precision 1), so some threshold "
-            "would make no error; the one in use was set before, without these scores."
+            "would make no error; those in use were each set without the scores of their own fold."
         )
     failures = metrics.failures_first(rows)
     named = [
