@@ -144,7 +144,7 @@ def _draw_note(
     kind = verdict(row)
     color = GOOD if kind == "found" else DEFECTIVE
     title = f"{kind if kind == 'found' else kind.upper()}, fold {row.fold}"
-    name = row.image if len(row.image) <= 27 else f"{row.image[:13]}…{row.image[-13:]}"
+    name = _shortened(row.image, 27)
     numbers = f"score {row.score:.2f}, threshold {row.threshold:.2f}".replace("-", "−")
     left, top = _left(3) + 0.06, bottom + row_height
     ax.text(left, top - 0.04, title, va="top", color=color, fontsize=10.5, fontweight="bold")
@@ -155,6 +155,12 @@ def _draw_note(
     ax.plot([left, right], [line, line], color=FAINT, linewidth=1)
     ax.plot([threshold] * 2, [line - 0.1, line + 0.1], color=INK, linewidth=1.5)
     ax.plot(score, line, "o", color=color, markersize=6)
+
+
+def _shortened(name: str, most: int) -> str:
+    """A name of at most so many letters, its middle left out."""
+    head = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:head]}…{name[head - most + 1 :]}"
 
 
 def _draw_head(ax: Axes, turned: bool) -> None:
@@ -363,8 +369,7 @@ def close_ups(surfaces: Sequence[JudgedSurface]) -> Figure:
             for line in _outlines(surface.annotation[rows, columns]):
                 ax.plot(line[:, 0], line[:, 1], color=OUTLINE, linewidth=1.1)
             ax.set(xlim=(-0.5, cut.shape[1] - 0.5), ylim=(cut.shape[0] - 0.5, -0.5))
-            kind, name = verdict(surface.prediction), surface.prediction.image
-            name = name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
+            kind, name = verdict(surface.prediction), _shortened(surface.prediction.image, 24)
             ax.set_title(f"{kind.upper()}\n{name}", fontsize=8.5, color=DEFECTIVE, pad=3)
             ax.set_axis_off()
     return figure
