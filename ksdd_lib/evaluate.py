@@ -56,10 +56,9 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
     # By the items, as folds.json has them: few defective images may leave one without any.
     tested = {f.number: {s.item for s in f.test} for f in data.folds}
     train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}
-    rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
     write_masks(run.folder / "masks.npz", [row.image for row in rows], np.concatenate(masks))
+    rows, summary = metrics.conclude(rows, run.settings.folds, run.settings.seed, train_items)
     metrics.write_predictions(run.folder / "predictions.csv", rows)
-    summary = metrics.summarize(rows, run.settings.folds, run.settings.seed, train_items)
     summary["darkest_pixel"] = darkest_pixel(
         [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
     )

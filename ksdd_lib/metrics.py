@@ -396,6 +396,23 @@ def _threshold_rule(thresholds: Mapping[int, OperatingThreshold]) -> str:
 # The summary
 
 
+def conclude(
+    rows: Sequence[Prediction],
+    protocol: str,
+    seed: int,
+    train_items: Mapping[int, Collection[str]],
+) -> tuple[list[Prediction], dict[str, Any]]:
+    """The rows with the thresholds and verdicts that follow from all scores, and their summary.
+
+    Args: as for `summarize`, but the rows may have no thresholds yet, or those of fewer folds.
+
+    Raises:
+        RunError: no rows, an image twice, or another seed.
+    """
+    judged = apply_thresholds(rows, operating_thresholds(rows, train_items))
+    return judged, summarize(judged, protocol, seed, train_items)
+
+
 def summarize(
     rows: Sequence[Prediction],
     protocol: str,

@@ -1,13 +1,15 @@
 """The results that stay in the repository: scores, curves and times of a finished run."""
 
 import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import storage
+from ksdd_lib import metrics, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.origin import FREE
-from ksdd_lib.report import load_results
+from ksdd_lib.report import Results, load_results, make_figures
 from ksdd_lib.settings import from_json, to_json
 
 FILES = (
@@ -25,14 +27,15 @@ CURVES = ("scores", "precision_recall_curve", "roc_curve", "confusion_matrix", "
 def keep(run_folder: Path, root: Path) -> Path:
     """Copy a finished run's scores and curves to `assets/results/<the name of its settings>`.
 
-    What an earlier run of that name left there is replaced: three folds follow upon one.
+    A fold that an earlier run of that name left there is replaced, or stays where this run did not
+    train it: long trainings are kept fold by fold, and thresholds then follow from all of them.
 
     Args:
         root: the checkout. Weights, masks and pictures of surfaces are not copied.
 
     Raises:
-        RunError: it is no run on KolektorSDD, or would replace results of other settings, a file is
-            missing, or metrics.json was not made from predictions.csv.
+        RunError: it is no run on KolektorSDD, or would join or replace results of other settings or
+            folds, a file is missing, or metrics.json was not made from predictions.csv.
     """
     run_folder = Path(run_folder)
     if not (run_folder / "settings.json").exists():
@@ -45,18 +48,92 @@ def keep(run_folder: Path, root: Path) -> Path:
     settings = _read_settings(run_folder)
     target = root / "assets" / "results" / from_json(settings).name
     _require_same_recipe(settings, target)
-    sources = [run_folder / file for file in FILES]
-    sources += [run_folder / "figures" / f"{curve}.png" for curve in CURVES]
-    sources += sorted(run_folder.glob("fold*/*.jsonl"))
-    for source in sources:
-        if not source.exists():
-            raise RunError(f"{source.name} is missing in {run_folder.name}: run 04 and 05 first.")
-    report = storage.read_json(run_folder / "data.json")["report"]
-    shutil.rmtree(target, ignore_errors=True)
-    storage.write_json(target / "data.json", report)
-    for source in sources:
-        storage.write_bytes(target / source.relative_to(run_folder), source.read_bytes())
+    _require_finished(run_folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / run_folder.name
+        _copy(run_folder, whole)
+        storage.write_bytes(whole / "data.json", (run_folder / "data.json").read_bytes())
+        _add_kept_folds(whole, stored, target)
+        shutil.rmtree(target, ignore_errors=True)
+        _copy(whole, target)
+    storage.write_json(target / "data.json", stored.data["report"])
     return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in _kept_files(source):
+        storage.write_bytes(target / path.relative_to(source), path.read_bytes())
+
+
+def _kept_files(folder: Path) -> list[Path]:
+    return [
+        *(folder / file for file in FILES),
+        *(folder / "figures" / f"{curve}.png" for curve in CURVES),
+        *sorted(folder.glob("fold*/*.jsonl")),
+    ]
+
+
+def _require_finished(run_folder: Path) -> None:
+    for path in _kept_files(run_folder):
+        if not path.exists():
+            raise RunError(f"{path.name} is missing in {run_folder.name}: run 04 and 05 first.")
+
+
+def _add_kept_folds(whole: Path, run: Results, kept: Path) -> None:
+    """Join the folds of `kept` that the run did not train to `whole`, a copy of the run's files."""
+    summary = storage.read_json(kept / "metrics.json") if kept.exists() else {"folds_trained": []}
+    others = sorted(set(summary["folds_trained"]) - set(run.metrics["folds_trained"]))
+    if not others:
+        return
+    if storage.read_json(kept / "folds.json") != run.folds:
+        raise RunError(
+            f"{kept.name} holds folds of other items: delete that folder first, or keep these "
+            "results under another seed."
+        )
+    for fold in others:
+        for history in sorted((kept / f"fold{fold}").glob("*.jsonl")):
+            storage.write_bytes(whole / history.relative_to(kept), history.read_bytes())
+    earlier = metrics.read_predictions(kept / "predictions.csv")
+    rows = [*run.rows, *(row for row in earlier if row.fold in others)]
+    train_items = {fold["fold"]: fold["train_items"] for fold in run.folds["folds"]}
+    rows, joined = metrics.conclude(
+        sorted(rows, key=lambda row: row.fold),
+        run.metrics["protocol"],
+        run.metrics["seed"],
+        train_items,
+    )
+    for name in {"made_from", "trained_defects"} & set(summary) & set(run.metrics):
+        joined[name] = _joined(summary[name], run.metrics[name])
+    metrics.write_predictions(whole / "predictions.csv", rows)
+    storage.write_json(whole / "metrics.json", joined)
+    storage.write_json(whole / "environment.json", _joined_environment(run, kept, others))
+    timing = storage.read_json(kept / "timing.json")
+    timing = [row for row in timing if row["what"].endswith(_of_folds(others))]
+    storage.write_json(whole / "timing.json", [*timing, *run.timing])
+    if len(joined["folds_trained"]) == len(train_items):
+        storage.write_json(whole / "settings.json", dict(run.settings) | {"fold": "all"})
+    make_figures(whole)
+
+
+def _of_folds(folds: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"fold {fold}" for fold in folds)
+
+
+def _joined_environment(run: Results, kept: Path, others: Sequence[int]) -> dict[str, Any]:
+    """The run's, and of each kept fold where its stages were trained and by which command."""
+    earlier = storage.read_json(kept / "environment.json")
+    commands = {f"command of {fold}": earlier["command"] for fold in _of_folds(others)}
+    of_folds = {what: made for what, made in earlier.items() if what.endswith(_of_folds(others))}
+    return dict(run.environment) | commands | of_folds
+
+
+def _joined(earlier: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, down to the single value; the newer one's where both have it."""
+    joined = dict(earlier)
+    for name, value in newer.items():
+        both = isinstance(value, Mapping) and isinstance(joined.get(name), Mapping)
+        joined[name] = _joined(joined[name], value) if both else value
+    return joined
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

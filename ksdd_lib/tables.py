@@ -351,7 +351,8 @@ def _run_row(folder: Path) -> str:
         f"{counts['tp']} of {sum(labels)} {_interval(found)}",
         f"{counts['fp']} of {len(labels) - sum(labels)} {_interval(alarms)}",
         f"{oracle['fp']} / {oracle['fn']}",
-        _percent(summary["darkest_pixel"]["ap"]),
+        # Folds that were kept one by one have none: it would need the images of all.
+        _percent(summary["darkest_pixel"]["ap"]) if "darkest_pixel" in summary else "",
         f"{_minutes(folder):.0f}",
     ]
     return _line(cells)

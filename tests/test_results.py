@@ -49,6 +49,37 @@ class TestEachKeptResult:
         assert pictures == set(results.CURVES)
 
 
+def only(run: Path, folds: list[int]) -> Path:
+    """A copy of a run folder in which no more than these folds are trained."""
+    part = run.parent / f"only{''.join(map(str, folds))}"
+    shutil.copytree(run, part)
+    split = json.loads((part / "folds.json").read_text())["folds"]
+    train_items = {fold["fold"]: fold["train_items"] for fold in split}
+    rows = [row for row in metrics.read_predictions(part / "predictions.csv") if row.fold in folds]
+    before = json.loads((part / "metrics.json").read_text())
+    rows, summary = metrics.conclude(rows, before["protocol"], before["seed"], train_items)
+    of_folds = tuple(f"fold {fold}" for fold in folds)
+    summary["made_from"] = dict(before["made_from"])
+    summary["made_from"]["weights"] = {
+        str(k): before["made_from"]["weights"][str(k)] for k in folds
+    }
+    summary["trained_defects"] = {str(k): before["trained_defects"][str(k)] for k in folds}
+    metrics.write_predictions(part / "predictions.csv", rows)
+    (part / "metrics.json").write_text(json.dumps(summary))
+    for fold in {0, 1, 2} - set(folds):
+        shutil.rmtree(part / f"fold{fold}")
+    timing = json.loads((part / "timing.json").read_text())
+    timing = [row for row in timing if row["what"].endswith(of_folds)]
+    (part / "timing.json").write_text(json.dumps(timing))
+    made = json.loads((part / "environment.json").read_text())
+    made = {k: made[k] for k in made if "stage of" not in k or k.endswith(of_folds)}
+    (part / "environment.json").write_text(json.dumps(made))
+    settings = json.loads((part / "settings.json").read_text())
+    if len(folds) == 1:
+        (part / "settings.json").write_text(json.dumps(settings | {"fold": str(folds[0])}))
+    return part
+
+
 class TestKeep:
     """What may not enter assets/results is refused, and what is there is left alone."""
 
@@ -94,6 +125,48 @@ class TestKeep:
         assert stored.pop("rotation") is False, "a setting that the result leaves at its default"
         (kept / "settings.json").write_text(json.dumps(stored))
         assert results.keep(root / "run", root / "checkout") == kept
+
+    @pytest.mark.parametrize("first, then", [([0], [1, 2]), ([1, 2], [0]), ([0, 1, 2], [1])])
+    def test_folds_that_are_kept_one_after_the_other_are_as_if_kept_together(
+        self, root, first, then
+    ):
+        """As a training of many hours comes: thresholds follow from all folds that are there."""
+        checkout = root / "other"
+        results.keep(only(root / "run", first), checkout)
+        kept = results.keep(only(root / "run", then), checkout)
+        assert (kept / "predictions.csv").read_bytes() == (SOURCE / "predictions.csv").read_bytes()
+        whole, source = (
+            json.loads((folder / "metrics.json").read_text()) for folder in (kept, SOURCE)
+        )
+        del source["darkest_pixel"], source["masks_sha256"]  # of all images, which are not there
+        assert whole == source
+        assert sorted(kept.glob("fold*/*.jsonl")) == [
+            kept / path.relative_to(SOURCE) for path in sorted(SOURCE.glob("fold*/*.jsonl"))
+        ]
+        settings = json.loads((kept / "settings.json").read_text())
+        assert settings == json.loads((SOURCE / "settings.json").read_text())
+        timing, of_source = (
+            {
+                row["what"]: row["seconds"]
+                for row in json.loads((folder / "timing.json").read_text())
+            }
+            for folder in (kept, SOURCE)
+        )
+        assert timing == of_source
+        made = json.loads((kept / "environment.json").read_text())
+        assert made.items() >= json.loads((SOURCE / "environment.json").read_text()).items()
+        assert {name for name in made if name.startswith("command of")} == {
+            f"command of fold {fold}" for fold in first if fold not in then
+        }
+
+    def test_folds_of_other_items_are_not_joined(self, root):
+        results.keep(only(root / "run", [0]), root / "other")
+        run = only(root / "run", [1])
+        folds = json.loads((run / "folds.json").read_text())
+        folds["folds"][2]["train_items"].pop()
+        (run / "folds.json").write_text(json.dumps(folds))
+        with pytest.raises(RunError, match="holds folds of other items"):
+            results.keep(run, root / "other")
 
     def test_an_unfinished_run_leaves_the_kept_result_alone(self, root):
         (root / "run" / "environment.json").unlink()
