@@ -372,6 +372,14 @@ def close_ups(surfaces: Sequence[JudgedSurface]) -> Figure:
             kind, name = verdict(surface.prediction), _shortened(surface.prediction.image, 24)
             ax.set_title(f"{kind.upper()}\n{name}", fontsize=8.5, color=DEFECTIVE, pad=3)
             ax.set_axis_off()
+            ax.text(
+                *(0.5, -0.03),
+                f"{cut.shape[1]} pixels across",
+                transform=ax.transAxes,
+                fontsize=7,
+                ha="center",
+                va="top",
+            )
     return figure
 
 

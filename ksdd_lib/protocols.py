@@ -18,6 +18,31 @@ DOUBTFUL = ("kos19/Part2", "kos46/Part6")
 
 
 @dataclass(frozen=True)
+class Published:
+    """A result on the official folds, as its paper states it: AP in percent, None where not stated.
+
+    Attributes:
+        pooled: AP of the three folds' scores on one list.
+        errors: (false alarms, misses) of that list, at the threshold best for it.
+        fold_mean: mean of the folds' APs.
+    """
+
+    name: str
+    pooled: float | None = None
+    errors: tuple[int, int] | None = None
+    fold_mean: float | None = None
+
+
+PUBLISHED = (
+    Published("Tabernik 2019, 1408x512", 99.9, (0, 1)),
+    Published("Cognex ViDi 2.1", 99.0, (0, 5)),
+    Published("U-Net", 96.1),
+    Published("Božič 2021, fully supervised", fold_mean=100.0),
+)
+"""The first three by Tabernik 2019, the last by Božič 2021 (Computers in Industry)."""
+
+
+@dataclass(frozen=True)
 class Judgement:
     """The numbers of one way to join the folds.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import ksdd_lib
-from ksdd_lib import metrics, origin, storage
+from ksdd_lib import metrics, origin, protocols, storage
 from ksdd_lib.batches import STAGES
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluate import read_masks
@@ -41,7 +41,8 @@ CAPTIONS = {
     "errors": (
         "The errors at a glance",
         "The place that matters, enlarged: a missed defect in its outline; in a false alarm, where "
-        "the network saw one. Whole surfaces, also without the outline, stand below.",
+        "the network saw one, with its width in pixels of the photograph. Whole surfaces, also "
+        "without the outline, stand below.",
     ),
     "strip": (
         "Defective and flagged surfaces",
@@ -307,6 +308,8 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "evaluated": results.environment.get("evaluated on"),
         "sections": list(sections.values()),
         "judges": _judges(results),
+        "published": protocols.PUBLISHED if results.data["is_kolektor"] else (),
+        "published_note": _published_note(results),
         "settings": _settings_table(results.settings),
         "data_report": format_report(results.data["report"]),
         "trained_defects": results.metrics.get("trained_defects", {}),
@@ -534,6 +537,22 @@ def _judges(results: Results) -> list[dict[str, Any]]:
         name = "the darkest pixel, without training"
         judges.append({"name": name, "is_own": False, "oracle": None} | darkest)
     return judges
+
+
+def _published_note(results: Results) -> str:
+    """How far the published results are of the same test as this run's."""
+    published = (
+        "The published rows are of the official folds, each of a single training as far as their "
+        "papers say, with the threshold chosen on the test scores."
+    )
+    if len(results.metrics["folds_trained"]) < len(results.folds["folds"]):
+        return f"{published} This run judged only a part of those surfaces, so no row compares."
+    if results.metrics["protocol"] == "official":
+        return f"{published} So is this run's row: the rows compare, within what seeds change."
+    return (
+        f"{published} Those folds test some parts that are also in training; this run's folds do "
+        "not, and hold fewer surfaces, so rows compare roughly."
+    )
 
 
 CHOSEN_ON = {
