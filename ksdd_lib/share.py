@@ -6,6 +6,7 @@ matters stands as plain output beside them.
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
@@ -40,12 +41,18 @@ PATTERNS = {
 }
 """Kind -> what is looked for, and what stands there instead."""
 
+NOTEBOOK_FACTS = ("accelerator", "colab", "kernelspec", "language_info")
+COLAB_FACTS = ("gpuType", "toc_visible")
+CELL_FACTS = ("tags",)
+"""What stays of the metadata of a notebook, of what Colab keeps there, and of a cell. Beside them
+Colab writes the name and account of who ran a cell, and the places of files on Drive."""
+
 TEXTS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
 """Outputs that can hold words; pictures stay as they are."""
 
 
 def shareable(notebook: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
-    """A copy of a notebook without widget state, personal places and secrets.
+    """A copy of a notebook without widget state, personal places, secrets and who ran it.
 
     Patterns find the usual forms of secrets and places, not every one: look before you send.
 
@@ -56,15 +63,27 @@ def shareable(notebook: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
         The copy, and how many of which kind were removed.
     """
     notebook, removed = deepcopy(notebook), Counter()
-    if notebook.get("metadata", {}).pop("widgets", None) is not None:
+    about = notebook.get("metadata", {})
+    if about.pop("widgets", None) is not None:
         removed["widget state"] += 1
+    if "colab" in about:
+        about["colab"] = _known(about["colab"], COLAB_FACTS, removed)
+    notebook["metadata"] = _known(about, NOTEBOOK_FACTS, removed)
     for cell in notebook["cells"]:
         cell["source"] = _cleaned(cell["source"], removed)
+        cell["metadata"] = _known(cell.get("metadata", {}), CELL_FACTS, removed)
         if "outputs" in cell:
             cell["outputs"] = [
                 kept for output in cell["outputs"] if (kept := _output(output, removed)) is not None
             ]
     return notebook, removed
+
+
+def _known(about: dict[str, Any], names: Collection[str], removed: Counter[str]) -> dict[str, Any]:
+    """Metadata of these names alone; the rest may tell who ran the notebook, and counts."""
+    if any(value and name not in names for name, value in about.items()):
+        removed["note of who ran it"] += 1
+    return {name: value for name, value in about.items() if name in names}
 
 
 def _output(output: dict[str, Any], removed: Counter[str]) -> dict[str, Any] | None:
@@ -74,6 +93,9 @@ def _output(output: dict[str, Any], removed: Counter[str]) -> dict[str, Any] | N
     if "traceback" in output:
         output["traceback"] = [_cleaned(line, removed) for line in output["traceback"]]
         output["evalue"] = _cleaned(output["evalue"], removed)
+    if "metadata" in output:  # of a picture its size stays
+        sizes = [name for name in output["metadata"] if name.startswith("image/")]
+        output["metadata"] = _known(output["metadata"], sizes, removed)
     data = output.get("data", {})
     if data.pop(WIDGET, None) is not None:
         removed["widget"] += 1
