@@ -203,7 +203,10 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     good = replace(row, image="b", item="b", is_defective=False, is_flagged=True)
     assert "so have 1 of 1 good ones." in report.in_words(pooled, [row, good])[0]
     assert "up to 11\xa0% of the defects" in left_open and "up to 2.7\xa0% of the good" in left_open
-    assert "fewer than 1\xa0% misses, 473 defective surfaces would have to be" in left_open
+    assert (
+        "fewer than 1\xa0% misses with 95\xa0% confidence (one-sided), 473 defective" in left_open
+    )
+    assert "in all, these 48 included, and none missed beside this one." in left_open
     assert "prove nothing" not in left_open
     toy = pooled | {"tp": 2, "fn": 1, "ap": 1.0}
     _, left_open, ranked, _ = report.in_words(toy, [row])
@@ -252,7 +255,7 @@ def test_the_day_of_the_evaluation_stands_above(run_folder, page, tmp_path, quic
     folder = make_run(tmp_path / "run")
     storage.write_json(folder / "environment.json", {"evaluated on": "2026-11-25"})
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "that never saw its item; evaluated on 2026-11-25." in text
+    assert "that had learned from other items alone; evaluated on 2026-11-25." in text
 
 
 def test_every_score_stands_with_its_fold(run_folder, page):
@@ -270,7 +273,23 @@ def test_what_differs_from_the_preset_is_marked_and_whence_the_preset_comes(tmp_
     page = report.make_report(folder).read_text(encoding="utf-8")
     assert re.search(r'<tr class="own"><td class="name">seed</td><td class="value">3</td>', page)
     assert re.search(r'<tr><td class="name">folds</td>', page)
-    assert "none of KolektorSDD&#39;s is untouched by choice" in page
+    cautions = page[page.index('<ul class="cautions">') : page.index("</ul>")]
+    assert "only new items give an untouched test" in cautions
+    assert re.search("<pre>python -m ksdd_lib run --data DATA --preset cpu .*--set seed=3", page)
+
+
+def test_the_command_that_does_a_run_again_names_what_the_machine_had_chosen(tmp_path, quick):
+    settings = schema.resolve({"preset": "demo", "image_size": "256x128", "defective_images": 5})
+    folder = make_run(tmp_path / "run", settings=settings)
+    made = storage.read_json(folder / "environment.json") | {"arithmetic": "bfloat16"}
+    storage.write_json(folder / "environment.json", made | {"commit": "1322b804fb91+"})
+    page = report.make_report(folder).read_text(encoding="utf-8")
+    [command] = re.findall("<pre>python -m ksdd_lib run --data DATA (.*)</pre>", page)
+    given = dict(pair.split("=") for pair in command.split() if "=" in pair)
+    given = {name: schema.convert(name, text) for name, text in given.items()}
+    again = schema.to_json(schema.resolve({"preset": "demo"} | given))
+    assert again == schema.to_json(settings) | {"precision": "bfloat16"}
+    assert "1322b804fb91 with changes that are in no commit" in page
 
 
 def test_settings_stand_with_unit_and_reason(page):
@@ -316,7 +335,7 @@ def test_pictures_of_kolektorsdd_carry_its_licence(tmp_path, quick):
     with_pictures = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
     assert "CC BY-NC-SA 4.0" in with_pictures and "shows pictures of KolektorSDD" in with_pictures
     assert "GENERATED" not in with_pictures
-    assert "not the published file" in with_pictures
+    assert "Beside what is published on KolektorSDD" in with_pictures
     without = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "CC BY-NC-SA 4.0" in without and "shows pictures" not in without
 
@@ -338,13 +357,13 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
 def test_few_defects_in_training_say_so(tmp_path, quick):
     folder = make_run(tmp_path / "run", settings=schema.Settings(defective_images=5))
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "trained with at most 5 of the defective images of its training part" in text
+    assert "Each network learned from at most 5 defective images" in text
     summary = storage.read_json(folder / "metrics.json")
     summary["trained_defects"] = {"0": ["kos01/Part5"], "1": ["kos03/Part1", "kos09/Part2"]}
     storage.write_json(folder / "metrics.json", summary)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "Fold 0 was trained with 1 of these defective images: kos01/Part5." in text
-    assert "Fold 1 was trained with 2 of these defective images: kos03/Part1, kos09/Part2." in text
+    assert "of its training items and 1 defective: kos01/Part5." in text
+    assert "of its training items and 2 defective: kos03/Part1, kos09/Part2." in text
 
 
 def test_perfect_separation_has_no_interval(tmp_path, quick):
@@ -357,7 +376,10 @@ def test_perfect_separation_has_no_interval(tmp_path, quick):
 def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     folder = make_run(tmp_path / "run", with_defects=False)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "Average precision, pooled undefined 1 where all defects score above" in text
+    assert (
+        "Average precision, pooled undefined Quality of the order by score: 1 where all defects"
+        in text
+    )
     assert "Needs defective and good surfaces" in text
     assert "Defects missed (FN) 0 of 0" in text
     assert "If none may be missed undefined" in text
