@@ -89,6 +89,8 @@ def judge(chosen: argparse.Namespace) -> None:
     predict.write_verdicts(chosen.out, rows)
     counts = Counter(row.label for row in rows)
     print(f"{_short(chosen.out)}: " + ", ".join(f"{counts[label]} {label}" for label in counts))
+    if told := predict.doubts(rows):
+        print(told)
 
 
 def share(chosen: argparse.Namespace) -> None:
@@ -103,6 +105,11 @@ def share(chosen: argparse.Namespace) -> None:
         raise RunError(f"{_short(chosen.notebook)} is no notebook ({error}).") from None
     storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
     listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
+    cells = [cell for cell in copy["cells"] if cell["cell_type"] == "code"]
+    with_outputs = sum(bool(cell.get("outputs")) for cell in cells)
+    print(f"{with_outputs} of {len(cells)} code cells have outputs.", end=" ")
+    if not with_outputs:
+        print("Was it saved? After saving, Drive may take a minute to have it.", end=" ")
     print(f"{_short(out)}: removed {listed}. Look through it before you send it.")
 
 

@@ -105,17 +105,27 @@ def obtain(
     attempts: list[Attempt] = []
     for one in sources:
         if one == "kolektorsdd":
-            attempts += _kolektor(home, drive, download)
+            here = _kolektor_here(home, drive)
+            if not here:
+                where = "neither here nor in Drive" if drive else "not here"
+                report(f"{PUBLISHED_NAME} is {where}: it is downloaded (100 MB).")
+            published = [
+                (url, partial(_published, url, home, download)) for url in PUBLISHED_ADDRESSES
+            ]
+            attempts += here + published
         else:
             place = _in_drive(one, drive) or one
             attempts.append((_public(one), partial(_obtain_one, place, home, download)))
     if len(attempts) == 1:
         return attempts[0][1]()
-    return _first(attempts, sources, report)
+    return _first(attempts, sources, drive, report)
 
 
 def _first(
-    attempts: list[Attempt], sources: list[str], report: Callable[[str], None]
+    attempts: list[Attempt],
+    sources: list[str],
+    drive: Path | None,
+    report: Callable[[str], None],
 ) -> DataFolder:
     """The answer of the first attempt that succeeds; each failure is reported in one line."""
     failures = []
@@ -126,7 +136,8 @@ def _first(
             failures.append(f"{place}: {' '.join(str(error).split())}")
             report(f"Passed over {failures[-1]}")
     if "kolektorsdd" in sources:
-        failures.append(f"Put {PUBLISHED_NAME} beside the folder runs, or give its path.")
+        place = "into My Drive" if drive else "beside the folder runs"
+        failures.append(f"Put {PUBLISHED_NAME} {place}, or give its path.")
     what = "KolektorSDD" if sources == ["kolektorsdd"] else "The data set"
     raise DataError(f"{what} was found nowhere. {' '.join(failures)}")
 
@@ -182,16 +193,16 @@ def unpack(archive: Path, home: Path) -> Path:
     return _from_archive(Path(archive), Path(home).resolve()).root
 
 
-def _kolektor(home: Path, drive: Path | None, download: Download) -> list[Attempt]:
-    """Where to look: unpacked here, archive here, archive in Drive, download."""
+def _kolektor_here(home: Path, drive: Path | None) -> list[Attempt]:
+    """What there is without the network: unpacked here, archive here, archive in Drive."""
     unpacked = sorted((home / "data").glob(f"{Path(PUBLISHED_NAME).stem}-{'[0-9a-f]' * 12}"))
     return [
         *((f"{path.name} in this folder", partial(_described, path)) for path in unpacked),
         *(
             (f"{PUBLISHED_NAME} {where}", partial(_from_archive, folder / PUBLISHED_NAME, home))
             for folder, where in [(home, "in this folder"), *_drive_places(drive)]
+            if os.path.exists(folder / PUBLISHED_NAME)
         ),
-        *((url, partial(_published, url, home, download)) for url in PUBLISHED_ADDRESSES),
     ]
 
 

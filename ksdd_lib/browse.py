@@ -136,6 +136,8 @@ def judge_folder(
     storage.write_bytes(sheet, visualize.png(sheet_of(rows, folder), 110))
     counts = {label: sum(row.label == label for row in rows) for label in dict.fromkeys(LABELS)}
     print(", ".join(f"{count} {label}" for label, count in counts.items() if count))
+    if told := predict.doubts(rows):
+        print(told)
     outputs.show_picture(sheet)
     there = _to_drive((table, sheet), drive)
     print(f"{table.name} and {sheet.name} are in {colab.place(results)}{there}")

@@ -10,10 +10,11 @@ import tomllib
 import warnings
 from pathlib import Path
 
-from ksdd_lib import machine, mailbox, recovery
+from ksdd_lib import machine, mailbox, recovery, storage
+from ksdd_lib.courier import Courier
 from ksdd_lib.errors import RunError, SettingsError
 from ksdd_lib.machine import in_colab
-from ksdd_lib.run import home
+from ksdd_lib.run import Run, home
 
 MOUNT = Path("/content/drive")
 
@@ -52,10 +53,13 @@ BADGE_START = "[![Open in Colab]"
 README_TABLE = re.compile(r"(?<=<!-- notebooks:begin -->\n).*?(?=<!-- notebooks:end -->)", re.S)
 
 
-def begin() -> Path | None:
+def begin(needs_run: bool = True) -> Path | None:
     """Start a notebook: mount Drive, bring back the last run on a new machine, say where we are.
 
     The line on the machine holds no path and no name, so it can go into a bug report as it is.
+
+    Args:
+        needs_run: False: where another machine is at work on the last run, warn and go on without.
 
     Returns:
         The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
@@ -69,8 +73,15 @@ def begin() -> Path | None:
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()
     named = Path(os.environ.get("KSDD_RUN", "")).expanduser()
+    if drive and in_colab():
+        print("Looking for your last run on Drive ...")
     if not os.environ.get("KSDD_RUN"):
-        recovery.restore(home(), drive)
+        try:
+            recovery.restore(home(), drive)
+        except RunError as busy:
+            if needs_run:
+                raise
+            warnings.warn(f"The last run is not brought here. {busy}", stacklevel=2)
     elif drive and mailbox.is_on(drive, named):
         os.environ["KSDD_RUN"] = str(_bring(named.resolve(), drive))
     copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
@@ -97,14 +108,46 @@ def _bring(named: Path, drive: Path) -> Path:
     return folder
 
 
-def share(path: Path) -> None:
-    """Offer a file for download in Colab; elsewhere say where it is."""
+def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
+    """End a notebook: copy what is new to Drive, and say whether it is safe and what to do next.
+
+    Args:
+        run: whose files go to Drive; None: there is none.
+        drive: as `begin` returns it.
+        following: the file name of the next notebook; "" after the last.
+    """
+    safe = Courier(run, drive, downloads=home() / "downloads").finish() if run else True
+    if not in_colab():
+        print(f"Next: {following}" if following else "The series ends here.")
+        return
+    if drive is None:
+        print(
+            "Drive is not connected: what is here ends with this machine. Download what you need."
+        )
+    elif not safe:
+        print("Not all is safe on Drive yet: run this cell again in a minute, before you leave.")
+        return
+    print(
+        "Now wait a minute, save (Ctrl+S), and choose Runtime, Disconnect and delete runtime."
+        + f" Then open {following} in Drive's folder ksdd-main/notebooks." * bool(following)
+    )
+
+
+def share(path: Path, name: str | None = None) -> None:
+    """Offer a file for download in Colab; elsewhere say where it is.
+
+    Args:
+        name: what the downloaded file is called; by default as here.
+    """
     path = Path(path)
     if in_colab():
         try:
             from google.colab import files
 
-            files.download(str(path))
+            offered = path if name is None else home() / "downloads" / name
+            if offered != path:
+                storage.write_bytes(offered, path.read_bytes())
+            files.download(str(offered))
             return
         except Exception as error:  # no browser, a blocked download, a file too large
             warnings.warn(f"The download could not be offered: {error}", stacklevel=2)

@@ -20,7 +20,7 @@ ALARM = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 6
 """How an error looks, in the light and in the dark theme."""
 
 _remembered: dict[tuple[str, ...], dict[str, Any]] = {}
-"""Groups -> what was touched in their form, so that *Run all* keeps it."""
+"""Run and groups -> what was touched in their form, so that *Run all* keeps it."""
 
 
 @dataclass
@@ -100,7 +100,7 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
         import ipywidgets
     except ImportError:
         return form
-    key = tuple(groups)
+    key = (str(run.folder) if run else "", *groups)
     names = [name for name, rule in schema.RULES.items() if rule.group in groups]
     if run is not None and "preset" in names:
         names.remove("preset")

@@ -75,10 +75,11 @@ class Courier:
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
-        """Copy what is new, wait for it, but not for long, and say what is on Drive."""
+    def finish(self) -> bool:
+        """Copy what is new, wait for it, but not for long, say what is on Drive, and return whether
+        all is there: without a Drive nothing is."""
         if self.drive is None:
-            return
+            return False
         self._goes_on = False
         end = time.monotonic() + self.patience
         self._wait(end)  # it may have begun before the newest files were there
@@ -87,11 +88,13 @@ class Courier:
         if self._is_at_work():
             print(
                 f"Drive is slow: {self.run.folder.name} is still being copied, while the next "
-                "cells run. Keep this runtime until a later cell says that all is safe."
+                "cells run. Keep this runtime until this cell, run again, says that it is safe."
             )
         self._warn()
-        if self._copied is not None and not self._copied.failure and not self._is_at_work():
-            print(f"{self.run.folder.name}: {self.state()}")
+        if self._copied is None or self._copied.failure or self._is_at_work():
+            return False
+        print(f"{self.run.folder.name}: {self.state()}")
+        return True
 
     def state(self) -> str:
         """What is on Drive, in a few words; "" without a Drive."""

@@ -67,6 +67,8 @@ def _show_verdict(
         print(f"{name}: {found.label}")
         return found
     print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
+    if doubt := detector.doubt(pixels.shape):
+        print(f"Warning: {doubt}.")
     figure = panels.gallery(
         [pixels, found.mask], titles=[f"{name}: {found.label}", "output: probability"]
     )

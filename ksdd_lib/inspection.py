@@ -15,9 +15,7 @@ from ksdd_lib.dataset import (
 )
 from ksdd_lib.errors import FoldError
 from ksdd_lib.folds import Fold, leaked_samples, make_folds
-from ksdd_lib.settings import Settings, size_like
-
-SQUEEZE = 1.3  # by how much height / width of pictures and network may differ without a word
+from ksdd_lib.settings import Settings, is_squeezed, size_like
 
 
 def inspect_data(
@@ -111,8 +109,7 @@ def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
         return lines
     ordered = sorted(found.sizes, key=lambda size: size[0] / size[1])
     (height, width), (high, wide) = ordered[len(ordered) // 2], settings.size
-    ratio = height / width / (high / wide)
-    if max(ratio, 1 / ratio) > SQUEEZE:
+    if is_squeezed((height, width), settings.size):
         area = min(high * wide, height * width)  # larger than they are, they would only be blurred
         lines.append(
             f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "

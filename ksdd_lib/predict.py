@@ -20,7 +20,7 @@ from ksdd_lib.model import TwoStageNet
 from ksdd_lib.pixels import IMAGE_EXTENSIONS, OTHER_EXTENSIONS, decode_image
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run
-from ksdd_lib.settings import parse_size
+from ksdd_lib.settings import is_squeezed, parse_size
 from ksdd_lib.train import trained_model
 
 LEAST_CONTRAST = 1.0
@@ -97,6 +97,16 @@ class Detector:
         label = "defective" if float(score) > self.threshold else "good"
         return Verdict(label, float(score), full)
 
+    def doubt(self, shape: tuple[int, int]) -> str:
+        """What speaks against a verdict on an image of this shape (H, W); "" where nothing does."""
+        if not is_squeezed(shape, self.size):
+            return ""
+        seen, shown = (f"{height}x{width}" for height, width in (self.size, shape))
+        return (
+            f"the picture is {shown} (height x width) and was squeezed to {seen}: cut out one "
+            "whole surface, upright"
+        )
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -108,7 +118,7 @@ class Judged:
         score: as of a `Verdict`; None where there is none.
         threshold: above which a score is defective; None where there is no score.
         x, y: the pixel of the image where the mask is highest; None where there is none.
-        reason: why it is unreadable, else "".
+        reason: why it is unreadable, or what speaks against the verdict; else "".
     """
 
     image: str
@@ -143,7 +153,8 @@ def judge_folder(
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file: name the folder it is in" if folder.exists() else "does not exist"
-        raise DataError(f"{folder.name} {what}.")
+        hint = "" if folder.exists() else ": where it was just put on Drive, wait a minute"
+        raise DataError(f"{folder.name} {what}{hint}.")
     known = IMAGE_EXTENSIONS + OTHER_EXTENSIONS
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in known]
     files = [path for path in files if path.is_file() and not path.stem.endswith("_label")]
@@ -178,13 +189,24 @@ def _explain_others(files: Iterable[Path]) -> str:
 
 def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
     try:
-        found = detector.judge(path)
+        pixels = read_image(path)
+        found = detector.judge(pixels)
     except DataError as error:
         return Judged(name, "unreadable", reason=str(error))
     if found.mask is None:
         return Judged(name, found.label)
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
-    return Judged(name, found.label, round(found.score, 4), round(detector.threshold, 4), x, y)
+    score, threshold = round(found.score, 4), round(detector.threshold, 4)
+    return Judged(name, found.label, score, threshold, x, y, detector.doubt(pixels.shape))
+
+
+def doubts(rows: Iterable[Judged]) -> str:
+    """One line on what speaks against verdicts; "" where nothing does."""
+    doubtful = [row for row in rows if row.reason and row.score is not None]
+    if not doubtful:
+        return ""
+    first = f"{doubtful[0].image}: {doubtful[0].reason}"
+    return f"Warning for {len(doubtful)}, named in the table: {first}."
 
 
 def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:
@@ -220,8 +242,8 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     views = mirror_images(settings.average_flips)
     loss, precision, kind = settings.segmentation_loss, settings.precision, settings.score
     origin = f"{run.folder.name}, fold {fold}, trained on {data.record.get('name')}"
-    if data.record.get("is_generated"):
-        origin += "; on real pictures its verdicts mean nothing"
+    others = "real pictures" if data.record.get("is_generated") else "other kinds of parts"
+    origin += f" (on {others} its verdicts mean nothing)"
     return Detector(model, settings.size, threshold, views, loss, precision, kind, origin)
 
 

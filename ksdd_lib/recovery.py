@@ -299,14 +299,15 @@ def _require_free(copy: _Copy, folder: Path) -> None:
     is_ours = machine == mailbox.machine_name()
     if is_ours or not sender.get("at_work") or age >= OWNER_SILENT:
         return
-    told = f"{machine} works on {folder.name} and last wrote {age:.0f} s ago"
+    told = f"Another machine ({machine}) works on {folder.name} and last wrote {age:.0f} s ago"
     if os.environ.get("KSDD_TAKE_OVER"):
         warn(f"{told}: if it still runs, stop it before you go on here.")
         return
     minutes = math.ceil((OWNER_SILENT - age) / 60)
     raise RunError(
-        f"{told}: stop it first. If that machine is gone, the run is free in {minutes} min; to go "
-        "on here at once, run %env KSDD_TAKE_OVER=1 in a cell of its own, and this cell again."
+        f"{told}: stop it first (in Colab: Runtime, Manage sessions). If it is gone, as after a "
+        f"lost connection, the run is free in {minutes} min; to go on here at once, run "
+        "%env KSDD_TAKE_OVER=1 in a cell of its own, and this cell again."
     )
 
 

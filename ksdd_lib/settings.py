@@ -397,6 +397,9 @@ FAST = {
     "checkpoint_steps": 50,
 }
 
+SQUEEZE = 1.3
+"""By how much height / width of pictures and network may differ without a word."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"data": "kolektorsdd"},
     "cpu": FAST
@@ -434,6 +437,12 @@ def nearest_size(height: float, width: float) -> tuple[int, int]:
     """The size nearest to (height, width) that the networks take, in pixels."""
     height, width = (min(4096, max(128, 16 * round(side / 16))) for side in (height, width))
     return height, width
+
+
+def is_squeezed(shape: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether a picture of `shape` (H, W) loses its proportions at `size` more than `SQUEEZE`."""
+    ratio = (shape[0] / shape[1]) / (size[0] / size[1])
+    return max(ratio, 1 / ratio) > SQUEEZE
 
 
 def size_like(height: int, width: int, area: int) -> tuple[int, int]:

@@ -186,16 +186,24 @@ def test_a_damaged_download_is_reported_and_the_next_source_tried(published, hom
     folder = obtain("kolektorsdd", home, download=download, report=lines.append)
     assert folder.is_published_archive
     assert download.addresses == list(archive.PUBLISHED_ADDRESSES)
+    assert lines[0] == "KolektorSDD.zip is not here: it is downloaded (100 MB)."
     assert len(lines) == 2 and all("\n" not in line for line in lines)
     assert tree(home / "downloads") == {"KolektorSDD.zip"}
 
 
 @pytest.mark.fault(1)
 def test_with_no_usable_source_every_place_is_named_and_nothing_is_left(published, home, tmp_path):
+    drive = tmp_path / "drive"
+    (drive / "ksdd").mkdir(parents=True)
+    for folder in (home, drive, drive / "ksdd"):
+        folder.mkdir(exist_ok=True)
+        (folder / "KolektorSDD.zip").write_bytes(published[:-9000])
     with pytest.raises(DataError, match="found nowhere") as caught:
-        obtain("kolektorsdd", home, drive=tmp_path / "drive", download=served(flipped(published)))
+        obtain("kolektorsdd", home, drive=drive, download=served(flipped(published)))
     for place in ("in this folder", "in Drive", "in the folder ksdd of Drive"):
         assert f"KolektorSDD.zip {place}: " in str(caught.value)
+    assert "Put KolektorSDD.zip into My Drive" in str(caught.value)
+    (home / "KolektorSDD.zip").unlink()
     for address in archive.PUBLISHED_ADDRESSES:
         assert address in str(caught.value)
     assert not any(path.is_file() for path in home.rglob("*"))
@@ -277,7 +285,7 @@ def test_several_sources_are_tried_in_turn_and_each_failure_is_one_line(
 
     with pytest.raises(DataError, match="The data set was found nowhere") as caught:
         obtain("absent;kolektorsdd;drive:1a", home, download=served(PAGE), report=lines.append)
-    for name in ("absent: ", "KolektorSDD.zip in this folder: ", "drive:1a: "):
+    for name in ("absent: ", "vicos.si", "Put KolektorSDD.zip beside", "drive:1a: "):
         assert name in str(caught.value)
 
 
@@ -296,7 +304,7 @@ def test_what_is_reported_names_no_folder_of_this_machine(
     with pytest.raises(DataError):
         obtain(f"{tmp_path}/x;kolektorsdd", home, drive=tmp_path / "drive", download=full)
     lines = capsys.readouterr().out
-    assert len(lines.splitlines()) == 5 + len(archive.PUBLISHED_ADDRESSES)
+    assert len(lines.splitlines()) == 2 + len(archive.PUBLISHED_ADDRESSES)
     assert str(tmp_path) not in lines and "No space left" in lines
 
 

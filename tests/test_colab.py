@@ -360,6 +360,50 @@ def test_a_folder_in_drive_that_is_no_copy_of_a_run_is_refused_as_run_folder(
     assert not list((tmp_path / "MyDrive").iterdir())
 
 
+def test_a_notebook_that_only_judges_goes_on_while_another_machine_trains(
+    google: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "drive" / "MyDrive"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(mailbox, "machine_name", lambda: "first")
+    mailbox.copy(start(resolve({"seed": 7})), folder, at_work=True)
+    monkeypatch.setattr(mailbox, "machine_name", lambda: "second")
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "another"))
+    with pytest.raises(RunError, match=r"machine \(first\) works on"):
+        colab.begin()
+    with pytest.warns(UserWarning, match="not brought here. Another machine"):
+        assert colab.begin(needs_run=False) == folder
+    with pytest.raises(RunError, match="There is no run yet"):
+        find()
+
+
+def test_the_last_cell_says_what_is_safe_and_what_comes_next(
+    google: types.SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    folder = tmp_path / "drive" / "MyDrive"
+    folder.mkdir(parents=True)
+    run = start(resolve({"seed": 7}))
+    run.write("data.json", {"archive_sha256": None})
+    colab.leave(run, folder, "02_x.ipynb")
+    safe, then = capsys.readouterr().out.splitlines()
+    assert safe == f"{run.folder.name}: safe on Drive"
+    assert "Disconnect and delete runtime. Then open 02_x.ipynb in Drive's folder" in then
+    colab.leave(None, folder)
+    assert capsys.readouterr().out.endswith("delete runtime.\n")
+    colab.leave(run, None)
+    assert "what is here ends with this machine" in capsys.readouterr().out
+    monkeypatch.setattr(colab.Courier, "finish", lambda courier: False)
+    colab.leave(run, folder, "02_x.ipynb")
+    [said] = capsys.readouterr().out.splitlines()
+    assert said.startswith("Not all is safe on Drive yet: run this cell again")
+    monkeypatch.delenv("COLAB_RELEASE_TAG")
+    colab.leave(run, None, "02_x.ipynb")
+    assert capsys.readouterr().out == "Next: 02_x.ipynb\n"
+
+
 @pytest.mark.fault(28)
 def test_a_file_is_offered_for_download_in_colab(
     google: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -367,6 +411,10 @@ def test_a_file_is_offered_for_download_in_colab(
     path = tmp_path / "report.html"
     colab.share(path)
     assert google.calls == [str(path)] and capsys.readouterr().out == ""
+    path.write_text("whole")
+    colab.share(path, "cpu-clean-seed0.html")
+    offered = Path(google.calls[-1])
+    assert (offered.name, offered.read_text()) == ("cpu-clean-seed0.html", "whole")
 
 
 @pytest.mark.fault(28)

@@ -154,6 +154,13 @@ def test_running_the_cell_again_keeps_what_was_touched():
     assert controls.choose(groups=("decision",)).touched == {}
 
 
+def test_what_was_touched_in_one_run_s_form_stays_out_of_another_s(tmp_path: Path):
+    first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second")
+    controls.choose(first, groups=("segmentation",)).controls["segmentation_steps"].value = 60
+    assert controls.choose(second, groups=("segmentation",)).touched == {}
+    assert controls.choose(first, groups=("segmentation",)).touched == {"segmentation_steps": 60}
+
+
 def test_what_a_stage_has_begun_with_is_fixed(tmp_path: Path):
     run = make_run(tmp_path)
     controls.choose(run, groups=("segmentation",)).controls["annotation"].value = "box"

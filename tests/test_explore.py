@@ -29,6 +29,9 @@ class Judge:
         label = "defective" if pixels.mean() > self.threshold else "good"
         return Verdict(label, float(pixels.mean()), np.zeros(pixels.shape, np.float32))
 
+    def doubt(self, shape: tuple[int, int]) -> str:
+        return "it is wide" if shape[1] > shape[0] else ""
+
 
 def picture(level: int) -> np.ndarray:
     pixels = np.full((32, 32), level, np.uint8)
@@ -44,6 +47,8 @@ def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
     assert figure["image/png"] and type(upload).__name__ == "VBox"
     frame = explore.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark", REAL)
     assert frame.label == "not a surface" and capsys.readouterr().out == "dark: not a surface\n"
+    explore.judge_picture(Judge(), picture(120)[:8], "wide", REAL)
+    assert capsys.readouterr().out.splitlines()[1] == "Warning: it is wide."
 
 
 @pytest.mark.parametrize("version", [7, 8])

@@ -161,7 +161,9 @@ def test_the_series_loses_its_machine_twice_and_ends_with_the_same_metrics(
     lossy = Colab(tmp_path / "lossy")
     lossy.run("data")
     lossy.lose("segmentation", "ksdd_lib.checkpoint:save:2")
-    with pytest.raises(RunError, match="machine0 works on .* free in 15 min.*KSDD_TAKE_OVER=1"):
+    with pytest.raises(
+        RunError, match=r"machine \(machine0\) works on .* free in 15 min.*KSDD_TAKE_OVER=1"
+    ):
         lossy.run("segmentation")
     printed = lossy.run("segmentation", KSDD_TAKE_OVER="1")
     assert "is back from Drive" in printed

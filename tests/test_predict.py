@@ -174,6 +174,21 @@ def test_what_is_no_folder_is_said(model, surface, tmp_path, name, said):
         predict.judge_folder(Detector(model, (192, 128), 0.0), tmp_path / name)
 
 
+def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp_path):
+    detector = predict.Detector(model, (128, 128), 0.0)
+    wide = cv2.resize(surface, (300, 128))
+    assert detector.doubt((128, 128)) == detector.doubt((160, 128)) == ""
+    assert detector.doubt(wide.shape).startswith("the picture is 128x300 (height x width)")
+    cv2.imwrite(str(tmp_path / "wide.png"), wide)
+    cv2.imwrite(str(tmp_path / "like.png"), cv2.resize(surface, (128, 128)))
+    rows = predict.judge_folder(detector, tmp_path)
+    reasons = {row.image: row.reason for row in rows}
+    assert reasons["like.png"] == "" and "squeezed to 128x128" in reasons["wide.png"]
+    assert all(row.label in ("good", "defective") for row in rows)
+    assert predict.doubts(rows).startswith("Warning for 1, named in the table: wide.png")
+    assert predict.doubts([row for row in rows if not row.reason]) == ""
+
+
 def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "good.png"), surface)
     detector = Detector(model, (192, 128), 0.0)
@@ -216,7 +231,7 @@ def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
     evaluate.evaluate(run, data)
     data.record.update(name="generated surfaces", is_generated=True)
     detector = predict.of_run(run, data, 0)
-    assert detector.origin.startswith("run, fold 0, trained on generated surfaces; on real")
+    assert detector.origin.startswith("run, fold 0, trained on generated surfaces (on real")
     for row in read_predictions(run.folder / "predictions.csv"):
         found = detector.judge(data.read_pair(row.image)[0])
         assert found.score == pytest.approx(row.score)
