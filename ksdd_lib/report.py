@@ -476,8 +476,13 @@ def _cautions(results: Results) -> list[str]:
             f"{few} cannot set it so well: expect more errors than stand above, even than the "
             "upper ends."
         )
-    if chosen := CHOSEN_ON.get(results.settings.get("preset")) if data["is_kolektor"] else None:
-        cautions.append(chosen)
+    if data["is_kolektor"] and results.settings.get("preset") in CHOSEN_ON_KOLEKTOR:
+        cautions.append(
+            f"The settings (preset {results.settings['preset']}) were chosen on training images of "
+            "clean fold 0, which the other folds test, by people who knew on which images earlier "
+            "settings had erred. So the numbers are somewhat favourable; only new items give an "
+            "untouched test."
+        )
     if data["is_kolektor"]:
         cautions.append(
             "These are commutators of KolektorSDD, not your parts, camera and light: try it beside "
@@ -585,12 +590,8 @@ def _published_note(results: Results) -> str:
     )
 
 
-CHOSEN_ON = {
-    "cpu": "The settings (preset cpu) were chosen on training images of clean fold 0, which the "
-    "other folds test, by people who knew on which images earlier settings had erred. So the "
-    "numbers are somewhat favourable; only new items give an untouched test.",
-}
-"""Preset -> how its values were chosen, which a reader of results on KolektorSDD must know."""
+CHOSEN_ON_KOLEKTOR = ("cpu", "best")
+"""Presets whose values were chosen with KolektorSDD's images, which a reader must know."""
 
 
 def _command(results: Results) -> str:

@@ -78,7 +78,7 @@ class Settings:
         "demo",
         group="run",
         unit="name",
-        choices=("demo", "cpu", "paper"),
+        choices=("demo", "cpu", "best", "paper"),
         reason="a named set of values to start from",
     )
     data: str = setting(
@@ -397,22 +397,24 @@ FAST = {
     "checkpoint_steps": 50,
 }
 
-SQUEEZE = 1.3
-"""By how much height / width of pictures and network may differ without a word."""
+WITH_PASTING = FAST | {
+    "data": "kolektorsdd",
+    "copy_paste": 0.5,
+    "score": "both",
+    "segmentation_steps": 400,
+    "decision_steps": 250,
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"data": "kolektorsdd"},
-    "cpu": FAST
-    | {
-        "data": "kolektorsdd",
-        "copy_paste": 0.5,
-        "score": "both",
-        "segmentation_steps": 400,
-        "decision_steps": 250,
-    },
+    "cpu": WITH_PASTING,
+    "best": WITH_PASTING | {"image_size": "1056x384"},
     "demo": FAST | {"image_size": "192x128", "segmentation_steps": 100, "decision_steps": 150},
 }
 """Preset name -> the settings in which it differs from the defaults."""
+
+SQUEEZE = 1.3
+"""By how much height / width of pictures and network may differ without a word."""
 
 
 def parse_size(text: str) -> tuple[int, int]:

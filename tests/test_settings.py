@@ -29,7 +29,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("preset", "fast", "demo, cpu, paper"),
+        ("preset", "fast", "demo, cpu, best, paper"),
         ("data", "", "text"),
         ("data", None, "str"),
         ("generated_items", 5, "from 6 to 500"),
@@ -157,7 +157,7 @@ def test_every_preset_is_valid_and_differs_from_the_defaults_only_where_it_says(
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(SettingsError, match="demo, cpu, paper"):
+    with pytest.raises(SettingsError, match="demo, cpu, best, paper"):
         schema.resolve({"preset": "fast"})
 
 
