@@ -44,9 +44,9 @@ the notebook, in a copy in Drive, or at the repository's address. pip is not qui
 last line."""
 
 NO_GPU = (
-    "There is no GPU: choose Runtime, Change runtime type, T4 GPU, Save, and run all cells again. "
-    "If Colab has none for you now, go on without: all works, slower (presets demo and cpu), and "
-    "a training begun on a GPU goes on here."
+    "There is no GPU. To train (notebooks 2 and 3) choose Runtime, Change runtime type, T4 GPU, "
+    "Save, and run all cells again; the others need none. If Colab has none for you now, go on "
+    "without: all works, slower (presets demo and cpu), and a training begun on a GPU goes on here."
 )
 
 BADGE_START = "[![Open in Colab]"
