@@ -17,6 +17,7 @@ One image's way from archive to report; a module imports only modules that stand
     origin, evaluate             what results are made from; scores -> predictions.csv, metrics.json
     weights, predict             a model to give away; one image -> score, verdict, mask
     visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
+    stored, wording              results read as a whole; what they say, in words
     report, share                all of a run in one HTML file; an executed notebook to send
     results, tables              what stays in the repository; its tables
     vouched, mailbox             files that are whole by their markers; copies of a run on Drive

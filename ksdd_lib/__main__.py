@@ -18,10 +18,10 @@ from ksdd_lib import (
     inspection,
     predict,
     prepare,
-    report,
     results,
     settings,
     storage,
+    stored,
     tables,
     weights,
 )
@@ -228,7 +228,7 @@ def _is_finished(opened: Run, executed: Sequence[Path]) -> bool:
     if not all(map(opened.has, NOTEBOOKS)) or not all(path.exists() for path in executed):
         return False
     try:
-        report.load_results(opened.folder)
+        stored.load_results(opened.folder)
         prepare.open_data(opened)
     except KsddError:
         return False

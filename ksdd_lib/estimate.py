@@ -14,10 +14,10 @@ import torch
 from ksdd_lib import machine, memory, storage
 from ksdd_lib.batches import mirror_images, network_input
 from ksdd_lib.errors import RunError
-from ksdd_lib.report import duration
 from ksdd_lib.settings import Settings
 from ksdd_lib.targets import segmentation_loss, soft_targets
 from ksdd_lib.train import untrained_segmentation
+from ksdd_lib.wording import duration
 
 
 @dataclass(frozen=True)

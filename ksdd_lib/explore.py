@@ -15,7 +15,7 @@ from ksdd_lib.errors import KsddError
 from ksdd_lib.metrics import Prediction
 from ksdd_lib.operating import Costs, Point
 from ksdd_lib.predict import Detector, Verdict, as_pixels
-from ksdd_lib.report import number
+from ksdd_lib.wording import number
 
 # Judging a picture
 

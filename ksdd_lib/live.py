@@ -18,11 +18,11 @@ from ksdd_lib.batches import Surfaces, load_surfaces
 from ksdd_lib.outputs import PAUSE, Replaced, encoded
 from ksdd_lib.panels import Forming
 from ksdd_lib.prepare import DataSet
-from ksdd_lib.report import duration
 from ksdd_lib.run import Run
 from ksdd_lib.settings import Settings
 from ksdd_lib.targets import probability
 from ksdd_lib.train import Progress, Watch, read_history
+from ksdd_lib.wording import duration
 
 MOMENTS = 8
 """How often a training is asked for its masks: at first more often, as they change more."""

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ksdd_lib import visualize
-from ksdd_lib.report import duration
+from ksdd_lib.wording import duration
 
 PAUSE = 5.0
 """Seconds between two drawings of a live picture, at least."""

@@ -6,9 +6,7 @@ the data set is not at hand they are left out, and the report says so.
 
 import base64
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,13 @@ import numpy as np
 import torch
 
 import ksdd_lib
-from ksdd_lib import metrics, origin, protocols, storage
+from ksdd_lib import metrics, protocols, storage, wording
 from ksdd_lib.batches import STAGES
-from ksdd_lib.errors import RunError
-from ksdd_lib.evaluate import read_masks
 from ksdd_lib.inspection import format_report
 from ksdd_lib.metrics import Prediction
-from ksdd_lib.operating import parts_needed
 from ksdd_lib.run import alone
 from ksdd_lib.settings import RULES, from_json, resolve, to_json
+from ksdd_lib.stored import Results, load_results
 from ksdd_lib.targets import probability
 from ksdd_lib.train import read_history
 
@@ -80,63 +76,6 @@ CAPTIONS = {
     ),
 }
 """Kind of figure -> its title, and how to read it."""
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a run folder stores about its results, checked to belong together."""
-
-    folder: Path
-    rows: list[Prediction]
-    masks: Mapping[str, np.ndarray] | None
-    metrics: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    data: Mapping[str, Any]
-    folds: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    timing: Sequence[Mapping[str, Any]]
-
-
-def load_results(run_folder: Path) -> Results:
-    """Read the stored results of a run.
-
-    Raises:
-        RunError: a file is missing or damaged, metrics.json or masks.npz is not of this
-            predictions.csv, or they are of other data, settings or weights than the run's.
-    """
-    folder = Path(run_folder)
-    rows = metrics.read_predictions(folder / "predictions.csv")
-    summary = storage.read_json(folder / "metrics.json")
-    if storage.sha256(folder / "predictions.csv") != summary.get("predictions_sha256"):
-        raise RunError(
-            "metrics.json was not made from this predictions.csv: one of them was edited, or comes "
-            "from another run. Evaluate again."
-        )
-    folds = storage.read_json(folder / "folds.json")
-    origin.require_own(folder, summary.get("made_from", {}))
-    train_items = {fold["fold"]: fold["train_items"] for fold in folds["folds"]}
-    origin.require_true(summary, rows, train_items)
-    masks = read_masks(folder / "masks.npz") if (folder / "masks.npz").exists() else None
-    if masks is not None and list(masks) != [row.image for row in rows]:
-        raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
-    hashed = summary.get("masks_sha256")  # results of earlier versions name none
-    if masks is not None and hashed not in (None, storage.sha256(folder / "masks.npz")):
-        raise RunError("masks.npz was edited, or is of another run. Evaluate again.")
-
-    def stored(name: str, default: Any) -> Any:
-        return storage.read_json(folder / name) if (folder / name).exists() else default
-
-    return Results(
-        folder=folder,
-        rows=rows,
-        masks=masks,
-        metrics=summary,
-        settings=storage.read_json(folder / "settings.json"),
-        data=storage.read_json(folder / "data.json"),
-        folds=folds,
-        environment=stored("environment.json", {}),
-        timing=stored("timing.json", []),
-    )
 
 
 # Figures
@@ -283,7 +222,11 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "interval": interval, "percent": _percent}
+    environment.filters |= {
+        "number": wording.number,
+        "interval": wording.interval,
+        "percent": wording.percent,
+    }
     context = _context(results, figures)
     path = results.folder / "report.html"
     storage.write_text(path, environment.from_string(template).render(context) + "\n")
@@ -300,11 +243,14 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "version": ksdd_lib.__version__,
         "run_name": results.folder.resolve().name,
         "preset": results.settings.get("preset", "own"),
-        "folds_text": _folds_text(results),
-        "in_words": [*in_words(results.metrics["pooled"], results.rows), _speed(results)],
+        "folds_text": wording.folds_text(results),
+        "in_words": [
+            *wording.in_words(results.metrics["pooled"], results.rows),
+            wording.speed(results),
+        ],
         "data_title": "KolektorSDD" if results.data["is_kolektor"] else results.data["name"],
-        "rates": _rates(results.metrics["pooled"]),
-        "cautions": _cautions(results),
+        "rates": wording.rates(results.metrics["pooled"]),
+        "cautions": wording.cautions(results),
         "strip_note": _strip_note(results, figures),
         "has_pictures": "strip_1" in figures,
         "glance": sections.pop("errors", None),
@@ -312,7 +258,7 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "sections": list(sections.values()),
         "judges": _judges(results),
         "published": protocols.PUBLISHED if results.data["is_kolektor"] else (),
-        "published_note": _published_note(results),
+        "published_note": wording.published_note(results),
         "settings": _settings_table(results.settings),
         "data_report": format_report(results.data["report"]),
         "trained_defects": results.metrics.get("trained_defects", {}),
@@ -321,198 +267,21 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "few": results.settings.get("defective_images"),
         "rows": sorted(results.rows, key=lambda row: -row.score),
         "environment": [
-            (_words(name), DIRTY.sub(r"\1 with changes that are in no commit", _plain(value)))
+            (
+                wording.words(name),
+                DIRTY.sub(r"\1 with changes that are in no commit", wording.plain(value)),
+            )
             for name, value in results.environment.items()
         ],
         "example": results.rows[0],
-        "one_in_a_thousand": _false_share(results.metrics["pooled"], 0.001),
-        "timing": [(row["what"], duration(row["seconds"])) for row in results.timing],
-        "time_total": duration(sum(row["seconds"] for row in results.timing)),
+        "one_in_a_thousand": wording.false_share(results.metrics["pooled"], 0.001),
+        "timing": [(row["what"], wording.duration(row["seconds"])) for row in results.timing],
+        "time_total": wording.duration(sum(row["seconds"] for row in results.timing)),
     }
 
 
 DIRTY = re.compile(r"\b([0-9a-f]{7,40})\+")
 """A commit, with the "+" of a checkout whose files differ from it."""
-
-FEW = 20
-"""Defective test surfaces under which the first sentences warn of the number."""
-
-NAMED = 6
-"""Surfaces that the first sentences name, of each kind of error."""
-
-
-def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]:
-    """What the pooled verdicts say to somebody who decides, as sentences.
-
-    Args:
-        pooled: of metrics.json.
-        rows: of predictions.csv.
-    """
-    tp, fp, fn, tn = (pooled[name] for name in ("tp", "fp", "fn", "tn"))
-    if not tp + fn or not fp + tn:
-        return ["The test surfaces are all of one kind, so nothing can be said of the verdicts."]
-    few = f"Only {tp + fn} defective surfaces were tested: so few prove nothing yet. "
-    needed = parts_needed(0.01, fn)
-    missed = 1 - pooled["intervals"]["recall"][0]
-    flagged = pooled["intervals"]["false_positive_rate"][1]
-    sentences = [
-        f"{tp} of {tp + fn} defective surfaces were found; {fp} of {fp + tn} good ones were "
-        f"flagged. {_by_item(rows)}",
-        f"{few * (tp + fn < FEW)}On other surfaces of this kind up to {_whole_percent(missed)} of "
-        f"the defects may be missed, and up to {_percent(flagged)} of the good ones flagged: so "
-        "much is left open by the number of test surfaces alone (ends of the two-sided "
-        f"95\N{NO-BREAK SPACE}% intervals). To claim fewer than 1\N{NO-BREAK SPACE}% misses "
-        f"with 95\N{NO-BREAK SPACE}% confidence (one-sided), {needed} defective surfaces would "
-        f"have to be tested in all, these {tp + fn} included, and {_no_more(fn)}. It is one "
-        "training with one random start (seed); this file does not know how others came out.",
-    ]
-    if pooled["ap"] > 1 - 1e-9 and fp + fn:
-        sentences.append(
-            "All defects score above all good surfaces (average precision 1), so some threshold "
-            "would make no error; those in use were each set without the scores of their own fold."
-        )
-    failures = metrics.failures_first(rows)
-    named = [
-        f"{name}: {_listed(found, NAMED)}."
-        for kind, name in (("missed", "Missed"), ("false alarm", "False alarms"))
-        if (found := [row.image for row in failures if metrics.verdict(row) == kind])
-    ]
-    if named:
-        sentences.append(" ".join([*named, "They are shown first below."]))
-    return sentences
-
-
-def _no_more(misses: int) -> str:
-    """ "none missed", or none beside those that were."""
-    if not misses:
-        return "none missed"
-    return f"none missed beside {'this one' if misses == 1 else f'these {misses}'}"
-
-
-def _by_item(rows: Sequence[Prediction]) -> str:
-    """What the verdicts on surfaces mean for whole items, where one flagged surface flags it."""
-    flagged, defective = defaultdict(bool), defaultdict(bool)
-    for row in rows:
-        flagged[row.item] |= row.is_flagged
-        defective[row.item] |= row.is_defective
-    bad = [flagged[item] for item in flagged if defective[item]]
-    good = [flagged[item] for item in flagged if not defective[item]]
-    text = f"By item, {sum(bad)} of {len(bad)} defective ones have a flagged surface; "
-    if good:
-        return text + f"so have {sum(good)} of {len(good)} good ones."
-    return (
-        text + "every item here has a defect, so how many good ones would be stopped is not seen."
-    )
-
-
-def _speed(results: Results) -> str:
-    """How long judging took, from the run's own times; empty where they are not stored."""
-    scored = [
-        re.fullmatch(r"scoring (\d+) images, fold \d+", row["what"]) for row in results.timing
-    ]
-    pairs = [
-        (int(found[1]), row["seconds"])
-        for found, row in zip(scored, results.timing, strict=True)
-        if found
-    ]
-    if not pairs:
-        return ""
-    images, seconds = map(sum, zip(*pairs, strict=True))
-    facts = results.environment
-    gpu, cpu = facts.get("gpu", "none"), facts.get("cpu", "the processor")
-    cores = facts.get("cpu_cores", "")
-    cores = f"{facts['threads']} of {cores}" if facts.get("threads", cores) != cores else cores
-    where = f"{cores} cores of {cpu}".strip() if gpu == "none" else gpu
-    return f"Judging took {seconds / images:.2g} s a surface on {where}."
-
-
-def _rates(pooled: Mapping[str, Any]) -> list[tuple[str, str, float | None, list | None]]:
-    """(what, k of n, rate, interval) of the pooled verdicts."""
-    tp, fp, fn, tn = (pooled[name] for name in ("tp", "fp", "fn", "tn"))
-    intervals = pooled["intervals"]
-    rates = (
-        ("recall: defective surfaces found", tp, tp + fn, "recall"),
-        ("precision: flagged surfaces that are defective", tp, tp + fp, "precision"),
-        ("false positive rate: good surfaces flagged", fp, fp + tn, "false_positive_rate"),
-        ("accuracy: right verdicts", tp + tn, tp + fp + fn + tn, "accuracy"),
-    )
-    return [
-        (what, f"{k} of {n}", k / n if n else None, intervals[name]) for what, k, n, name in rates
-    ]
-
-
-def _false_share(pooled: Mapping[str, Any], defective: float) -> float | None:
-    """Which share of the alarms would be false, were this share of the surfaces defective."""
-    recall, alarms = pooled["recall"], pooled["fp"] / max(1, pooled["fp"] + pooled["tn"])
-    if recall is None or not alarms + recall:
-        return None
-    return alarms * (1 - defective) / (alarms * (1 - defective) + recall * defective)
-
-
-def _cautions(results: Results) -> list[str]:
-    """What a reader must know before using the numbers."""
-    trained, data = results.metrics["folds_trained"], results.data
-    cautions = []
-    if data["is_generated"]:
-        cautions.append(
-            "The surfaces are GENERATED by a program. The numbers show that the series works; "
-            "they say nothing about real parts."
-        )
-    if leak := _leak(results):
-        cautions.append(
-            f"The {results.metrics['protocol']} folds leak: over all of them, {leak} show an item "
-            "that is also in training. Such numbers compare with published ones; those of clean "
-            "folds tell what to expect on new items."
-        )
-    if len(trained) < len(results.folds["folds"]):
-        cautions.append(
-            f"Only {len(trained)} of the {len(results.folds['folds'])} folds {_is_are(trained)} "
-            "trained: the others may come out differently."
-        )
-    if few := results.settings.get("defective_images"):
-        cautions.append(
-            f"Each network learned from at most {few} defective images, but the threshold was set "
-            "with many more of them, scored by the other folds' networks. Who owns only "
-            f"{few} cannot set it so well: expect more errors than stand above, even than the "
-            "upper ends."
-        )
-    if data["is_kolektor"] and results.settings.get("preset") in CHOSEN_ON_KOLEKTOR:
-        cautions.append(
-            f"The settings (preset {results.settings['preset']}) were chosen on training images of "
-            "clean fold 0, which the other folds test, by people who knew on which images earlier "
-            "settings had erred. So the numbers are somewhat favourable; only new items give an "
-            "untouched test."
-        )
-    if data["is_kolektor"]:
-        cautions.append(
-            "These are commutators of KolektorSDD, not your parts, camera and light: try it beside "
-            "your inspection before you rely on it. Its pictures are licensed for non-commercial "
-            "use, so train a network for a production line on pictures of your own."
-        )
-    return cautions
-
-
-def _folds_text(results: Results) -> str:
-    """ "clean folds, all 3 trained", or which of them are."""
-    trained, count = results.metrics["folds_trained"], len(results.folds["folds"])
-    which = f"all {count}" if len(trained) == count else f"only {_listed(trained)}"
-    return f"{results.metrics['protocol']} folds, {which} trained"
-
-
-def _is_are(values: Sequence[Any]) -> str:
-    return "is" if len(values) == 1 else "are"
-
-
-def _leak(results: Results) -> str:
-    """ "48 of 399 test images (8 of 52 defective)" where the folds leak, else empty."""
-    counts = (results.data["report"]["folds"] or {}).get(results.metrics["protocol"], {})
-    total = counts.get("total", {})
-    if not total.get("leaked_images"):
-        return ""
-    return (
-        f"{total['leaked_images']} of {total['test_images']} test images "
-        f"({total['leaked_defective']} of {total['test_defective']} defective)"
-    )
 
 
 def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
@@ -574,26 +343,6 @@ def _judges(results: Results) -> list[dict[str, Any]]:
     return judges
 
 
-def _published_note(results: Results) -> str:
-    """How far the published results are of the same test as this run's."""
-    published = (
-        "The published rows are of the official folds, each of a single training as far as their "
-        "papers say, with the threshold chosen on the test scores."
-    )
-    if len(results.metrics["folds_trained"]) < len(results.folds["folds"]):
-        return f"{published} This run judged only a part of those surfaces, so no row compares."
-    if results.metrics["protocol"] == "official":
-        return f"{published} So is this run's row: the rows compare, within what seeds change."
-    return (
-        f"{published} Those folds test some parts that are also in training; this run's folds do "
-        "not, and hold fewer surfaces, so rows compare roughly."
-    )
-
-
-CHOSEN_ON_KOLEKTOR = ("cpu", "best")
-"""Presets whose values were chosen with KolektorSDD's images, which a reader must know."""
-
-
 def _command(results: Results) -> str:
     """The command that does the run again, but for where the data lies."""
     settings = to_json(from_json(results.settings))
@@ -613,52 +362,8 @@ def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, st
     """(name, value, unit, reason, whether the preset has another value) of each stored setting."""
     preset = to_json(resolve({"preset": settings.get("preset", "demo")}))
     return [
-        (name, _plain(value), RULES[name].unit, RULES[name].reason, value != preset[name])
+        (name, wording.plain(value), RULES[name].unit, RULES[name].reason, value != preset[name])
         if name in RULES
-        else (name, _plain(value), "", "", False)
+        else (name, wording.plain(value), "", "", False)
         for name, value in settings.items()
     ]
-
-
-# Words
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A rate as text; "undefined" where the data do not define it."""
-    return "undefined" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-
-
-def _whole_percent(value: float) -> str:
-    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
-
-
-def interval(value: Sequence[float] | None, digits: int = 3) -> str:
-    """A confidence interval as text; "none" where there is none."""
-    return "none" if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that one would say: "40 s", "4.2 min", "2.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.2g} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _listed(values: Sequence[Any], limit: int = 12) -> str:
-    text = ", ".join(str(value) for value in values[:limit])
-    return text + (f" and {len(values) - limit} more" if len(values) > limit else "")
-
-
-def _plain(value: Any) -> str:
-    """A setting or a fact of the environment as text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return _listed(value) if isinstance(value, list) else str(value)

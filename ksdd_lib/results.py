@@ -9,8 +9,9 @@ from typing import Any
 from ksdd_lib import metrics, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.origin import FREE
-from ksdd_lib.report import Results, load_results, make_figures
+from ksdd_lib.report import make_figures
 from ksdd_lib.settings import from_json, to_json
+from ksdd_lib.stored import Results, load_results
 
 FILES = (
     "settings.json",

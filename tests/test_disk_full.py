@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_report import make_run
+from evaluated_run import make_run
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import model, report, storage

@@ -30,9 +30,9 @@ from ksdd_lib.evaluate import (
 from ksdd_lib.folds import Fold, folds_record
 from ksdd_lib.model import TwoStageNet, initialize
 from ksdd_lib.prepare import DataSet
-from ksdd_lib.report import load_results
 from ksdd_lib.run import Run
 from ksdd_lib.settings import RULES, to_json
+from ksdd_lib.stored import load_results
 from ksdd_lib.train import train_decision, train_segmentation, trained_model
 
 COLUMNS = "image,item,fold,seed,is_defective,score,segmentation_score,threshold,is_flagged"

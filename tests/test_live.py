@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import live, model, outputs, report
+from ksdd_lib import live, model, outputs, wording
 from ksdd_lib.train import Progress, train_segmentation
 
 
@@ -76,8 +76,8 @@ def test_progress_says_what_is_done_at_which_rate_and_how_long_it_takes():
     assert live.describe(at(120)) == (
         "segmentation, fold 0: step 120 of 350, loss 0.00833, 2 s a step, 4 min, about 7.7 min left"
     )
-    assert report.duration(40) == "40 s"
-    assert report.duration(9000) == "2.5 h"
+    assert wording.duration(40) == "40 s"
+    assert wording.duration(9000) == "2.5 h"
 
 
 def test_masks_are_asked_for_a_few_times_and_stay_on_disk(place):

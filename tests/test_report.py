@@ -1,113 +1,15 @@
 """The report says what the stored files say, to anyone, in one file, and refuses mixed results."""
 
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from evaluated_run import make_run, read_pair
 
-from ksdd_lib import metrics, origin, report, storage
+from ksdd_lib import metrics, report, storage, stored
 from ksdd_lib import settings as schema
-from ksdd_lib.errors import RunError
-from ksdd_lib.evaluate import write_masks
-from ksdd_lib.metrics import Prediction
-
-SHAPE = 128, 64
-
-
-def make_run(
-    folder,
-    folds=(0, 1, 2),
-    separation=2.0,
-    with_defects=True,
-    rename=str,
-    generated=True,
-    settings=None,
-    **data,
-):
-    """A run folder of about 60 surfaces over three folds, as training and evaluation leave it."""
-    random = np.random.default_rng(7)
-    settings = settings or schema.Settings()
-    rows = []
-    for index in range(60):
-        item, part = divmod(index, 4)
-        is_defective = with_defects and part == 3
-        score = float(random.normal(separation if is_defective else -separation, 1.5))
-        name = rename(f"gen{item:02}/Part{part}")
-        group = name.split("/")[0]
-        rows.append(
-            Prediction(name, group, item % 3, settings.seed, is_defective, score, score - 1)
-        )
-    train_items = {k: {row.item for row in rows if row.fold != k} for k in range(3)}
-    record = {
-        "protocol": "clean",
-        "folds": [
-            {"fold": k, "train_items": sorted(items), "test_items": []}
-            for k, items in train_items.items()
-        ],
-    }
-    rows = [row for row in rows if row.fold in folds]
-    rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
-    metrics.write_predictions(folder / "predictions.csv", rows)
-    masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
-    write_masks(folder / "masks.npz", [row.image for row in rows], masks)
-    summary = metrics.summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
-    fingerprint = make_data(generated, **data)["fingerprint"]
-    summary["made_from"] = origin.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
-    storage.write_json(folder / "metrics.json", summary)
-    storage.write_json(folder / "folds.json", record)
-    storage.write_json(folder / "settings.json", schema.to_json(settings))
-    storage.write_json(folder / "data.json", make_data(generated, **data))
-    storage.write_json(folder / "environment.json", {"python": "3.11.9", "gpu": "none"})
-    storage.write_json(folder / "timing.json", [{"what": "decision fold 0", "seconds": 83.2}])
-    for fold in folds:
-        for stage in ("segmentation", "decision"):
-            history = [{"step": s, "loss": 1 / s, "lr": 0.1, "seconds": s} for s in range(1, 20)]
-            lines = "".join(json.dumps(row) + "\n" for row in history)
-            storage.write_text(folder / f"fold{fold}" / f"{stage}.jsonl", lines)
-    return folder
-
-
-def make_data(
-    generated=True, kolektor=False, name="gen", protocol="clean", leaked=0, fingerprint="f" * 64
-):
-    total = {
-        "test_items": 15,
-        "test_images": 60,
-        "test_defective": 15,
-        "leaked_images": leaked,
-        "leaked_defective": leaked // 4,
-    }
-    common = {
-        "name": name,
-        "fingerprint": fingerprint,
-        "is_generated": generated,
-        "is_kolektor": kolektor,
-        "is_published_archive": False,
-        "archive_sha256": None,
-    }
-    counts = {
-        "origin": "made here",
-        "images": 60,
-        "defective": 15,
-        "items": 15,
-        "sizes": {"different": 1, "height": [128, 128], "width": [64, 64]},
-        "duplicates": [],
-        "unreadable": [],
-        "ignored": [],
-        "twins": [],
-        "folds": {protocol: {"folds": [], "total": total}},
-    }
-    return common | {"place": "../data", "report": common | counts}
-
-
-def read_pair(name):
-    random = np.random.default_rng(len(name))
-    mask = np.zeros(SHAPE, bool)
-    mask[40:44, 10:40] = "Part3" in name
-    return random.integers(90, 150, SHAPE).astype(np.uint8), mask
 
 
 @pytest.fixture(scope="module")
@@ -188,32 +90,6 @@ def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
     assert f"If none may be missed {pooled['oracle']['fp_at_fn0']} of 45" in text
     assert "95 % interval" in text
     assert "out-of-fold scores of the fold's own training items" in text.replace("&#39;", "'")
-
-
-def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
-    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324, "ap": 0.99}
-    pooled["intervals"] = {"recall": [0.889, 0.999], "false_positive_rate": [0.002, 0.027]}
-    row = Prediction("a", "a", 0, 0, True, -1.0, 0.0, threshold=0.0, is_flagged=False)
-    found, left_open, missed = report.in_words(pooled, [row])
-    assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
-    assert found.endswith(
-        "0 of 1 defective ones have a flagged surface; every item here has a "
-        "defect, so how many good ones would be stopped is not seen."
-    )
-    good = replace(row, image="b", item="b", is_defective=False, is_flagged=True)
-    assert "so have 1 of 1 good ones." in report.in_words(pooled, [row, good])[0]
-    assert "up to 11\xa0% of the defects" in left_open and "up to 2.7\xa0% of the good" in left_open
-    assert (
-        "fewer than 1\xa0% misses with 95\xa0% confidence (one-sided), 473 defective" in left_open
-    )
-    assert "in all, these 48 included, and none missed beside this one." in left_open
-    assert "prove nothing" not in left_open
-    toy = pooled | {"tp": 2, "fn": 1, "ap": 1.0}
-    _, left_open, ranked, _ = report.in_words(toy, [row])
-    assert left_open.startswith("Only 3 defective surfaces were tested: so few prove nothing yet.")
-    assert ranked.startswith("All defects score above all good surfaces")
-    assert missed == "Missed: a. They are shown first below."
-    assert "all of one kind" in report.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
 
 
 def test_the_errors_are_seen_before_the_figures_and_only_where_there_are_any(
@@ -387,12 +263,12 @@ def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
 
 def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
     squared = schema.Settings(segmentation_loss="mean_squared_error")
-    results = report.load_results(make_run(tmp_path / "squared", settings=squared))
+    results = stored.load_results(make_run(tmp_path / "squared", settings=squared))
     row = results.rows[0]
     logits = results.masks[row.image].astype(float)
     linear = report.judged_surface(results, row, read_pair).output
     assert linear == pytest.approx(np.clip(logits, 0, 1))
-    results = report.load_results(make_run(tmp_path / "entropy"))
+    results = stored.load_results(make_run(tmp_path / "entropy"))
     squashed = report.judged_surface(results, row, read_pair).output
     assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
 
@@ -412,94 +288,6 @@ def test_names_are_escaped(tmp_path, quick):
     assert not any(key.startswith("on") for _, key, _ in parsed.attributes)
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "Run &lt;b&gt;run" in page
-
-
-@pytest.mark.fault(32)
-def test_predictions_of_another_run_are_refused(tmp_path):
-    folder, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", separation=1.0)
-    storage.write_bytes(folder / "predictions.csv", (other / "predictions.csv").read_bytes())
-    with pytest.raises(RunError, match=r"metrics.json was not made from this predictions.csv"):
-        report.make_report(folder)
-    assert not (folder / "report.html").exists()
-
-
-def edit(folder, **changes):
-    """Change numbers of the pooled verdicts in metrics.json."""
-    summary = storage.read_json(folder / "metrics.json")
-    summary["pooled"] |= changes
-    storage.write_json(folder / "metrics.json", summary)
-
-
-@pytest.mark.fault(32)
-def test_numbers_that_the_scores_do_not_give_are_refused_by_name(tmp_path):
-    folder = make_run(tmp_path / "run")
-    true = report.load_results(folder).metrics["pooled"]
-    edit(folder, ap=0.999, fn=true["fn"] + 1)
-    with pytest.raises(RunError, match="not made from this predictions.csv: .*Evaluate again") as e:
-        report.make_report(folder)
-    assert f"pooled ap: stored 0.999, here {true['ap']!r}" in str(e.value)
-    assert f"pooled fn: stored {true['fn'] + 1}, here {true['fn']}" in str(e.value)
-    edit(folder, ap=true["ap"] * (1 + 1e-12), fn=true["fn"])  # as another processor may round
-    report.load_results(folder)
-
-
-@pytest.mark.fault(32)
-def test_a_number_where_the_scores_define_none_is_refused(tmp_path):
-    folder = make_run(tmp_path / "run", with_defects=False)
-    edit(folder, ap=1.0)
-    with pytest.raises(RunError, match="pooled ap: stored 1.0, here None"):
-        report.load_results(folder)
-
-
-@pytest.mark.fault(32)
-@pytest.mark.parametrize(
-    ("other", "difference"),
-    [
-        ({"settings": schema.Settings(seed=3)}, "settings seed: stored 3, here 0"),
-        ({"settings": schema.Settings(preset="cpu")}, "settings preset: stored 'cpu', here 'demo'"),
-        ({"settings": schema.Settings(flips=True)}, "settings flips: stored True, here False"),
-        ({"fingerprint": "e" * 64}, "data: stored 'eeee"),
-    ],
-)
-def test_the_whole_results_of_another_run_are_refused_with_what_differs(
-    tmp_path, other, difference
-):
-    folder, foreign = make_run(tmp_path / "a"), make_run(tmp_path / "b", separation=1, **other)
-    for name in ("predictions.csv", "metrics.json", "masks.npz"):
-        storage.write_bytes(folder / name, (foreign / name).read_bytes())
-    with pytest.raises(RunError, match=f"metrics.json is not of this run: {difference}"):
-        report.make_report(folder)
-
-
-@pytest.mark.fault(32)
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut"])
-def test_damaged_masks_are_refused(tmp_path, content):
-    folder = make_run(tmp_path / "run")
-    (folder / "masks.npz").write_bytes(content)
-    with pytest.raises(RunError, match="masks.npz in run is damaged .* evaluate again"):
-        report.make_report(folder)
-
-
-@pytest.mark.fault(32)
-def test_results_from_before_their_origin_was_named_still_load(tmp_path):
-    folder = make_run(tmp_path / "run")
-    summary = storage.read_json(folder / "metrics.json")
-    del summary["made_from"], summary["segmentation_score"]
-    storage.write_json(folder / "metrics.json", summary)
-    assert len(report.load_results(folder).rows) == 60
-
-
-@pytest.mark.fault(32)
-def test_masks_of_other_images_are_refused(tmp_path):
-    folder = make_run(tmp_path / "run")
-    write_masks(folder / "masks.npz", ["other/Part0"], np.zeros((1, 16, 8)))
-    with pytest.raises(RunError, match=r"masks.npz holds other images"):
-        report.make_figures(folder)
-
-
-def test_a_run_that_is_not_evaluated_says_what_to_do(tmp_path):
-    with pytest.raises(RunError, match="evaluate the trained model first"):
-        report.make_report(tmp_path)
 
 
 def test_results_without_masks_histories_timing_still_make_a_report(tmp_path, quick):

@@ -1,0 +1,105 @@
+"""A run folder as training and evaluation leave it, without either."""
+
+import json
+
+import numpy as np
+
+from ksdd_lib import metrics, origin, storage
+from ksdd_lib import settings as schema
+from ksdd_lib.evaluate import write_masks
+from ksdd_lib.metrics import Prediction
+
+SHAPE = 128, 64
+
+
+def make_run(
+    folder,
+    folds=(0, 1, 2),
+    separation=2.0,
+    with_defects=True,
+    rename=str,
+    generated=True,
+    settings=None,
+    **data,
+):
+    """A run folder of about 60 surfaces over three folds, as training and evaluation leave it."""
+    random = np.random.default_rng(7)
+    settings = settings or schema.Settings()
+    rows = []
+    for index in range(60):
+        item, part = divmod(index, 4)
+        is_defective = with_defects and part == 3
+        score = float(random.normal(separation if is_defective else -separation, 1.5))
+        name = rename(f"gen{item:02}/Part{part}")
+        group = name.split("/")[0]
+        rows.append(
+            Prediction(name, group, item % 3, settings.seed, is_defective, score, score - 1)
+        )
+    train_items = {k: {row.item for row in rows if row.fold != k} for k in range(3)}
+    record = {
+        "protocol": "clean",
+        "folds": [
+            {"fold": k, "train_items": sorted(items), "test_items": []}
+            for k, items in train_items.items()
+        ],
+    }
+    rows = [row for row in rows if row.fold in folds]
+    rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
+    metrics.write_predictions(folder / "predictions.csv", rows)
+    masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
+    write_masks(folder / "masks.npz", [row.image for row in rows], masks)
+    summary = metrics.summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
+    fingerprint = make_data(generated, **data)["fingerprint"]
+    summary["made_from"] = origin.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
+    storage.write_json(folder / "metrics.json", summary)
+    storage.write_json(folder / "folds.json", record)
+    storage.write_json(folder / "settings.json", schema.to_json(settings))
+    storage.write_json(folder / "data.json", make_data(generated, **data))
+    storage.write_json(folder / "environment.json", {"python": "3.11.9", "gpu": "none"})
+    storage.write_json(folder / "timing.json", [{"what": "decision fold 0", "seconds": 83.2}])
+    for fold in folds:
+        for stage in ("segmentation", "decision"):
+            history = [{"step": s, "loss": 1 / s, "lr": 0.1, "seconds": s} for s in range(1, 20)]
+            lines = "".join(json.dumps(row) + "\n" for row in history)
+            storage.write_text(folder / f"fold{fold}" / f"{stage}.jsonl", lines)
+    return folder
+
+
+def make_data(
+    generated=True, kolektor=False, name="gen", protocol="clean", leaked=0, fingerprint="f" * 64
+):
+    total = {
+        "test_items": 15,
+        "test_images": 60,
+        "test_defective": 15,
+        "leaked_images": leaked,
+        "leaked_defective": leaked // 4,
+    }
+    common = {
+        "name": name,
+        "fingerprint": fingerprint,
+        "is_generated": generated,
+        "is_kolektor": kolektor,
+        "is_published_archive": False,
+        "archive_sha256": None,
+    }
+    counts = {
+        "origin": "made here",
+        "images": 60,
+        "defective": 15,
+        "items": 15,
+        "sizes": {"different": 1, "height": [128, 128], "width": [64, 64]},
+        "duplicates": [],
+        "unreadable": [],
+        "ignored": [],
+        "twins": [],
+        "folds": {protocol: {"folds": [], "total": total}},
+    }
+    return common | {"place": "../data", "report": common | counts}
+
+
+def read_pair(name):
+    random = np.random.default_rng(len(name))
+    mask = np.zeros(SHAPE, bool)
+    mask[40:44, 10:40] = "Part3" in name
+    return random.integers(90, 150, SHAPE).astype(np.uint8), mask

@@ -1,0 +1,41 @@
+"""What results say in words is what their numbers say."""
+
+from dataclasses import replace
+
+from ksdd_lib import wording
+from ksdd_lib.metrics import Prediction
+
+
+def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
+    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324, "ap": 0.99}
+    pooled["intervals"] = {"recall": [0.889, 0.999], "false_positive_rate": [0.002, 0.027]}
+    row = Prediction("a", "a", 0, 0, True, -1.0, 0.0, threshold=0.0, is_flagged=False)
+    found, left_open, missed = wording.in_words(pooled, [row])
+    assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
+    assert found.endswith(
+        "0 of 1 defective ones have a flagged surface; every item here has a "
+        "defect, so how many good ones would be stopped is not seen."
+    )
+    good = replace(row, image="b", item="b", is_defective=False, is_flagged=True)
+    assert "so have 1 of 1 good ones." in wording.in_words(pooled, [row, good])[0]
+    assert "up to 11\xa0% of the defects" in left_open and "up to 2.7\xa0% of the good" in left_open
+    assert (
+        "fewer than 1\xa0% misses with 95\xa0% confidence (one-sided), 473 defective" in left_open
+    )
+    assert "in all, these 48 included, and none missed beside this one." in left_open
+    assert "prove nothing" not in left_open
+    toy = pooled | {"tp": 2, "fn": 1, "ap": 1.0}
+    _, left_open, ranked, _ = wording.in_words(toy, [row])
+    assert left_open.startswith("Only 3 defective surfaces were tested: so few prove nothing yet.")
+    assert ranked.startswith("All defects score above all good surfaces")
+    assert missed == "Missed: a. They are shown first below."
+    assert "all of one kind" in wording.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
+
+
+def test_what_precision_means_where_defects_are_rare():
+    """1 alarm in 100 good surfaces, half of the defects found: 9.99 false for each 0.5 found."""
+    pooled = {"recall": 0.5, "fp": 1, "tn": 99}
+    assert abs(wording.false_share(pooled, 0.001) - 9.99 / (9.99 + 0.5)) < 1e-12
+    assert wording.false_share(pooled | {"fp": 0, "tn": 100}, 0.001) == 0
+    assert wording.false_share(pooled | {"recall": None}, 0.001) is None
+    assert wording.false_share({"recall": 0.0, "fp": 0, "tn": 9}, 0.001) is None
