@@ -210,7 +210,8 @@ class Settings:
         unit="logit",
         choices=("decision", "mask", "both"),
         reason="what an image is judged by: the decision network as published, the highest value "
-        "of the mask, or both: the sum of the two, where one may see what the other misses",
+        "of the mask, or both: the sum of the two, where one may see what the other misses (but "
+        "the mask of a large defect peaks lower, so a growing one can lower mask and both)",
     )
     initialization: str = setting(
         "normal",
