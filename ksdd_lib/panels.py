@@ -348,7 +348,7 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
     return figure
 
 
-CLOSE_UP = 0.32
+CLOSE_UP = 0.22
 """Side of a close-up, as a share of the surface's longer side: the crack and its ground."""
 
 
