@@ -28,7 +28,7 @@ from ksdd_lib import (
 from ksdd_lib import run as runs
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.run import CHECKOUT, NOTEBOOKS, Run
-from ksdd_lib.share import shareable
+from ksdd_lib.share import MADE, shareable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,21 +96,34 @@ def judge(chosen: argparse.Namespace) -> None:
 def share(chosen: argparse.Namespace) -> None:
     """Copy an executed notebook without widget state, personal places and secrets, to send it."""
     out = chosen.out or chosen.notebook.with_stem(f"{chosen.notebook.stem}-shared")
-    if out.exists():
-        raise RunError(f"{_short(out)} is there already: name another file with --out.")
+    if out.exists() and not _is_shared_copy(out):
+        raise RunError(f"{out} is there already: name another file with --out.")
     try:
         notebook = json.loads(chosen.notebook.read_text(encoding="utf-8"))
         copy, removed = shareable(notebook)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{_short(chosen.notebook)} is no notebook ({error}).") from None
-    storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
-    listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
     cells = [cell for cell in copy["cells"] if cell["cell_type"] == "code"]
     with_outputs = sum(bool(cell.get("outputs")) for cell in cells)
-    print(f"{with_outputs} of {len(cells)} code cells have outputs.", end=" ")
     if not with_outputs:
-        print("Was it saved? After saving, Drive may take a minute to have it.", end=" ")
-    print(f"{_short(out)}: removed {listed}. Look through it before you send it.")
+        raise RunError(
+            f"{chosen.notebook.name} has no outputs, so nothing was written: save it, wait a "
+            "minute (Drive takes as long to have it), and run this again."
+        )
+    storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
+    listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
+    print(
+        f"{out}: {with_outputs} of {len(cells)} code cells have outputs; removed {listed}. Look "
+        "through it before you send it."
+    )
+
+
+def _is_shared_copy(path: Path) -> bool:
+    """Whether a file is a copy that `share` made, which a newer one may replace."""
+    try:
+        return MADE in json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def publish(chosen: argparse.Namespace) -> None:

@@ -45,8 +45,9 @@ last line."""
 
 NO_GPU = (
     "There is no GPU. To train (notebooks 2 and 3) choose Runtime, Change runtime type, T4 GPU, "
-    "Save, and run all cells again; the others need none. If Colab has none for you now, go on "
-    "without: all works, slower (presets demo and cpu), and a training begun on a GPU goes on here."
+    "Save, and run all cells again (where a training is at work, stop it first and wait for 'safe "
+    "on Drive'); the others need none. If Colab has none for you now, go on without: all works, "
+    "slower (presets demo and cpu), and a training begun on a GPU goes on here."
 )
 
 BADGE_START = "[![Open in Colab]"
@@ -122,9 +123,11 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
         return
     if drive is None:
         print(
-            "Drive is not connected: what is here ends with this machine. Download what you need."
+            "Drive is not connected: what is here ends with this machine. Download what you need, "
+            "or open the next notebook's cells here."
         )
-    elif not safe:
+        return
+    if not safe:
         print("Not all is safe on Drive yet: run this cell again in a minute, before you leave.")
         return
     print(

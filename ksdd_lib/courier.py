@@ -49,7 +49,7 @@ class Courier:
         self._copied: Copied | None = None
         self._thread: threading.Thread | None = None
         self._due = time.monotonic() + self.every
-        self._goes_on = False
+        self._goes_on = self._has_kept = False
         self._without_archive = ""
         self._warned = ""
 
@@ -62,9 +62,11 @@ class Courier:
         self.finish()
 
     def keep(self) -> None:
-        """For `saved` of the training stages: begin a copy, at most one in `every` seconds."""
+        """For `saved` of the training stages: begin a copy at the first checkpoint, then at most
+        one in `every` seconds."""
         self._warn()
-        if time.monotonic() >= self._due:
+        if not self._has_kept or time.monotonic() >= self._due:
+            self._has_kept = True
             self.send()
 
     def send(self) -> None:
@@ -106,6 +108,8 @@ class Courier:
         if self._copied.failure:
             before = f", before that {newest}" if newest else ""
             return f"not on Drive ({self._copied.failure}){before}"
+        if self._goes_on and not newest:
+            return "no step is on Drive yet"
         return f"safe on Drive: {newest}" if newest else "safe on Drive"
 
     def _copy(self) -> None:

@@ -306,8 +306,9 @@ def _require_free(copy: _Copy, folder: Path) -> None:
     minutes = math.ceil((OWNER_SILENT - age) / 60)
     raise RunError(
         f"{told}: stop it first (in Colab: Runtime, Manage sessions). If it is gone, as after a "
-        f"lost connection, the run is free in {minutes} min; to go on here at once, run "
-        "%env KSDD_TAKE_OVER=1 in a cell of its own, and this cell again."
+        f"lost connection or once stopped, the run is free in {minutes} min. To go on here at "
+        "once, put %env KSDD_TAKE_OVER=1 into a new cell above this one, run all, and delete it "
+        "later."
     )
 
 
@@ -432,7 +433,10 @@ def _warn_of_lost(copy: _Copy, folder: Path) -> None:
     lost = sorted(copy.lost | missing)
     if lost:
         names = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
-        warn(f"Not whole on Drive and passed over: {names} of {copy.source.name}.")
+        warn(
+            f"Not whole on Drive and passed over: {names} of {copy.source.name}, as where a "
+            "machine is lost at a copy; a training goes on at the checkpoint before."
+        )
 
 
 def _unpack_archive(folder: Path, home: Path, drive: Path) -> None:

@@ -262,7 +262,7 @@ def find_evaluated(explicit: Mapping[str, Any] | None = None) -> Run | None:
     """
     folder = _last_folder()
     if folder is None or _stored_settings(folder) is None:
-        print(f"There is no run yet: {NOTEBOOKS['data']}.ipynb begins one.")
+        print(f"There is no run here: {NOTEBOOKS['data']}.ipynb begins one.")
         return None
     run = find(explicit)
     if run.has("evaluation"):

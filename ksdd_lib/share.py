@@ -29,7 +29,10 @@ PATTERNS = {
     ),
     "address": (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]*\w"), "<address removed>"),
     "folder on Drive": (
-        re.compile(r"(/content/drive/(?:MyDrive|Shareddrives))/(?!ksdd\b)[^\s\"'<>,;)]+"),
+        re.compile(
+            r"(/content/drive)/(?!MyDrive/(?:ksdd|ksdd-main)(?:[/\s\"'<>,;)]|$))"
+            r"(?:MyDrive|Shareddrives|\.[\w-]+)/[^\n\"'<>`;)]+"
+        ),
         r"\1/…",
     ),
     "home folder": (
@@ -51,6 +54,10 @@ TEXTS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xm
 """Outputs that can hold words; pictures stay as they are."""
 
 
+MADE = "made_by_ksdd_lib_share"
+"""In the metadata of a copy: it may be replaced by a newer one."""
+
+
 def shareable(notebook: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
     """A copy of a notebook without widget state, personal places, secrets and who ran it.
 
@@ -68,7 +75,7 @@ def shareable(notebook: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
         removed["widget state"] += 1
     if "colab" in about:
         about["colab"] = _known(about["colab"], COLAB_FACTS, removed)
-    notebook["metadata"] = _known(about, NOTEBOOK_FACTS, removed)
+    notebook["metadata"] = _known(about, (*NOTEBOOK_FACTS, MADE), removed) | {MADE: True}
     for cell in notebook["cells"]:
         cell["source"] = _cleaned(cell["source"], removed)
         cell["metadata"] = _known(cell.get("metadata", {}), CELL_FACTS, removed)

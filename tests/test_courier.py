@@ -69,6 +69,20 @@ def test_at_the_end_all_is_on_drive_and_it_says_so(
     assert capsys.readouterr().out == f"{run.folder.name}: {sent.state()}\n"
 
 
+def test_while_no_checkpoint_is_on_drive_nothing_is_called_safe(run: Run, drive: Path):
+    for path in run.fold_folder(0).iterdir():
+        path.unlink()
+    with Courier(run, drive) as sent:
+        while sent._is_at_work():
+            pass
+        assert is_there(drive, run, "settings.json") and sent.state() == "no step is on Drive yet"
+        checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
+        sent.keep()
+        while sent._is_at_work():
+            pass
+        assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
+
+
 def test_what_was_saved_while_a_copy_was_at_work_is_sent_at_the_end(run: Run, drive: Path):
     with Courier(run, drive) as sent:
         sent.send()
@@ -184,11 +198,11 @@ def test_copies_of_a_training_keep_their_distance(
     monkeypatch.setattr(courier.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(courier, "copy", lambda *_: begun.append(clock[0]) or mailbox.Copied())
     sent = Courier(run, drive, every=60)
-    for clock[0] in (30, 61, 100, 122):
+    for clock[0] in (30, 61, 100, 122, 161):
         sent.keep()
         while sent._is_at_work():
             pass
-    assert begun == [61, 122]
+    assert begun == [30, 100, 161], "the first checkpoint at once"
 
 
 def test_without_drive_nothing_happens(run: Run, capsys: pytest.CaptureFixture):

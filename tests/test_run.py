@@ -178,7 +178,7 @@ def test_find_without_a_run_says_what_to_run_first() -> None:
 
 def test_without_an_evaluated_run_there_is_none_to_look_at(capsys) -> None:
     assert runs.find_evaluated() is None
-    assert "There is no run yet: 01_download_data" in capsys.readouterr().out
+    assert "There is no run here: 01_download_data" in capsys.readouterr().out
     begun = runs.start(schema.resolve({"seed": 1}))
     assert runs.find_evaluated() is None
     assert "is not evaluated yet: 04_evaluate" in capsys.readouterr().out

@@ -52,6 +52,9 @@ SECRETS = [
     r"C:\Users\someone\parts",
     "/root/work",
     "/content/drive/MyDrive/customers/acme/parts",
+    "/content/drive/MyDrive/Thesis Anna someone/parts",
+    "/content/drive/MyDrive/ksdd-someone/parts",
+    "/content/drive/.shortcut-targets-by-id/1a2b/someone/parts",
 ]
 
 
@@ -116,6 +119,7 @@ def test_who_ran_it_in_colab_is_not_told():
 def test_what_is_not_personal_stays():
     text = "score 3.2, kos01/Part5, https://github.com/o/r, step 5 of 10, tokens seen\n"
     ours = "results are in /content/drive/MyDrive/ksdd/runs/first\n"
+    ours += "!cd /content/drive/MyDrive/ksdd-main && python\n"
     copy, removed = shareable(notebook(printed(text + ours)))
     assert "".join(copy["cells"][0]["outputs"][0]["text"]) == text + ours
     assert removed == {"widget state": 1}
@@ -128,8 +132,16 @@ def test_the_command_writes_a_copy_and_never_over_a_file(tmp_path: Path, capsys)
     assert commands.main(["share", str(book)]) == 0
     assert "1 x widget state, 1 x home folder" in capsys.readouterr().out
     assert "someone" not in copy.read_text() and book.read_bytes() == before
+    book.write_text(json.dumps(notebook(printed("AP 0.5"))))
+    assert commands.main(["share", str(book)]) == 0, "a copy of its own may be replaced"
+    assert "AP 0.5" in copy.read_text() and "1 of 1 code cells" in capsys.readouterr().out
+    book.write_text(json.dumps(notebook()))
     assert commands.main(["share", str(book)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "has no outputs, so nothing was written" in capsys.readouterr().err
+    assert "AP 0.5" in copy.read_text()
+    copy.write_bytes(before)
+    assert commands.main(["share", str(book)]) == 2
+    assert "is there already" in capsys.readouterr().err and copy.read_bytes() == before
     (tmp_path / "no.ipynb").write_text("[]")
     assert commands.main(["share", str(tmp_path / "no.ipynb")]) == 2
     assert "is no notebook" in capsys.readouterr().err
