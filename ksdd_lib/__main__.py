@@ -15,6 +15,7 @@ from typing import Any
 from ksdd_lib import (
     archive,
     colab,
+    dataset,
     inspection,
     predict,
     prepare,
@@ -26,7 +27,7 @@ from ksdd_lib import (
     weights,
 )
 from ksdd_lib import run as runs
-from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.run import CHECKOUT, NOTEBOOKS, Run
 from ksdd_lib.share import MADE, shareable
 
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KsddError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one stopped", file=sys.stderr)
         return 130
@@ -66,10 +69,21 @@ def run(chosen: argparse.Namespace) -> None:
 
 def inspect(chosen: argparse.Namespace) -> None:
     """The data report: counts, sizes, twins, leaks, unreadable files; unpacks a zip to data/."""
-    wanted = settings.resolve({"preset": "cpu"} | settings.from_environment())
+    explicit = settings.from_environment() | settings.from_assignments(chosen.set)
+    wanted = settings.resolve({"preset": "cpu"} | explicit)
     folder = archive.obtain(chosen.data, runs.home(), report=_tell)
     found = inspection.inspect_data(folder.root, folder, wanted)
     print(json.dumps(found, indent=1) if chosen.json else inspection.format_report(found))
+    if obstacles := inspection.obstacles(found):
+        raise DataError(f"{found['name']} cannot be trained on yet. {' '.join(obstacles)}")
+
+
+def label_good(chosen: argparse.Namespace) -> None:
+    """Write a black label beside every image that has none: those are good surfaces."""
+    written = dataset.label_good(chosen.folder)
+    for path in written:
+        print(f"{path.parent.name}/{path.name}")
+    print(f"{len(written)} labels written, all black. Each of these images now counts as good.")
 
 
 def keep(chosen: argparse.Namespace) -> None:
@@ -82,6 +96,8 @@ def keep(chosen: argparse.Namespace) -> None:
 
 def judge(chosen: argparse.Namespace) -> None:
     """Judge a folder of images with a trained model; a table, the most suspicious first."""
+    if chosen.out.exists():
+        raise RunError(f"{chosen.out} is there already: name another file with --out.")
     detector = predict.load(chosen.weights)
     height, width = detector.size
     print(f"model: {detector.origin}, made for {height}x{width}")
@@ -107,8 +123,9 @@ def share(chosen: argparse.Namespace) -> None:
     with_outputs = sum(bool(cell.get("outputs")) for cell in cells)
     if not with_outputs:
         raise RunError(
-            f"{chosen.notebook.name} has no outputs, so nothing was written: save it, wait a "
-            "minute (Drive takes as long to have it), and run this again."
+            f"{chosen.notebook.name} has no outputs, so nothing was written: run it, save it"
+            + ", wait a minute until Drive has it" * colab.in_colab()
+            + ", and run this again."
         )
     storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
     listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
@@ -147,6 +164,7 @@ def address(chosen: argparse.Namespace) -> None:
 
 def options(chosen: argparse.Namespace) -> None:
     """List every setting for --set: default, allowed values, unit, reason."""
+    print("Values without a preset; `run` starts from the preset cpu, `demo` from demo (below).")
     for name, rule in settings.RULES.items():
         default = getattr(settings.Settings, name)
         print(f"{name} = {default}  [{rule.unit}; {rule.allowed}]\n    {rule.reason}")
@@ -184,6 +202,11 @@ def _parser() -> argparse.ArgumentParser:
     inspected = add(inspect)
     inspected.add_argument("--data", required=True, help="as for run")
     inspected.add_argument("--json", action="store_true", help="for machines")
+    inspected.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="as for run"
+    )
+    labelled = add(label_good)
+    labelled.add_argument("folder", type=Path, help="the folder of the items")
     kept = add(keep)
     kept.add_argument(
         "run_folder", type=Path, nargs="?", help="a run folder with its report; none: tables only"
@@ -214,8 +237,17 @@ def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
     if not all(book.exists() for book in books):
         raise RunError("The notebooks are not beside ksdd_lib: run this in a checkout.")
     began = time.monotonic()
+    for book in books:
+        cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        if any("%env KSDD_" in text for text in code):
+            raise RunError(
+                f"notebooks/{book.name} holds a cell with %env KSDD_..., which would lead this run "
+                "elsewhere: take that cell out, or run a clean copy of the repository."
+            )
+    settings.resolve(explicit)
     if not (out / "data.json").exists():  # an earlier attempt that found no data settles nothing
-        (out / "settings.json").unlink(missing_ok=True)
+        runs.forget_settings(out)
     opened = runs.open_folder(out, explicit)
     executed = [opened.folder / "notebooks" / book.name for book in books]
     if _is_finished(opened, executed):

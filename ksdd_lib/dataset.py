@@ -11,11 +11,12 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ksdd_lib import storage
@@ -25,6 +26,9 @@ from ksdd_lib.pixels import IMAGE_EXTENSIONS, decode_image, decode_mask
 from ksdd_lib.twins import aligned_correlation
 
 MASK_EXTENSIONS = (".bmp", ".png")
+LIKE_A_LABEL = re.compile(r"(.+)[ ._-](?:labels?|masks?)", re.IGNORECASE)
+"""Stems of files that somebody meant as a label, though only `<part>_label` is read."""
+
 LAYOUT = "<item>/<part>.jpg beside <item>/<part>_label.bmp"
 
 # Digest of (item, mask pixels) of KolektorSDD's 399 samples. Images may have been stored again.
@@ -100,12 +104,13 @@ def survey(root: Path) -> Survey:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"The data folder {root} does not exist: give the folder of the items.")
-    images, masks, ignored = _list_files(root)
+    files = _list_files(root)
+    images, ignored = files.images, files.ignored
     if not images:
         raise DataError(f"No image in {root}: expected {LAYOUT}.")
     names = sorted(images, key=natural_key)
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda name: _read_pair(name, images[name], masks.get(name, [])), names)
+        results = pool.map(lambda name: _read_pair(name, files), names)
         found = dict(zip(names, results, strict=True))
     unreadable = tuple((name, value) for name, value in found.items() if isinstance(value, str))
     usable = [value for value in found.values() if not isinstance(value, str)]
@@ -117,6 +122,29 @@ def survey(root: Path) -> Survey:
         unreadable=unreadable,
         ignored=tuple(sorted(ignored, key=natural_key)),
     )
+
+
+def label_good(root: Path) -> list[Path]:
+    """Write a black label beside every image that has none, and return the new files.
+
+    Nothing is written where any image is unreadable or beside something that looks like its label.
+
+    Raises:
+        DataError: as of `survey`, or an image is not to be labelled so; the text names the file.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root.name} is no folder: give the folder of the items.")
+    files = _list_files(root)
+    wanted = {}
+    for name in sorted(files.images.keys() - files.masks.keys(), key=natural_key):
+        image = files.images[name][0]
+        if meant := files.like_labels.get(name):
+            raise DataError(f"{_meant(meant[0], name)}. Nothing was written.")
+        wanted[image.with_name(f"{image.stem}_label.png")] = read_image(image).shape
+    for path, shape in wanted.items():
+        storage.write_bytes(path, cv2.imencode(".png", np.zeros(shape, np.uint8))[1].tobytes())
+    return list(wanted)
 
 
 def read_image(source: Sample | Path | str) -> np.ndarray:
@@ -194,9 +222,22 @@ def _twin_groups(samples: tuple[Sample, ...]) -> tuple[frozenset[str], ...]:
     return groups
 
 
-def _list_files(root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]], list[str]]:
-    """Image and mask files by sample name, and whatever else is there; hidden files are skipped."""
-    images, masks, ignored = defaultdict(list), defaultdict(list), []
+@dataclass(frozen=True)
+class _Files:
+    """Files by sample name, and whatever else is there; hidden files are skipped.
+
+    Attributes:
+        like_labels: files that are not read, but were probably meant as a label of that sample.
+    """
+
+    images: Mapping[str, list[Path]]
+    masks: Mapping[str, list[Path]]
+    like_labels: Mapping[str, list[Path]]
+    ignored: list[str]
+
+
+def _list_files(root: Path) -> _Files:
+    images, masks, others, ignored = defaultdict(list), defaultdict(list), [], []
     for item in _visible(root):
         if not item.is_dir():
             if item.name != GENERATED_MARKER:
@@ -212,22 +253,41 @@ def _list_files(root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]
             elif part != stem and extension.lower() in MASK_EXTENSIONS:
                 masks[f"{item.name}/{part}"].append(path)
             else:
-                ignored.append(f"{item.name}/{path.name}")
-    alone = [_short(path) for name in masks.keys() - images.keys() for path in masks[name]]
-    return images, masks, ignored + alone
+                others.append(path)
+    like_labels = defaultdict(list)
+    suspects = [path for paths in images.values() for path in paths] + others
+    for path in suspects:
+        meant = LIKE_A_LABEL.fullmatch(path.stem)
+        if meant and (name := f"{path.parent.name}/{meant[1]}") in images:
+            like_labels[name].append(path)
+            if images.pop(f"{path.parent.name}/{path.stem}", None):
+                others.append(path)
+    ignored += [_short(path) for path in others]
+    ignored += [_short(path) for name in masks.keys() - images.keys() for path in masks[name]]
+    return _Files(images, masks, like_labels, ignored)
+
+
+def _meant(path: Path, name: str) -> str:
+    """What is wrong with a file that was probably meant as the label of a sample."""
+    return (
+        f"{_short(path)} looks like the label of {name}, but only {name}_label.png or .bmp is "
+        "read: save it as that, or take it away"
+    )
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _read_pair(
-    name: str, images: list[Path], masks: list[Path]
-) -> tuple[Sample, tuple[int, int]] | str:
+def _read_pair(name: str, files: _Files) -> tuple[Sample, tuple[int, int]] | str:
     """The sample and its (height, width), or the reason why there is none."""
+    images, masks = files.images[name], files.masks.get(name, [])
+    meant = files.like_labels.get(name)
     for kind, paths in (("images", images), ("masks", masks)):
         if len(paths) > 1:
             return f"two {kind} of one name, {' and '.join(_short(path) for path in paths)}"
+    if not masks and meant:
+        return _meant(meant[0], name)
     if not masks:
         return f"{_short(images[0])} has no mask {name}_label.bmp or .png beside it"
     image_path, mask_path = images[0], masks[0]
@@ -243,6 +303,8 @@ def _read_pair(
             for path, array in ((_short(image_path), image), (_short(mask_path), mask))
         ]
         return f"{sizes[0]} but its mask {sizes[1]} (height x width)"
+    if meant and not mask.any():  # called good by the one, and perhaps not by the other
+        return f"{_meant(meant[0], name)}; {_short(mask_path)} is all black"
     mask_sha256 = storage.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes())
     item = name.split("/")[0]
     sample = Sample(

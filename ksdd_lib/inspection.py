@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from ksdd_lib.archive import NOT_PUBLISHED, DataFolder, from_folder
 from ksdd_lib.dataset import (
     Sample,
@@ -10,12 +13,16 @@ from ksdd_lib.dataset import (
     fingerprint,
     is_kolektor,
     natural_key,
+    read_mask,
     survey,
     twin_items,
 )
 from ksdd_lib.errors import FoldError
 from ksdd_lib.folds import Fold, leaked_samples, make_folds
 from ksdd_lib.settings import Settings, is_squeezed, size_like
+
+NARROW = 3.0
+"""Pixels of the network's input below which a defect fades into the grain."""
 
 
 def inspect_data(
@@ -24,7 +31,8 @@ def inspect_data(
     """Counts, sizes, twins, folds and faults of the data set under `root`, as JSON holds them.
 
     `settings` (the defaults, without) decide what are twins, and which partition the clean folds
-    are; `advice` says where they do not suit the data, and is empty without them. No absolute path
+    are; `advice` says where they do not suit the data, and `defect_widths` how wide annotations are
+    at their image size: both are empty without them. No absolute path
     is in the report. `twins` and `folds` are None while a file is unreadable; a protocol that does
     not suit the data holds the reason.
 
@@ -50,6 +58,7 @@ def inspect_data(
         "duplicates": [{"dropped": name, "same_as": kept} for name, kept in found.duplicates],
         "unreadable": [{"name": name, "reason": reason} for name, reason in found.unreadable],
         "ignored": [*found.ignored, *origin.ignored_members],
+        "defect_widths": _defect_widths(found, settings) if settings else None,
         "advice": _advice(found, origin, settings) if settings else [],
         "twins": None,
         "folds": None,
@@ -72,6 +81,7 @@ def format_report(report: dict[str, Any]) -> str:
         + ", identical pairs left out" * bool(report["duplicates"]),
         f"  items       {report['items']}",
         f"  sizes       {_format_sizes(report['sizes'])}",
+        *_format_widths(report.get("defect_widths")),  # a report may be older than these
         f"  KolektorSDD {'yes' if report['is_kolektor'] else 'no'}",
         f"  fingerprint {report['fingerprint']}",
     ]
@@ -87,8 +97,27 @@ def format_report(report: dict[str, Any]) -> str:
     if report["twins"] is not None:
         lines += _section("twins, items that show one object", _format_twins(report))
         for protocol, value in report["folds"].items():
-            lines += _section(f"{protocol} folds", _format_folds(value))
+            if protocol == "clean" or "refused" not in value or report["is_kolektor"]:
+                lines += _section(f"{protocol} folds", _format_folds(value))
     return "\n".join([*lines, *report.get("advice", [])])  # a report may be older than advice
+
+
+def obstacles(report: dict[str, Any]) -> list[str]:
+    """Why training on the clean folds is not possible with this data: a sentence each."""
+    if report["unreadable"]:
+        return [f"{len(report['unreadable'])} of the images cannot be used, see above."]
+    clean = report["folds"]["clean"]
+    if "refused" in clean:
+        return [clean["refused"]]
+    found = []
+    for row in clean["folds"]:
+        good = row["train_images"] - row["train_defective"]
+        if not good or not row["train_defective"]:
+            kind = "defective" if good else "good"
+            found.append(f"Fold {row['fold']} has no {kind} surface to train on.")
+    if report["defective"] == report["images"]:
+        found.append("Every label has white in it: a good surface's is all black.")
+    return found
 
 
 def _origin(report: dict[str, Any]) -> str:
@@ -118,6 +147,22 @@ def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
             )
         )
     return lines
+
+
+def _defect_widths(found: Survey, settings: Settings) -> dict[str, Any] | None:
+    """Of the narrowest and the widest defect, at the network's size; None without any."""
+    widths = [_width_of(one, settings.size) for one in found.samples if one.is_defective]
+    if not widths:
+        return None
+    ends = [round(min(widths), 1), round(max(widths), 1)]
+    return {"image_size": settings.image_size, "pixels": ends}
+
+
+def _width_of(sample: Sample, size: tuple[int, int]) -> float:
+    """How wide a defect's annotation is where it is widest, in pixels of the network's input."""
+    mask = np.pad(read_mask(sample).astype(np.uint8), 1)
+    radius = float(cv2.distanceTransform(mask, cv2.DIST_L2, 3).max())
+    return 2 * radius * min(size[0] / (mask.shape[0] - 2), size[1] / (mask.shape[1] - 2))
 
 
 def _sizes(found: Survey) -> dict[str, Any]:
@@ -177,6 +222,17 @@ def _format_sizes(sizes: dict[str, Any]) -> str:
         for low, high in (sizes["height"], sizes["width"])
     )
     return f"{height} x {width} (height x width), {sizes['different']} different"
+
+
+def _format_widths(widths: dict[str, Any] | None) -> list[str]:
+    if not widths:
+        return []
+    low, high = widths["pixels"]
+    lost = ": the narrowest may be lost, take a larger one" if low < NARROW else ""
+    return [
+        f"  defects     annotated {low:.0f} to {high:.0f} pixels wide at image_size "
+        f"{widths['image_size']}{lost}"
+    ]
 
 
 def _format_twins(report: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from ksdd_lib import evaluate, storage, targets, weights
 from ksdd_lib.batches import mirror_images
 from ksdd_lib.dataset import read_image
 from ksdd_lib.errors import CheckpointError, DataError
+from ksdd_lib.machine import in_colab
 from ksdd_lib.model import TwoStageNet
 from ksdd_lib.pixels import IMAGE_EXTENSIONS, OTHER_EXTENSIONS, decode_image
 from ksdd_lib.prepare import DataSet
@@ -153,7 +154,8 @@ def judge_folder(
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file: name the folder it is in" if folder.exists() else "does not exist"
-        hint = "" if folder.exists() else ": where it was just put on Drive, wait a minute"
+        hint = ": where it was just put on Drive, wait a minute" * in_colab()
+        hint = "" if folder.exists() else hint or ": check the spelling"
         raise DataError(f"{folder.name} {what}{hint}.")
     known = IMAGE_EXTENSIONS + OTHER_EXTENSIONS
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in known]

@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 from ksdd_lib import machine, storage
 from ksdd_lib import settings as schema
-from ksdd_lib.errors import RunError
+from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -250,6 +250,11 @@ def find(explicit: Mapping[str, Any] | None = None) -> Run:
     explicit = schema.from_environment() if explicit is None else explicit
     folder = _last_folder()
     if folder is None or _stored_settings(folder) is None:
+        if named := os.environ.get("KSDD_RUN"):
+            raise RunError(
+                f"KSDD_RUN is {named}, and no run is in {folder.resolve()}: a path counts from the "
+                "folder of the notebooks."
+            )
         raise RunError(f"There is no run yet: run {NOTEBOOKS['data']}.ipynb first.")
     return open_folder(folder, explicit)
 
@@ -295,6 +300,21 @@ def open_folder(folder: Path, explicit: Mapping[str, Any]) -> Run:
     if folder.parent == home() / "runs":
         storage.write_text(folder.parent / "latest.txt", folder.name + "\n")
     return Run(folder, settings)
+
+
+def forget_settings(folder: Path) -> None:
+    """Remove the settings of a run for which no data was found; a new attempt may choose others.
+
+    Raises:
+        RunError: the folder's settings.json is no run's.
+    """
+    try:
+        if _stored_settings(folder) is not None:
+            (folder / "settings.json").unlink()
+    except KsddError as error:
+        raise RunError(
+            f"{folder.name} holds a settings.json that is no run's ({error}): name another folder."
+        ) from None
 
 
 def _stored_settings(folder: Path) -> Settings | None:

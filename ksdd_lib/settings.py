@@ -42,6 +42,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    form: str = "text"
 
     @property
     def allowed(self) -> str:
@@ -53,7 +54,7 @@ class Rule:
                 f"{x:,}" if isinstance(x, int) else f"{x:g}" for x in (self.low, self.high)
             )
             return f"from {low} to {high}"
-        return "text"
+        return self.form
 
 
 def setting(default: Any, **rule: Any) -> Any:
@@ -100,6 +101,7 @@ class Settings:
         "1408x512",
         group="data",
         unit="pixels, height x width",
+        form="HEIGHTxWIDTH",
         reason="the network's input; both sides divisible by 16 and at least 128. 1408x512 and "
         "704x256 are the two studied; cost grows with the area",
     )
@@ -178,6 +180,7 @@ class Settings:
         False,
         group="run",
         unit="yes or no",
+        form="1 or 0",
         reason="turn each batch by 0, 90, 180 or 270 degrees: useful where defects have no "
         "preferred direction",
     )
@@ -185,6 +188,7 @@ class Settings:
         False,
         group="run",
         unit="yes or no",
+        form="1 or 0",
         reason="mirror each batch left to right, top to bottom, both or not at all: four views of "
         "each defect, where a mirrored part is as likely as the part",
     )
@@ -201,6 +205,7 @@ class Settings:
         False,
         group="run",
         unit="yes or no",
+        form="1 or 0",
         reason="score an image as the mean over its four mirror images: steadier, at four times "
         "the time of scoring",
     )
@@ -233,6 +238,7 @@ class Settings:
         True,
         group="run",
         unit="yes or no",
+        form="1 or 0",
         reason="judge by the moving average of the weights instead of the last ones",
     )
     segmentation_steps: int = setting(
@@ -418,6 +424,9 @@ SQUEEZE = 1.3
 """By how much height / width of pictures and network may differ without a word."""
 
 
+SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """ "1408x512" -> (1408, 512).
 
@@ -470,10 +479,10 @@ def convert(name: str, text: str) -> Any:
     kind = TYPES[name]
     try:
         if kind is bool:
-            return {"1": True, "true": True, "0": False, "false": False}[text.strip().lower()]
+            return SWITCHES[text.strip().lower()]
         return kind(text.strip())
     except (KeyError, ValueError):
-        wanted = "0 or 1" if kind is bool else f"a value {RULES[name].allowed}"
+        wanted = "yes or no" if kind is bool else f"a value {RULES[name].allowed}"
         raise SettingsError(f"{name} is {text!r}; it must be {wanted}.") from None
 
 

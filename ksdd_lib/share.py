@@ -89,7 +89,7 @@ def shareable(notebook: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
 def _known(about: dict[str, Any], names: Collection[str], removed: Counter[str]) -> dict[str, Any]:
     """Metadata of these names alone; the rest may tell who ran the notebook, and counts."""
     if any(value and name not in names for name, value in about.items()):
-        removed["note of who ran it"] += 1
+        removed["note on who ran it, or where"] += 1
     return {name: value for name, value in about.items() if name in names}
 
 

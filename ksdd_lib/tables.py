@@ -37,6 +37,7 @@ RUN_COLUMNS = (
     "AP [95 %]",
     "defects found [95 %]",
     "false alarms [95 %]",
+    "thresholds, fold by fold",
     "FP / FN, oracle",
     "AP of the darkest pixel",
     "minutes",
@@ -382,6 +383,7 @@ def _run_row(folder: Path) -> str:
         f"{_percent(ap)} {_interval(intervals['ap'])}",
         f"{counts['tp']} of {sum(labels)} {_interval(found)}",
         f"{counts['fp']} of {len(labels) - sum(labels)} {_interval(alarms)}",
+        ", ".join(f"{fold['threshold']:.2f}" for fold in summary["folds"]),
         f"{oracle['fp']} / {oracle['fn']}",
         # Folds that were kept one by one have none: it would need the images of all.
         _percent(summary["darkest_pixel"]["ap"]) if "darkest_pixel" in summary else "",

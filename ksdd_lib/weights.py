@@ -110,6 +110,11 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
     from safetensors.torch import load as read
 
     path = Path(path)
+    if path.is_dir() or path.suffix == ".pt":
+        raise CheckpointError(
+            f"{path.name} is a run or a checkpoint of one: write its model as one file first, with "
+            "`publish RUN model.safetensors`."
+        )
     if not (path.exists() and path.with_suffix(".json").exists()):
         raise CheckpointError(f"{path.name} and its card {path.stem}.json must lie side by side.")
     card, content = storage.read_json(path.with_suffix(".json")), path.read_bytes()

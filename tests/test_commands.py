@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from ksdd_lib import metrics, prepare, train
+from ksdd_lib import __main__, metrics, prepare, train
 from ksdd_lib.__main__ import main
 from ksdd_lib.run import open_folder
 
@@ -76,6 +79,48 @@ class TestWhatTheUserDoesWrong:
     def test_weights_that_are_not_there(self, said, tmp_path):
         assert "mine.safetensors" in said("judge", str(tmp_path), "--weights=mine.safetensors")
 
+    def test_a_run_or_a_checkpoint_given_as_weights(self, said, tmp_path):
+        (tmp_path / "decision-000250.pt").write_bytes(b"x")
+        for name in (tmp_path, tmp_path / "decision-000250.pt"):
+            text = said("judge", str(tmp_path), "--weights", str(name))
+            assert "write its model as one file first, with `publish RUN" in text
+
+    def test_a_table_is_never_written_over_a_file(self, said, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        text = said("judge", str(tmp_path), "--out", str(tmp_path / "notes.txt"))
+        assert "is there already: name another file" in text
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    def test_a_folder_with_settings_of_something_else(self, said, tmp_path):
+        mine = tmp_path / "mine" / "settings.json"
+        mine.parent.mkdir()
+        mine.write_text('{"mine": 1}')
+        text = said("run", "--data", "generated", "--out", str(mine.parent))
+        assert "mine holds a settings.json that is no run's" in text
+        assert mine.read_text() == '{"mine": 1}'
+
+    def test_settings_are_checked_before_an_earlier_attempt_is_forgotten(self, said, tmp_path):
+        first = open_folder(tmp_path / "first", {"preset": "demo"}).folder
+        said("run", "--data", "generated", "--out", str(first), "--set", "image_size=125x50")
+        assert (first / "settings.json").exists()
+
+    def test_a_notebook_that_leads_elsewhere(self, said, tmp_path, monkeypatch):
+        shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+        book = tmp_path / "notebooks" / "04_evaluate.ipynb"
+        stored = json.loads(book.read_text())
+        stored["cells"][2]["source"] = ["%env KSDD_RUN=/elsewhere\n"]
+        book.write_text(json.dumps(stored))
+        monkeypatch.setattr(__main__, "CHECKOUT", tmp_path)
+        text = said("demo", "--out", str(tmp_path / "out"))
+        assert "notebooks/04_evaluate.ipynb holds a cell with %env KSDD_" in text
+
+    def test_data_on_which_nothing_can_be_learned(self, said, tiny_root):
+        for path in tiny_root.rglob("*_label.bmp"):
+            cv2.imwrite(str(path), np.full((160, 128), 255, np.uint8))
+        text = said("inspect", "--data", str(tiny_root), "--set", "twins=identical")
+        assert "Fold 0 has no good surface to train on." in text
+        assert "Every label has white in it" in text
+
     def test_a_run_that_is_not_finished_is_not_kept(self, said, tmp_path):
         assert "is no run folder" in said("keep", str(tmp_path))
 
@@ -85,6 +130,7 @@ def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkey
     assert main(["inspect", "--data", str(tiny_root)]) == 0
     said = capsys.readouterr().out
     assert "24" in said and "the network sees 704x256 and squeezes them" in said
+    assert "official" not in said and "pixels wide at image_size 704x256" in said
     assert main(["inspect", "--data", str(tiny_root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 24
 

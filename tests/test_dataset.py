@@ -14,6 +14,7 @@ from ksdd_lib.dataset import (
     find_samples,
     fingerprint,
     is_kolektor,
+    label_good,
     read_image,
     read_mask,
     survey,
@@ -141,6 +142,41 @@ def test_nested_folders_and_other_files_are_ignored_and_listed(tiny_root: Path):
     found = survey(tiny_root)
     assert len(found.samples) == 24
     assert set(found.ignored) == {"readme.txt", "tiny01/tiny02/", "tiny01/Part7_label.bmp"}
+
+
+@pytest.mark.parametrize("stray", ["Part1_label.jpg", "Part1_Label.png", "Part1-mask.tif"])
+def test_what_was_meant_as_a_label_never_makes_a_defect_good(tiny_root: Path, stray: str):
+    folder = tiny_root / "tiny01"
+    shutil.move(folder / "Part1_label.bmp", folder / stray)
+    [(name, reason)] = survey(tiny_root).unreadable
+    assert name == "tiny01/Part1" and reason.startswith(f"tiny01/{stray} looks like the label of")
+    with pytest.raises(DataError, match="looks like the label .* Nothing was written"):
+        label_good(tiny_root)
+    cv2.imwrite(str(folder / "Part1_label.png"), np.zeros((160, 128), np.uint8))
+    [(name, reason)] = survey(tiny_root).unreadable
+    assert name == "tiny01/Part1" and reason.endswith("Part1_label.png is all black")
+    cv2.imwrite(str(folder / "Part1_label.png"), 255 * np.eye(160, 128, dtype=np.uint8))
+    found = survey(tiny_root)
+    assert not found.unreadable and f"tiny01/{stray}" in found.ignored
+
+
+def test_images_without_a_label_become_good_and_no_other_file_changes(tiny_root: Path):
+    before = {sample.name: sample.mask_sha256 for sample in find_samples(tiny_root)}
+    good = [sample for sample in find_samples(tiny_root) if not sample.is_defective][:3]
+    for sample in good:
+        sample.mask_path.unlink()
+    written = label_good(tiny_root)
+    assert [path.name for path in written] == [
+        f"{sample.image_path.stem}_label.png" for sample in good
+    ]
+    assert {sample.name: sample.mask_sha256 for sample in find_samples(tiny_root)} == before
+    assert label_good(tiny_root) == []
+    good[0].mask_path.with_suffix(".png").unlink()
+    written[1].unlink()
+    good[1].image_path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="is not a JPEG, PNG or BMP image"):
+        label_good(tiny_root)
+    assert not written[0].exists(), "all or nothing"
 
 
 def test_an_absent_or_empty_root_says_what_is_expected(tmp_path: Path):

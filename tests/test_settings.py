@@ -109,7 +109,7 @@ def test_text_becomes_the_type_of_the_setting(name: str, text: str, value: Any) 
     [
         ("seed=one", "seed is 'one'.*from 0"),
         ("seed=1.5", "seed is '1.5'.*from 0"),
-        ("rotation=maybe", "0 or 1"),
+        ("rotation=maybe", "yes or no"),
         ("speed=1", "no setting 'speed'.*image_size"),
         ("seed", "FIELD=VALUE"),
     ],
@@ -154,6 +154,11 @@ def test_every_preset_is_valid_and_differs_from_the_defaults_only_where_it_says(
     values = schema.to_json(schema.resolve({"preset": preset}))
     expected = schema.to_json(Settings()) | {"preset": preset} | PRESETS[preset]
     assert values == expected
+
+
+def test_a_switch_may_be_said_in_words():
+    for words, value in ((("1", "yes", "True"), True), (("0", "no", "false"), False)):
+        assert [schema.convert("rotation", word) for word in words] == [value] * 3
 
 
 def test_an_unknown_preset_is_refused() -> None:

@@ -112,7 +112,7 @@ def test_who_ran_it_in_colab_is_not_told():
     assert copy["metadata"]["colab"] == {"gpuType": "T4", "toc_visible": True}
     assert copy["cells"][0]["metadata"] == {"tags": ["setup"]}
     assert copy["cells"][0]["outputs"][0]["metadata"] == {"image/png": {"width": 640}}
-    assert removed["note of who ran it"] == 3, "of the notebook, of a cell, of an output"
+    assert removed["note on who ran it, or where"] == 3, "of the notebook, of a cell, of an output"
     nbformat.validate(nbformat.from_dict(copy))
 
 
