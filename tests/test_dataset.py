@@ -144,6 +144,7 @@ def test_nested_folders_and_other_files_are_ignored_and_listed(tiny_root: Path):
     assert set(found.ignored) == {"readme.txt", "tiny01/tiny02/", "tiny01/Part7_label.bmp"}
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize("stray", ["Part1_label.jpg", "Part1_Label.png", "Part1-mask.tif"])
 def test_what_was_meant_as_a_label_never_makes_a_defect_good(tiny_root: Path, stray: str):
     folder = tiny_root / "tiny01"
