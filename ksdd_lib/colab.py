@@ -123,8 +123,7 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
         return
     if drive is None:
         print(
-            "Drive is not connected: what is here ends with this machine. Download what you need, "
-            "or open the next notebook's cells here."
+            "Drive is not connected: what is here ends with this machine. Download what you need."
         )
         return
     if not safe:
