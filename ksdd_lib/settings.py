@@ -79,7 +79,7 @@ class Settings:
         "demo",
         group="run",
         unit="name",
-        choices=("demo", "cpu", "best", "paper"),
+        choices=("demo", "cpu", "paper"),
         reason="a named set of values to start from",
     )
     data: str = setting(
@@ -404,18 +404,16 @@ FAST = {
     "checkpoint_steps": 50,
 }
 
-WITH_PASTING = FAST | {
-    "data": "kolektorsdd",
-    "copy_paste": 0.5,
-    "score": "both",
-    "segmentation_steps": 400,
-    "decision_steps": 250,
-}
-
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"data": "kolektorsdd"},
-    "cpu": WITH_PASTING,
-    "best": WITH_PASTING | {"image_size": "1056x384"},
+    "cpu": FAST
+    | {
+        "data": "kolektorsdd",
+        "copy_paste": 0.5,
+        "score": "both",
+        "segmentation_steps": 400,
+        "decision_steps": 250,
+    },
     "demo": FAST | {"image_size": "192x128", "segmentation_steps": 100, "decision_steps": 150},
 }
 """Preset name -> the settings in which it differs from the defaults."""

@@ -40,6 +40,7 @@ class TestEachKeptResult:
         preset = schema.to_json(schema.resolve({"preset": stored["preset"]}))
         free = {"data", "folds", "fold", "seed", "partition", "defective_images"}
         free |= {"checkpoint_steps", "precision"}
+        free |= {"image_size"} if f"-{stored['image_size']}-" in folder.name else set()
         assert {name: stored.get(name, preset[name]) for name in set(preset) - free} == {
             name: preset[name] for name in set(preset) - free
         }
@@ -102,6 +103,15 @@ class TestKeep:
         [kept] = (root / "checkout" / "assets" / "results").iterdir()
         assert (kept / "predictions.csv").read_bytes() == (SOURCE / "predictions.csv").read_bytes()
         assert not list(kept.rglob("strip*"))
+
+    def test_another_image_size_is_another_result(self, root):
+        run = root / "run"
+        for path in (run / "settings.json", run / "metrics.json"):
+            text = path.read_text()
+            assert '"704x256"' in text
+            path.write_text(text.replace('"704x256"', '"1056x384"'))
+        kept = results.keep(run, root / "checkout")
+        assert kept.name == "cpu-1056x384-clean-10defective-seed0"
 
     def test_other_data_is_refused(self, root):
         data = {"name": "mine", "is_kolektor": False, "is_generated": False}

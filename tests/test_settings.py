@@ -29,7 +29,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("preset", "fast", "demo, cpu, best, paper"),
+        ("preset", "fast", "demo, cpu, paper"),
         ("data", "", "text"),
         ("data", None, "str"),
         ("generated_items", 5, "from 6 to 500"),
@@ -162,7 +162,7 @@ def test_a_switch_may_be_said_in_words():
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(SettingsError, match="demo, cpu, best, paper"):
+    with pytest.raises(SettingsError, match="demo, cpu, paper"):
         schema.resolve({"preset": "fast"})
 
 
