@@ -246,6 +246,7 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "folds_text": wording.folds_text(results),
         "in_words": [
             *wording.in_words(results.metrics["pooled"], results.rows),
+            wording.unlucky_thresholds(results.metrics),
             wording.speed(results),
         ],
         "data_title": "KolektorSDD" if results.data["is_kolektor"] else results.data["name"],
@@ -274,7 +275,7 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
             for name, value in results.environment.items()
         ],
         "example": results.rows[0],
-        "one_in_a_thousand": wording.false_share(results.metrics["pooled"], 0.001),
+        "leaks": bool(wording.leak(results)),
         "timing": [(row["what"], wording.duration(row["seconds"])) for row in results.timing],
         "time_total": wording.duration(sum(row["seconds"] for row in results.timing)),
     }
