@@ -173,8 +173,8 @@ def cautions(results: Results) -> list[str]:
     if leaked := leak(results):
         cautions.append(
             f"The {results.metrics['protocol']} folds leak: over all of them, {leaked} show an "
-            "item that is also in training. Such numbers compare with published ones; what to expect on "
-            "new items only a run with folds clean tells, which this file does not hold."
+            "item that is also in training. Such numbers compare with published ones; what to "
+            "expect on new items only a run with folds clean tells, which this file does not hold."
         )
     if len(trained) < len(results.folds["folds"]):
         cautions.append(
