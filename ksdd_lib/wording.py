@@ -90,7 +90,7 @@ def unlucky_thresholds(summary: Mapping[str, Any]) -> str:
         return ""
     each = ", ".join(f"{fold['threshold']:.2f}" for fold in summary["folds"])
     return (
-        f"{'; '.join(told)}. The folds' thresholds are {each}: with few defects, a limit is unsure."
+        f"{'. '.join(told)}. The folds' thresholds are {each}: with few defects, a limit is unsure."
     )
 
 
