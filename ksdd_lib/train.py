@@ -507,9 +507,9 @@ def _mark_finished(run: Run, stage: Stage, seconds: float) -> None:
 
 
 def make_optimizer(stage: Stage) -> torch.optim.Optimizer:
-    """The stage's optimiser, with nothing remembered yet."""
+    """The stage's optimiser, with nothing remembered yet; fused, it reads each weight once."""
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[stage.recipe("optimizer")]
-    return kind(stage.model.parameters(), lr=stage.recipe("learning_rate"))
+    return kind(stage.model.parameters(), lr=stage.recipe("learning_rate"), fused=True)
 
 
 def _clone(model: nn.Module) -> dict[str, Tensor]:
