@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,9 @@ from ksdd_lib import metrics, protocols, storage, visualize
 from ksdd_lib.folds import FOLDS
 
 FEW = re.compile(r"(?P<recipe>.+)-(?P<count>[0-9]+)defective")
+
+PLAIN = re.compile(r"[a-z]+-(clean|official)")
+"""A preset with nothing changed, on the folds that are fixed: what the README shows."""
 
 PUBLISHED_FEW = {
     "Tabernik 2019": {33: 99.9, 25: 99.2, 20: 98.1, 15: 98.5, 10: 96.7, 5: 96.1},
@@ -104,10 +107,10 @@ def place_of(table: str) -> re.Pattern:
 
 
 def headline_table(root: Path) -> str:
-    """The kept results of all three folds, pooled: a row a recipe, its seeds together."""
+    """The kept results of the presets as they are, all three folds pooled, seeds together."""
     rows = []
     for recipe, seeds in _recipes(root).items():
-        if FEW.fullmatch(recipe):
+        if not PLAIN.fullmatch(recipe):
             continue
         judged = [_judgements(seeds[seed])["all", "pooled"] for seed in sorted(seeds)]
         minutes = [_minutes(seeds[seed]) for seed in sorted(seeds)]
@@ -172,11 +175,20 @@ def protocol_table(root: Path) -> str:
 
 def speed_table(root: Path) -> str:
     """What `benchmarks/speed.py` measured, of every machine, as a Markdown table."""
-    rows = []
+    return _table(SPEED_COLUMNS, [_speed_row(*one, "") for one in _speed_cases(root)])
+
+
+def short_speed_table(root: Path) -> str:
+    """The same for the larger size alone, as the README shows it."""
+    cases = [one for one in _speed_cases(root) if one[2]["size"] == "1408x512"]
+    return _table(SPEED_COLUMNS, [_speed_row(*one, "assets/results/") for one in cases])
+
+
+def _speed_cases(root: Path) -> Iterator[tuple[Path, Mapping[str, Any], Mapping[str, Any]]]:
+    """(file, report, case) of all that was timed, machine by machine."""
     for path in sorted((root / "assets" / "results").glob("speed-*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
-        rows += [_speed_row(path, report, case) for case in report["cases"]]
-    return _table(SPEED_COLUMNS, rows)
+        yield from ((path, report, case) for case in report["cases"])
 
 
 def twin_table(root: Path) -> str:
@@ -268,13 +280,18 @@ def _training_defects(seeds: Mapping[int, Path]) -> int:
 
 
 PAGES = {
-    "README.md": {"headline": headline_table, "published": published_table, "speed": speed_table},
+    "README.md": {
+        "headline": headline_table,
+        "published": published_table,
+        "speed": short_speed_table,
+    },
     "assets/results/README.md": {
         "runs": run_table,
         "protocols": protocol_table,
         "recipes": recipe_table,
         "few": few_defects_table,
         "twins": twin_table,
+        "speed": speed_table,
     },
 }
 """Page -> the name that marks a table's place in it -> what makes its text."""
@@ -339,8 +356,12 @@ def _mean_and_range(values: Sequence[float]) -> str:
     return f"{mean} ({_percent(min(values))} to {_percent(max(values))})"
 
 
-def _speed_row(path: Path, report: dict[str, Any], case: dict[str, Any]) -> str:
-    """One case; a training step also with the memory that it adds to the process."""
+def _speed_row(path: Path, report: Mapping[str, Any], case: Mapping[str, Any], place: str) -> str:
+    """One case; a training step also with the memory that it adds to the process.
+
+    Args:
+        place: where a page finds the file, "" beside it.
+    """
     made, medians = report["environment"], case["medians"]
     machine = f"{made['cpu']}, {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
     added = {
@@ -351,7 +372,7 @@ def _speed_row(path: Path, report: dict[str, Any], case: dict[str, Any]) -> str:
         and one["arithmetic"] in ("float32", case["arithmetic"])
     }
     cells = [
-        f"[{machine}](assets/results/{path.name}), {case['arithmetic']}",
+        f"[{machine}]({place}{path.name}), {case['arithmetic']}",
         f"{case['what']}, {case['size']}, batch {case['batch']}",
         f"{medians['plain']:.2f}",
         f"{medians['ours']:.2f}",
