@@ -75,7 +75,7 @@ def begin(needs_run: bool = True) -> Path | None:
     drive = _drive_folder()
     named = Path(os.environ.get("KSDD_RUN", "")).expanduser()
     if drive and in_colab():
-        print("Looking for your last run on Drive ...")
+        print("Looking for your last run on Drive (up to 5 minutes) ...")
     if not os.environ.get("KSDD_RUN"):
         try:
             recovery.restore(home(), drive)
@@ -128,6 +128,9 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
         return
     if not safe:
         print("Not all is safe on Drive yet: run this cell again in a minute, before you leave.")
+        return
+    if run and following and not run.is_ready_for(following):
+        print("This notebook is not finished: open it again and Run all; it goes on where it was.")
         return
     print(
         "Now wait a minute, save (Ctrl+S), and choose Runtime, Disconnect and delete runtime."

@@ -29,7 +29,7 @@ MASK_EXTENSIONS = (".bmp", ".png")
 LIKE_A_LABEL = re.compile(r"(.+)[ ._-](?:labels?|masks?)", re.IGNORECASE)
 """Stems of files that somebody meant as a label, though only `<part>_label` is read."""
 
-LAYOUT = "<item>/<part>.jpg beside <item>/<part>_label.bmp"
+LAYOUT = "a folder for each item, in it <name>.jpg beside <name>_label.png"
 
 # Digest of (item, mask pixels) of KolektorSDD's 399 samples. Images may have been stored again.
 KOLEKTOR_DIGEST = "07ee01a0337be98d1fbad22e0ed57a54be22d8e5d3085150ddd9c7577be37ea2"
@@ -136,6 +136,8 @@ def label_good(root: Path) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"{root.name} is no folder: give the folder of the items.")
     files = _list_files(root)
+    if not files.images:
+        raise DataError(f"No image in {root.name}: expected {LAYOUT}.")
     wanted = {}
     for name in sorted(files.images.keys() - files.masks.keys(), key=natural_key):
         image = files.images[name][0]

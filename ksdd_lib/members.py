@@ -172,7 +172,7 @@ def _allowed(
         )
     tops = Counter(top for info in files if (top := _top_folder(info.filename)) is not None)
     if not tops:
-        raise DataError(f"{archive_name} holds no image in the layout <item>/<part>.jpg.")
+        raise DataError(f"{archive_name} holds no image in the layout <item>/<name>.jpg.")
     top = tops.most_common(1)[0][0]
     members: dict[str, zipfile.ZipInfo] = {}
     ignored = []

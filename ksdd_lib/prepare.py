@@ -27,7 +27,7 @@ from ksdd_lib.folds import (
     with_few_defects,
 )
 from ksdd_lib.inspection import inspect_data
-from ksdd_lib.run import Run, alone, home
+from ksdd_lib.run import Run, alone, find_evaluated, home
 from ksdd_lib.settings import Settings
 
 
@@ -85,6 +85,7 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
 
     Raises:
         RunError: notebook 01 has not been run, or the data found is not the run's.
+        DataError: the data is not on this machine.
     """
     run.require("data")
     record = run.read("data.json")
@@ -98,6 +99,21 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
         )
     folds = folds_from_record(run.read("folds.json"), samples, run.settings.twins)
     return DataSet(root, tuple(samples), _as_trained(folds, run.settings), record)
+
+
+def open_evaluated(drive: Path | None = None) -> tuple[Run, DataSet] | tuple[None, None]:
+    """The run opened last and its data; where it is not evaluated, or its data is gone, neither,
+    and one line that says why.
+
+    Raises:
+        RunError: as `open_data`.
+    """
+    run = find_evaluated()
+    try:
+        return (run, open_data(run, drive)) if run else (None, None)
+    except DataError as gone:
+        print(gone)
+        return None, None
 
 
 def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
@@ -117,7 +133,7 @@ def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:
         return _obtain(run, drive).root
     except DataError as error:
         example = (drive or Path("/path/to")) / record["name"]
-        raise RunError(
+        raise DataError(
             f"The data of {run.folder.name} ({record['name']}) is not on this machine: {error} "
             f"Where it lies elsewhere, run %env KSDD_DATA={example} (with its place) in a cell of "
             "its own, then this cell again."

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ksdd_lib import metrics, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.origin import FREE
 from ksdd_lib.report import make_figures
-from ksdd_lib.settings import Settings, from_json, resolve, to_json
+from ksdd_lib.settings import from_json, to_json
 from ksdd_lib.stored import Results, load_results
 
 FILES = (
@@ -26,8 +27,7 @@ CURVES = ("scores", "precision_recall_curve", "roc_curve", "confusion_matrix", "
 
 
 def keep(run_folder: Path, root: Path) -> Path:
-    """Copy a finished run's scores and curves to `assets/results/<the name of its settings>`,
-    with the image size in it where that is not the preset's.
+    """Copy a finished run's scores and curves to `assets/results/<the name of its settings>`.
 
     A fold that an earlier run of that name left there is replaced, or stays where this run did not
     train it: long trainings are kept fold by fold, and thresholds then follow from all of them.
@@ -48,7 +48,8 @@ def keep(run_folder: Path, root: Path) -> Path:
             f"assets/results holds results on KolektorSDD, not on {stored.data['name']}."
         )
     settings = _read_settings(run_folder)
-    target = root / "assets" / "results" / _name(from_json(settings))
+    name = replace(from_json(settings), data="kolektorsdd").name
+    target = root / "assets" / "results" / name
     _require_same_recipe(settings, target)
     _require_finished(run_folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -136,15 +137,6 @@ def _joined(earlier: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, A
         both = isinstance(value, Mapping) and isinstance(joined.get(name), Mapping)
         joined[name] = _joined(joined[name], value) if both else value
     return joined
-
-
-def _name(settings: Settings) -> str:
-    """The run's name, with the image size where that is not the preset's."""
-    size = resolve({"preset": settings.preset}).image_size
-    if settings.image_size == size:
-        return settings.name
-    rest = settings.name.removeprefix(settings.preset)
-    return f"{settings.preset}-{settings.image_size}{rest}"
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

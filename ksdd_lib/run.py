@@ -69,6 +69,11 @@ class Run:
         folds = self.settings.fold_numbers if fold is None else (fold,)
         return all((self.fold_folder(k) / f"{part}.done.json").exists() for k in folds)
 
+    def is_ready_for(self, notebook: str) -> bool:
+        """Whether all is finished that comes before the notebook of this file name."""
+        files = [f"{stem}.ipynb" for stem in NOTEBOOKS.values()]
+        return all(self.has(part) for part in list(NOTEBOOKS)[: files.index(notebook)])
+
     def require(self, part: str) -> None:
         """Raise RunError, naming the notebook to run first, unless `part` is finished.
 

@@ -345,8 +345,12 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """What a run is called: "cpu-clean-seed0", or "cpu-clean-partition1-5defective-seed0"."""
-        parts = [self.preset, self.folds]
+        """What a run is called: "cpu-clean-seed0", or of data of one's own, at a size that is not
+        the preset's, with few defects: "cpu-parts-1056x384-clean-5defective-seed0"."""
+        usual = PRESETS[self.preset].get("image_size", Settings.image_size)
+        parts = [self.preset, *filter(None, [_own_data(self.data_name)])]
+        parts += [self.image_size] if self.image_size != usual else []
+        parts += [self.folds]
         parts += [self.twins] if self.twins != "similar" else []
         parts += [f"partition{self.partition}"] if self.partition else []
         parts += [f"{self.defective_images}defective"] if self.defective_images else []
@@ -365,6 +369,14 @@ def _source_name(source: str) -> str:
         return f"drive:{shared[1]}"
     address = source.partition("?")[0] if "://" in source else source
     return PurePath(address.rstrip("/")).name or source
+
+
+def _own_data(name: str) -> str:
+    """The data's name as part of a run's: "my-parts" of "My parts.zip"; "" of the two known sets."""
+    first = name.partition(";")[0].lower()
+    if first == "generated" or first.startswith(("kolektorsdd", "drive:")):
+        return ""
+    return re.sub(r"[^a-z0-9]+", "-", PurePath(first).stem).strip("-")[:24]
 
 
 RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Settings)}

@@ -387,21 +387,23 @@ def test_the_last_cell_says_what_is_safe_and_what_comes_next(
     folder.mkdir(parents=True)
     run = start(resolve({"seed": 7}))
     run.write("data.json", {"archive_sha256": None})
-    colab.leave(run, folder, "02_x.ipynb")
+    colab.leave(run, folder, "02_train_segmentation.ipynb")
     safe, then = capsys.readouterr().out.splitlines()
     assert safe == f"{run.folder.name}: safe on Drive"
-    assert "Disconnect and delete runtime. Then open 02_x.ipynb in Drive's folder" in then
+    assert "delete runtime. Then open 02_train_segmentation.ipynb in Drive's folder" in then
+    colab.leave(run, folder, "03_train_decision.ipynb")
+    assert "not finished: open it again and Run all" in capsys.readouterr().out.splitlines()[-1]
     colab.leave(None, folder)
     assert capsys.readouterr().out.endswith("delete runtime.\n")
     colab.leave(run, None)
     assert "what is here ends with this machine" in capsys.readouterr().out
     monkeypatch.setattr(colab.Courier, "finish", lambda courier: False)
-    colab.leave(run, folder, "02_x.ipynb")
+    colab.leave(run, folder, "02_train_segmentation.ipynb")
     [said] = capsys.readouterr().out.splitlines()
     assert said.startswith("Not all is safe on Drive yet: run this cell again")
     monkeypatch.delenv("COLAB_RELEASE_TAG")
-    colab.leave(run, None, "02_x.ipynb")
-    assert capsys.readouterr().out == "Next: 02_x.ipynb\n"
+    colab.leave(run, None, "02_train_segmentation.ipynb")
+    assert capsys.readouterr().out == "Next: 02_train_segmentation.ipynb\n"
 
 
 @pytest.mark.fault(28)

@@ -180,10 +180,15 @@ def test_images_without_a_label_become_good_and_no_other_file_changes(tiny_root:
     assert not written[0].exists(), "all or nothing"
 
 
+def test_images_outside_a_folder_of_their_own_are_not_taken_for_labelled(tiny_root: Path):
+    with pytest.raises(DataError, match="expected a folder for each item"):
+        label_good(tiny_root / "tiny01")
+
+
 def test_an_absent_or_empty_root_says_what_is_expected(tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
         find_samples(tmp_path / "none")
-    with pytest.raises(DataError, match="<item>/<part>.jpg beside <item>/<part>_label.bmp"):
+    with pytest.raises(DataError, match="in it <name>.jpg beside <name>_label.png"):
         find_samples(tmp_path)
 
 

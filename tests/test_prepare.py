@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ksdd_lib.errors import FoldError, RunError
+from ksdd_lib.errors import DataError, FoldError, RunError
 from ksdd_lib.folds import clean_folds
-from ksdd_lib.prepare import open_data, prepare_data
+from ksdd_lib.prepare import open_data, open_evaluated, prepare_data
 from ksdd_lib.run import Run, open_folder
 
 
@@ -85,10 +85,23 @@ def test_moved_data_is_found_where_it_is_said_to_be(
     fingerprint = prepare_data(run).fingerprint
     (tmp_path / "elsewhere").mkdir()
     tiny_root.rename(tmp_path / "elsewhere" / "tiny")
-    with pytest.raises(RunError, match="not on this machine.*%env KSDD_DATA=/path/to/tiny"):
+    with pytest.raises(DataError, match="not on this machine.*%env KSDD_DATA=/path/to/tiny"):
         open_data(open_folder(run.folder, {}))
     moved = open_folder(run.folder, {"data": str(tmp_path / "elsewhere" / "tiny")})
     assert open_data(moved).fingerprint == fingerprint
+
+
+def test_without_its_data_an_evaluated_run_is_left_aside_and_the_reason_said(
+    run: Run, tiny_root: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    prepare_data(run)
+    monkeypatch.setenv("KSDD_RUN", str(run.folder))
+    assert open_evaluated() == (None, None) and "not evaluated yet" in capsys.readouterr().out
+    run.write("metrics.json", {})
+    found, data = open_evaluated()
+    assert found.folder == run.folder and len(data.samples) == 24
+    tiny_root.rename(tmp_path / "elsewhere")
+    assert open_evaluated() == (None, None) and "not on this machine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("below", ["", "ksdd"], ids=["in MyDrive", "in MyDrive/ksdd"])
@@ -112,7 +125,7 @@ def test_data_in_drive_is_found_by_its_name_on_a_new_machine(
     assert open_data(again, drive).fingerprint == fingerprint
     place.rename(drive / "renamed")
     shutil.rmtree(tmp_path / "new" / "home" / "data", ignore_errors=True)
-    with pytest.raises(RunError, match=f"run %env KSDD_DATA={drive}/{name} "):
+    with pytest.raises(DataError, match=f"run %env KSDD_DATA={drive}/{name} "):
         open_data(again, drive)
 
 

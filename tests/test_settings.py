@@ -268,3 +268,7 @@ def test_a_run_is_named_by_what_makes_it_another_experiment():
     other = {"preset": "cpu", "partition": 1, "defective_images": 5}
     assert schema.resolve(other).name == "cpu-clean-partition1-5defective-seed0"
     assert schema.resolve({"twins": "identical"}).name == "demo-clean-identical-seed0"
+    larger = {"preset": "cpu", "image_size": "1056x384", "data": "/home/ann/My parts.zip"}
+    assert schema.resolve(larger).name == "cpu-my-parts-1056x384-clean-seed0"
+    known = ("kolektorsdd", "/x/KolektorSDD.zip;kolektorsdd", "https://drive.google.com/file/d/1/")
+    assert {schema.resolve({"data": data}).name for data in known} == {"demo-clean-seed0"}
