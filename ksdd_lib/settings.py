@@ -372,7 +372,7 @@ def _source_name(source: str) -> str:
 
 
 def _own_data(name: str) -> str:
-    """The data's name as part of a run's: "my-parts" of "My parts.zip"; "" of the two known sets."""
+    """The data's name as part of a run's: "my-parts" of "My parts.zip"; "" of the known sets."""
     first = name.partition(";")[0].lower()
     if first == "generated" or first.startswith(("kolektorsdd", "drive:")):
         return ""
