@@ -5,11 +5,9 @@ half a data set is never used. Nothing is believed because of its name or becaus
 """
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -356,10 +354,9 @@ def _from_archive(path: Path, home: Path) -> DataFolder:
     try:
         sha256 = storage.sha256(path)
         target = home / "data" / f"{path.stem}-{sha256[:12]}"
-        with contextlib.suppress(DataError):  # not there, or not whole any more: made anew
-            return _described(target)
-        with open_archive(path) as archive:
-            _extract(archive, {"archive": path.name, "sha256": sha256}, target)
+        if not _is_whole(target):
+            with open_archive(path) as archive:
+                _extract(archive, {"archive": path.name, "sha256": sha256}, target)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{path.name} cannot be unpacked: {reason}.") from None
@@ -368,17 +365,18 @@ def _from_archive(path: Path, home: Path) -> DataFolder:
 
 def _extract(archive: Archive, marker: dict[str, Any], target: Path) -> None:
     """Write each member as a plain file, then the marker, then give the folder its name."""
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of a killed run
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with storage.whole_folder(target, lambda: _is_whole(target)) as made:
         for name, data in archive.contents():
-            path = temporary / name
+            path = made / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        marker |= {"ignored": list(archive.ignored), "contents": _contents(temporary)}
-        storage.write_json(temporary / UNPACKED_MARKER, marker)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        marker |= {"ignored": list(archive.ignored), "contents": _contents(made)}
+        storage.write_json(made / UNPACKED_MARKER, marker)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _described(folder)
+    except DataError:
+        return False
+    return True

@@ -151,9 +151,10 @@ def _panel(form: Form, says: Any) -> Any:
         try:
             estimate.measure_pace(form.settings)
             says.value = form.state()
-        except (KsddError, RuntimeError) as error:
-            says.value = f'<div style="{ALARM}">{html.escape(str(error))}</div>'
-        button.disabled = False
+        except (KsddError, RuntimeError, MemoryError, OSError) as error:
+            says.value = f'<div style="{ALARM}">{html.escape(str(error) or "no memory")}</div>'
+        finally:
+            button.disabled = False
 
     button.on_click(measure)
     return ipywidgets.VBox([*parts, says, button])

@@ -28,6 +28,9 @@ from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run, alone
 from ksdd_lib.train import load_stage, trained_model
 
+SIGN_OF_LIFE = 30.0
+"""Seconds between signs that this process is at work on the run, where scoring takes long."""
+
 
 @alone
 @explain_memory
@@ -238,11 +241,14 @@ def _scores_of_fold(
     source |= {name: getattr(run.settings, name) for name in ("score", "average_flips")}
     if stored := _stored_scores(folder, source):
         return stored
-    began = time.monotonic()
+    began = last = time.monotonic()
     model = trained_model(run, data, fold)
 
     def scored(done: int, total: int) -> None:
-        run.claim()  # a sign of life, where scoring takes long
+        nonlocal last
+        if time.monotonic() - last > SIGN_OF_LIFE:
+            run.claim()
+            last = time.monotonic()
         if watch:
             watch(fold, done, total)
 

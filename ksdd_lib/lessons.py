@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ksdd_lib.model import SegmentationNet
 from ksdd_lib.panels import OUTLINE, OUTPUT_COLORS, OUTPUT_SCALE
+from ksdd_lib.targets import probability
 from ksdd_lib.visualize import DEFECTIVE, FAINT, GOOD, INK, STYLE
 
 WIDTH, STAMP = 9.0, 0.26
@@ -208,12 +209,13 @@ SEEN = {"1/1": 1, "1/2": 5, "1/4": 10, "1/8": 12}
 """Scale -> the last layer of `SegmentationNet.features` that answers at it."""
 
 
-def what_it_saw(network: SegmentationNet, image: np.ndarray, each: int = 3) -> Figure:
+def what_it_saw(network: SegmentationNet, image: np.ndarray, loss: str, each: int = 3) -> Figure:
     """The strongest feature maps of a surface at each scale, and the mask that comes of them.
 
     Args:
         network: trained, on any device.
         image: (H, W) uint8, at a size that the network takes.
+        loss: the `segmentation_loss` that it was trained with.
         each: maps a scale: those with the highest single answer.
     """
     where = next(network.parameters()).device
@@ -225,7 +227,8 @@ def what_it_saw(network: SegmentationNet, image: np.ndarray, each: int = 3) -> F
                 if number == last:
                     strongest = answer[0].amax((1, 2)).topk(each).indices
                     maps[scale] = answer[0, strongest].float().cpu().numpy()
-        mask = network.mask_norm(network.mask(answer).float())[0, 0].sigmoid().cpu().numpy()
+        mask_logits = network.mask_norm(network.mask(answer).float())
+        mask = probability(mask_logits, loss)[0, 0].cpu().numpy()
     panels = [("surface", image, "gray", None)]
     for scale, found in maps.items():
         panels += [(f"at {scale}", one, "viridis", None) for one in found]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -31,7 +32,7 @@ PER_PIXEL = {"float32": 2.2e-3, "bfloat16": 1.2e-3, "float16": 1.2e-3}
 
 SIGNS = re.compile(
     r"out of memory|can't allocate memory|not enough memory|bad_alloc|could not create a (memory|"
-    r"primitive)|cannot allocate memory",
+    r"primitive)|cannot allocate memory|ALLOC_FAILED|ALLOCATION_FAILED",
     re.IGNORECASE,
 )
 """What libraries say for want of memory, where they raise no error of its own kind."""
@@ -56,7 +57,8 @@ def step_megabytes(size: tuple[int, int], arithmetic: str, where: torch.device) 
 def free_megabytes(where: torch.device) -> float | None:
     """How many MB this process may still take on its device; None where nobody can tell."""
     if where.type == "cuda":
-        return torch.cuda.mem_get_info(where)[0] / 1e6
+        kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+        return (torch.cuda.mem_get_info(where)[0] + kept) / 1e6
     limits = [limit for limit in (_available(), _limited()) if limit is not None]
     return min(limits, default=None)
 
@@ -71,6 +73,7 @@ def explain_memory(work: Work) -> Work:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not SIGNS.search(str(error)):
                 raise
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
             raise TrainingError(_sentence(run.settings, machine.device())) from error
 
     return explained

@@ -175,11 +175,12 @@ def _has_both_classes(labels: np.ndarray) -> bool:
     return bool(labels.any() and not labels.all())
 
 
-def every_score(rows: Sequence[Prediction], kind: str) -> dict[str, list[float]]:
+def every_score(rows: Sequence[Prediction], kind: str, loss: str) -> dict[str, list[float]]:
     """What the rows would have been judged by under each `score` setting, as far as they tell.
 
     Args:
         kind: the setting that they were judged by; after "mask" the decision network is unknown.
+        loss: the `segmentation_loss`; only a mask trained with "cross_entropy" has logits to add.
 
     Returns:
         "decision", "mask" and "both" -> a score for each row.
@@ -188,6 +189,8 @@ def every_score(rows: Sequence[Prediction], kind: str) -> dict[str, list[float]]
     if kind == "mask":
         return {"mask": mask}
     known = [row.score for row in rows]
+    if loss != "cross_entropy":
+        return {"decision": known, "mask": mask}
     if kind == "both":
         decision = [score - highest for score, highest in zip(known, mask, strict=True)]
         return {"decision": decision, "mask": mask, "both": known}
@@ -268,15 +271,12 @@ def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> list[floa
     It takes the n trials as independent. Surfaces of one item are not quite, so it is a lower
     bound of the uncertainty. Source: Clopper and Pearson, Biometrika 26 (1934).
     """
-    from scipy.stats import beta
+    from scipy.stats import binomtest
 
-    assert 0 <= k <= n, (k, n)
     if n == 0:
         return None
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, k, n - k + 1)) if k else 0.0
-    high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
-    return [low, high]
+    found = binomtest(k, n).proportion_ci(confidence, method="exact")
+    return [float(found.low), float(found.high)]
 
 
 def bootstrap_average_precision(

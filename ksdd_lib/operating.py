@@ -117,16 +117,7 @@ def parts_needed(rate: float, misses: int = 0, confidence: float = CONFIDENCE) -
         rate: of misses among defective parts, between 0 and 1.
         misses: how many were seen.
     """
-    from scipy.stats import binom
+    from scipy.stats import nbinom
 
-    high = 1
-    while binom.cdf(misses, high, rate) > 1 - confidence:
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if binom.cdf(misses, middle, rate) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
+    found = int(nbinom.ppf(confidence, misses + 1, rate))  # before so many misses and one more
+    return found + misses + 1

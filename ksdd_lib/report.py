@@ -328,6 +328,7 @@ def _judges(results: Results) -> list[dict[str, Any]]:
     """What each way to judge reaches, pooled; the run's own is marked, the darkest pixel last."""
     labels = [row.is_defective for row in results.rows]
     kind = results.settings.get("score", "decision")
+    loss = results.settings["segmentation_loss"]
     judges = [
         {
             "name": JUDGES[name],
@@ -336,7 +337,7 @@ def _judges(results: Results) -> list[dict[str, Any]]:
             "auc": metrics.roc_auc(labels, scores),
             "oracle": metrics.oracle(labels, scores),
         }
-        for name, scores in metrics.every_score(results.rows, kind).items()
+        for name, scores in metrics.every_score(results.rows, kind, loss).items()
     ]
     if darkest := results.metrics.get("darkest_pixel"):
         name = "the darkest pixel, without training"

@@ -362,16 +362,6 @@ def _me() -> str:
 def _is_dead(owner: Mapping[str, Any]) -> bool:
     """Whether the owner is silent for long, or is a process of this machine that has ended."""
     host, _, process = owner["owner"].rpartition(" process ")
-    if host == socket.gethostname() and os.name == "posix" and not _runs(int(process)):
+    if host == socket.gethostname() and os.name == "posix" and not storage.is_running(int(process)):
         return True
     return time.time() - owner["last_wrote"] > OWNER_SILENT
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

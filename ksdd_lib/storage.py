@@ -2,12 +2,13 @@
 
 import csv
 import errno
+import glob
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,45 @@ def _explained(path: Path, size: int) -> Iterator[None]:
             f"{free / 1e6:.1f} MB are free. What was there before is intact; make room, and run "
             "this again.",
         ) from error
+
+
+@contextmanager
+def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
+    """A new folder to fill, which is called `target` once it is left without an error.
+
+    Another process may fill one of its own at the same time; what killed ones have left goes.
+
+    Args:
+        is_whole: whether `target` has come to be there and complete meanwhile: it then stays, and
+            is never taken from under a reader.
+    """
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        process = leftover.name.split(".")[-2]
+        if not (process.isdecimal() and is_running(int(process))):
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if not is_whole():
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_running(process: int) -> bool:
+    """Whether another process of this machine has this number; False where nobody can tell."""
+    if os.name != "posix" or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

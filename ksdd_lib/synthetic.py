@@ -9,7 +9,6 @@ All lengths are in units of min(H, W) / 128 pixels, so a surface looks the same 
 The figures below were fitted to KolektorSDD by eye and by its gray levels; no image of it is used.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 
 from ksdd_lib.errors import DataError, RunError
-from ksdd_lib.storage import read_json, write_json
+from ksdd_lib.storage import read_json, whole_folder, write_json
 
 MARKER = "generated.json"  # stands in the folder of a complete set and says how it was made
 VERSION = 2  # raise it whenever a surface comes out different from before
@@ -40,8 +39,8 @@ def generate(
 ) -> Path:
     """Write `items` x `parts` surfaces of `size` (H, W) below `root` and return `root`.
 
-    Layout: gen01/Part0.jpg (gray JPEG) and gen01/Part0_label.bmp (0 or 255), as in KolektorSDD. The
-    set is made in a temporary sibling, then renamed: a half set is never seen under `root`. A
+    Layout: gen01/Part0.jpg (gray JPEG) and gen01/Part0_label.bmp (0 or 255), as in KolektorSDD. A
+    half set is never seen under `root`. A
     complete set made earlier with the same parameters is used again, unless an older `VERSION`
     of this module made it.
 
@@ -60,19 +59,16 @@ def generate(
     }
     if _is_complete(root, record):
         return root
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for item in range(1, items + 1):
-        folder = partial / f"gen{item:02d}"
-        folder.mkdir(parents=True)
-        chosen = defective_part_numbers(seed, item, parts, defective_parts)
-        for part in range(parts):
-            image, mask = render(size, seed, item, part, part in chosen)
-            _save(folder / f"Part{part}.jpg", image, cv2.IMWRITE_JPEG_QUALITY, 95)
-            _save(folder / f"Part{part}_label.bmp", mask.astype(np.uint8) * 255)
-    write_json(partial / MARKER, record)
-    shutil.rmtree(root, ignore_errors=True)  # empty, or an incomplete set of ours
-    partial.rename(root)
+    with whole_folder(root, lambda: _is_complete(root, record)) as made:
+        for item in range(1, items + 1):
+            folder = made / f"gen{item:02d}"
+            folder.mkdir()
+            chosen = defective_part_numbers(seed, item, parts, defective_parts)
+            for part in range(parts):
+                image, mask = render(size, seed, item, part, part in chosen)
+                _save(folder / f"Part{part}.jpg", image, cv2.IMWRITE_JPEG_QUALITY, 95)
+                _save(folder / f"Part{part}_label.bmp", mask.astype(np.uint8) * 255)
+        write_json(made / MARKER, record)
     return root
 
 

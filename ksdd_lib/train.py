@@ -419,6 +419,8 @@ def _resume(
             average[name].copy_(value)
     if "optimizer" not in found.state:  # killed after the last save, before it was marked finished
         return step, [], stage.history[-1]["seconds"] if stage.history else 0.0
+    for group in found.state["optimizer"]["param_groups"]:
+        group["fused"] = True  # also where it was saved before optimisers were fused
     optimizer.load_state_dict(found.state["optimizer"])
     if found.state["scaler"]:  # empty where it was trained without float16
         scaler.load_state_dict(found.state["scaler"])

@@ -101,7 +101,7 @@ def test_the_cut_out_lies_inside_and_holds_the_defect(place):
 
 
 def test_what_the_network_saw_goes_from_fine_to_coarse_and_ends_in_the_mask():
-    figure = lessons.what_it_saw(net(), IMAGE)
+    figure = lessons.what_it_saw(net(), IMAGE, "cross_entropy")
     shapes = [ax.images[0].get_array().shape for ax in figure.axes if ax.images]
     expected = [(160, 128)] * 4 + [(80, 64)] * 3 + [(40, 32)] * 3 + [(20, 16)] * 4
     assert shapes == expected
@@ -109,6 +109,8 @@ def test_what_the_network_saw_goes_from_fine_to_coarse_and_ends_in_the_mask():
     with torch.inference_mode():
         logits = net()(torch.from_numpy(IMAGE)[None, None].float() / 255)[1]
     assert np.allclose(mask, logits[0, 0].sigmoid().numpy(), atol=1e-5)
+    squared = lessons.what_it_saw(net(), IMAGE, "mean_squared_error").axes[13].images[0].get_array()
+    assert np.allclose(squared, logits[0, 0].clamp(0, 1).numpy(), atol=1e-5)
 
 
 def test_every_lesson_can_be_stored():

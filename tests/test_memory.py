@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def test_on_a_gpu_no_spectra_are_counted():
         MemoryError(),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
         RuntimeError("could not create a primitive"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 @pytest.mark.fault(17)
@@ -65,6 +67,29 @@ def test_whoever_runs_out_of_memory_it_is_one_sentence_with_the_sizes_that_fit(
     fitting = re.findall(r"(\d+x\d+) \(", str(told.value))
     assert fitting == ["1024x384", "704x256", "352x128"]
     assert "2.6 GB are free" in str(told.value) and "checkpoint is intact" in str(told.value)
+
+
+def test_the_failed_step_gives_its_memory_back_with_the_sentence():
+    kept = []
+
+    def fail(run: Run) -> None:
+        activations = torch.zeros(1000)
+        kept.append(weakref.ref(activations))
+        raise MemoryError
+
+    with pytest.raises(memory.TrainingError):
+        memory.explain_memory(fail)(Run("704x256"))
+    assert kept[0]() is None
+
+
+def test_what_pytorch_keeps_of_a_gpu_for_itself_is_free_to_be_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100e6, 15800e6))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 15000e6)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 2000e6)
+    assert memory.free_megabytes(gpu) == 13100
 
 
 def test_another_error_stays_what_it_is():

@@ -409,9 +409,15 @@ def test_a_missing_file_says_what_to_do(tmp_path):
 @pytest.mark.parametrize(("kind", "score"), [("decision", 2.0), ("both", 0.5), ("mask", -1.5)])
 def test_the_stored_scores_tell_what_each_kind_would_have_been(kind, score):
     rows = [Prediction("a/1", "a", 0, 0, True, score, -1.5)]
-    found = metrics.every_score(rows, kind)
+    found = metrics.every_score(rows, kind, "cross_entropy")
     expected = {"decision": [2.0], "mask": [-1.5], "both": [0.5]}
     assert found == (expected if kind != "mask" else {"mask": [-1.5]})
+
+
+def test_a_mask_without_logits_is_never_added_to_the_decision():
+    rows = [Prediction("a/1", "a", 0, 0, True, 2.0, 0.9)]
+    found = metrics.every_score(rows, "decision", "mean_squared_error")
+    assert found == {"decision": [2.0], "mask": [0.9]}
 
 
 def surface(image: str, defective: bool, score: float) -> metrics.Prediction:

@@ -70,3 +70,34 @@ def test_the_cache_folder_follows_the_environment(
     assert storage.cache_folder() == tmp_path / "ksdd"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert storage.cache_folder() == Path.home() / ".cache" / "ksdd"
+
+
+def test_a_folder_is_whole_or_absent_whoever_else_makes_it(tmp_path: Path) -> None:
+    """What a living process is filling stays; what a dead one has left goes."""
+    living = tmp_path / f".set.{os.getppid()}.tmp"
+    for folder in (living, tmp_path / ".set.999999999.tmp", tmp_path / "set"):
+        folder.mkdir()
+        (folder / "half").touch()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        storage.whole_folder(tmp_path / "set", lambda: False) as made,
+    ):
+        (made / "new").touch()
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([living.name, made.name, "set"])
+        raise KeyboardInterrupt
+    assert sorted(p.name for p in tmp_path.iterdir()) == [living.name, "set"]
+    assert (tmp_path / "set" / "half").exists()
+    with storage.whole_folder(tmp_path / "set", lambda: False) as made:
+        (made / "new").touch()
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["new"]
+
+
+def test_a_folder_that_another_process_has_finished_meanwhile_is_left_to_its_readers(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "set"
+    with storage.whole_folder(target, lambda: (target / "whole").exists()) as made:
+        (made / "ours").touch()
+        target.mkdir()
+        (target / "whole").touch()
+    assert [path.name for path in target.iterdir()] == ["whole"] and not made.exists()

@@ -342,8 +342,9 @@ def test_a_stop_in_the_last_step_ends_the_series_too(first_stage_only: Run, data
     assert train_decision(run, data, 0) and not train_decision(run, data, 0)
 
 
+@pytest.mark.parametrize("changed", [{}, {"decision_optimizer": "adamw"}], ids=["", "not fused"])
 def test_a_stage_begun_without_gradient_scaling_goes_on_with_it(
-    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
+    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
 ) -> None:
     """As when a runtime with a CPU is lost and the next one has a T4."""
 
@@ -351,8 +352,11 @@ def test_a_stage_begun_without_gradient_scaling_goes_on_with_it(
         if progress.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run = adjusted(first_stage_only, decision_steps=3)
-    with pytest.raises(KeyboardInterrupt):
+    run = adjusted(first_stage_only, decision_steps=3, **changed)
+    with monkeypatch.context() as earlier, pytest.raises(KeyboardInterrupt):
+        if changed:  # as this module made it before optimisers were fused
+            adamw = functools.partial(torch.optim.AdamW, lr=1e-3)
+            earlier.setattr(train, "make_optimizer", lambda s: adamw(s.model.parameters()))
         train_decision(run, data, 0, stop)
     scaler = functools.partial(torch.amp.GradScaler, "cpu", init_scale=2.0)
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, enabled: scaler(enabled=True))
