@@ -271,12 +271,15 @@ def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> list[floa
     It takes the n trials as independent. Surfaces of one item are not quite, so it is a lower
     bound of the uncertainty. Source: Clopper and Pearson, Biometrika 26 (1934).
     """
-    from scipy.stats import binomtest
+    from scipy.stats import beta
 
+    assert 0 <= k <= n, (k, n)
     if n == 0:
         return None
-    found = binomtest(k, n).proportion_ci(confidence, method="exact")
-    return [float(found.low), float(found.high)]
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, k, n - k + 1)) if k else 0.0
+    high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
+    return [low, high]
 
 
 def bootstrap_average_precision(

@@ -37,8 +37,7 @@ def record(settings: Settings, fingerprint: str, weights: Mapping[int, str]) -> 
 def require_own(folder: Path, made_from: Mapping[str, Any]) -> None:
     """Refuse results of other data, settings or weights than the run folder's own.
 
-    What either side does not name is not compared: results of earlier versions name less, and a
-    folder may be without its checkpoints.
+    What either side does not name is not compared: a folder may be without its checkpoints.
 
     Raises:
         RunError: something differs; the text says what.

@@ -44,14 +44,15 @@ def load_results(run_folder: Path) -> Results:
             "from another run. Evaluate again."
         )
     folds = storage.read_json(folder / "folds.json")
-    origin.require_own(folder, summary.get("made_from", {}))
+    if "made_from" not in summary:
+        raise RunError("metrics.json does not say what it was made from. Evaluate again.")
+    origin.require_own(folder, summary["made_from"])
     train_items = {fold["fold"]: fold["train_items"] for fold in folds["folds"]}
     origin.require_true(summary, rows, train_items)
     masks = read_masks(folder / "masks.npz") if (folder / "masks.npz").exists() else None
     if masks is not None and list(masks) != [row.image for row in rows]:
         raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
-    hashed = summary.get("masks_sha256")  # results of earlier versions name none
-    if masks is not None and hashed not in (None, storage.sha256(folder / "masks.npz")):
+    if masks is not None and summary.get("masks_sha256") != storage.sha256(folder / "masks.npz"):
         raise RunError("masks.npz was edited, or is of another run. Evaluate again.")
 
     def stored(name: str, default: Any) -> Any:

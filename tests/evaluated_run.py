@@ -51,6 +51,7 @@ def make_run(
     summary = metrics.summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
     fingerprint = make_data(generated, **data)["fingerprint"]
     summary["made_from"] = origin.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
+    summary["masks_sha256"] = storage.sha256(folder / "masks.npz")
     storage.write_json(folder / "metrics.json", summary)
     storage.write_json(folder / "folds.json", record)
     storage.write_json(folder / "settings.json", schema.to_json(settings))

@@ -77,12 +77,17 @@ def test_damaged_masks_are_refused(tmp_path, content):
 
 
 @pytest.mark.fault(32)
-def test_results_from_before_their_origin_was_named_still_load(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("made_from", "does not say what it was made from"), ("masks_sha256", "masks.npz was edited")],
+)
+def test_results_that_no_longer_name_their_origin_are_refused(tmp_path, name, said):
     folder = make_run(tmp_path / "run")
     summary = storage.read_json(folder / "metrics.json")
-    del summary["made_from"], summary["segmentation_score"]
+    del summary[name]
     storage.write_json(folder / "metrics.json", summary)
-    assert len(stored.load_results(folder).rows) == 60
+    with pytest.raises(RunError, match=said):
+        stored.load_results(folder)
 
 
 @pytest.mark.fault(32)
