@@ -244,9 +244,10 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "run_name": results.folder.resolve().name,
         "preset": results.settings.get("preset", "own"),
         "folds_text": wording.folds_text(results),
+        "conclusion": wording.conclusion(results.metrics["pooled"], results.data["is_generated"]),
+        "unlucky": wording.unlucky_thresholds(results.metrics),
         "in_words": [
             *wording.in_words(results.metrics["pooled"], results.rows),
-            wording.unlucky_thresholds(results.metrics),
             wording.speed(results),
         ],
         "data_title": "KolektorSDD" if results.data["is_kolektor"] else results.data["name"],

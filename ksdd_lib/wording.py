@@ -24,6 +24,24 @@ CHOSEN_ON_KOLEKTOR = ("cpu",)
 """Presets whose values were chosen with KolektorSDD's images, which a reader must know."""
 
 
+def conclusion(pooled: Mapping[str, Any], is_generated: bool) -> str:
+    """The one sentence for who has no time for more; "" where the data allow none."""
+    tp, fp, fn, tn = (pooled[name] for name in ("tp", "fp", "fn", "tn"))
+    if not tp + fn or not fp + tn:
+        return ""
+    counts = (
+        f"In short: {tp} of {tp + fn} defects were found, and {fp} of {fp + tn} good surfaces were "
+        "flagged by mistake."
+    )
+    if is_generated:
+        return f"{counts} The series works; this says nothing about real parts."
+    missed = _up_to(1 - pooled["intervals"]["recall"][0])
+    return (
+        f"{counts} Something to try beside an inspection, not to replace one: with so few defects "
+        f"tested, up to {missed} may be missed."
+    )
+
+
 def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]:
     """What the pooled verdicts say to somebody who decides, as sentences.
 
@@ -43,18 +61,18 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
         here = whole_percent((tp + fn) / (tp + fn + fp + tn))
         rare = (
             f" Here {here} of the surfaces are defective; were it 1 in 1,000, "
-            f"{whole_percent(share)} of the alarms would be false."
+            f"{_of_ten(share)} alarms would be false."
         )
     sentences = [
         f"{tp} of {tp + fn} defective surfaces were found; {fp} of {fp + tn} good ones were "
         f"flagged. {_by_item(rows)}{rare}",
         f"{few * (tp + fn < FEW)}On other surfaces of this kind up to {_up_to(missed)} of "
-        f"the defects may be missed, and up to {percent(flagged)} of the good ones flagged: so "
+        f"the defects may be missed, and up to {_up_to(flagged)} of the good ones flagged: so "
         "much is left open by the number of test surfaces alone (ends of the two-sided "
         f"95\N{NO-BREAK SPACE}% intervals). To claim fewer than 1\N{NO-BREAK SPACE}% misses "
         f"with 95\N{NO-BREAK SPACE}% confidence (one-sided), {needed} defective surfaces would "
-        f"have to be tested in all, these {tp + fn} included, and {_no_more(fn)}. It is one "
-        "training with one random start (seed); this file does not know how others came out.",
+        f"have to be tested in all, these {tp + fn} included, with {_no_more(fn)}. Each network "
+        "was trained once, from one random start (seed); how others come out is not in this file.",
     ]
     if pooled["ap"] > 1 - 1e-9 and fp + fn:
         sentences.append(
@@ -95,25 +113,28 @@ def unlucky_thresholds(summary: Mapping[str, Any]) -> str:
 
 
 def _no_more(misses: int) -> str:
-    """ "none missed", or none beside those that were."""
+    """ "no miss", or none but those that were."""
     if not misses:
-        return "none missed"
-    return f"none missed beside {'this one' if misses == 1 else f'these {misses}'}"
+        return "no miss"
+    return f"no miss but {'this one' if misses == 1 else f'these {misses}'}"
 
 
 def _by_item(rows: Sequence[Prediction]) -> str:
     """What the verdicts on surfaces mean for whole items, where one flagged surface flags it."""
-    flagged, defective = defaultdict(bool), defaultdict(bool)
+    flagged, defective, alarmed = defaultdict(bool), defaultdict(bool), set()
     for row in rows:
         flagged[row.item] |= row.is_flagged
         defective[row.item] |= row.is_defective
+        if row.is_flagged and not row.is_defective:
+            alarmed.add(row.item)
     bad = [flagged[item] for item in flagged if defective[item]]
     good = [flagged[item] for item in flagged if not defective[item]]
-    text = f"By item, {sum(bad)} of {len(bad)} defective ones have a flagged surface; "
+    text = f"By item, {sum(bad)} of {len(bad)} defective ones have a flagged surface"
     if good:
-        return text + f"so have {sum(good)} of {len(good)} good ones."
+        return f"{text}; so have {sum(good)} of {len(good)} good ones."
     return (
-        text + "every item here has a defect, so how many good ones would be stopped is not seen."
+        f"{text}. Every item here has a defect; a good surface was flagged on {len(alarmed)} of "
+        f"{len(bad)}, about the share of good items to be stopped."
     )
 
 
@@ -183,11 +204,15 @@ def cautions(results: Results) -> list[str]:
         )
     if few := results.settings.get("defective_images"):
         cautions.append(
-            f"Each network learned from at most {few} defective images, but the threshold was set "
-            "with many more of them, scored by the other folds' networks. Who owns only "
-            f"{few} cannot set it so well: expect more errors than stand above, even than the "
-            "upper ends."
+            f"Each network learned from at most {few} defective images, but its limit was set with "
+            f"{_most_used(results)}, scored by networks that had learned from others again. With "
+            f"only {few} in all it would be less sure, and errors could exceed even the ranges "
+            "above; by how much was not tested."
         )
+    cautions.append(
+        "The networks find what resembles the defects that they learned from: another kind may "
+        "pass, however plain it looks. Good and defective is what the data's annotation says."
+    )
     if data["is_kolektor"] and results.settings.get("preset") in CHOSEN_ON_KOLEKTOR:
         cautions.append(
             f"The settings (preset {results.settings['preset']}) were chosen on training images of "
@@ -202,6 +227,14 @@ def cautions(results: Results) -> list[str]:
             "use, so train a network for a production line on pictures of your own."
         )
     return cautions
+
+
+def _most_used(results: Results) -> str:
+    """ "up to 32 defective ones": how many defective images a fold's threshold was set with."""
+    used = [
+        (fold.get("threshold_from") or {}).get("defective", 0) for fold in results.metrics["folds"]
+    ]
+    return f"up to {max(used)} defective ones"
 
 
 def folds_text(results: Results) -> str:
@@ -256,8 +289,14 @@ def percent(value: float | None) -> str:
 
 
 def _up_to(value: float) -> str:
-    """An upper end in whole percent, never below it."""
-    return f"{math.ceil(100 * value - 1e-9)}\N{NO-BREAK SPACE}%"
+    """An upper end in percent, never below it."""
+    return f"{math.ceil(1000 * value - 1e-6) / 10:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _of_ten(share: float) -> str:
+    """A share as "about 9 of 10", where it rests on a few counts and no digit is sure."""
+    tenths = round(10 * share)
+    return {0: "hardly any", 10: "nearly all"}.get(tenths, f"about {tenths} of 10")
 
 
 def whole_percent(value: float) -> str:

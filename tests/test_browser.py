@@ -104,7 +104,9 @@ def test_1_the_form_says_what_is_wrong_and_what_differs(page, address, folder):
     book.run_all()
     book.wait_for_text("run folder: demo-128x128-clean-seed1")
     book.wait()
-    settings = storage.read_json(folder / "home" / "runs" / "demo-128x128-clean-seed1" / "settings.json")
+    settings = storage.read_json(
+        folder / "home" / "runs" / "demo-128x128-clean-seed1" / "settings.json"
+    )
     assert settings["image_size"] == "128x128" and settings["seed"] == 1
     whole(book)
 

@@ -178,7 +178,9 @@ def test_the_series_loses_its_machine_twice_and_ends_with_the_same_metrics(
     lossy.run("evaluation")  # the machine before had finished its work
     assert lossy.result() == calm
     assert "report.html" in lossy.run("report")
-    assert (tmp_path / "lossy" / "downloads" / "demo-128x128-clean-seed0.html").stat().st_size > 100_000
+    assert (
+        tmp_path / "lossy" / "downloads" / "demo-128x128-clean-seed0.html"
+    ).stat().st_size > 100_000
 
 
 MISSING = "There is no run|has no finished|is not evaluated yet|of another architecture"
@@ -220,7 +222,9 @@ def test_every_notebook_is_cut_before_a_drive_that_lies_and_no_number_changes(
         lossy.lose(part, CUTS[part], KSDD_TAKE_OVER="1")
         insist(lossy, part)
     assert lossy.result() == calm
-    assert (tmp_path / "lossy" / "downloads" / "demo-128x128-clean-seed0.html").stat().st_size > 100_000
+    assert (
+        tmp_path / "lossy" / "downloads" / "demo-128x128-clean-seed0.html"
+    ).stat().st_size > 100_000
     happened = Counter(lossy.lies.read_text().splitlines())
     assert set(happened) >= {f"write {kind}" for kind in WRITES}, happened
     assert any(f"read {kind}" in happened for kind in READS)

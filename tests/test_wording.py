@@ -13,20 +13,23 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     found, left_open, missed = wording.in_words(pooled, [row])
     assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
     assert (
-        "0 of 1 defective ones have a flagged surface; every item here has a "
-        "defect, so how many good ones would be stopped is not seen."
+        "0 of 1 defective ones have a flagged surface. Every item here has a defect; a good "
+        "surface was flagged on 0 of 1, about the share of good items to be stopped."
     ) in found
+    alarm = Prediction("a/2", "a", 0, 0, False, 1.0, 0.0, threshold=0.0, is_flagged=True)
+    assert "was flagged on 1 of 1, about" in wording.in_words(pooled, [row, alarm])[0]
     assert found.endswith(
-        "Here 13\xa0% of the surfaces are defective; were it 1 in 1,000, 90\xa0% of the alarms "
+        "Here 13\xa0% of the surfaces are defective; were it 1 in 1,000, about 9 of 10 alarms "
         "would be false."
     )
     good = replace(row, image="b", item="b", is_defective=False, is_flagged=True)
     assert "so have 1 of 1 good ones." in wording.in_words(pooled, [row, good])[0]
-    assert "up to 12\xa0% of the defects" in left_open and "up to 2.7\xa0% of the good" in left_open
+    assert "up to 11.1\xa0% of the defects" in left_open
+    assert "up to 2.7\xa0% of the good" in left_open
     assert (
         "fewer than 1\xa0% misses with 95\xa0% confidence (one-sided), 473 defective" in left_open
     )
-    assert "in all, these 48 included, and none missed beside this one." in left_open
+    assert "in all, these 48 included, with no miss but this one." in left_open
     assert "prove nothing" not in left_open
     toy = pooled | {"tp": 2, "fn": 1, "ap": 1.0}
     _, left_open, ranked, _ = wording.in_words(toy, [row])
@@ -34,6 +37,16 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     assert ranked.startswith("All defects score above all good surfaces")
     assert missed == "Missed: a. They are shown first below."
     assert "all of one kind" in wording.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
+
+
+def test_the_conclusion_stands_first_and_recommends_no_more_than_a_trial():
+    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324}
+    pooled["intervals"] = {"recall": [0.8893, 0.999]}
+    told = wording.conclusion(pooled, is_generated=False)
+    assert told.startswith("In short: 47 of 48 defects were found, and 3 of 327 good surfaces were")
+    assert "up to 11.1\xa0% may be missed" in told and "not to replace one" in told
+    assert "nothing about real parts" in wording.conclusion(pooled, is_generated=True)
+    assert wording.conclusion(pooled | {"tp": 0, "fn": 0}, is_generated=False) == ""
 
 
 def test_errors_of_a_threshold_alone_are_called_so():
