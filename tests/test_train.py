@@ -746,9 +746,9 @@ def largest_fall(scores: list[float]) -> float:
 
 JITTER = 0.2
 """Logits that a score may fall while a crack grows by a few pixels or by 10 % of contrast; it rises
-by about 6. Measured on the demo's three folds, six surfaces each: at most 0.07, 0.09 and 0.17. A
-crack that doubles raised the score in all 54 cases but one: -0.02, on fold 2, twice as wide as any
-trained on and long since found."""
+by 3 to 6. Measured on the demo's three folds, six surfaces each: at most 0.07, 0.09 and 0.17. That
+doubling a crack twice as wide as any trained on never lowers it is not so: it held for one training
+and not for the next, which differed from it by rounding alone (0.06 to 0.23, at scores of 2.7)."""
 
 
 @pytest.mark.slow
@@ -765,19 +765,28 @@ def test_a_darkening_crack_never_lowers_the_score(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("surface", range(3))
 def test_a_lengthening_crack_never_lowers_the_score(
-    learned: Callable[[torch.Tensor], float], surface: int, width: int
+    learned: Callable[[torch.Tensor], float], surface: int
 ) -> None:
-    """Also a wider one than any trained on, although a standardised map peaks lower for it. Twice
-    the length, from 12 pixels on, never does; in fine steps the score may tremble."""
-    lengths = (0.12, 0.24, 0.48, 0.96)
-    scores = [learned(crack(length, 0.6, surface, width)) for length in lengths]
+    """Twice the length, from 12 pixels on, never does; in fine steps the score may tremble."""
+    scores = [learned(crack(length, 0.6, surface)) for length in (0.12, 0.24, 0.48, 0.96)]
     assert scores == sorted(scores) and scores[-1] > scores[0] + 3, np.round(scores, 2).tolist()
-    scores = [learned(crack(length, 0.6, surface, width)) for length in np.linspace(0.05, 0.9, 12)]
+    scores = [learned(crack(length, 0.6, surface)) for length in np.linspace(0.05, 0.9, 12)]
     assert scores[-1] > scores[0] + 3
     assert largest_fall(scores) < JITTER, np.round(scores, 2).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("surface", range(3))
+def test_a_lengthening_crack_wider_than_any_trained_on_loses_little_of_its_score(
+    learned: Callable[[torch.Tensor], float], surface: int
+) -> None:
+    """A standardised map peaks lower for a larger defect: once found, the score may fall again."""
+    lengths = (0.05, 0.12, 0.24, 0.36, 0.48, 0.6, 0.72, 0.84, 0.96)
+    scores = [learned(crack(length, 0.6, surface, 2)) for length in lengths]
+    assert scores[-1] > scores[0] + 2 and scores[-1] > 1, np.round(scores, 2).tolist()
+    assert largest_fall(scores) < 0.5, np.round(scores, 2).tolist()
 
 
 @pytest.mark.slow
