@@ -359,10 +359,10 @@ class Settings:
     @property
     def data_name(self) -> str:
         """The data source without its place: what may be stored beside a result."""
-        return ";".join(map(source_name, self.data.split(";")))
+        return ";".join(map(_source_name, self.data.split(";")))
 
 
-def source_name(source: str) -> str:
+def _source_name(source: str) -> str:
     """ "KolektorSDD.zip" of a path or address, "drive:<id>" of a Google Drive link."""
     shared = re.search(r"drive\.google\.com/.*?(?:/d/|[?&]id=)([\w-]+)", source)
     if shared:

@@ -40,9 +40,8 @@ def generate(
     """Write `items` x `parts` surfaces of `size` (H, W) below `root` and return `root`.
 
     Layout: gen01/Part0.jpg (gray JPEG) and gen01/Part0_label.bmp (0 or 255), as in KolektorSDD. A
-    half set is never seen under `root`. A
-    complete set made earlier with the same parameters is used again, unless an older `VERSION`
-    of this module made it.
+    half set is never seen under `root`. A complete set made earlier with the same parameters is
+    used again, unless an older `VERSION` of this module made it.
 
     Raises:
         DataError: a parameter is out of range, or `root` holds something else.

@@ -34,11 +34,11 @@ def conclusion(pooled: Mapping[str, Any], is_generated: bool) -> str:
         "flagged by mistake."
     )
     if is_generated:
-        return f"{counts} The series works; this says nothing about real parts."
+        return f"{counts} The surfaces are generated: this says nothing about real parts."
     missed = _up_to(1 - pooled["intervals"]["recall"][0])
     return (
-        f"{counts} Something to try beside an inspection, not to replace one: with so few defects "
-        f"tested, up to {missed} may be missed."
+        f"{counts} At most something to try beside an inspection, not to replace one: with so few "
+        f"defects tested, up to {missed} may be missed."
     )
 
 
