@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+SECONDS_TO_STOP = 30  # what a training has to end its step and keep it
 OUR_ERRORS = {kind.__name__ for kind in KsddError.__subclasses__()}
 """Errors whose text is the whole sentence."""
 
@@ -310,13 +313,31 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
 
     Raises:
         RunError: a cell failed; the text is the error's own.
+        KeyboardInterrupt: the user stopped it; a training in it has kept its last step.
     """
+    import asyncio
+
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     class Client(NotebookClient):
         """Shows on the terminal what the notebook prints, one live line for the progress."""
+
+        stopped = False
+
+        async def async_start_new_kernel(self, **arguments: Any) -> None:
+            with suppress(RuntimeError):  # Windows has no such handlers: Ctrl-C raises there
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    asyncio.get_running_loop().add_signal_handler(number, self.stop)
+            self.km.shutdown_wait_time = SECONDS_TO_STOP
+            await super().async_start_new_kernel(**arguments)
+
+        def stop(self) -> None:
+            """End the kernel as Jupyter does: interrupt it, ask it to end, then kill it."""
+            if not self.stopped:
+                self.stopped = True
+                self.ending = asyncio.ensure_future(self.km.shutdown_kernel())
 
         def process_message(self, message: dict, *others: Any) -> Any:
             _echo(message)
@@ -335,21 +356,22 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
     )
     try:
         client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
-    except CellExecutionError as error:
+    except Exception as error:
+        if client.stopped:  # a kernel that is going down fails in one of many ways
+            raise KeyboardInterrupt from None
+        if isinstance(error, DeadKernelError):
+            raise RunError(
+                f"{book.stem}: its process was killed, by somebody or for want of memory. The same "
+                "command goes on at the last checkpoint; a smaller image_size needs less memory."
+            ) from None
+        if not isinstance(error, CellExecutionError):
+            raise
         if error.ename in ("KeyboardInterrupt", "Interrupted"):
             raise KeyboardInterrupt from None
         kind = "" if error.ename in OUR_ERRORS else f"{error.ename}: "
         raise RunError(f"{book.stem}: {kind}{error.evalue}") from None
-    except DeadKernelError:
-        raise RunError(
-            f"{book.stem}: its process was killed, by somebody or for want of memory. The same "
-            "command goes on at the last checkpoint; a smaller image_size needs less memory."
-        ) from None
-    except (AssertionError, AttributeError) as error:
-        # How nbclient ends after a signal has taken its kernel away.
-        if isinstance(error, AttributeError) and "cleanup_resources" not in str(error):
-            raise
-        raise KeyboardInterrupt from None
+    if client.stopped:
+        raise KeyboardInterrupt
     storage.write_text(target, nbformat.writes(notebook))
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -166,6 +167,40 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert again.stdout.count("was already finished") == 6
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert (out / "report.html") in changed and not [p for p in changed if p.suffix == ".pt"]
+
+
+HOW_A_CELL_TAKES_THE_SIGNAL = {
+    "it ends with an error": "",
+    "its process dies at once": "signal.signal(signal.SIGINT, lambda *_: os._exit(1))",
+    "its process dies late": (
+        "signal.signal(signal.SIGINT, lambda *_: (time.sleep(1.5), os._exit(1)))"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "cell", HOW_A_CELL_TAKES_THE_SIGNAL.values(), ids=HOW_A_CELL_TAKES_THE_SIGNAL.keys()
+)
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_a_stop_however_the_notebook_ends(cell, told, tmp_path, monkeypatch):
+    book = tmp_path / "book.ipynb"
+    first = f"import os, signal, time\n{cell}\nprint('begun', flush=True)\ntime.sleep(60)"
+    cells = [nbformat.v4.new_code_cell(text) for text in (first, "print('second')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), book)
+    heard = []
+
+    def hear(message: dict) -> None:
+        if "begun" in message["content"].get("text", ""):
+            os.kill(os.getpid(), told)
+        heard.append(message)
+
+    monkeypatch.setattr(__main__, "_echo", hear)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        __main__._execute(book, tmp_path / "done.ipynb", os.environ)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not (tmp_path / "done.ipynb").exists()
+    assert not any("second" in str(message["content"]) for message in heard)
 
 
 @pytest.mark.slow
