@@ -169,20 +169,24 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert (out / "report.html") in changed and not [p for p in changed if p.suffix == ".pt"]
 
 
-HOW_A_CELL_TAKES_THE_SIGNAL = {
-    "it ends with an error": "",
-    "its process dies at once": "signal.signal(signal.SIGINT, lambda *_: os._exit(1))",
-    "its process dies late": (
-        "signal.signal(signal.SIGINT, lambda *_: (time.sleep(1.5), os._exit(1)))"
-    ),
-}
-
-
 @pytest.mark.parametrize(
-    "cell", HOW_A_CELL_TAKES_THE_SIGNAL.values(), ids=HOW_A_CELL_TAKES_THE_SIGNAL.keys()
+    ("told", "cell"),
+    [
+        pytest.param(signal.SIGINT, "", id="it ends with an error"),
+        pytest.param(signal.SIGTERM, "", id="it is told to end"),
+        pytest.param(
+            signal.SIGINT,
+            "signal.signal(signal.SIGINT, lambda *_: os._exit(1))",
+            id="its process dies at once",
+        ),
+        pytest.param(
+            signal.SIGINT,
+            "signal.signal(signal.SIGINT, lambda *_: (time.sleep(1.5), os._exit(1)))",
+            id="its process dies late",
+        ),
+    ],
 )
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_is_a_stop_however_the_notebook_ends(cell, told, tmp_path, monkeypatch):
+def test_a_stop_is_a_stop_however_the_notebook_ends(told, cell, tmp_path, monkeypatch):
     book = tmp_path / "book.ipynb"
     first = f"import os, signal, time\n{cell}\nprint('begun', flush=True)\ntime.sleep(60)"
     cells = [nbformat.v4.new_code_cell(text) for text in (first, "print('second')")]
