@@ -747,9 +747,9 @@ def largest_fall(scores: list[float]) -> float:
 JITTER = 0.2
 """Logits that a score may fall while a crack grows by a few pixels or by 10 % of contrast; it rises
 by 3 to 6. Measured on the demo's three folds, six surfaces each: at most 0.07, 0.09 and 0.17. These
-cracks are a pixel wide, the faintest that are found; those trained on are two. That doubling one of
-two pixels never lowers it is not so: it held for one training and not for the next, which differed
-from it by rounding alone (0.06 to 0.23, at scores of 2.7)."""
+cracks are one pixel wide; those trained on are about two. That doubling one of two pixels never
+lowers it is not so: it held for one training and not for the next, which differed from it by
+rounding alone (0.06 to 0.23, at scores of 2.7)."""
 
 
 @pytest.mark.slow
