@@ -215,8 +215,9 @@ class Settings:
         unit="logit",
         choices=("decision", "mask", "both"),
         reason="what an image is judged by: the decision network as published, the highest value "
-        "of the mask, or both: the sum of the two, where one may see what the other misses (but "
-        "the mask of a large defect peaks lower, so a growing one can lower mask and both)",
+        "of the mask, or both: the sum of the two, where one may see what the other misses. None "
+        "measures size: a normalised map peaks lower for a larger defect, so a crack that grows on "
+        "once it is found can lower each of them",
     )
     initialization: str = setting(
         "normal",
