@@ -325,6 +325,7 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
         """Shows on the terminal what the notebook prints, one live line for the progress."""
 
         stopped = False
+        ending = None
 
         async def async_start_new_kernel(self, **arguments: Any) -> None:
             with suppress(RuntimeError):  # Windows has no such handlers: Ctrl-C raises there
@@ -338,6 +339,11 @@ def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
             if not self.stopped:
                 self.stopped = True
                 self.ending = asyncio.ensure_future(self.km.shutdown_kernel())
+
+        async def _async_cleanup_kernel(self) -> None:
+            if self.ending:  # of two that end one kernel at once, one fails
+                await asyncio.wait([self.ending])
+            await super()._async_cleanup_kernel()
 
         def process_message(self, message: dict, *others: Any) -> Any:
             _echo(message)

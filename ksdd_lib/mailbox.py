@@ -10,7 +10,7 @@ import re
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -96,7 +96,8 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
         reports = drive / FOLDER / REPORTS
         listed = [*vouched.list_folder(target.parent), *vouched.list_folder(reports)]
         vouched.sweep([*listed, *vouched.walk(target)])
-        failures = _send_files(files, run.folder, target, drive)
+        sent, failures = _send_files(files, run.folder, target, drive)
+        newest = _newest(sent)
         sender = {"run": run.folder.name, "machine": machine_name(), "time": int(time.time())}
         storage.write_json(target / SENDER, sender | {"at_work": at_work})
         _name_latest(run, target, drive)
@@ -105,7 +106,7 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
             put(report, reports / f"{target.name}.html", drive)
     except Exception as error:  # in a thread, an error would end it without a word
         failures = [error]
-    return Copied(failure=reason(failures[0])) if failures else Copied(_newest(files))
+    return Copied(failure=reason(failures[0])) if failures else Copied(newest)
 
 
 def put(data: bytes, target: Path, drive: Path) -> None:
@@ -283,33 +284,41 @@ def _worth_copying(folder: Path) -> list[Path]:
     return sorted(filter(is_wanted, files), key=place)
 
 
-def _newest(files: Iterable[Path]) -> str:
-    """The checkpoint saved last among `files`, as `Copied` names it."""
-    markers = [path for path in files if CHECKPOINT.fullmatch(path.name) and path.exists()]
+def _newest(sent: Mapping[Path, float]) -> str:
+    """The checkpoint saved last among files with their times, as `Copied` names it."""
+    markers = [path for path in sent if CHECKPOINT.fullmatch(path.name) and path.suffix == ".json"]
     if not markers:
         return ""
-    last = max(markers, key=lambda path: path.stat().st_mtime)
+    last = max(markers, key=lambda path: sent[path])
     stage, _, step = last.stem.rpartition("-")
     return f"step {int(step)} of {stage}, fold {last.parent.name.removeprefix('fold')}"
 
 
-def _send_files(files: Iterable[Path], folder: Path, target: Path, drive: Path) -> list[OSError]:
-    """Copy what is new of `files` in `folder`; the failures, after a few of which it gives up."""
+def _send_files(
+    files: Iterable[Path], folder: Path, target: Path, drive: Path
+) -> tuple[dict[Path, float], list[OSError]]:
+    """Copy what is new of `files` in `folder`.
+
+    Returns:
+        What is there now -> when it was written here, and the failures: after a few it gives up.
+    """
+    sent: dict[Path, float] = {}
     failures: list[OSError] = []
     for path in files:
         try:
-            data = path.read_bytes()
+            data, written = path.read_bytes(), path.stat().st_mtime
         except FileNotFoundError:  # training has gone on, and removed an older checkpoint
             continue
         there = target / path.relative_to(folder)
         try:
             is_new = vouched.send(data, there, drive)
+            sent[path] = written
             _remove_superseded(there, kept=1 if is_new else 0)
         except OSError as error:
             failures.append(error)
             if len(failures) == PATIENCE:
                 break
-    return failures
+    return sent, failures
 
 
 def _remove_superseded(copy: Path, kept: int) -> None:

@@ -137,7 +137,10 @@ class Run:
 
 
 def claim(folder: Path) -> bool:
-    """`Run.claim` of the run in `folder`; False where this process had claimed it already."""
+    """`Run.claim` of the run in `folder`; False where this process had claimed it already.
+
+    What a killed owner left half written goes.
+    """
     with _locked(folder):
         owner = _owner(folder)
         if owner and owner["owner"] != _me() and not _is_dead(owner):
@@ -146,9 +149,12 @@ def claim(folder: Path) -> bool:
                 f"{owner['owner']} works on {folder.name} and last wrote {silent:.0f} s ago. "
                 "Stop it first, or delete owner.json if you know that it is gone."
             )
+        is_new = not owner or owner["owner"] != _me()
+        if is_new:
+            storage.sweep(folder)
         mine = {"owner": _me(), "last_wrote": time.time()}
         storage.write_json(folder / "owner.json", mine)
-        return not owner or owner["owner"] != _me()
+        return is_new
 
 
 def release(folder: Path) -> None:

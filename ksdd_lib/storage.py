@@ -82,8 +82,7 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
             is never taken from under a reader.
     """
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        process = leftover.name.split(".")[-2]
-        if not (process.isdecimal() and is_running(int(process))):
+        if _is_abandoned(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -91,10 +90,35 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
     try:
         yield temporary
         if not is_whole():
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
+            _put_in_place(temporary, target, is_whole)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(made: Path, target: Path, is_whole: Callable[[], bool]) -> None:
+    """Call a folder `target`, instead of a half one that may be there; a whole one stays."""
+    try:
+        os.replace(made, target)
+    except OSError:
+        if is_whole():  # come to be there just now
+            return
+        half = made.with_name(f".{target.name}.half.{os.getpid()}.tmp")
+        os.replace(target, half)
+        os.replace(made, target)
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files below `folder` that killed processes have left."""
+    for path in Path(folder).rglob(".*.tmp"):
+        if path.is_file() and _is_abandoned(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether no living process of this machine works on a temporary name of ours."""
+    process = temporary.name.split(".")[-2]
+    return not process.isdecimal() or not (int(process) == os.getpid() or is_running(int(process)))
 
 
 def is_running(process: int) -> bool:

@@ -32,7 +32,7 @@ SETTINGS = {
     "KSDD_PRESET": "demo",
     "KSDD_GENERATED_ITEMS": "6",
     "KSDD_FOLD": "0",
-    "KSDD_SEGMENTATION_STEPS": "30",
+    "KSDD_SEGMENTATION_STEPS": "60",
     "KSDD_DECISION_STEPS": "20",
     "KSDD_CHECKPOINT_STEPS": "10",
 }
@@ -119,15 +119,15 @@ def test_2_a_training_survives_a_stop_and_a_reload(page, address, folder, run):
     page.click('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]')
     book.wait_for_text("run again to go on")
     stopped = len(read_history(history))
-    assert 5 <= stopped < 30
+    assert 5 <= stopped < 60
     book.run_all()
     book.until(lambda: len(read_history(history)) > stopped + 2)
     book.open()  # the page is loaded again; the kernel goes on
     book.run_all()
     book.wait()
-    assert [row["step"] for row in read_history(history)] == list(range(1, 31))
+    assert [row["step"] for row in read_history(history)] == list(range(1, 61))
     assert "fold 0: was already finished" in book.text()
-    assert "all 30 steps done" in book.text()
+    assert "all 60 steps done" in book.text()
     assert book.control("Annotation").locator("select").is_disabled()
     whole(book)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 
-from ksdd_lib import colab, mailbox
+from ksdd_lib import colab, machine, mailbox
 from ksdd_lib.errors import RunError, SettingsError
 from ksdd_lib.run import NOTEBOOKS, find, home, start
 from ksdd_lib.settings import resolve
@@ -278,8 +279,12 @@ def test_outside_colab_nothing_is_mounted(
 
 
 def test_without_a_gpu_colab_is_told_what_to_click(
-    google: types.SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
+    google: types.SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ):
+    monkeypatch.setattr(machine, "device", lambda: torch.device("cpu"))
     google.mount = (tmp_path / "drive" / "MyDrive").mkdir
     (tmp_path / "drive").mkdir()
     colab.begin()

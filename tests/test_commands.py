@@ -130,7 +130,7 @@ def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkey
     monkeypatch.setenv("KSDD_HOME", str(tmp_path))
     assert main(["inspect", "--data", str(tiny_root)]) == 0
     said = capsys.readouterr().out
-    assert "24" in said and "the network sees 704x256 and squeezes them" in said
+    assert "24 images" in said and "the network sees 704x256 and squeezes them" in said
     assert "official" not in said and "pixels wide at image_size 704x256" in said
     assert main(["inspect", "--data", str(tiny_root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 24
@@ -270,7 +270,7 @@ def test_the_series_runs_on_the_real_data_from_the_zip_to_the_report(kolektor_ar
     words += ["--set=fold=0", "--set=folds=official", "--set=image_size=128x128", *FEW]
     done = command(*words, home=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "48" in done.stdout  # images that leak
+    assert "LEAK: 48 test images, 8 of them defective, have a twin in training" in done.stdout
     summary = json.loads((tmp_path / "real" / "metrics.json").read_text())
     assert summary["protocol"] == "official"
     assert [fold["images"] for fold in summary["folds"]] == [135]

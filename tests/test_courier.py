@@ -83,10 +83,14 @@ def test_while_no_checkpoint_is_on_drive_nothing_is_called_safe(run: Run, drive:
         assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
 
 
-def test_what_was_saved_while_a_copy_was_at_work_is_sent_at_the_end(run: Run, drive: Path):
+def test_what_was_saved_while_a_copy_was_at_work_is_sent_at_the_end(
+    run: Run, drive: Path, hanging: Hanging
+):
     with Courier(run, drive) as sent:
-        sent.send()
         checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
+        sent.keep()
+        assert sent._is_at_work() and sent.state() == "not yet on Drive"
+        hanging.release()
     assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
     assert is_there(drive, run, "fold0/segmentation-000030.pt")
 
@@ -118,11 +122,14 @@ def test_an_archive_that_hangs_does_not_stop_the_cell(
     storage.write_bytes(archive, b"zip")
     run.write("data.json", {"archive_sha256": storage.sha256(b"zip")})
     hanging = Hanging(drive / "ksdd" / "parts.zip.ok")
-    sent = Courier(run, drive, patience=1, downloads=archive.parent)
+    sent = Courier(run, drive, patience=0.1, downloads=archive.parent)
     sent.finish()
     assert "Drive is slow: run is still being copied" in capsys.readouterr().out
-    assert sent.state().startswith("safe on Drive: step 20"), "the run went first"
+    while sent.state() == "not yet on Drive":  # the run goes first
+        assert sent._is_at_work()
+    assert sent.state().startswith("safe on Drive: step 20") and sent._is_at_work()
     hanging.release()
+    sent.patience = courier.PATIENCE
     sent.finish()
     assert (drive / "ksdd" / "parts.zip").read_bytes() == b"zip"
 

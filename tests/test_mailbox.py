@@ -31,7 +31,7 @@ from on_drive import (
     weights,
 )
 
-from ksdd_lib import checkpoint, colab, mailbox, model, prepare, recovery, storage
+from ksdd_lib import checkpoint, colab, mailbox, model, prepare, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.evaluate import evaluate
 from ksdd_lib.report import make_report
@@ -50,6 +50,28 @@ def test_drive_gets_the_results_and_the_newest_checkpoint_and_nothing_else(run: 
         record = {"bytes": len(data), "sha256": storage.sha256(data)}
         assert marker == record | {"file": Path(name).name}
     assert (folder.parent / "latest.txt").read_text() == run.folder.name + "\n"
+
+
+@pytest.mark.parametrize(
+    ("superseded_at", "said"),
+    [
+        ("segmentation-000020.pt", ""),
+        ("segmentation-000020.json", "step 20 of segmentation, fold 0"),
+    ],
+)
+def test_only_a_checkpoint_that_was_sent_whole_is_called_safe(
+    run: Run, drive: Drive, monkeypatch: pytest.MonkeyPatch, superseded_at: str, said: str
+):
+    """Training goes on meanwhile, and removes what it has superseded at any moment."""
+    marker, send = run.fold_folder(0) / "segmentation-000020.json", vouched.send
+
+    def superseded(data: bytes, target: Path, *others: Path) -> bool:
+        if target.name == superseded_at:
+            marker.unlink()
+        return send(data, target, *others)
+
+    monkeypatch.setattr(vouched, "send", superseded)
+    assert mailbox.copy(run, drive.root) == mailbox.Copied(said)
 
 
 def test_the_weights_are_whole_on_drive_before_their_own_marker_comes(run: Run, drive: Drive):

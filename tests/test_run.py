@@ -251,6 +251,17 @@ def test_of_two_processes_that_claim_together_exactly_one_does(run: Run) -> None
         assert f"process {owner[0]} works on run and last wrote" in refusal
 
 
+def test_what_a_killed_owner_left_half_written_goes_with_the_next_claim(run: Run) -> None:
+    left = run.folder / ".owner.json.999999999.tmp"
+    left.touch()
+    run.claim()
+    assert not left.exists()
+    left.touch()
+    run.claim()
+    assert left.exists(), "looked for once, not at every step"
+    run.release()
+
+
 @pytest.fixture
 def other(run: Run) -> Iterator[str]:
     """Another living process, which owns the run."""
