@@ -169,6 +169,7 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert (out / "report.html") in changed and not [p for p in changed if p.suffix == ".pt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("told", "cell"),
     [
