@@ -229,7 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-SECONDS_TO_STOP = 30  # what a training has to end its step and keep it
+SECONDS_TO_STOP = 30
+"""What a training that is told to stop has to end its step and keep it."""
+
 OUR_ERRORS = {kind.__name__ for kind in KsddError.__subclasses__()}
 """Errors whose text is the whole sentence."""
 

@@ -89,23 +89,16 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if not is_whole():
-            _put_in_place(temporary, target, is_whole)
+        try:
+            os.replace(temporary, target)
+        except OSError:  # there is one
+            if not is_whole():
+                half = target.with_name(f".{target.name}.half.{os.getpid()}.tmp")
+                os.replace(target, half)
+                os.replace(temporary, target)
+                shutil.rmtree(half, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _put_in_place(made: Path, target: Path, is_whole: Callable[[], bool]) -> None:
-    """Call a folder `target`, instead of a half one that may be there; a whole one stays."""
-    try:
-        os.replace(made, target)
-    except OSError:
-        if is_whole():  # come to be there just now
-            return
-        half = made.with_name(f".{target.name}.half.{os.getpid()}.tmp")
-        os.replace(target, half)
-        os.replace(made, target)
-        shutil.rmtree(half, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
@@ -118,7 +111,8 @@ def sweep(folder: Path) -> None:
 def _is_abandoned(temporary: Path) -> bool:
     """Whether no living process of this machine works on a temporary name of ours."""
     process = temporary.name.split(".")[-2]
-    return not process.isdecimal() or not (int(process) == os.getpid() or is_running(int(process)))
+    is_ours = process == str(os.getpid())
+    return not is_ours and not (process.isdecimal() and is_running(int(process)))
 
 
 def is_running(process: int) -> bool:

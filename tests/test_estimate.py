@@ -1,6 +1,9 @@
 """What a choice will take is computed from one measurement on this machine, which is kept."""
 
+from collections.abc import Callable
+
 import pytest
+import torch
 
 from ksdd_lib import estimate, model, storage
 from ksdd_lib.estimate import Pace
@@ -29,6 +32,22 @@ def test_a_measurement_is_kept_for_its_size_and_arithmetic(monkeypatch: pytest.M
     assert estimate.known_pace(resolve(TINY | {"image_size": "144x128"})) is None
     estimate.measure_pace(resolve(TINY | {"precision": "float32", "image_size": "144x128"}))
     assert estimate.known_pace(settings) == pace
+
+
+def test_training_is_timed_with_its_backward_pass_and_scoring_without(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    backward, calls = torch.Tensor.backward, []
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: [calls.append(1), backward(loss)])
+
+    def seconds(work: Callable[[], None], _: torch.device) -> float:
+        before = len(calls)
+        work()
+        return 1.0 + len(calls) - before
+
+    monkeypatch.setattr(model, "FEATURES", 8)
+    monkeypatch.setattr(estimate, "_seconds", seconds)
+    assert estimate.measure_pace(resolve(TINY)) == Pace(training=2.0, scoring=1.0)
 
 
 def test_a_damaged_cache_is_measured_again(monkeypatch: pytest.MonkeyPatch):

@@ -103,24 +103,6 @@ def test_a_folder_that_another_process_has_finished_meanwhile_is_left_to_its_rea
     assert [path.name for path in target.iterdir()] == ["whole"] and not made.exists()
 
 
-def test_a_folder_that_another_process_finishes_after_the_last_look_stays_too(
-    tmp_path: Path,
-) -> None:
-    target, looks = tmp_path / "set", []
-
-    def is_whole() -> bool:
-        looks.append((target / "whole").exists())
-        target.mkdir(exist_ok=True)
-        (target / "whole").touch()
-        return looks[-1]
-
-    with storage.whole_folder(target, is_whole) as made:
-        (made / "ours").touch()
-    assert looks == [False, True]
-    assert [path.name for path in target.iterdir()] == ["whole"]
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_what_killed_writes_have_left_goes_and_what_living_ones_write_stays(tmp_path: Path) -> None:
     deep = tmp_path / "fold0"
     deep.mkdir()
