@@ -79,7 +79,7 @@ class Settings:
         "demo",
         group="run",
         unit="name",
-        choices=("demo", "cpu", "paper"),
+        choices=("demo", "cpu", "best", "paper"),
         reason="a named set of values to start from",
     )
     data: str = setting(
@@ -425,6 +425,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "copy_paste": 0.5,
         "score": "both",
         "segmentation_steps": 400,
+        "decision_steps": 250,
+    },
+    "best": FAST
+    | {
+        "data": "kolektorsdd",
+        "image_size": "1408x512",
+        "copy_paste": 0.5,
+        "score": "both",
+        "segmentation_steps": 800,
         "decision_steps": 250,
     },
     "demo": FAST | {"image_size": "192x128", "segmentation_steps": 100, "decision_steps": 150},

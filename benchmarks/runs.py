@@ -1,0 +1,79 @@
+"""Train and judge many runs without notebooks, several at a time: for a GPU that one leaves idle.
+
+    python benchmarks/runs.py DATA OUT [--workers N] RUN [RUN ...]
+
+A RUN is a preset and what differs from it, as best,folds=clean,seed=1,fold=0. It becomes a run
+folder in OUT under its usual name; with one fold, followed by "-fold0". Each goes on where it
+stopped, and `python -m ksdd_lib keep` joins the folds. The first RUN begins first.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ksdd_lib import evaluate, prepare, train  # noqa: E402
+from ksdd_lib.report import make_figures  # noqa: E402
+from ksdd_lib.run import open_folder  # noqa: E402
+from ksdd_lib.settings import from_assignments, resolve  # noqa: E402
+
+
+def explicit_settings(words: str, data: Path) -> dict:
+    """ "best,seed=1" -> the settings that it gives explicitly."""
+    preset, *assignments = words.split(",")
+    return {"preset": preset, "data": str(data)} | from_assignments(assignments)
+
+
+def folder_name(words: str, data: Path) -> str:
+    """The usual name of such a run, with its fold where it has only one."""
+    settings = resolve(explicit_settings(words, data) | {"data": "kolektorsdd"})
+    return settings.name + ("" if settings.fold == "all" else f"-fold{settings.fold}")
+
+
+def train_and_judge(words: str, data: Path, out: Path, command: str) -> str:
+    """One run from data to figures -> one line on it."""
+    began = time.monotonic()
+    os.environ["KSDD_COMMAND"] = command
+    run = open_folder(out / folder_name(words, data), explicit_settings(words, data))
+    surfaces = prepare.prepare_data(run)
+    for fold in run.settings.fold_numbers:
+        train.train_segmentation(run, surfaces, fold)
+        train.train_decision(run, surfaces, fold)
+    pooled = evaluate.evaluate(run, surfaces)["pooled"]
+    make_figures(run.folder)
+    return (
+        f"{run.folder.name}: AP {pooled['ap']:.4f} of {pooled['images']}, "
+        f"{pooled['oracle']['fp']} / {pooled['oracle']['fn']} at the oracle, "
+        f"{time.monotonic() - began:.0f} s"
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Begin the runs in their order, so many at a time; a failure stops no other."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--workers", type=int, default=1)
+    chosen = parser.parse_args(words)
+    # Its own words for each run: the others change nothing in it.
+    command = f"python benchmarks/runs.py {chosen.data.name} RUNS --workers {chosen.workers}"
+    with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
+        data, out = chosen.data.resolve(), chosen.out.resolve()
+        started = [
+            pool.submit(train_and_judge, run, data, out, f"{command} {run}") for run in chosen.runs
+        ]
+        for done in as_completed(started):
+            error = done.exception()
+            print(f"failed: {error!r}" if error else done.result(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
