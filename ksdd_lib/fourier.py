@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -89,12 +89,28 @@ def in_graph() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
+class Transposed(torch.autograd.Function):
+    """(m, n) -> (n, m), moved in memory at once, forth and back.
+
+    Left to autograd, the weights' gradient would be put in their order only where it is added to
+    them, element by element: an eighth of a training step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.t().contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.t().contiguous()
+
+
 def weight_spectrum(weight: Tensor) -> Tensor:
     """Weights (out, C, K, K) -> spectrum (frequencies, 2C, out): real parts, then imaginary."""
     out, channels, kernel, _ = weight.shape
     dft = transforms(kernel, weight.dtype)
-    rows = weight.permute(2, 3, 1, 0).reshape(kernel, -1)
-    x = torch.mm(dft.half[:, :kernel], rows)
+    rows = Transposed.apply(weight.permute(0, 2, 3, 1).reshape(out, -1))
+    x = torch.mm(dft.half[:, :kernel], rows.reshape(kernel, -1))
     x = x.reshape(dft.bins, 2 * kernel, channels * out)
     x = torch.matmul(dft.full[:, :, :kernel].flatten(1), x)
     return x.reshape(-1, 2 * channels, out)
