@@ -346,11 +346,14 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """What a run is called: "cpu-clean-seed0", or of data of one's own, at a size that is not
-        the preset's, with few defects: "cpu-parts-1056x384-clean-5defective-seed0"."""
-        usual = PRESETS[self.preset].get("image_size", Settings.image_size)
+        """What a run is called: "cpu-clean-seed0", or of data of one's own, at a size or with a
+        score that is not the preset's, with few defects:
+        "cpu-parts-1056x384-mask-clean-5defective-seed0"."""
+        usual = resolve({"preset": self.preset})
         parts = [self.preset, *filter(None, [_own_data(self.data_name)])]
-        parts += [self.image_size] if self.image_size != usual else []
+        for name in ("image_size", "score"):
+            if getattr(self, name) != getattr(usual, name):
+                parts.append(getattr(self, name))
         parts += [self.folds]
         parts += [self.twins] if self.twins != "similar" else []
         parts += [f"partition{self.partition}"] if self.partition else []
@@ -430,7 +433,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": FAST
     | {
         "data": "kolektorsdd",
-        "image_size": "1408x512",
         "copy_paste": 0.5,
         "score": "both",
         "segmentation_steps": 800,

@@ -29,7 +29,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("preset", "fast", "demo, cpu, paper"),
+        ("preset", "fast", "demo, cpu, best, paper"),
         ("data", "", "text"),
         ("data", None, "str"),
         ("generated_items", 5, "from 6 to 500"),
@@ -162,7 +162,7 @@ def test_a_switch_may_be_said_in_words():
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(SettingsError, match="demo, cpu, paper"):
+    with pytest.raises(SettingsError, match="demo, cpu, best, paper"):
         schema.resolve({"preset": "fast"})
 
 
@@ -270,5 +270,6 @@ def test_a_run_is_named_by_what_makes_it_another_experiment():
     assert schema.resolve({"twins": "identical"}).name == "demo-clean-identical-seed0"
     larger = {"preset": "cpu", "image_size": "1056x384", "data": "/home/ann/My parts.zip"}
     assert schema.resolve(larger).name == "cpu-my-parts-1056x384-clean-seed0"
+    assert schema.resolve({"preset": "cpu", "score": "mask"}).name == "cpu-mask-clean-seed0"
     known = ("kolektorsdd", "/x/KolektorSDD.zip;kolektorsdd", "https://drive.google.com/file/d/1/")
     assert {schema.resolve({"data": data}).name for data in known} == {"demo-clean-seed0"}
