@@ -318,6 +318,14 @@ class Settings:
         choices=SCHEDULES,
         reason="constant as published, or one cycle: up over the first 30 %, then down to zero",
     )
+    decision_copy_paste: bool = setting(
+        True,
+        group="decision",
+        unit="yes or no",
+        form="1 or 0",
+        reason="whether copy_paste holds in the second stage too; without, it learns from what the "
+        "first says of real defects alone, each asked once an image and view: faster, and surer",
+    )
     checkpoint_steps: int = setting(
         200,
         group="run",
@@ -434,9 +442,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {
         "data": "kolektorsdd",
         "copy_paste": 0.5,
+        "decision_copy_paste": False,
         "score": "both",
         "segmentation_steps": 800,
-        "decision_steps": 250,
+        "decision_steps": 1000,
     },
     "demo": FAST | {"image_size": "192x128", "segmentation_steps": 100, "decision_steps": 150},
 }

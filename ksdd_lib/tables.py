@@ -113,13 +113,12 @@ def headline_table(root: Path) -> str:
         if not PLAIN.fullmatch(recipe):
             continue
         judged = [_judgements(seeds[seed])["all", "pooled"] for seed in sorted(seeds)]
-        minutes = [_minutes(seeds[seed]) for seed in sorted(seeds)]
         cells = [
             recipe.replace("-", ", "),
             f"{judged[0].images}, {judged[0].defective} defective",
             str(len(judged)),
             *_over_seeds(judged),
-            ", ".join(f"{one:.0f}" for one in minutes),
+            _minutes([seeds[seed] for seed in sorted(seeds)]),
         ]
         rows.append(_line(cells))
     return _table(HEADLINE_COLUMNS, rows)
@@ -363,7 +362,6 @@ def _speed_row(path: Path, report: Mapping[str, Any], case: Mapping[str, Any], p
         place: where a page finds the file, "" beside it.
     """
     made, medians = report["environment"], case["medians"]
-    machine = f"{made['cpu']}, {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
     added = {
         one["variant"]: f"{one['growth_bytes'] / 2**30:.1f}"
         for one in report["memory"]
@@ -372,7 +370,7 @@ def _speed_row(path: Path, report: Mapping[str, Any], case: Mapping[str, Any], p
         and one["arithmetic"] in ("float32", case["arithmetic"])
     }
     cells = [
-        f"[{machine}]({place}{path.name}), {case['arithmetic']}",
+        f"[{_machine(made)}]({place}{path.name}), {case['arithmetic']}",
         f"{case['what']}, {case['size']}, batch {case['batch']}",
         f"{medians['plain']:.2f}",
         f"{medians['ours']:.2f}",
@@ -408,15 +406,27 @@ def _run_row(folder: Path) -> str:
         f"{oracle['fp']} / {oracle['fn']}",
         # Folds that were kept one by one have none: it would need the images of all.
         _percent(summary["darkest_pixel"]["ap"]) if "darkest_pixel" in summary else "",
-        f"{_minutes(folder):.0f}",
+        _minutes([folder]),
     ]
     return _line(cells)
 
 
-def _minutes(folder: Path) -> float:
-    """What training and scoring of a result took."""
-    timing = storage.read_json(folder / "timing.json")
-    return sum(row["seconds"] for row in timing) / 60
+def _minutes(folders: Iterable[Path]) -> str:
+    """What training and scoring of results took, and where: "24, 23 on AMD EPYC, 2 cores"."""
+    of_machine: dict[str, list[str]] = {}
+    for folder in folders:
+        timing = storage.read_json(folder / "timing.json")
+        minutes = sum(row["seconds"] for row in timing) / 60
+        made = storage.read_json(folder / "environment.json")
+        of_machine.setdefault(_machine(made), []).append(f"{minutes:.0f}")
+    return "; ".join(f"{', '.join(times)} on {name}" for name, times in of_machine.items())
+
+
+def _machine(made: Mapping[str, Any]) -> str:
+    """The GPU, or the CPU and its cores, of an environment.json."""
+    if made["gpu"] != "none":
+        return made["gpu"]
+    return f"{made['cpu'].replace('(R)', '').replace(' Processor', '')}, {made['cpu_cores']} cores"
 
 
 def _interval(ends: Sequence[float] | None) -> str:

@@ -454,6 +454,7 @@ def _training_part(
             "training: the networks need defective and good ones. Add what is missing to the data."
         )
     surfaces = load_surfaces(fold.train, settings.size, settings.annotation).to(where)
+    is_pasted = stage == "segmentation" or settings.decision_copy_paste
     order = Order(
         defective=tuple(row for row, label in enumerate(labels) if label),
         good=tuple(row for row, label in enumerate(labels) if not label),
@@ -463,7 +464,7 @@ def _training_part(
         batch_size=getattr(settings, f"{stage}_batch_size"),
         rotation=settings.rotation,
         flips=settings.flips,
-        copy_paste=settings.copy_paste,
+        copy_paste=settings.copy_paste if is_pasted else 0.0,
     )
     return surfaces, order
 

@@ -20,7 +20,7 @@ FEW = 20
 NAMED = 6
 """Surfaces that the first sentences name, of each kind of error."""
 
-CHOSEN_ON_KOLEKTOR = ("cpu",)
+CHOSEN_ON_KOLEKTOR = ("cpu", "best")
 """Presets whose values were chosen with KolektorSDD's images, which a reader must know."""
 
 

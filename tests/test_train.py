@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_training import tiny_data, tiny_run
+from tiny_training import TINY, tiny_data, tiny_run
 
-from ksdd_lib import checkpoint, model, synthetic, train
+from ksdd_lib import checkpoint, machine, model, synthetic, train
 from ksdd_lib import settings as schema
 from ksdd_lib.batches import mirror_images
 from ksdd_lib.dataset import find_samples, fingerprint
@@ -120,7 +120,7 @@ def weights(run: Run, data: DataSet, stage: str, which: str = "weights") -> dict
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return a.keys() == b.keys() and all(torch.equal(a[name].cpu(), b[name].cpu()) for name in a)
 
 
 def history(run: Run, stage: str) -> list[dict[str, float]]:
@@ -169,8 +169,20 @@ def test_every_group_of_the_study_trains_both_stages(
         moved = {name for name, w in network.state_dict().items() if not w.equal(learned[name])}
         assert moved == set(learned)
     height, width = run.settings.size
-    mask_logits, score = trained_model(run, data, 0)(torch.rand(1, 1, height, width))
+    surface = torch.rand(1, 1, height, width, device=machine.device())
+    mask_logits, score = trained_model(run, data, 0)(surface)
     assert mask_logits.shape == (1, 1, height // 8, width // 8) and score.isfinite().all()
+
+
+def test_the_second_stage_is_shown_pasted_defects_only_where_set_so(data: DataSet) -> None:
+    def pasted(stage: str, **chosen: bool) -> int:
+        settings = schema.resolve(TINY | {"copy_paste": 0.5} | chosen)
+        _, order = train._training_part(data.folds[0], settings, stage, torch.device("cpu"))
+        return sum(shown.pasted is not None for step in range(40) for shown in order.shown(step))
+
+    assert pasted("decision") > 0
+    assert pasted("decision", decision_copy_paste=False) == 0
+    assert pasted("segmentation", decision_copy_paste=False) == pasted("segmentation") > 0
 
 
 # Learning
@@ -228,7 +240,7 @@ def test_the_average_follows_the_published_decay(first_stage_only: Run, data: Da
 
     def collect() -> None:
         newest = max(run.fold_folder(0).glob("decision-*.pt"))
-        seen.append(torch.load(newest, weights_only=True)["weights"])
+        seen.append(torch.load(newest, map_location="cpu", weights_only=True)["weights"])
 
     train_decision(run, data, 0, saved=collect)
     assert len(seen) == 14
