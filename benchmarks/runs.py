@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ksdd_lib import evaluate, prepare, train  # noqa: E402
+from ksdd_lib.errors import KsddError  # noqa: E402
 from ksdd_lib.report import make_figures  # noqa: E402
 from ksdd_lib.run import open_folder  # noqa: E402
 from ksdd_lib.settings import from_assignments, resolve  # noqa: E402
@@ -55,25 +56,37 @@ def train_and_judge(words: str, data: Path, out: Path, command: str) -> str:
     )
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Begin the runs in their order, so many at a time; a failure stops no other."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Begin the runs in their order, so many at a time; a failure stops no other.
+
+    Returns the exit status: 0, or 1 where a run failed.
+    """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--workers", type=int, default=1)
     chosen = parser.parse_args(words)
+    data, out = chosen.data.resolve(), chosen.out.resolve()
+    try:
+        for run in chosen.runs:
+            folder_name(run, data)
+    except KsddError as error:
+        parser.error(str(error))
     # Its own words for each run: the others change nothing in it.
-    command = f"python benchmarks/runs.py {chosen.data.name} RUNS --workers {chosen.workers}"
+    command = f"python benchmarks/runs.py {data.name} RUNS --workers {chosen.workers}"
+    failed = 0
     with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
-        data, out = chosen.data.resolve(), chosen.out.resolve()
-        started = [
-            pool.submit(train_and_judge, run, data, out, f"{command} {run}") for run in chosen.runs
-        ]
+        started = {
+            pool.submit(train_and_judge, run, data, out, f"{command} {run}"): run
+            for run in chosen.runs
+        }
         for done in as_completed(started):
             error = done.exception()
-            print(f"failed: {error!r}" if error else done.result(), flush=True)
+            print(f"{started[done]} failed: {error}" if error else done.result(), flush=True)
+            failed += error is not None
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -57,6 +57,14 @@ RECIPE_COLUMNS = (
     "FP / FN, operating threshold",
 )
 
+TRY_COLUMNS = (
+    "judged on",
+    "what was tried",
+    "AP of the decision network",
+    "of the mask's peak",
+    "of both together",
+)
+
 PROTOCOL_COLUMNS = (
     "preset, folds",
     "test images",
@@ -141,6 +149,18 @@ def recipe_table(root: Path) -> str:
         cells = [str(number), one["what"], one["chosen_on"], one["folds"], _percent(pooled["ap"])]
         rows.append(_line([*cells, f"{pooled['fp']} / {pooled['fn']}"]))
     return _table(RECIPE_COLUMNS, rows)
+
+
+def try_table(root: Path) -> str:
+    """What was tried inside the training part of clean fold 0, with no test image of it."""
+    tries = storage.read_json(root / "assets" / "results" / "tries.json")
+    return _table(
+        TRY_COLUMNS,
+        [
+            _line([one["part"], one["what"], *(_percent(ap) for ap in one["ap"].values())])
+            for one in tries
+        ],
+    )
 
 
 def _kept_pooled(root: Path, name: str) -> Mapping[str, Any]:
@@ -288,6 +308,7 @@ PAGES = {
         "runs": run_table,
         "protocols": protocol_table,
         "recipes": recipe_table,
+        "tries": try_table,
         "few": few_defects_table,
         "twins": twin_table,
         "speed": speed_table,

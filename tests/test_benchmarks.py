@@ -11,6 +11,7 @@ from torch import nn
 from ksdd_lib import machine, storage
 from ksdd_lib.batches import load_surfaces
 from ksdd_lib.model import TwoStageNet
+from ksdd_lib.synthetic import generate
 from ksdd_lib.train import train_decision, train_segmentation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import plain  # noqa: E402
 import precision  # noqa: E402
+import runs  # noqa: E402
 import speed  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -121,3 +123,32 @@ def test_reduced_precision_stands_beside_float32(tmp_path):
     assert same["mask error, worst image"] == 0 == same["score, largest difference"]
     assert 0 < less["mask error, mean"] <= less["mask error, worst image"] < 0.1
     assert less["AP in float32"] == same["AP"]
+
+
+def test_runs_are_named_by_their_settings_and_their_only_fold(tmp_path):
+    assert runs.folder_name("best,seed=1", tmp_path) == "best-clean-seed1"
+    assert runs.folder_name("cpu,folds=official,fold=2", tmp_path) == "cpu-official-seed0-fold2"
+
+
+def test_a_run_with_a_wrong_setting_is_refused_before_any_begins(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runs.main([str(tmp_path), str(tmp_path / "out"), "cpu", "cpu,steps=3"])
+    assert "There is no setting 'steps'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_runs_are_trained_beside_each_other_and_one_that_fails_stops_no_other(tmp_path, capfd):
+    root = generate(tmp_path / "generated", items=6, size=(128, 128), parts=2, defective_parts=1)
+    tiny = f"demo,image_size={SIZE},segmentation_steps=1,decision_steps=1"
+    words = [f"{tiny},folds=official,fold=0", f"{tiny},fold=0", f"{tiny},fold=1"]
+    command = [str(root), str(tmp_path / "out"), "--workers", "2"]
+    assert runs.main([*command, *words]) == 1
+    told = capfd.readouterr().out
+    assert f"{words[0]} failed: The official folds belong to KolektorSDD" in told
+    for fold in (0, 1):
+        folder = tmp_path / "out" / f"demo-{SIZE}-clean-seed0-fold{fold}"
+        assert f"{folder.name}: AP " in told
+        assert storage.read_json(folder / "metrics.json")["folds_trained"] == [fold]
+        asked = storage.read_json(folder / "environment.json")["command"]
+        assert asked == f"python benchmarks/runs.py {root.name} RUNS --workers 2 {words[1 + fold]}"
