@@ -732,9 +732,11 @@ def test_bfloat16_judges_as_float32_does(
     errors = np.linalg.norm((less_exact - masks).reshape(len(part), -1), axis=1)
     errors /= np.linalg.norm(masks.reshape(len(part), -1), axis=1)
     assert 0 < errors.max() < 0.02
-    labels = [sample.is_defective for sample in part]
-    found = average_precision(labels, less_exact_scores)
-    assert abs(found - average_precision(labels, scores)) < 0.002
+    assert np.abs(less_exact_scores - scores).max() < 0.01 * np.ptp(scores)
+    if size == (192, 128):  # at a size that it was not trained at, some scores nearly tie
+        labels = [sample.is_defective for sample in part]
+        found = average_precision(labels, less_exact_scores)
+        assert abs(found - average_precision(labels, scores)) < 0.002
 
 
 def crack(length: float, depth: float, surface: int, width: float = 1) -> torch.Tensor:
