@@ -3,7 +3,7 @@
     python benchmarks/runs.py DATA OUT [--workers N] RUN [RUN ...]
 
 A RUN is a preset and what differs from it, as best,folds=clean,seed=1,fold=0. It becomes a run
-folder in OUT under its usual name; with one fold, followed by "-fold0". Each goes on where it
+folder in OUT, named as on KolektorSDD; with one fold, followed by "-fold0". Each goes on where it
 stopped, and `python -m ksdd_lib keep` joins the folds. The first RUN begins first.
 """
 
@@ -33,7 +33,7 @@ def explicit_settings(words: str, data: Path) -> dict:
 
 
 def folder_name(words: str, data: Path) -> str:
-    """The usual name of such a run, with its fold where it has only one."""
+    """The name of such a run on KolektorSDD, with its fold where it has only one."""
     settings = resolve(explicit_settings(words, data) | {"data": "kolektorsdd"})
     return settings.name + ("" if settings.fold == "all" else f"-fold{settings.fold}")
 

@@ -324,7 +324,8 @@ class Settings:
         unit="yes or no",
         form="1 or 0",
         reason="whether copy_paste holds in the second stage too; without, it learns from what the "
-        "first says of real defects alone, each asked once an image and view: faster, and surer",
+        "first says of real defects alone, asked once an image and view: faster a step, and on "
+        "the folds that were tuned on good and defective scores lay further apart",
     )
     checkpoint_steps: int = setting(
         200,
