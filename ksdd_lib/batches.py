@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ksdd_lib.copy_paste import Defect, lift, paste
+from ksdd_lib.copy_paste import Defect, lift, paste, turned
 from ksdd_lib.dataset import Sample, read_image, read_mask
 from ksdd_lib.targets import annotate
 
@@ -32,12 +32,13 @@ def mirror_images(average_flips: bool) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Pasted:
-    """The good sample that a defect is laid upon, at which height of it and how strongly: as
-    `copy_paste.paste` takes them."""
+    """The good sample that a defect is laid upon, at which height of it and how strongly, as
+    `copy_paste.paste` takes them, and by how many degrees it is turned before."""
 
     row: int
     height: float
     strength: float
+    degrees: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,11 @@ class Surfaces:
         defect = self._defects[self.mask_row[shown.row]] if shown.pasted else None
         if defect is None or not defect.mask.numel():
             return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
-        ground = self.images[shown.pasted.row : shown.pasted.row + 1]
-        image, mask = paste(defect, ground, shown.pasted.height, shown.pasted.strength)
+        pasted = shown.pasted
+        if pasted.degrees:
+            defect = turned(defect, pasted.degrees)
+        ground = self.images[pasted.row : pasted.row + 1]
+        image, mask = paste(defect, ground, pasted.height, pasted.strength)
         return network_input(image, shown.view), network_input(mask, shown.view)
 
     @cached_property
@@ -151,6 +155,7 @@ class Order:
     rotation: bool = False
     flips: bool = False
     copy_paste: float = 0.0
+    paste_turn: float = 0.0
 
     def shown(self, step: int) -> list[Shown]:
         """What step 0, 1, 2, ... sees. All of a batch is turned and mirrored alike."""
@@ -183,7 +188,10 @@ class Order:
         if position % 2 or random.random() >= self.copy_paste:
             return None
         return Pasted(
-            int(random.choice(self.good)), random.random(), float(random.uniform(FAINTEST, 1))
+            int(random.choice(self.good)),
+            random.random(),
+            float(random.uniform(FAINTEST, 1)),
+            float(random.uniform(-self.paste_turn, self.paste_turn)),
         )
 
     def _permutation(self, kind: int, epoch: int) -> list[int]:

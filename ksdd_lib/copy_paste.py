@@ -5,12 +5,14 @@ hundreds of grounds, some of them faint, teach it cracks (after Ghiasi et al. 20
 objects; what is pasted here is a difference in gray, so that the new ground shows through).
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 AROUND = 1 / 200
 """What belongs to a defect around its mask, as a share of the image's height."""
@@ -55,8 +57,36 @@ def lift(image: np.ndarray, mask: np.ndarray) -> Defect:
     return Defect(top, left, torch.from_numpy(contrast[box]), torch.from_numpy(mask[box].copy()))
 
 
+def turned(defect: Defect, degrees: float) -> Defect:
+    """The defect turned about its middle, to the left where `degrees` is positive.
+
+    It may now reach beyond the surface that it came from.
+    """
+    rows, columns = defect.contrast.shape
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    tall = math.ceil(abs(cos) * rows + abs(sin) * columns)
+    wide = math.ceil(abs(cos) * columns + abs(sin) * rows)
+    # Where each pixel comes from, in halves of the old size and of the new one.
+    back = [
+        [cos * wide / columns, -sin * tall / columns, 0],
+        [sin * wide / rows, cos * tall / rows, 0],
+    ]
+    both = torch.stack([defect.contrast, defect.mask.float()])[None]
+    theta = torch.tensor([back], dtype=both.dtype, device=both.device)
+    grid = functional.affine_grid(theta, [1, 2, tall, wide], align_corners=False)
+    contrast, mask = functional.grid_sample(both, grid, align_corners=False)[0]
+    return Defect(
+        top=round(defect.top + (rows - tall) / 2),
+        left=round(defect.left + (columns - wide) / 2),
+        contrast=contrast,
+        mask=mask.round().to(torch.uint8),
+    )
+
+
 def paste(defect: Defect, surface: Tensor, height: float, strength: float) -> tuple[Tensor, Tensor]:
     """Lay the defect upon a surface, as far from its left edge as it was on its own.
+
+    What would lie beyond the surface's edges is left out.
 
     Args:
         surface: uint8 (1, 1, H, W), of the size of the defect's own and on its device; not changed.
@@ -66,11 +96,13 @@ def paste(defect: Defect, surface: Tensor, height: float, strength: float) -> tu
     Returns:
         Image and mask, uint8 (1, 1, H, W).
     """
+    high, broad = surface.shape[2:]
     rows, columns = defect.contrast.shape
-    top = round(height * (surface.shape[2] - rows))
-    box = ..., slice(top, top + rows), slice(defect.left, defect.left + columns)
+    top, left = round(height * (high - rows)), defect.left
+    there = ..., slice(max(top, 0), top + rows), slice(max(left, 0), left + columns)
+    part = slice(max(-top, 0), high - top), slice(max(-left, 0), broad - left)
     image, mask = surface.clone(), torch.zeros_like(surface)
-    darker = image[box].float() + strength * defect.contrast
-    image[box] = darker.round().clamp(0, 255).to(torch.uint8)
-    mask[box] = defect.mask
+    darker = image[there].float() + strength * defect.contrast[part]
+    image[there] = darker.round().clamp(0, 255).to(torch.uint8)
+    mask[there] = defect.mask[part]
     return image, mask

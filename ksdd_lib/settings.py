@@ -201,6 +201,15 @@ class Settings:
         reason="show a defect on a good surface instead of its own, at another height and with 40 "
         "to 100 % of its contrast: many grounds for few defects, and faint ones",
     )
+    paste_turn: float = setting(
+        0.0,
+        group="run",
+        low=0,
+        high=90,
+        unit="degrees at most, either way",
+        reason="turn each pasted defect at random: of few cracks most may lie one way, and one at "
+        "an angle that was never shown is missed",
+    )
     average_flips: bool = setting(
         False,
         group="run",

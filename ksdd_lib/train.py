@@ -465,6 +465,7 @@ def _training_part(
         rotation=settings.rotation,
         flips=settings.flips,
         copy_paste=settings.copy_paste if is_pasted else 0.0,
+        paste_turn=settings.paste_turn,
     )
     return surfaces, order
 
@@ -474,7 +475,8 @@ def _identity(
 ) -> dict[str, Any]:
     """All that decides the weights of a stage, and is compared when a checkpoint is loaded."""
     groups = ("segmentation",) if stage == "segmentation" else ("segmentation", "decision")
-    shared = ("image_size", "folds", "seed", "rotation", "flips", "copy_paste", "weight_averaging")
+    shared = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
+    shared += ("copy_paste", "paste_turn")
     names = [n for n, rule in RULES.items() if rule.group in groups or n in shared]
     part = sorted(sample.name for sample in data.folds[fold].train)
     return {

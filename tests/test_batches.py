@@ -193,6 +193,28 @@ def test_copy_paste_lays_its_share_of_the_defects_upon_good_surfaces() -> None:
     assert not any(one.pasted for step in range(40) for one in ORDER.shown(step))
 
 
+def test_pasted_defects_are_turned_as_far_as_set_and_nothing_else_changes() -> None:
+    order = replace(ORDER, copy_paste=0.5, batch_size=2)
+    straight = [one for step in range(400) for one in order.shown(step)]
+    shown = [one for step in range(400) for one in replace(order, paste_turn=45).shown(step)]
+    degrees = [one.pasted.degrees for one in shown if one.pasted]
+    assert -45 <= min(degrees) < -40 and 40 < max(degrees) <= 45
+    assert not any(one.pasted.degrees for one in straight if one.pasted)
+    as_before = [
+        replace(one, pasted=one.pasted and replace(one.pasted, degrees=0.0)) for one in shown
+    ]
+    assert as_before == straight
+
+
+def test_a_pasted_defect_is_shown_at_its_angle(surfaces: Surfaces) -> None:
+    image, mask = surfaces.show(Shown(1, 0, Pasted(0, 0.5, 1.0)))
+    turned_image, turned_mask = surfaces.show(Shown(1, 0, Pasted(0, 0.5, 1.0, 90.0)))
+    assert (mask[0, 0] > 0.5).any(1).sum() == 40 and (mask[0, 0] > 0.5).any(0).sum() == 4
+    assert (turned_mask[0, 0] > 0.5).any(1).sum() in (4, 5)
+    assert (turned_mask[0, 0] > 0.5).any(0).sum() > 30  # its end lies beyond the edge
+    assert 0 < turned_image[turned_mask > 0.5].mean() < 0.35 < image[mask == 0].mean()
+
+
 def test_a_pasted_defect_is_shown_with_its_mask_in_every_view(surfaces: Surfaces) -> None:
     for view in FLIPS:
         image, mask = surfaces.show(Shown(1, view, Pasted(0, 1.0, 1.0)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ksdd_lib.copy_paste import lift, paste
+from ksdd_lib.copy_paste import lift, paste, turned
 
 HEIGHT, WIDTH = 208, 160
 
@@ -74,3 +74,47 @@ def test_a_defect_of_no_pixels_changes_nothing(random):
     defect = lift(surface(random), np.zeros((HEIGHT, WIDTH), np.uint8))
     there, mask = paste(defect, ground, 0.3, 1.0)
     assert torch.equal(there, ground) and not mask.any()
+
+
+def slope(mask: torch.Tensor) -> float:
+    """The angle of a mask's long axis in degrees, up to the right positive."""
+    rows, columns = np.nonzero(mask[0, 0].numpy() > 127)
+    values, axes = np.linalg.eigh(np.cov(columns, -rows))
+    right, up = axes[:, np.argmax(values)]
+    return float(np.degrees(np.arctan(up / right)))
+
+
+@pytest.mark.parametrize("degrees", [-40.0, -5.0, 25.0, 80.0])
+def test_a_turned_defect_is_as_large_and_as_dark_at_its_new_angle(random, degrees):
+    ground = surface(random)
+    defect = lift(*with_bar(ground, 50))
+    image, mask = paste(turned(defect, degrees), tensor(surface(random)), 0.5, 1.0)
+    assert slope(mask) == pytest.approx(degrees, abs=2)
+    assert mask.float().sum() == pytest.approx(255 * 120, rel=0.1)
+    assert 45 < image[mask > 200].float().mean() < 75  # its edge is softer
+
+
+def test_a_defect_is_turned_about_its_middle(random):
+    defect = lift(*with_bar(surface(random), 50))
+    for degrees in (0.0, 90.0, -30.0):
+        there = turned(defect, degrees)
+        rows, columns = there.contrast.shape
+        assert there.top + rows / 2 == pytest.approx(62, abs=1)
+        assert there.left + columns / 2 == pytest.approx(115, abs=1)
+    assert torch.equal(turned(defect, 0.0).mask, defect.mask)
+    assert torch.allclose(turned(defect, 0.0).contrast, defect.contrast, atol=1e-3)
+
+
+def test_what_reaches_beyond_the_surface_is_left_out(random):
+    image, mask = with_bar(surface(random), 50)
+    moved = np.roll(image, 30, 1), np.roll(mask, 30, 1)  # it ends at the right edge
+    upright = turned(lift(*moved), 45.0)
+    wide = turned(lift(image.T, mask.T), 90.0)  # 160 high, 208 wide, on a ground of 208 x 160
+    for defect in (upright, wide):
+        for height in (0.0, 1.0):
+            there, found = paste(defect, tensor(surface(random)), height, 1.0)
+            assert there.shape == found.shape == (1, 1, HEIGHT, WIDTH) and found.any()
+    tall = turned(lift(*(np.repeat(x[:, 60:], 7, 1)[:, 280:440] for x in (image, mask))), 90.0)
+    assert tall.contrast.shape[0] > 150
+    there, found = paste(tall, tensor(surface(random)[:144]), 0.5, 1.0)
+    assert there.shape == (1, 1, 144, WIDTH) and found[0, 0, 0].any() and found[0, 0, -1].any()
