@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one stopped", file=sys.stderr)
         return 130
@@ -100,6 +103,9 @@ def judge(chosen: argparse.Namespace) -> None:
     """Judge a folder of images with a trained model; a table, the most suspicious first."""
     if chosen.out.exists():
         raise RunError(f"{chosen.out} is there already: name another file with --out.")
+    place = next(place for place in chosen.out.absolute().parents if place.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise RunError(f"Nothing can be written in {place}: name another place with --out.")
     detector = predict.load(chosen.weights)
     height, width = detector.size
     print(f"model: {detector.origin}, made for {height}x{width}")

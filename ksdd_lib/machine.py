@@ -84,9 +84,11 @@ def reused_memory(where: torch.device) -> Iterator[None]:
     """
     libc = _glibc() if where.type == "cpu" else None
     if libc is None:
-        yield
-        if where.type == "cuda":  # what this notebook's kernel keeps, the next one's lacks
-            torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            if where.type == "cuda":  # what this notebook's kernel keeps, the next one's lacks
+                torch.cuda.empty_cache()
         return
     for option, value in REUSING.items():
         libc.mallopt(option, value)
@@ -158,7 +160,7 @@ def environment(precision: str = "auto") -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(where) if where.type == "cuda" else "none"
     return {
         "ksdd_lib": ksdd_lib.__version__,
-        "commit": _commit(),
+        "commit": COMMIT,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -193,6 +195,10 @@ def _fingerprint() -> str:
             digest.update(f"{path.relative_to(HERE).as_posix()}\n".encode())
             digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
     return f"files {digest.hexdigest()[:12]}"
+
+
+COMMIT = _commit()
+"""Of the code as it was loaded; what the checkout holds when a training ends may be another one."""
 
 
 def _cpu_flags() -> set[str]:

@@ -36,8 +36,9 @@ def keep(run_folder: Path, root: Path) -> Path:
         root: the checkout. Weights, masks and pictures of surfaces are not copied.
 
     Raises:
-        RunError: it is no run on KolektorSDD, or would join or replace results of other settings or
-            folds, a file is missing, or metrics.json was not made from predictions.csv.
+        RunError: it is no run on KolektorSDD, differs from its preset in what its name does not
+            say, or would join or replace results of other settings or folds, a file is missing, or
+            metrics.json was not made from predictions.csv.
     """
     run_folder = Path(run_folder)
     if not (run_folder / "settings.json").exists():
@@ -48,7 +49,13 @@ def keep(run_folder: Path, root: Path) -> Path:
             f"assets/results holds results on KolektorSDD, not on {stored.data['name']}."
         )
     settings = _read_settings(run_folder)
-    name = replace(from_json(settings), data="kolektorsdd").name
+    typed = replace(from_json(settings), data="kolektorsdd")
+    if typed.unnamed:
+        raise RunError(
+            f"{run_folder.name} is not as its preset {typed.preset}: {', '.join(typed.unnamed)}. "
+            "Results are joined by their names, which do not tell that: only presets are kept."
+        )
+    name = typed.name
     target = root / "assets" / "results" / name
     _require_same_recipe(settings, target)
     _require_finished(run_folder)

@@ -255,7 +255,7 @@ class Settings:
         6600,
         group="segmentation",
         low=1,
-        high=1_000_000,
+        high=999_999,
         unit="steps",
         reason="training length of the first stage; 6,600 as published",
     )
@@ -293,7 +293,7 @@ class Settings:
         6600,
         group="decision",
         low=1,
-        high=1_000_000,
+        high=999_999,
         unit="steps",
         reason="training length of the second stage; 6,600 as published",
     )
@@ -364,19 +364,29 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """What a run is called: "cpu-clean-seed0", or of data of one's own, at a size or with a
-        score that is not the preset's, with few defects:
-        "cpu-parts-1056x384-mask-clean-5defective-seed0"."""
+        """What a run is called: "cpu-clean-seed0", or of data of one's own, where size, score or
+        turning are not the preset's, with few defects:
+        "cpu-parts-1056x384-mask-turn45-clean-5defective-seed0"."""
         usual = resolve({"preset": self.preset})
         parts = [self.preset, *filter(None, [_own_data(self.data_name)])]
-        for name in ("image_size", "score"):
+        for name, words in (("image_size", "{}"), ("score", "{}"), ("paste_turn", "turn{:g}")):
             if getattr(self, name) != getattr(usual, name):
-                parts.append(getattr(self, name))
+                parts.append(words.format(getattr(self, name)))
         parts += [self.folds]
         parts += [self.twins] if self.twins != "similar" else []
         parts += [f"partition{self.partition}"] if self.partition else []
         parts += [f"{self.defective_images}defective"] if self.defective_images else []
         return "-".join([*parts, f"seed{self.seed}"])
+
+    @property
+    def unnamed(self) -> list[str]:
+        """The settings that are not the preset's, change scores, and are not told by `name`."""
+        usual = resolve({"preset": self.preset})
+        told = {"preset", "data", "checkpoint_steps", "precision", *NAMED}
+        if self.score == "mask":  # the second stage is not asked
+            told |= {name for name, rule in RULES.items() if rule.group == "decision"}
+        differing = (n for n in RULES if getattr(self, n) != getattr(usual, n))
+        return [name for name in differing if name not in told]
 
     @property
     def data_name(self) -> str:
@@ -396,10 +406,23 @@ def _source_name(source: str) -> str:
 def _own_data(name: str) -> str:
     """The data's name as part of a run's: "my-parts" of "My parts.zip"; "" of the known sets."""
     first = name.partition(";")[0].lower()
-    if first == "generated" or first.startswith(("kolektorsdd", "drive:")):
+    if first == "generated" or re.match(r"kolektorsdd(?!2)|drive:", first):
         return ""
     return re.sub(r"[^a-z0-9]+", "-", PurePath(first).stem).strip("-")[:24]
 
+
+NAMED = (
+    "image_size",
+    "score",
+    "paste_turn",
+    "folds",
+    "fold",
+    "twins",
+    "partition",
+    "defective_images",
+    "seed",
+)
+"""What tells results of one preset apart: a run's name has it, or its results name each fold."""
 
 RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Settings)}
 """Setting name -> its rule, in the order of the schema."""
@@ -615,6 +638,11 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"twins is {settings.twins!r}, but the official folds are KolektorSDD's and their leak "
             "is counted by similar pictures: take twins similar, or folds clean."
+        )
+    if settings.paste_turn and not settings.copy_paste:
+        raise SettingsError(
+            f"paste_turn is {settings.paste_turn:g}, but copy_paste is 0, so nothing is pasted "
+            "that could be turned: take copy_paste 0.5, or paste_turn 0."
         )
     if settings.copy_paste and settings.annotation not in CLOSE_ANNOTATIONS:
         raise SettingsError(

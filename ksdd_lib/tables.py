@@ -436,18 +436,31 @@ def _minutes(folders: Iterable[Path]) -> str:
     """What training and scoring of results took, and where: "24, 23 on AMD EPYC, 2 cores"."""
     of_machine: dict[str, list[str]] = {}
     for folder in folders:
-        timing = storage.read_json(folder / "timing.json")
-        minutes = sum(row["seconds"] for row in timing) / 60
         made = storage.read_json(folder / "environment.json")
-        of_machine.setdefault(_machine(made), []).append(f"{minutes:.0f}")
+        spent: dict[str, float] = {}
+        for row in storage.read_json(folder / "timing.json"):
+            name = _machine(made, row["what"])
+            spent[name] = spent.get(name, 0) + row["seconds"] / 60
+        for name, minutes in spent.items():
+            of_machine.setdefault(name, []).append(f"{minutes:.0f}")
     return "; ".join(f"{', '.join(times)} on {name}" for name, times in of_machine.items())
 
 
-def _machine(made: Mapping[str, Any]) -> str:
-    """The GPU, or the CPU and its cores, of an environment.json."""
-    if made["gpu"] != "none":
-        return made["gpu"]
-    return f"{made['cpu'].replace('(R)', '').replace(' Processor', '')}, {made['cpu_cores']} cores"
+def _machine(made: Mapping[str, Any], work: str = "") -> str:
+    """The GPU, or the CPU and its cores, of an environment.json.
+
+    Args:
+        work: a line of timing.json, "segmentation stage, fold 0": where that was trained, where the
+            environment has it; the rest is of the machine that judged.
+    """
+    cpu, gpu = made["cpu"], made["gpu"]
+    trained = re.match(r"(.*), GPU (.*), \w+, at ", made.get(work.replace(", ", " of "), ""))
+    if trained:
+        cpu, gpu = trained.groups()
+    if gpu != "none":
+        return gpu
+    name = cpu.replace("(R)", "").replace(" Processor", "")
+    return f"{name}, {made['cpu_cores']} cores" if cpu == made["cpu"] else name
 
 
 def _interval(ends: Sequence[float] | None) -> str:

@@ -336,7 +336,8 @@ def _train_steps(
                 save(step + 1)
                 if interrupted.is_set():
                     raise Interrupted(f"stopped after step {step + 1}; run again to go on")
-        save(steps, finished=True)
+        if first < steps:  # else the finished state was read, and stays as it is
+            save(steps, finished=True)
         if interrupted.is_set():
             raise Interrupted("stopped after the last step; run again to go on")
     return time.monotonic() - began

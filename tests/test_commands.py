@@ -92,6 +92,14 @@ class TestWhatTheUserDoesWrong:
         assert "is there already: name another file" in text
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
+    def test_places_where_nothing_can_be_written(self, said, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        text = said("judge", str(tmp_path), "--out", str(tmp_path / "notes.txt" / "table.csv"))
+        assert text.startswith("error: Nothing can be written in ") and "notes.txt" in text
+        text = said("run", "--data", "generated", "--out", str(tmp_path / "notes.txt"))
+        assert text.startswith("error: ") and "notes.txt" in text and text.count("\n") == 1
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
     def test_a_folder_with_settings_of_something_else(self, said, tmp_path):
         mine = tmp_path / "mine" / "settings.json"
         mine.parent.mkdir()

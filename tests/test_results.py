@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,17 +37,10 @@ class TestEachKeptResult:
         assert re.fullmatch("[0-9a-f]{7,}", made["commit"]), "of a checkout without changes"
 
     def test_is_of_the_preset_as_it_is_now(self, folder):
-        stored = json.loads((folder / "settings.json").read_text())
-        preset = schema.to_json(schema.resolve({"preset": stored["preset"]}))
-        free = {"data", "folds", "fold", "seed", "partition", "defective_images"}
-        free |= {"checkpoint_steps", "precision"}
-        free |= {"image_size"} if f"-{stored['image_size']}-" in folder.name else set()
-        if stored["score"] == "mask":  # as the name says; what the second stage does is not judged
-            assert "-mask-" in folder.name
-            free |= {"score", *(n for n, rule in schema.RULES.items() if rule.group == "decision")}
-        assert {name: stored.get(name, preset[name]) for name in set(preset) - free} == {
-            name: preset[name] for name in set(preset) - free
-        }
+        """But for what its name says: seeds of one name are put together."""
+        stored = schema.from_json(json.loads((folder / "settings.json").read_text()))
+        assert stored.unnamed == []
+        assert folder.name == replace(stored, data="kolektorsdd").name
 
     def test_shows_no_surface(self, folder):
         pictures = {path.stem for path in folder.rglob("*.png")}
@@ -122,13 +116,21 @@ class TestKeep:
         with pytest.raises(RunError, match="not on mine"):
             results.keep(root / "run", root / "checkout")
 
-    def test_other_settings_of_the_same_name_are_refused(self, root):
+    def test_what_no_preset_does_is_refused(self, root):
+        """Its name would not tell, and it would count as another seed of the preset."""
         stored = json.loads((root / "run" / "settings.json").read_text())
-        changed = stored | {"segmentation_steps": 2}
+        changed = stored | {"segmentation_steps": 2, "seed": 7}
         (root / "run" / "settings.json").write_text(json.dumps(changed))
         summary = json.loads((root / "run" / "metrics.json").read_text())
-        summary["made_from"]["settings"] |= {"segmentation_steps": 2}  # a whole other run
+        summary["made_from"]["settings"] |= {"segmentation_steps": 2, "seed": 7}
         (root / "run" / "metrics.json").write_text(json.dumps(summary))
+        with pytest.raises(RunError, match="not as its preset cpu: segmentation_steps"):
+            results.keep(root / "run", root / "checkout")
+
+    def test_results_of_an_earlier_preset_of_that_name_are_not_joined(self, root):
+        [kept] = (root / "checkout" / "assets" / "results").iterdir()
+        stored = json.loads((kept / "settings.json").read_text())
+        (kept / "settings.json").write_text(json.dumps(stored | {"segmentation_steps": 2}))
         with pytest.raises(RunError, match="another segmentation_steps"):
             results.keep(root / "run", root / "checkout")
 

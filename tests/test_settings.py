@@ -219,6 +219,7 @@ def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
         {"copy_paste": 0.5, "annotation": "box"},
         {"copy_paste": 0.1, "annotation": "dilated17"},
         {"folds": "official", "twins": "identical"},
+        {"paste_turn": 45.0},
     ],
 )
 @pytest.mark.fault(29)
@@ -271,5 +272,17 @@ def test_a_run_is_named_by_what_makes_it_another_experiment():
     larger = {"preset": "cpu", "image_size": "1056x384", "data": "/home/ann/My parts.zip"}
     assert schema.resolve(larger).name == "cpu-my-parts-1056x384-clean-seed0"
     assert schema.resolve({"preset": "cpu", "score": "mask"}).name == "cpu-mask-clean-seed0"
+    turned = {"preset": "cpu", "paste_turn": 45.0}
+    assert schema.resolve(turned).name == "cpu-turn45-clean-seed0"
+    assert schema.resolve({"data": "KolektorSDD2.zip"}).name == "demo-kolektorsdd2-clean-seed0"
     known = ("kolektorsdd", "/x/KolektorSDD.zip;kolektorsdd", "https://drive.google.com/file/d/1/")
     assert {schema.resolve({"data": data}).name for data in known} == {"demo-clean-seed0"}
+
+
+def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
+    named = {"fold": "1", "seed": 3, "image_size": "1056x384", "paste_turn": 20.0, "partition": 2}
+    harmless = {"checkpoint_steps": 7, "precision": "float32", "data": "x.zip"}
+    assert schema.resolve({"preset": "cpu"} | named | harmless).unnamed == []
+    other = {"flips": False, "decision_steps": 3}
+    assert schema.resolve({"preset": "cpu"} | other).unnamed == ["flips", "decision_steps"]
+    assert schema.resolve({"preset": "cpu", "score": "mask"} | other).unnamed == ["flips"]

@@ -291,6 +291,17 @@ def test_a_finished_stage_is_not_trained_again(trained: Trained, data: DataSet) 
     assert files(trained.run.folder) == before
 
 
+def test_a_finished_state_that_was_not_marked_so_is_marked_and_not_written_again(
+    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kill after the last save leaves it: writing it anew could only lose it."""
+    run = first_stage_only
+    (run.fold_folder(0) / "segmentation.done.json").unlink()
+    monkeypatch.setattr(checkpoint, "save", pytest.fail)
+    assert train_segmentation(run, data, 0) is True
+    assert run.has("segmentation", 0)
+
+
 @pytest.mark.fault(18)
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
