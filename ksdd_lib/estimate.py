@@ -1,7 +1,8 @@
 """How many minutes and how much memory a choice of settings takes on this machine.
 
-Minutes come from one measurement a size and arithmetic: a training step and a scoring of one image,
-after one of each to warm up. It is kept in the cache folder. Memory is that of `memory`.
+Minutes come from one measurement a size and arithmetic: of one image, a training step of each stage
+and a scoring, after one of each to warm up. It is kept in the cache folder. Memory is that of
+`memory`.
 """
 
 import time
@@ -14,8 +15,10 @@ import torch
 from ksdd_lib import machine, memory, storage
 from ksdd_lib.batches import mirror_images, network_input
 from ksdd_lib.errors import RunError
+from ksdd_lib.model import DecisionNet
 from ksdd_lib.settings import Settings
-from ksdd_lib.targets import segmentation_loss, soft_targets
+from ksdd_lib.synthetic import PARTS
+from ksdd_lib.targets import decision_loss, segmentation_loss, soft_targets
 from ksdd_lib.train import untrained_segmentation
 from ksdd_lib.wording import duration
 
@@ -27,19 +30,20 @@ class Pace:
     Attributes:
         training: forward and backward of the segmentation network.
         scoring: forward alone.
+        deciding: forward and backward of the decision network on what the first hands on.
     """
 
     training: float
     scoring: float
+    deciding: float
 
 
 def known_pace(settings: Settings) -> Pace | None:
     """What was measured here before for this size and precision; None where nothing was."""
     try:
-        found = storage.read_json(_file()).get(_key(settings))
-    except RunError:
+        return Pace(**storage.read_json(_file())[_key(settings)])
+    except (RunError, KeyError, TypeError):  # none, damaged, or of an earlier version
         return None
-    return Pace(**found) if found else None
 
 
 def measure_pace(settings: Settings) -> Pace:
@@ -49,22 +53,30 @@ def measure_pace(settings: Settings) -> Pace:
     dtype = machine.arithmetic(settings.precision, where)
     pixels = torch.randint(0, 256, (1, 1, *settings.size), dtype=torch.uint8)
     image, mask = network_input(pixels, 0).to(where), torch.zeros(1, 1, *settings.size)
+    second = DecisionNet().to(where, memory_format=torch.channels_last)
 
-    def forward() -> torch.Tensor:
+    def forward() -> tuple[torch.Tensor, torch.Tensor]:
         with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            return network(image)[1]
+            return network(image)
 
     def train() -> None:
         targets = soft_targets(mask.to(where), settings.segmentation_loss == "mean_squared_error")
-        segmentation_loss(forward(), targets, settings.segmentation_loss).backward()
+        segmentation_loss(forward()[1], targets, settings.segmentation_loss).backward()
         network.zero_grad(set_to_none=True)
 
     def score() -> None:
         with torch.inference_mode():
             forward()
 
+    with torch.no_grad():
+        frozen = DecisionNet.pool(*forward())
+
+    def decide() -> None:
+        decision_loss(second.judge(*frozen), torch.ones(1, 1, device=where)).backward()
+        second.zero_grad(set_to_none=True)
+
     with machine.reused_memory(where):
-        pace = Pace(_seconds(train, where), _seconds(score, where))
+        pace = Pace(*(_seconds(work, where) for work in (train, score, decide)))
     try:
         kept = storage.read_json(_file())
     except RunError:
@@ -76,12 +88,17 @@ def measure_pace(settings: Settings) -> Pace:
 def minutes(settings: Settings, pace: Pace) -> dict[str, float]:
     """Minutes of each stage for all chosen folds; how long scoring takes depends on the data.
 
-    The decision stage asks the frozen network for an image and view only once, so that its number
-    is the most it can take.
+    The decision stage asks the frozen network for an image and view only once, unless a defect is
+    pasted, so that its number is the most it can take.
     """
     folds = len(settings.fold_numbers)
     first = settings.segmentation_steps * settings.segmentation_batch_size * pace.training
-    second = settings.decision_steps * settings.decision_batch_size * pace.scoring
+    shown = asked = settings.decision_steps * settings.decision_batch_size
+    images = {"kolektorsdd": 399, "generated": PARTS * settings.generated_items}.get(settings.data)
+    pasted = settings.copy_paste and settings.decision_copy_paste
+    if images and not pasted and not settings.rotation:
+        asked = min(asked, images * len(mirror_images(settings.flips)))
+    second = shown * pace.deciding + asked * pace.scoring
     return {"segmentation": folds * first / 60, "decision": folds * second / 60}
 
 

@@ -22,6 +22,7 @@ from ksdd_lib.storage import read_json, whole_folder, write_json
 MARKER = "generated.json"  # stands in the folder of a complete set and says how it was made
 VERSION = 2  # raise it whenever a surface comes out different from before
 SMALLEST_SIDE = 128
+PARTS = 8  # surfaces of an item, unless told otherwise
 _ITEM, _SURFACE, _CRACK = 1, 2, 3  # independent random streams
 _OVERSAMPLE = 4  # shapes are drawn this many times larger, then averaged down
 _SOFTNESS = 0.4  # standard deviation of the lens blur on shapes, in units
@@ -34,7 +35,7 @@ def generate(
     items: int,
     size: tuple[int, int],
     seed: int = 0,
-    parts: int = 8,
+    parts: int = PARTS,
     defective_parts: int = 2,
 ) -> Path:
     """Write `items` x `parts` surfaces of `size` (H, W) below `root` and return `root`.

@@ -113,7 +113,7 @@ def test_the_button_measures_and_the_panel_tells_the_minutes(screen, monkeypatch
     assert "for the segmentation network" not in says.value
     measured = []
     monkeypatch.setattr(controls.estimate, "measure_pace", measured.append)
-    monkeypatch.setattr(controls.estimate, "known_pace", lambda values: Pace(1.0, 0.1))
+    monkeypatch.setattr(controls.estimate, "known_pace", lambda values: Pace(1.0, 0.1, 0.0))
     button.click()
     assert measured[0].segmentation_steps == 10 and not button.disabled
     assert "for the segmentation network" in says.value
