@@ -475,6 +475,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {
         "data": "kolektorsdd",
         "copy_paste": 0.5,
+        "paste_turn": 45.0,
         "decision_copy_paste": False,
         "score": "both",
         "segmentation_steps": 800,
