@@ -1,5 +1,6 @@
 """The numbers on the pages are those of the kept results."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -65,3 +66,16 @@ def test_twins_are_compared_in_results_that_judge_both(root):
     assert [row[1] for row in found] == ["kos01 = kos26", "kos27 = kos34", "kos38 = kos39"]
     assert all(row[4].count(" of 8") == 2 for row in found)
     assert [row[2] for row in found] == ["0.63", "0.66", "0.40, 0.59"]
+
+
+def test_minutes_are_of_the_machine_that_trained(tmp_path):
+    """Training on a GPU, judging on a CPU: neither has the other's time."""
+    where = {"cpu": "AMD EPYC Processor", "cpu_cores": 2, "gpu": "none"}
+    for stage in ("segmentation", "decision"):
+        where[f"{stage} stage of fold 0"] = "Intel(R) Xeon(R), GPU Tesla T4, float16, at 0a1b2c3"
+    timing = {"segmentation stage, fold 0": 480, "decision stage, fold 0": 120}
+    rows = [{"what": what, "seconds": seconds} for what, seconds in timing.items()]
+    rows.append({"what": "scoring 125 images, fold 0", "seconds": 180})
+    (tmp_path / "environment.json").write_text(json.dumps(where))
+    (tmp_path / "timing.json").write_text(json.dumps(rows))
+    assert tables._minutes([tmp_path]) == "10 on Tesla T4; 3 on AMD EPYC, 2 cores"
