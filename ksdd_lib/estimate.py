@@ -19,7 +19,7 @@ from ksdd_lib.model import DecisionNet
 from ksdd_lib.settings import Settings
 from ksdd_lib.synthetic import PARTS
 from ksdd_lib.targets import decision_loss, segmentation_loss, soft_targets
-from ksdd_lib.train import untrained_segmentation
+from ksdd_lib.train import FEATURE_BYTES, frozen_bytes, untrained_segmentation
 from ksdd_lib.wording import duration
 
 
@@ -97,7 +97,9 @@ def minutes(settings: Settings, pace: Pace) -> dict[str, float]:
     images = {"kolektorsdd": 399, "generated": PARTS * settings.generated_items}.get(settings.data)
     pasted = settings.copy_paste and settings.decision_copy_paste
     if images and not pasted and not settings.rotation:
-        asked = min(asked, images * len(mirror_images(settings.flips)))
+        once = images * len(mirror_images(settings.flips))
+        if once * frozen_bytes(settings) <= FEATURE_BYTES:  # what does not fit is asked again
+            asked = min(asked, once)
     second = shown * pace.deciding + asked * pace.scoring
     return {"segmentation": folds * first / 60, "decision": folds * second / 60}
 

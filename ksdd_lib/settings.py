@@ -383,6 +383,10 @@ class Settings:
         """The settings that are not the preset's, change scores, and are not told by `name`."""
         usual = resolve({"preset": self.preset})
         told = {"preset", "data", "checkpoint_steps", "precision", *NAMED}
+        if self.data != "generated":
+            told |= {"generated_items"}
+        if not self.copy_paste:
+            told |= {"decision_copy_paste"}
         if self.score == "mask":  # the second stage is not asked
             told |= {name for name, rule in RULES.items() if rule.group == "decision"}
         differing = (n for n in RULES if getattr(self, n) != getattr(usual, n))

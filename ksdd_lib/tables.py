@@ -451,7 +451,7 @@ def _machine(made: Mapping[str, Any], work: str = "") -> str:
 
     Args:
         work: a line of timing.json, "segmentation stage, fold 0": where that was trained, where the
-            environment has it; the rest is of the machine that judged.
+            environment has it; the rest is of the machine that judged, of joined folds the last.
     """
     cpu, gpu = made["cpu"], made["gpu"]
     trained = re.match(r"(.*), GPU (.*), \w+, at ", made.get(work.replace(", ", " of "), ""))

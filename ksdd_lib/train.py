@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ksdd_lib import checkpoint, machine, storage
+from ksdd_lib import model as networks
 from ksdd_lib.batches import Order, Shown, Surfaces, load_surfaces
 from ksdd_lib.errors import CheckpointError, Interrupted, TrainingError
 from ksdd_lib.folds import Fold
@@ -215,6 +216,13 @@ class FrozenFeatures:
             self.free -= stack.nbytes
             self.kept[shown] = stack, pools
         return stack, pools
+
+
+def frozen_bytes(settings: Settings) -> int:
+    """What `FrozenFeatures` keeps of one image and view, in bytes."""
+    height, width = settings.size
+    dtype = machine.arithmetic(settings.precision, machine.device())
+    return (networks.FEATURES + 1) * (height // 16) * (width // 16) * dtype.itemsize
 
 
 def load_stage(run: Run, data: DataSet, fold: int, stage: str) -> checkpoint.Checkpoint:

@@ -30,7 +30,13 @@ def test_what_is_asked_only_once_is_counted_once():
     known = estimate.minutes(resolve(best), pace)["decision"]
     assert known == pytest.approx((8 * 1000 * 0.02 + 4 * 399 * 0.12) / 60)
     every = pytest.approx(8 * 1000 * (0.02 + 0.12) / 60)
-    for other in ({"decision_copy_paste": True}, {"data": "mine.zip"}, {"rotation": True}):
+    too_large_to_keep = {"image_size": "1408x512"}
+    for other in (
+        too_large_to_keep,
+        {"decision_copy_paste": True},
+        {"data": "mine.zip"},
+        {"rotation": True},
+    ):
         assert estimate.minutes(resolve(best | other), pace)["decision"] == every
     few = resolve(TINY | {"generated_items": 6, "decision_steps": 9000})
     views = 4 if few.flips else 1

@@ -286,3 +286,6 @@ def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
     other = {"flips": False, "decision_steps": 3}
     assert schema.resolve({"preset": "cpu"} | other).unnamed == ["flips", "decision_steps"]
     assert schema.resolve({"preset": "cpu", "score": "mask"} | other).unnamed == ["flips"]
+    unused = {"generated_items": 20, "decision_copy_paste": False}
+    assert schema.resolve({"preset": "paper"} | unused).unnamed == []
+    assert schema.resolve({"preset": "demo"} | unused).unnamed == ["generated_items"]
