@@ -80,13 +80,15 @@ def test_without_a_checkout_the_files_of_the_package_say_which_version_it_is(
     package.mkdir()
     (package / "model.py").write_text("one = 1\n")
     monkeypatch.setattr(machine, "HERE", package)
-    first = machine.environment()["commit"]
+    first = machine._commit()
     assert re.fullmatch("files [0-9a-f]{12}", first)
-    assert f"ksdd_lib {ksdd_lib.__version__}, {first}" in machine.preflight(tmp_path, "no Drive")
     (package / "model.py").write_bytes(b"one = 1\r\n")
-    assert machine.environment()["commit"] == first, "line ends are no other version"
+    assert machine._commit() == first, "line ends are no other version"
     (package / "model.py").write_text("one = 2\n")
-    assert machine.environment()["commit"] != first
+    assert machine._commit() != first
+    monkeypatch.setattr(machine, "COMMIT", first)
+    assert machine.environment()["commit"] == first, "of the code that was loaded"
+    assert f"ksdd_lib {ksdd_lib.__version__}, {first}" in machine.preflight(tmp_path, "no Drive")
 
 
 def test_no_package_of_this_kernel_has_been_replaced() -> None:
