@@ -208,7 +208,7 @@ class Settings:
         high=90,
         unit="degrees at most, either way",
         reason="turn each pasted defect at random: of few cracks most may lie one way, and one at "
-        "an angle that was never shown is missed",
+        "an angle that was never shown is missed. Unused where copy_paste is 0",
     )
     average_flips: bool = setting(
         False,
@@ -643,11 +643,6 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"twins is {settings.twins!r}, but the official folds are KolektorSDD's and their leak "
             "is counted by similar pictures: take twins similar, or folds clean."
-        )
-    if settings.paste_turn and not settings.copy_paste:
-        raise SettingsError(
-            f"paste_turn is {settings.paste_turn:g}, but copy_paste is 0, so nothing is pasted "
-            "that could be turned: take copy_paste 0.5, or paste_turn 0."
         )
     if settings.copy_paste and settings.annotation not in CLOSE_ANNOTATIONS:
         raise SettingsError(

@@ -219,7 +219,6 @@ def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
         {"copy_paste": 0.5, "annotation": "box"},
         {"copy_paste": 0.1, "annotation": "dilated17"},
         {"folds": "official", "twins": "identical"},
-        {"paste_turn": 45.0},
     ],
 )
 @pytest.mark.fault(29)
@@ -277,6 +276,10 @@ def test_a_run_is_named_by_what_makes_it_another_experiment():
     assert schema.resolve({"data": "KolektorSDD2.zip"}).name == "demo-kolektorsdd2-clean-seed0"
     known = ("kolektorsdd", "/x/KolektorSDD.zip;kolektorsdd", "https://drive.google.com/file/d/1/")
     assert {schema.resolve({"data": data}).name for data in known} == {"demo-clean-seed0"}
+
+
+def test_a_preset_that_turns_may_be_told_to_paste_nothing() -> None:
+    assert schema.resolve({"preset": "best", "copy_paste": 0.0}).copy_paste == 0
 
 
 def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
