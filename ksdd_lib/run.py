@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
@@ -152,7 +153,7 @@ def claim(folder: Path) -> bool:
         is_new = not owner or owner["owner"] != _me()
         if is_new:
             storage.sweep(folder)
-        mine = {"owner": _me(), "last_wrote": time.time()}
+        mine = {"owner": _me(), "began": _began(os.getpid()), "last_wrote": time.time()}
         storage.write_json(folder / "owner.json", mine)
         return is_new
 
@@ -215,14 +216,16 @@ def started(wanted: Settings) -> Path | None:
     """The folder under `home()/runs` of the run that `start` would go on with, if any: the one
     opened last, whatever it is called, else one that is called by these settings."""
     last = _latest()
-    if last and (stored := _stored_settings(last)) and is_same_start(stored, wanted):
+    if last and (stored := _settings_if_whole(last)) and is_same_start(stored, wanted):
         return last
     named = re.compile(re.escape(wanted.name) + r"(-\d+)?")
     folders = [path.parent for path in (home() / "runs").glob("*/settings.json")]
     found = [
         folder
         for folder in folders
-        if named.fullmatch(folder.name) and is_same_start(_stored_settings(folder), wanted)
+        if named.fullmatch(folder.name)
+        and (stored := _settings_if_whole(folder))
+        and is_same_start(stored, wanted)
     ]
     return min(found, key=lambda folder: (len(folder.name), folder.name), default=None)
 
@@ -230,7 +233,7 @@ def started(wanted: Settings) -> Path | None:
 def last_settings() -> Settings | None:
     """The settings of `$KSDD_RUN`, where that is a run, else of the one opened last; or None."""
     folders = [folder for folder in (_last_folder(), _latest()) if folder]
-    return next(filter(None, map(_stored_settings, folders)), None)
+    return next(filter(None, map(_settings_if_whole, folders)), None)
 
 
 def is_same_start(stored: Settings, wanted: Settings) -> bool:
@@ -249,7 +252,7 @@ def _last_folder() -> Path | None:
 def _latest() -> Path | None:
     """The folder of the run opened last under `home()/runs`."""
     latest = home() / "runs" / "latest.txt"
-    return latest.parent / latest.read_text().strip() if latest.exists() else None
+    return latest.parent / latest.read_text("utf-8").strip() if latest.exists() else None
 
 
 def find(explicit: Mapping[str, Any] | None = None) -> Run:
@@ -293,7 +296,8 @@ def open_folder(folder: Path, explicit: Mapping[str, Any]) -> Run:
     Until its data is prepared nothing has begun, and explicit values replace the stored ones.
 
     Raises:
-        RunError: an explicit value differs from the run's; the text lists the differences.
+        RunError: an explicit value differs from the run's; the text lists the differences. Or the
+            settings would be written, and another living process works in the folder.
     """
     folder = Path(folder).resolve()
     stored, settings = _stored_settings(folder), None
@@ -307,17 +311,18 @@ def open_folder(folder: Path, explicit: Mapping[str, Any]) -> Run:
             raise RunError(_refusal(folder, different))
         settings = replace(stored, data=explicit.get("data", stored.data))
     elif stored is None or schema.to_json(stored) != schema.to_json(settings):
-        storage.write_json(folder / "settings.json", schema.to_json(settings))
+        _store_settings(folder, settings)
     if folder.parent == home() / "runs":
         storage.write_text(folder.parent / "latest.txt", folder.name + "\n")
     return Run(folder, settings)
 
 
+@alone
 def forget_settings(folder: Path) -> None:
     """Remove the settings of a run for which no data was found; a new attempt may choose others.
 
     Raises:
-        RunError: the folder's settings.json is no run's.
+        RunError: the folder's settings.json is no run's, or another process works there.
     """
     try:
         if _stored_settings(folder) is not None:
@@ -331,6 +336,20 @@ def forget_settings(folder: Path) -> None:
 def _stored_settings(folder: Path) -> Settings | None:
     path = folder / "settings.json"
     return schema.from_json(storage.read_json(path)) if path.exists() else None
+
+
+def _settings_if_whole(folder: Path) -> Settings | None:
+    """`_stored_settings`; None, with a warning, of a run that is damaged or of another version."""
+    try:
+        return _stored_settings(folder)
+    except KsddError as error:
+        warnings.warn(f"The run {folder.name} is passed over: {error}", stacklevel=3)
+        return None
+
+
+@alone
+def _store_settings(folder: Path, settings: Settings) -> None:
+    storage.write_json(folder / "settings.json", schema.to_json(settings))
 
 
 def _refusal(folder: Path, different: Mapping[str, tuple[Any, Any]]) -> str:
@@ -365,9 +384,23 @@ def _me() -> str:
     return f"{socket.gethostname()} process {os.getpid()}"
 
 
+def _began(process: int) -> str:
+    """When a process of this machine began, to tell it from a later one of its number; "" where
+    nobody can tell."""
+    try:
+        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return words[19]  # field 22 of proc(5): starttime, in clock ticks since boot
+
+
 def _is_dead(owner: Mapping[str, Any]) -> bool:
-    """Whether the owner is silent for long, or is a process of this machine that has ended."""
+    """Whether the owner is a process of this machine that has ended, or, where that cannot be told,
+    is silent for long."""
     host, _, process = owner["owner"].rpartition(" process ")
-    if host == socket.gethostname() and os.name == "posix" and not storage.is_running(int(process)):
-        return True
+    if host == socket.gethostname() and os.name == "posix":
+        if not storage.is_running(int(process)):
+            return True
+        if began := owner.get("began"):
+            return began != _began(int(process))
     return time.time() - owner["last_wrote"] > OWNER_SILENT

@@ -281,16 +281,19 @@ def other(run: Run) -> Iterator[str]:
         lambda run: evaluate.evaluate(run, None),
         lambda run: report.make_figures(run.folder),
         lambda run: report.make_report(run.folder),
+        lambda run: open_folder(run.folder, {"seed": 4}),
+        lambda run: runs.forget_settings(run.folder),
     ],
-    ids=["data", "evaluation", "figures", "report"],
+    ids=["data", "evaluation", "figures", "report", "other settings", "no settings"],
 )
 def test_what_writes_in_a_run_is_refused_while_another_process_works_there(
     run: Run, other: str, work: Callable[[Run], Any]
 ) -> None:
-    before = sorted(run.folder.rglob("*"))
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     with pytest.raises(RunError, match=rf"{other} works on run and last wrote \d+ s ago"):
         work(run)
-    assert sorted(run.folder.rglob("*")) == before
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    assert open_folder(run.folder, {}).settings == run.settings, "to look at it is no work"
 
 
 def test_work_within_work_leaves_the_folder_to_the_outer_one(run: Run) -> None:
@@ -339,3 +342,44 @@ def test_a_silent_owner_on_another_machine_loses_the_folder(run: Run) -> None:
     run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT - 1})
     run.claim()
     assert elsewhere not in (run.folder / "owner.json").read_text()
+
+
+HAS_PROC = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+
+
+@HAS_PROC
+@pytest.mark.fault(27)
+def test_a_process_that_was_stopped_for_long_keeps_its_folder(run: Run) -> None:
+    """As with a closed laptop: it is silent, and goes on."""
+    claimed = "import sys, pathlib, ksdd_lib.run as r; r.claim(pathlib.Path(sys.argv[1]))"
+    words = [sys.executable, "-c", f"{claimed}; print('claimed', flush=True); sys.stdin.read()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*words, str(run.folder)], **pipes) as other:
+        assert other.stdout.readline().strip() == b"claimed"
+        owner = run.read("owner.json")
+        silent = owner | {"last_wrote": time.time() - 2 * OWNER_SILENT}
+        run.write("owner.json", silent)
+        with pytest.raises(RunError, match=f"process {other.pid} works on run"):
+            run.claim()
+        run.write("owner.json", silent | {"began": "1"})
+        run.claim()  # another process, long ended, had its number
+        other.communicate()
+
+
+@pytest.mark.parametrize("content", ['{"preset": "demo", ', '{"of_a_later_version": 1}'])
+def test_a_run_that_cannot_be_read_is_passed_over_by_name(own_home: Path, content: str) -> None:
+    wanted = schema.resolve({})
+    first = runs.start(wanted)
+    storage.write_text(first.folder / "settings.json", content)
+    with pytest.warns(UserWarning, match=f"The run {first.folder.name} is passed over: "):
+        assert runs.last_settings() is None
+    with pytest.warns(UserWarning, match=f"The run {first.folder.name} is passed over: "):
+        second = runs.start(wanted)
+    assert second.folder.name == f"{wanted.name}-2"
+    assert (first.folder / "settings.json").read_text() == content
+    assert runs.started(wanted) == second.folder
+
+
+def test_a_run_named_with_umlauts_is_found_again(own_home: Path) -> None:
+    begun = open_folder(own_home / "runs" / "prüfung", {"seed": 3})
+    assert runs.find({}).folder == begun.folder
