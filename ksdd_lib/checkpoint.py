@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ksdd_lib import storage
-from ksdd_lib.errors import CheckpointError, RunError
+from ksdd_lib.errors import CheckpointError, KsddError, RunError
 from ksdd_lib.settings import Settings
 
 SCHEMA = 1
@@ -117,10 +117,15 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> Non
     model.load_state_dict(weights)
 
 
-def newest_step(folder: Path, stage: str) -> int:
-    """The step of the newest checkpoint by its marker, without reading it; -1 without any."""
-    markers = _markers(folder, stage)
-    return _step(markers[0]) if markers else -1
+def newest_whole(folder: Path, stage: str) -> tuple[int, str | None]:
+    """Step and SHA-256 of the newest checkpoint that is what its marker says; (-1, None) without
+    any."""
+    for marker in _markers(folder, stage):
+        with contextlib.suppress(KsddError, OSError):
+            record = _read_marker(marker)
+            if storage.sha256(marker.with_suffix(".pt")) == record["sha256"]:
+                return record["step"], record["sha256"]
+    return -1, None
 
 
 def newest_sha256(folder: Path, stage: str) -> str | None:

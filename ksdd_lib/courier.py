@@ -8,11 +8,14 @@ import time
 import warnings
 from pathlib import Path
 
-from ksdd_lib.mailbox import Copied, copy, copy_archive
-from ksdd_lib.run import Run
+from ksdd_lib.mailbox import Copied, copy, copy_archive, sign_of_life
+from ksdd_lib.run import OWNER_SILENT, Run
 
 EVERY = 600.0
 """Seconds between the beginnings of two copies while a stage trains."""
+
+SIGN_OF_LIFE = OWNER_SILENT / 3
+"""Seconds between two signs that this machine is at work, whether or not there is what to copy."""
 
 PATIENCE = 120.0
 """Seconds that the end of a cell waits for its copy; it then goes on in the background."""
@@ -50,12 +53,15 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._due = time.monotonic() + self.every
         self._goes_on = self._has_kept = False
+        self._ended = threading.Event()
         self._without_archive = ""
         self._warned = ""
 
     def __enter__(self) -> "Courier":
         self._goes_on = True
         self.send()
+        if self.drive is not None:
+            threading.Thread(target=self._live, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,6 +89,7 @@ class Courier:
         if self.drive is None:
             return False
         self._goes_on = False
+        self._ended.set()
         end = time.monotonic() + self.patience
         self._wait(end)  # it may have begun before the newest files were there
         self.send()
@@ -120,6 +127,12 @@ class Courier:
             self._copied = copied
             if self.downloads and not copied.failure:
                 self._without_archive = copy_archive(self.run, self.downloads, self.drive)
+
+    def _live(self) -> None:
+        while not self._ended.wait(SIGN_OF_LIFE):
+            with _at_work:
+                if self._goes_on:  # else the last copy has said that nothing more comes
+                    sign_of_life(self.run, self.drive)
 
     def _is_at_work(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

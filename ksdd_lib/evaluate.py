@@ -34,11 +34,17 @@ SIGN_OF_LIFE = 30.0
 
 @alone
 @explain_memory
-def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | None = None) -> dict:
+def evaluate(
+    run: Run,
+    data: DataSet,
+    watch: Callable[[int, int, int], None] | None = None,
+    saved: Callable[[], None] | None = None,
+) -> dict:
     """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
 
     Args:
         watch: called with (fold, images done, images in all).
+        saved: called after each fold, for a copy elsewhere.
 
     Returns:
         What metrics.json holds.
@@ -56,6 +62,8 @@ def evaluate(run: Run, data: DataSet, watch: Callable[[int, int, int], None] | N
         fold_rows, fold_masks = _scores_of_fold(run, data, fold, watch)
         rows += fold_rows
         masks.append(fold_masks)
+        if saved:
+            saved()
     # By the items, as folds.json has them: few defective images may leave one without any.
     tested = {f.number: {s.item for s in f.test} for f in data.folds}
     train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}

@@ -4,6 +4,7 @@ Work never happens on Drive. What is there is whole by its marker, see `vouched`
 failure of Drive stops a training: it is one warning, and the next copy catches up.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -43,7 +44,7 @@ PARTS = (".pt", ".json")
 FIRST = ("settings.json", "folds.json", "data.json")
 """What is copied before all else: a checkpoint of settings that are not there could not be used."""
 
-PATIENCE = 3
+FAILURES = 3
 """Failures after which a copy gives up until the next one."""
 
 
@@ -66,13 +67,6 @@ class Copied:
             f"Not all of {run.folder.name} could be copied to Drive ({self.failure}); it is safe "
             f"in {run.folder}, and the next copy tries again."
         )
-
-
-def mirror(run: Run, drive: Path | None) -> None:
-    """`copy`; nothing without a Drive. Where Drive fails, a warning says so."""
-    copied = Copied() if drive is None else copy(run, drive)
-    if copied.failure:
-        warn(copied.explain(run))
 
 
 def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
@@ -98,8 +92,7 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
         vouched.sweep([*listed, *vouched.walk(target)])
         sent, failures = _send_files(files, run.folder, target, drive)
         newest = _newest(sent)
-        sender = {"run": run.folder.name, "machine": machine_name(), "time": int(time.time())}
-        storage.write_json(target / SENDER, sender | {"at_work": at_work})
+        _sign(run, target, at_work)
         _name_latest(run, target, drive)
         if run.has("report"):
             report = (run.folder / "report.html").read_bytes()
@@ -107,6 +100,20 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
     except Exception as error:  # in a thread, an error would end it without a word
         failures = [error]
     return Copied(failure=reason(failures[0])) if failures else Copied(newest)
+
+
+def sign_of_life(run: Run, drive: Path) -> None:
+    """Say on Drive that this machine is still at work on a run that has been copied; never raises.
+
+    Else other machines would take it for lost where checkpoints are far apart, see `recovery`.
+    """
+    drive = Path(drive)
+    with contextlib.suppress(Exception):  # a Drive that fails is the next copy's to tell
+        if not is_on(drive, run.folder):
+            vouched.require_mounted(drive)
+            target = _target(run, drive)
+            if vouched.read_object(target / SENDER).get("machine") == machine_name():
+                _sign(run, target, at_work=True)
 
 
 def put(data: bytes, target: Path, drive: Path) -> None:
@@ -238,6 +245,11 @@ def warn(text: str) -> None:
     warnings.warn(text, stacklevel=3)
 
 
+def _sign(run: Run, target: Path, at_work: bool) -> None:
+    sender = {"run": run.folder.name, "machine": machine_name(), "time": int(time.time())}
+    storage.write_json(target / SENDER, sender | {"at_work": at_work})
+
+
 def _target(run: Run, drive: Path) -> Path:
     return find_there(run, drive / FOLDER / "runs")
 
@@ -248,7 +260,7 @@ def _name_latest(run: Run, target: Path, drive: Path) -> None:
     Else two machines at work would take turns, and neither could hand over.
     """
     here = run.folder.parent / LATEST
-    if here.exists() and here.read_text().strip() != run.folder.name:
+    if here.exists() and here.read_text("utf-8").strip() != run.folder.name:
         return
     agreed = {"here": run.folder.name, "drive": target.name}
     if seen_there(here.parent) == agreed and latest_there(target.parent):
@@ -316,7 +328,7 @@ def _send_files(
             _remove_superseded(there, kept=1 if is_new else 0)
         except OSError as error:
             failures.append(error)
-            if len(failures) == PATIENCE:
+            if len(failures) == FAILURES:
                 break
     return sent, failures
 

@@ -15,10 +15,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from ksdd_lib import archive, mailbox, storage, vouched
+from ksdd_lib import archive, checkpoint, mailbox, storage, vouched
 from ksdd_lib import run as local_runs
 from ksdd_lib import settings as schema
-from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib.errors import DiskFullError, KsddError, RunError
 from ksdd_lib.mailbox import FOLDER, LATEST, SEEN, SENDER, warn
 from ksdd_lib.run import OWNER_SILENT, Run
 from ksdd_lib.settings import Settings
@@ -125,13 +125,15 @@ def _restore(
         if folder is not None and not given_up.is_set():
             _unpack_archive(folder, home, drive)
         return folder
+    except DiskFullError:  # this machine's
+        raise
     except OSError as error:
         warn(f"Drive could not be read ({mailbox.reason(error)}): run this cell again.")
         return None
 
 
 def _latest_here(runs: Path) -> str | None:
-    name = (runs / LATEST).read_text().strip() if (runs / LATEST).exists() else ""
+    name = (runs / LATEST).read_text("utf-8").strip() if (runs / LATEST).exists() else ""
     return name if name and (runs / name / "settings.json").exists() else None
 
 
@@ -365,7 +367,7 @@ def _bring_stage(copy: _Copy, folder: Path, fold: str, stage: str) -> bool:
     """
     prefix = f"{fold}/{stage}"
     done, history = f"{prefix}.done.json", f"{prefix}.jsonl"
-    ours, _ = _checkpoint_here(folder / fold, stage)
+    ours, _ = checkpoint.newest_whole(folder / fold, stage)
     for step in copy.steps(prefix):
         is_only_done_there = done in copy.records and not (folder / done).exists()
         if step < ours or (step == ours and not is_only_done_there):
@@ -377,7 +379,7 @@ def _bring_stage(copy: _Copy, folder: Path, fold: str, stage: str) -> bool:
         if json.loads(record)["sha256"] != storage.sha256(data):  # of two trainings
             continue
         predecessor = json.loads(record)["identity"].get("predecessor")
-        if predecessor not in (None, _checkpoint_here(folder / fold, "segmentation")[1]):
+        if predecessor not in (None, checkpoint.newest_whole(folder / fold, "segmentation")[1]):
             warn(f"{prefix} on Drive goes on from other weights than are here: passed over.")
             return False
         storage.write_bytes(folder / weights, data)
@@ -398,7 +400,7 @@ def _bring_results(copy: _Copy, folder: Path, folds: Iterable[str]) -> None:
         steps = copy.steps(f"{fold}/decision")
         record = copy.read(f"{fold}/decision-{steps[0]:06d}.json") if steps else None
         theirs = json.loads(record)["sha256"] if record else None
-        if _checkpoint_here(folder / fold, "decision")[1] not in (None, theirs):
+        if checkpoint.newest_whole(folder / fold, "decision")[1] not in (None, theirs):
             return
     metrics = folder / "metrics.json"
     if metrics.exists() and storage.sha256(metrics) not in copy.hashes("metrics.json"):
@@ -417,15 +419,6 @@ def _bring_timing(copy: _Copy, folder: Path) -> None:
     if more:
         storage.write_json(path, [*rows, *more])
         copy.brought += 1
-
-
-def _checkpoint_here(folder: Path, stage: str) -> tuple[int, str | None]:
-    """Step and SHA-256 of the newest whole checkpoint on this machine; (-1, None) without any."""
-    for marker in sorted(folder.glob(f"{stage}-??????.json"), reverse=True):
-        weights, sha256 = marker.with_suffix(".pt"), vouched.read_object(marker).get("sha256")
-        if weights.exists() and storage.sha256(weights) == sha256:
-            return int(marker.stem.rpartition("-")[2]), sha256
-    return -1, None
 
 
 def _warn_of_lost(copy: _Copy, folder: Path) -> None:

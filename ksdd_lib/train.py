@@ -333,9 +333,9 @@ def _train_steps(
             if average is not None:
                 _update_average(average, stage.model, step)
             if (step + 1) % every == 0 or step + 1 == steps:
+                run.claim()  # before the history is written, where another has taken over
                 _log(stage, step + 1, pending, lr, time.monotonic() - began)
                 pending.clear()
-                run.claim()
                 if watch:
                     told = stage.name, stage.fold, step + 1, steps, stage.history, first
                     watch(Progress(*told, stage.model))

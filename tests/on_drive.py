@@ -111,11 +111,18 @@ WHOLE = {
 }
 
 
+def mirror(run: Run, drive: Path) -> None:
+    """Copy a run to Drive; where Drive fails, a warning says so."""
+    copied = mailbox.copy(run, drive)
+    if copied.failure:
+        mailbox.warn(copied.explain(run))
+
+
 def mirror_whole(run: Run, drive: Path) -> None:
     """`mirror`, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mailbox.mirror(run, drive)
+        mirror(run, drive)
 
 
 def same(one: Path, other: Path, names: set[str]) -> bool:

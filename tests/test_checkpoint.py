@@ -70,7 +70,7 @@ def test_equal_states_have_equal_hashes(tmp_path: Path) -> None:
 
 def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert load(tmp_path) is None and load(tmp_path / "absent") is None
-    assert checkpoint.newest_step(tmp_path, "segmentation") == -1
+    assert checkpoint.newest_whole(tmp_path, "segmentation")[0] == -1
 
 
 def test_only_the_two_newest_are_kept_and_stages_do_not_mix(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_only_the_two_newest_are_kept_and_stages_do_not_mix(tmp_path: Path) -> N
     kept = [f"segmentation-{step:06d}.{end}" for step in (10, 11) for end in ("json", "pt")]
     assert names(tmp_path) == ["decision-000001.json", "decision-000001.pt", *kept]
     assert load(tmp_path).step == 11
-    assert checkpoint.newest_step(tmp_path, "segmentation") == 11
-    assert checkpoint.newest_step(tmp_path, "decision") == 1
+    assert checkpoint.newest_whole(tmp_path, "segmentation")[0] == 11
+    assert checkpoint.newest_whole(tmp_path, "decision")[0] == 1
 
 
 def test_the_longest_training_is_found_again(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_file_of_another_name_is_passed_over(tmp_path: Path, stray: str) -> No
     (tmp_path / stray).write_bytes(weights_file(tmp_path, 5).with_suffix(".json").read_bytes())
     with pytest.warns(UserWarning, match=re.escape(f"{stray} is passed over")):
         assert load(tmp_path).step == 5
-    assert checkpoint.newest_step(tmp_path, "segmentation") == 5
+    assert checkpoint.newest_whole(tmp_path, "segmentation")[0] == 5
     save(tmp_path, 6)
     assert load(tmp_path).step == 6
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from on_drive import mirror
 
 from ksdd_lib import colab, machine, mailbox
 from ksdd_lib.errors import RunError, SettingsError
@@ -308,7 +309,7 @@ def test_a_new_machine_finds_its_run_again(
     drive.mkdir()
     monkeypatch.setenv("KSDD_DRIVE", str(drive))
     run = start(resolve({"preset": "demo", "seed": 3}))
-    mailbox.mirror(run, drive)
+    mirror(run, drive)
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new"))
     colab.begin()
     assert (tmp_path / "new" / "runs" / run.folder.name / "settings.json").exists()
@@ -319,7 +320,7 @@ def test_a_named_run_folder_is_not_filled_from_drive(
 ):
     drive = tmp_path / "MyDrive"
     drive.mkdir()
-    mailbox.mirror(start(resolve({"preset": "demo"})), drive)
+    mirror(start(resolve({"preset": "demo"})), drive)
     monkeypatch.setenv("KSDD_DRIVE", str(drive))
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new"))
     monkeypatch.setenv("KSDD_RUN", str(tmp_path / "named"))
@@ -335,7 +336,7 @@ def test_a_run_named_in_drive_is_brought_here_and_worked_on_here(
     wanted, last = (start(resolve({"preset": "demo", "seed": seed})) for seed in (3, 4))
     wanted.write("metrics.json", {"ap": 0.5})
     for run in (wanted, last):
-        mailbox.mirror(run, drive)
+        mirror(run, drive)
     there = drive / "ksdd" / "runs" / wanted.folder.name
     before = {path.name for path in there.iterdir()}
     monkeypatch.setenv("KSDD_DRIVE", str(drive))
@@ -345,7 +346,7 @@ def test_a_run_named_in_drive_is_brought_here_and_worked_on_here(
     run = find({})
     assert run.folder == tmp_path / "new" / "runs" / wanted.folder.name
     assert run.settings.seed == 3 and run.read("metrics.json") == {"ap": 0.5}
-    mailbox.mirror(run, drive)
+    mirror(run, drive)
     assert {path.name for path in there.iterdir()} == before
     monkeypatch.delenv("KSDD_RUN")
     colab.begin()

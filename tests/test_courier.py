@@ -3,13 +3,15 @@
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from on_drive import mirror
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import checkpoint, courier, mailbox, recovery, storage
+from ksdd_lib import checkpoint, courier, mailbox, recovery, storage, vouched
 from ksdd_lib.courier import Courier
 from ksdd_lib.run import Run
 from ksdd_lib.train import train_segmentation
@@ -140,7 +142,7 @@ def test_a_start_does_not_wait_for_ever_and_what_it_gave_up_is_not_written_later
 ):
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "first"))
     run = tiny_run(tmp_path / "first" / "runs" / "demo")
-    mailbox.mirror(run, drive)
+    mirror(run, drive)
     there = drive / "ksdd" / "runs"
     for name in ("latest.txt.ok", "demo/settings.json"):
         whole = (there / name).read_bytes()
@@ -210,6 +212,38 @@ def test_copies_of_a_training_keep_their_distance(
         while sent._is_at_work():
             pass
     assert begun == [30, 100, 161], "the first checkpoint at once"
+
+
+@pytest.mark.fault(27)
+def test_a_machine_that_has_nothing_new_to_copy_goes_on_giving_signs_of_life(
+    run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(courier, "SIGN_OF_LIFE", 0.01)
+    sender = drive / "ksdd" / "runs" / run.folder.name / mailbox.SENDER
+
+    def until(is_so) -> dict:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            told = vouched.read_object(sender)
+            if told and is_so(told):
+                return told
+        raise AssertionError(told)
+
+    with Courier(run, drive) as sent:
+        until(lambda told: told["at_work"])
+        sent._wait(time.monotonic() + 20)
+        storage.write_json(sender, vouched.read_object(sender) | {"time": 0})
+        until(lambda told: told["time"] > 0 and told["at_work"])
+        taken_over = vouched.read_object(sender) | {"machine": "another", "time": 7}
+        storage.write_json(sender, taken_over)
+        time.sleep(0.1)
+        assert vouched.read_object(sender) == taken_over, "the run is the other machine's now"
+        storage.write_json(sender, taken_over | {"machine": mailbox.machine_name()})
+        until(lambda told: told["time"] > 7)
+    ended = vouched.read_object(sender)
+    assert not ended["at_work"]
+    time.sleep(0.1)
+    assert vouched.read_object(sender) == ended
 
 
 def test_without_drive_nothing_happens(run: Run, capsys: pytest.CaptureFixture):

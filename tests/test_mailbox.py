@@ -24,6 +24,7 @@ from on_drive import (
     contents,
     die_at_write,
     finish,
+    mirror,
     mirror_whole,
     restore,
     same,
@@ -75,7 +76,7 @@ def test_only_a_checkpoint_that_was_sent_whole_is_called_safe(
 
 
 def test_the_weights_are_whole_on_drive_before_their_own_marker_comes(run: Run, drive: Drive):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     names = [name for name in drive.written if name.startswith("segmentation-000020")]
     assert len(names) == 4
     written = sorted((drive.root / "ksdd" / "runs" / run.folder.name / "fold0").glob("*20*"))
@@ -84,7 +85,7 @@ def test_the_weights_are_whole_on_drive_before_their_own_marker_comes(run: Run, 
 
 
 def test_what_is_there_already_is_not_copied_again(run: Run, drive: Drive):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     drive.written.clear()
     run.write("folds.json", {"protocol": "official"})
     mirror_whole(run, drive.root)
@@ -92,19 +93,19 @@ def test_what_is_there_already_is_not_copied_again(run: Run, drive: Drive):
 
 
 def test_an_older_checkpoint_leaves_drive_one_copy_after_the_newer_one_came(run: Run, drive: Drive):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     killed = drive.root / "ksdd/runs" / run.folder.name / "fold0/segmentation-000001.pt"
     killed.write_bytes(b"half of a copy that was killed")
     save_checkpoint(run, 30)
     drive.fault = lambda n: NO_SPACE
     with pytest.warns(UserWarning, match="No space left"):
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
     assert drive.files(run.folder.name) >= WHOLE
     drive.fault = lambda n: None
     newer = {"fold0/segmentation-000030.pt", "fold0/segmentation-000030.json"}
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     assert drive.files(run.folder.name) >= WHOLE | newer
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     left = {name for name in drive.files(run.folder.name) if name.startswith("fold0/segmentation-")}
     assert left == newer
 
@@ -112,7 +113,7 @@ def test_an_older_checkpoint_leaves_drive_one_copy_after_the_newer_one_came(run:
 def test_while_a_stage_trains_drive_holds_two_of_its_checkpoints(run: Run, drive: Drive):
     for step in (30, 40, 50, 60):
         save_checkpoint(run, step)
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
         names = drive.files(run.folder.name)
         held = {
             name[-9:-3]
@@ -123,7 +124,7 @@ def test_while_a_stage_trains_drive_holds_two_of_its_checkpoints(run: Run, drive
 
 
 def test_a_run_that_lies_on_drive_is_not_copied_onto_itself(run: Run, drive: Drive):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     there = open_folder(drive.root / "ksdd" / "runs" / run.folder.name, {})
     there.write("metrics.json", {"ap": 0.5})
     before = contents(there.folder)
@@ -156,7 +157,7 @@ def test_a_report_that_does_not_reach_drive_is_one_warning_and_the_old_one_stays
     (run.folder / "report.html").write_text("second")
     drive.fault = lambda n: NO_SPACE if drive.written[-1:] == ["sender"] else None
     with pytest.warns(UserWarning, match="Not all .*No space left.* next copy") as caught:
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
     assert len(caught) == 1 and there.read_text() == "first"
     assert [path.name for path in there.parent.iterdir()] == [there.name]
     drive.fault = lambda n: None
@@ -172,11 +173,11 @@ def test_a_report_that_does_not_reach_drive_is_one_warning_and_the_old_one_stays
 def test_a_run_of_other_settings_on_drive_is_left_alone(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     new_machine()
     other = begin(segmentation_steps=7)
     assert other.folder.name == run.folder.name
-    mailbox.mirror(other, drive.root)
+    mirror(other, drive.root)
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
     assert drive.files(f"{run.folder.name}-2") == {"settings.json"}
     shutil.rmtree(other.folder.parent)
@@ -185,8 +186,8 @@ def test_a_run_of_other_settings_on_drive_is_left_alone(
 
 
 def test_settings_changed_before_their_stage_stay_with_their_run(run: Run, drive: Drive):
-    mailbox.mirror(run, drive.root)
-    mailbox.mirror(run.amend({"decision_steps": 9}), drive.root)
+    mirror(run, drive.root)
+    mirror(run.amend({"decision_steps": 9}), drive.root)
     assert [path.name for path in (drive.root / "ksdd" / "runs").iterdir() if path.is_dir()] == [
         run.folder.name
     ]
@@ -310,13 +311,13 @@ mailbox.copy(open_folder(sys.argv[1], {}), Path(sys.argv[2]))
 def test_whichever_write_fails_it_is_one_warning_and_the_next_copy_catches_up(
     run: Run, drive: Drive, number: int
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     for failing in range(1, len(drive.written) + 1):
         shutil.rmtree(drive.root / "ksdd", ignore_errors=True)
         drive.written.clear()
         drive.fault = lambda n, failing=failing: number if n == failing else None
         with pytest.warns(UserWarning, match="the next copy tries again") as caught:
-            mailbox.mirror(run, drive.root)
+            mirror(run, drive.root)
         assert len(caught) == 1 and os.strerror(number) in str(caught[0].message)
         drive.fault = lambda n: None
         mirror_whole(run, drive.root)
@@ -328,13 +329,13 @@ def test_whichever_write_fails_it_is_one_warning_and_the_next_copy_catches_up(
 def test_a_dead_drive_is_given_up_soon_and_nothing_is_written_in_its_place(run: Run, drive: Drive):
     drive.root.rmdir()
     with pytest.warns(UserWarning, match="not connected"):
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
     assert not drive.root.exists()
     drive.root.mkdir()
     drive.fault = lambda n: BROKEN
     with pytest.warns(UserWarning, match="Input/output error"):
-        mailbox.mirror(run, drive.root)
-    assert len(drive.written) == mailbox.PATIENCE + 1
+        mirror(run, drive.root)
+    assert len(drive.written) == mailbox.FAILURES + 1
     drive.fault = lambda n: None
     mirror_whole(run, drive.root)
 
@@ -350,7 +351,7 @@ def test_a_file_that_arrives_in_part_is_not_vouched_for(
 
     monkeypatch.setattr(storage, "write_bytes", cut)
     with pytest.warns(UserWarning, match="only a part arrived"):
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
     assert not list(drive.root.rglob("*.pt.ok"))
     monkeypatch.setattr(storage, "write_bytes", plain)
     mirror_whole(run, drive.root)
@@ -406,13 +407,14 @@ def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offe
         with Courier(run, there, every=0) as sent:
             train_segmentation(run, data, 0, saved=sent.keep)
             train_decision(run, data, 0, saved=sent.keep)
-        evaluate(run, data)
+        with Courier(run, there) as sent:
+            evaluate(run, data, saved=sent.keep)
         path = make_report(run.folder, data.read_pair)
         Courier(run, there).finish()
         colab.share(path)
     told = [str(w.message) for w in caught if "Drive" in str(w.message)]
     assert (there is None) == (kind == "none")
-    assert len(told) == (0 if kind == "none" else 2), "once a cell"
+    assert len(told) == (0 if kind == "none" else 3), "once a cell"
     assert all(os.strerror(READ_ONLY) in text for text in told)
     said = capsys.readouterr().out
     assert "safe on Drive" not in said and said.endswith(f"is in {run.folder.name} (in runs)\n")
@@ -452,7 +454,6 @@ def test_without_drive_nothing_happens(
     run: Run, home: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture
 ):
     run.write("data.json", {"archive_sha256": "0" * 64})
-    mailbox.mirror(run, None)
     assert recovery.restore(home, None) is None
     assert not list(recwarn) and capsys.readouterr().out == ""
 
@@ -461,11 +462,11 @@ def test_without_drive_nothing_happens(
 def test_a_read_only_drive_is_a_warning_and_can_still_be_read(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     drive.fault = lambda n: READ_ONLY
     save_checkpoint(run, 30)
     with pytest.warns(UserWarning, match="Read-only file system"):
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
     assert same(run.folder, restore(new_machine(), drive), WHOLE)
 
 
@@ -494,7 +495,7 @@ def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
     drive.written.clear()
     assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
     assert not drive.written
-    mailbox.mirror(downloaded, drive.root)
+    mirror(downloaded, drive.root)
     second = new_machine()
     shutil.rmtree(home)
     restore(second, drive)
@@ -507,7 +508,7 @@ def test_an_archive_damaged_on_drive_is_not_used(
     downloaded: Run, home: Path, drive: Drive, new_machine: Callable[[], Path]
 ):
     assert not mailbox.copy_archive(downloaded, home / "downloads", drive.root)
-    mailbox.mirror(downloaded, drive.root)
+    mirror(downloaded, drive.root)
     path = drive.root / "ksdd" / "tiny-12345678.zip"
     path.write_bytes(path.read_bytes()[:-100])
     second = new_machine()
@@ -518,7 +519,7 @@ def test_an_archive_damaged_on_drive_is_not_used(
 
 @pytest.mark.fault(24)
 def test_a_full_drive_keeps_no_half_archive(downloaded: Run, home: Path, drive: Drive):
-    mailbox.mirror(downloaded, drive.root)
+    mirror(downloaded, drive.root)
     drive.fault = lambda n: NO_SPACE if drive.written[-1:] == ["sender"] else None
     sent = Courier(downloaded, drive.root, downloads=home / "downloads")
     with pytest.warns(UserWarning, match="archive could not .* download it again") as caught:

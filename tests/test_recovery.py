@@ -13,11 +13,13 @@ import pytest
 from on_drive import (
     BROKEN,
     GONE,
+    NO_SPACE,
     WHOLE,
     Drive,
     begin,
     die_at_write,
     finish,
+    mirror,
     mirror_whole,
     restore,
     same,
@@ -27,14 +29,14 @@ from on_drive import (
 
 from ksdd_lib import checkpoint, mailbox, recovery, storage, vouched
 from ksdd_lib import settings as schema
-from ksdd_lib.errors import RunError
+from ksdd_lib.errors import DiskFullError, RunError
 from ksdd_lib.run import OWNER_SILENT, Run, find
 
 
 def test_a_new_machine_goes_on_with_the_run_used_last(
     run: Run, drive: Drive, new_machine: Callable[[], Path], capsys: pytest.CaptureFixture
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     home = new_machine()
     with pytest.raises(RunError, match="01_download_data"):
         find({})
@@ -58,7 +60,7 @@ def test_weights_and_marker_of_two_trainings_are_passed_over(
     checkpoint.save(run.fold_folder(0), "segmentation", 40, {"fold": 0}, {"step": 40, "by": 2})
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         die_at_write(patch, drive, 3)  # the new weights are vouched for
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
     folder = restore(new_machine(), drive)
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 30
 
@@ -102,7 +104,7 @@ def test_killed_before_the_run_is_named_the_run_copied_last_is_taken(
     begin()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(storage, "write_bytes", write)
-        mailbox.mirror(run, drive.root)
+        mirror(run, drive.root)
     second = new_machine()
     with pytest.warns(UserWarning, match="seed0 was copied last and is taken"):
         folder = recovery.restore(second, drive.root)
@@ -118,18 +120,18 @@ def test_a_notebook_opened_too_early_gets_the_rest_when_it_is_there(
 ):
     finish(run, 30, "segmentation")
     save_checkpoint(run, 10, "decision", predecessor=weights(run))
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     second = new_machine()
     early = restore(second, drive)
     assert find({}).has("segmentation", 0) and not find({}).has("decision", 0)
 
     new_machine("first")
     finish(run, 40, "decision", predecessor=weights(run))
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     new_machine()
     assert restore(second, drive) == early
     assert find({}).has("decision", 0)
-    assert checkpoint.newest_step(early / "fold0", "decision") == 40
+    assert checkpoint.newest_whole(early / "fold0", "decision")[0] == 40
     names = {"timing.json", "fold0/decision.jsonl", "fold0/decision-000040.pt"}
     assert same(
         run.folder,
@@ -142,7 +144,7 @@ def test_a_notebook_opened_too_early_gets_the_rest_when_it_is_there(
     (run.folder / "predictions.csv").write_text("image\n")
     (run.folder / "figures").mkdir()
     (run.folder / "figures" / "roc.png").write_bytes(b"png")
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     new_machine()
     restore(second, drive)
     assert same(run.folder, early, {"metrics.json", "predictions.csv", "figures/roc.png"})
@@ -151,7 +153,7 @@ def test_a_notebook_opened_too_early_gets_the_rest_when_it_is_there(
 def test_a_second_look_brings_nothing_twice(
     run: Run, drive: Drive, new_machine: Callable[[], Path], capsys: pytest.CaptureFixture
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     second = new_machine()
     folder = restore(second, drive)
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -164,22 +166,22 @@ def test_a_second_look_brings_nothing_twice(
 def test_a_run_begun_in_another_tab_is_come_to(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
     newer = begin("demo-clean-seed5", seed=5)
-    mailbox.mirror(newer, drive.root)
+    mirror(newer, drive.root)
 
     new_machine("first")
-    mailbox.mirror(run, drive.root)  # its training goes on meanwhile
+    mirror(run, drive.root)  # its training goes on meanwhile
     assert restore(home, drive) == home / "runs" / "demo-clean-seed5"
     assert find({}).settings.seed == 5
-    mailbox.mirror(find({}), drive.root)
+    mirror(find({}), drive.root)
 
     new_machine()
     assert restore(second, drive) == newer.folder
     begin()  # the user goes back to the older run, on purpose
-    mailbox.mirror(find({}), drive.root)
+    mirror(find({}), drive.root)
     new_machine("first")
     assert restore(home, drive) == run.folder
 
@@ -187,16 +189,16 @@ def test_a_run_begun_in_another_tab_is_come_to(
 def test_a_run_begun_here_since_is_not_displaced(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     mine = begin("demo-clean-seed7", seed=7)
     second = new_machine()
     restore(second, drive)
-    mailbox.mirror(begin("demo-clean-seed5", seed=5), drive.root)
+    mirror(begin("demo-clean-seed5", seed=5), drive.root)
 
     new_machine("first")
     restore(home, drive)
     assert find({}).folder == mine.folder
-    mailbox.mirror(mine, drive.root)
+    mirror(mine, drive.root)
     new_machine()
     assert restore(second, drive) == second / "runs" / mine.folder.name
 
@@ -205,7 +207,7 @@ def test_a_run_begun_without_drive_is_kept_when_drive_comes(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
     new_machine()
-    mailbox.mirror(begin("demo-clean-seed5", seed=5), drive.root)
+    mirror(begin("demo-clean-seed5", seed=5), drive.root)
     new_machine("first")
     assert restore(home, drive) is None and find({}).folder == run.folder
 
@@ -214,12 +216,12 @@ def test_what_is_further_here_is_kept_stage_by_stage(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
     finish(run, 30, "segmentation")
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     new_machine()
     restore(home.with_name("second"), drive)
     other = find({})
     save_checkpoint(other, 20, "decision", predecessor=weights(other))
-    mailbox.mirror(other, drive.root)
+    mirror(other, drive.root)
 
     new_machine("first")
     finish(run, 40, "decision", predecessor=weights(run))
@@ -232,7 +234,7 @@ def test_what_is_further_here_is_kept_stage_by_stage(
 def test_as_many_steps_and_the_same_content_is_not_further(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     checkpoint.save(run.fold_folder(0), "segmentation", 20, {"fold": 0}, {"step": 20, "other": 1})
     run.write("folds.json", {"protocol": "official"})
     mine = weights(run)
@@ -243,7 +245,7 @@ def test_as_many_steps_and_the_same_content_is_not_further(
 def test_a_checkpoint_damaged_here_is_replaced(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     path = run.fold_folder(0) / "segmentation-000020.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"x")
@@ -255,9 +257,9 @@ def test_a_checkpoint_damaged_here_is_replaced(
 def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     finish(run, 30, "segmentation")
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     bad = drive.root / "ksdd" / "runs" / run.folder.name / "fold0" / "segmentation-000030.pt"
     bad.write_bytes(b"")
     second = new_machine()
@@ -270,14 +272,14 @@ def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
 def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
     other = find({})
     finish(other, 30, "segmentation", by="second")
     finish(other, 40, "decision", predecessor="0" * 64)
     other.write("metrics.json", {"ap": 0.5})
-    mailbox.mirror(other, drive.root)
+    mirror(other, drive.root)
 
     new_machine("first")
     finish(run, 30, "segmentation")
@@ -290,14 +292,14 @@ def test_results_of_other_weights_do_not_come(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
     finish(run, 30, "segmentation")
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
     other = find({})
     checkpoint.save(other.fold_folder(0), "decision", 40, {"fold": 0}, {"by": "second"})
     other.write("fold0/decision.done.json", {"steps": 40})
     other.write("metrics.json", {"ap": 0.5})
-    mailbox.mirror(other, drive.root)
+    mirror(other, drive.root)
 
     new_machine("first")
     finish(run, 40, "decision")
@@ -309,14 +311,14 @@ def test_settings_that_a_stage_elsewhere_began_with_come_with_it(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
     finish(run, 30, "segmentation")
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
 
     new_machine("first")
     amended = run.amend({"decision_steps": 9})
     finish(amended, 9, "decision", predecessor=weights(run))
-    mailbox.mirror(amended, drive.root)
+    mirror(amended, drive.root)
     new_machine()
     restore(second, drive)
     assert find({}).settings == amended.settings and find({}).has("decision", 0)
@@ -326,51 +328,51 @@ def test_a_run_continued_with_other_settings_on_both_sides_stays_as_it_is(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
     finish(run, 30, "segmentation")
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
     save_checkpoint(find({}), 1, "decision", predecessor=weights(find({})))
     amended = run.amend({"decision_steps": 9})
     finish(amended, 9, "decision", predecessor=weights(run))
-    mailbox.mirror(amended, drive.root)
+    mirror(amended, drive.root)
     with pytest.warns(UserWarning, match="with other settings .decision.*not brought"):
         assert recovery.restore(second, drive.root) is None
-    assert checkpoint.newest_step(find({}).fold_folder(0), "decision") == 1
+    assert checkpoint.newest_whole(find({}).fold_folder(0), "decision")[0] == 1
 
 
 def test_another_run_of_the_name_gets_a_number_here(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     new_machine()
     other = begin(segmentation_steps=7)
     save_checkpoint(other, 5)
-    mailbox.mirror(other, drive.root)
+    mirror(other, drive.root)
     new_machine("first")
     assert restore(home, drive) == home / "runs" / "demo-clean-seed0-2"
     assert find({}).settings.segmentation_steps == 7
-    assert checkpoint.newest_step(run.fold_folder(0), "segmentation") == 20
-    assert checkpoint.newest_step(find({}).fold_folder(0), "segmentation") == 5
+    assert checkpoint.newest_whole(run.fold_folder(0), "segmentation")[0] == 20
+    assert checkpoint.newest_whole(find({}).fold_folder(0), "segmentation")[0] == 5
 
 
 def test_a_run_keeps_its_name_on_drive_whatever_it_is_called_here(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     new_machine()
     other = begin(segmentation_steps=7)
     save_checkpoint(other, 5)
-    mailbox.mirror(other, drive.root)
+    mirror(other, drive.root)
     third = new_machine("third")
     assert restore(third, drive).name == run.folder.name
     new_machine("first")
     begin("demo-clean-seed0-9", seed=9)  # so that this machine names its old run once more
-    mailbox.mirror(find({}), drive.root)
+    mirror(find({}), drive.root)
     begin()
-    mailbox.mirror(find({}), drive.root)
+    mirror(find({}), drive.root)
     new_machine("third")
     assert restore(third, drive).name == f"{run.folder.name}-2"
-    mailbox.mirror(find({}), drive.root)
+    mirror(find({}), drive.root)
     assert not (drive.root / "ksdd" / "runs" / f"{run.folder.name}-2-2").exists()
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
 
@@ -379,11 +381,11 @@ def test_a_run_of_other_data_on_drive_is_left_alone(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
     run.write("data.json", {"fingerprint": "a", "archive_sha256": None})
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     new_machine()
     other = begin()
     other.write("data.json", {"fingerprint": "b", "archive_sha256": None})
-    mailbox.mirror(other, drive.root)
+    mirror(other, drive.root)
     assert {"data.json"} <= drive.files(f"{run.folder.name}-2")
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE | {"data.json"})
 
@@ -392,7 +394,7 @@ def test_a_run_of_other_data_on_drive_is_left_alone(
 def test_killed_while_bringing_back_the_next_call_finishes(
     run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     home = new_machine()
     plain = storage.write_bytes
     for killed_at in range(1, 8):
@@ -434,7 +436,7 @@ def test_a_mount_that_cannot_be_listed_is_not_taken_for_empty(
     run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch, fault: int
 ):
     """Else a new machine would believe that there is no run, and begin another."""
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     home = new_machine()
     scandir, listdir = os.scandir, os.listdir
 
@@ -450,11 +452,31 @@ def test_a_mount_that_cannot_be_listed_is_not_taken_for_empty(
     assert restore(home, drive).name == run.folder.name
 
 
+@pytest.mark.fault(24)
+def test_a_full_disk_here_is_not_taken_for_drive_s_fault(
+    run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+):
+    mirror(run, drive.root)
+    home = new_machine()
+    plain = storage.open
+
+    def full(path: Path, mode: str = "r"):
+        if "w" in mode and Path(path).is_relative_to(home):
+            raise OSError(NO_SPACE, os.strerror(NO_SPACE), str(path))
+        return plain(path, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "open", full)
+        with pytest.raises(DiskFullError, match=r"no room for .*MB are free"):
+            recovery.restore(home, drive.root)
+    assert same(run.folder, restore(home, drive), WHOLE)
+
+
 @pytest.mark.fault(25)
 def test_drive_dies_while_a_run_is_brought_back(
     run: Run, drive: Drive, new_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     home = new_machine()
     plain = Path.read_bytes
 
@@ -524,7 +546,7 @@ def test_where_drive_cannot_be_asked_for_an_earlier_run_a_new_one_begins(
 def test_a_damaged_file_is_named_and_passed_over(
     run: Run, drive: Drive, new_machine: Callable[[], Path], damage: str
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     bad = drive.root / "ksdd" / "runs" / run.folder.name / "fold0" / "segmentation-000020.pt"
     marker = bad.with_name(bad.name + ".ok")
     data = bad.read_bytes()
@@ -554,7 +576,7 @@ def test_a_damaged_file_is_named_and_passed_over(
 def test_a_file_that_drive_renamed_is_recognised(
     run: Run, drive: Drive, new_machine: Callable[[], Path], original: str
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     folder = drive.root / "ksdd" / "runs" / run.folder.name
     for name in ("settings", "fold0/segmentation-000020"):
         for path in folder.glob(f"{name}.*"):
@@ -579,7 +601,7 @@ def test_a_file_that_drive_renamed_is_recognised(
 def test_without_its_settings_a_run_does_not_come_back(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
-    mailbox.mirror(run, drive.root)
+    mirror(run, drive.root)
     (drive.root / "ksdd" / "runs" / run.folder.name / "settings.json").write_text("{")
     home = new_machine()
     with (
@@ -635,7 +657,7 @@ def test_a_second_machine_is_refused_while_the_first_is_at_work(
     monkeypatch.setenv("KSDD_TAKE_OVER", "1")
     with pytest.warns(UserWarning, match="works on .* 65 s ago: if it still runs, stop it"):
         assert recovery.restore(home, drive.root)
-    assert checkpoint.newest_step(find({}).fold_folder(0), "segmentation") == 30
+    assert checkpoint.newest_whole(find({}).fold_folder(0), "segmentation")[0] == 30
     mirror_whole(find({}), drive.root)
     monkeypatch.delenv("KSDD_TAKE_OVER")
     assert restore(home, drive), "it is this machine's now"

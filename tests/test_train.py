@@ -315,7 +315,7 @@ def test_a_stopped_training_goes_on_exactly(
     for step in (3, 9):  # between checkpoints, which come every 5 steps
         with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step}; run again"):
             train_decision(first_stage_only, data, 0, stop)
-        assert checkpoint.newest_step(first_stage_only.fold_folder(0), "decision") == step
+        assert checkpoint.newest_whole(first_stage_only.fold_folder(0), "decision")[0] == step
         assert not (first_stage_only.folder / "owner.json").exists()
     assert train_decision(first_stage_only, data, 0)
     for which in ("weights", "average"):
@@ -447,7 +447,7 @@ def test_a_first_stage_that_diverges_is_marked_and_goes_on_from_its_last_checkpo
     monkeypatch.setattr(train, "segmentation_loss", diverging)
     with pytest.raises(TrainingError, match="segmentation stage, fold 0, .* at step 3"):
         train_segmentation(run, data, 0)
-    assert checkpoint.newest_step(run.fold_folder(0), "segmentation") == 2
+    assert checkpoint.newest_whole(run.fold_folder(0), "segmentation")[0] == 2
     marked = json.loads((run.fold_folder(0) / "segmentation.diverged.json").read_text())
     assert marked["step"] == 3 and len(marked["images"]) == run.settings.segmentation_batch_size
     named = re.escape(", ".join(marked["images"]))
@@ -509,7 +509,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     ) as e:
         train_decision(run, data, 0)
     assert all(name in str(e.value) for name in names)
-    assert checkpoint.newest_step(run.fold_folder(0), "decision") == 2
+    assert checkpoint.newest_whole(run.fold_folder(0), "decision")[0] == 2
     record = json.loads((run.fold_folder(0) / "decision.diverged.json").read_text())
     assert record == {"stage": "decision", "fold": 0, "step": 4, "images": names}
     assert not run.has("decision") and [row["step"] for row in history(run, "decision")] == [3]
@@ -598,7 +598,7 @@ def test_a_training_of_another_architecture_does_not_go_on(
     monkeypatch.setattr(train, "DecisionNet", Wider)
     with pytest.raises(CheckpointError, match="decision weights are of .*: score.weight: here"):
         train_decision(run, data, 0)
-    assert checkpoint.newest_step(run.fold_folder(0), "decision") == 1
+    assert checkpoint.newest_whole(run.fold_folder(0), "decision")[0] == 1
 
 
 class Wider(DecisionNet):
@@ -686,7 +686,7 @@ def test_a_new_process_goes_on_bit_for_bit(
     for stage, step in (("segmentation", 4), ("decision", 2), ("decision", 5)):
         said = train_in_a_process(run, data, stage, str(step), told)
         assert f"stopped after step {step}; run again to go on" in said
-        assert checkpoint.newest_step(run.fold_folder(0), stage) == step
+        assert checkpoint.newest_whole(run.fold_folder(0), stage)[0] == step
     train_in_a_process(run, data)
     assert order_log(run).read_text() == order_log(alone).read_text()
     assert len(order_log(run).read_text().splitlines()) == 8 + 12
