@@ -2,7 +2,8 @@
 
     python benchmarks/precision.py RUN_FOLDER [--precision bfloat16 ...] [--out FILE]
 
-Every image is scored once in each. Writes JSON and prints the same as a Markdown table.
+Every image is scored once in each, as the run itself judges. Writes JSON and prints the same as a
+Markdown table.
 """
 
 import argparse
@@ -20,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import tables  # noqa: E402
 
 from ksdd_lib import machine, metrics, prepare, storage  # noqa: E402
+from ksdd_lib.batches import mirror_images  # noqa: E402
 from ksdd_lib.evaluate import score_images  # noqa: E402
 from ksdd_lib.run import Run, open_folder  # noqa: E402
 from ksdd_lib.train import trained_model  # noqa: E402
@@ -36,11 +38,12 @@ def compare(run: Run, data: prepare.DataSet, fold: int, precisions: Sequence[str
     samples = data.folds[fold].test
     model, size = trained_model(run, data, fold), run.settings.size
     labels = [sample.is_defective for sample in samples]
-    exact_scores, exact = score_images(model, samples, size, "float32")
+    views, kind = mirror_images(run.settings.average_flips), run.settings.score
+    exact_scores, exact = score_images(model, samples, size, "float32", None, views, kind)
     exact_ap = metrics.average_precision(labels, exact_scores)
     rows = []
     for precision in precisions:
-        scores, masks = score_images(model, samples, size, precision)
+        scores, masks = score_images(model, samples, size, precision, None, views, kind)
         errors = relative_error(masks, exact)
         rows.append(
             {

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ksdd_lib import evaluate, prepare, train  # noqa: E402
-from ksdd_lib.errors import KsddError  # noqa: E402
+from ksdd_lib.errors import KsddError, SettingsError  # noqa: E402
 from ksdd_lib.report import make_figures  # noqa: E402
 from ksdd_lib.run import open_folder  # noqa: E402
 from ksdd_lib.settings import from_assignments, resolve  # noqa: E402
@@ -69,8 +70,9 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(words)
     data, out = chosen.data.resolve(), chosen.out.resolve()
     try:
-        for run in chosen.runs:
-            folder_name(run, data)
+        folders = Counter(folder_name(run, data) for run in chosen.runs)
+        if twice := [name for name, count in folders.items() if count > 1]:
+            raise SettingsError(f"Two runs would have the folder {', '.join(twice)}: begin one.")
     except KsddError as error:
         parser.error(str(error))
     # Its own words for each run: the others change nothing in it.

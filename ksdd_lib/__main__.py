@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         help="one setting (see options); repeatable",
     )
     inspected = add(inspect)
-    inspected.add_argument("--data", required=True, help="as for run")
+    inspected.add_argument("--data", required=True, help="as for run, but for generated")
     inspected.add_argument("--json", action="store_true", help="for machines")
     inspected.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="as for run"
@@ -405,12 +405,12 @@ def _echo(message: Mapping[str, Any]) -> None:
 
 def _without_place(word: str) -> str:
     """A word of the command line without the folders of this machine."""
-    return word if "://" in word else re.sub(r"[^\s=]*/(?=[^/])", "", word)
+    return word if "://" in word else re.sub(r"[^\s=]*[/\\](?=[^/\\])", "", word)
 
 
 def _short(path: Path) -> str:
     """The path as the user would type it from here."""
-    return os.path.relpath(path)
+    return storage.relative(path)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,9 @@ SPECTRA = {"float32": 940, "bfloat16": 320, "float16": 320}
 PER_PIXEL = {"float32": 2.2e-3, "bfloat16": 1.2e-3, "float16": 1.2e-3}
 """MB for each pixel of the input. A batch is trained image by image and takes no more."""
 
+CONTAINER = Path("/sys/fs/cgroup")
+"""Where Linux tells a container its limits."""
+
 SIGNS = re.compile(
     r"out of memory|can't allocate memory|not enough memory|bad_alloc|could not create a (memory|"
     r"primitive)|cannot allocate memory|ALLOC_FAILED|ALLOCATION_FAILED",
@@ -59,8 +62,8 @@ def free_megabytes(where: torch.device) -> float | None:
     if where.type == "cuda":
         kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
         return (torch.cuda.mem_get_info(where)[0] + kept) / 1e6
-    limits = [limit for limit in (_available(), _limited()) if limit is not None]
-    return min(limits, default=None)
+    limits = _available(), _contained(), _limited()
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def explain_memory(work: Work) -> Work:
@@ -115,6 +118,18 @@ def _available() -> float | None:
         return None
     found = re.search(r"MemAvailable:\s+(\d+) kB", text)
     return int(found[1]) / 1e3 if found else None
+
+
+def _contained() -> float | None:
+    """MB up to the limit of the container (control group, version 2) that this runs in, if any;
+    cached files count as free."""
+    try:
+        limit = int((CONTAINER / "memory.max").read_text())
+        used = int((CONTAINER / "memory.current").read_text())
+        cached = re.search(r"^file (\d+)", (CONTAINER / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):  # none, or no limit: "max"
+        return None
+    return max(0.0, (limit - used + (int(cached[1]) if cached else 0)) / 1e6)
 
 
 def _limited() -> float | None:

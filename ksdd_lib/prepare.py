@@ -1,6 +1,5 @@
 """What notebook 01 does and every later one checks: settings -> data on disk, samples and folds."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ksdd_lib import synthetic
+from ksdd_lib import storage, synthetic
 from ksdd_lib.archive import DataFolder, obtain
 from ksdd_lib.dataset import (
     Sample,
@@ -72,7 +71,7 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
         "is_kolektor": is_kolektor(samples),
         "is_published_archive": folder.is_published_archive,
         "archive_sha256": folder.archive_sha256,
-        "place": os.path.relpath(folder.root, run.folder),
+        "place": storage.relative(folder.root, run.folder),
         "report": inspect_data(folder.root, folder, chosen),
     }
     run.write("folds.json", folds_record(folds))
@@ -95,7 +94,9 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
     if found != record["fingerprint"]:
         raise RunError(
             f"The data in {root.name} is not what {run.folder.name} was begun with: fingerprint "
-            f"{found[:12]} here, {record['fingerprint'][:12]} there. Use another run folder."
+            f"{found[:12]} here, {record['fingerprint'][:12]} there. Where pictures were added or "
+            f"changed, begin another run: put %env KSDD_RUN={_next_to(run.folder)} into a new cell "
+            "above this one, run all, and delete it later; for `run`, name another folder by --out."
         )
     folds = folds_from_record(run.read("folds.json"), samples, run.settings.twins)
     return DataSet(root, tuple(samples), _as_trained(folds, run.settings), record)
@@ -127,7 +128,8 @@ def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
 def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:
     """An explicit source wins; else the place of last time; else the source is asked again."""
     remembered = (run.folder / record["place"]).resolve()
-    if "/" not in run.settings.data and remembered.is_dir():
+    is_explicit = "/" in run.settings.data or "\\" in run.settings.data
+    if not is_explicit and remembered.is_dir():
         return remembered
     try:
         return _obtain(run, drive).root
@@ -138,6 +140,14 @@ def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:
             f"Where it lies elsewhere, run %env KSDD_DATA={example} (with its place) in a cell of "
             "its own, then this cell again."
         ) from error
+
+
+def _next_to(folder: Path) -> Path:
+    """A folder for another run of that name: "<name>-2", or the next number that is free."""
+    number = 2
+    while (other := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return other
 
 
 def _obtain(run: Run, drive: Path | None) -> DataFolder:

@@ -1,6 +1,5 @@
 """The results that stay in the repository: scores, curves and times of a finished run."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -64,9 +63,10 @@ def keep(run_folder: Path, root: Path) -> Path:
         _copy(run_folder, whole)
         storage.write_bytes(whole / "data.json", (run_folder / "data.json").read_bytes())
         _add_kept_folds(whole, stored, target)
-        shutil.rmtree(target, ignore_errors=True)
-        _copy(whole, target)
-    storage.write_json(target / "data.json", stored.data["report"])
+        # The old one may hold folds that are nowhere else: it goes when the new one is there.
+        with storage.whole_folder(target, is_whole=lambda: False) as joined:
+            _copy(whole, joined)
+            storage.write_json(joined / "data.json", stored.data["report"])
     return target
 
 

@@ -342,7 +342,8 @@ class Settings:
         low=1,
         high=100_000,
         unit="steps",
-        reason="how often the full state is saved; a lost runtime loses at most this much",
+        reason="how often the full state is saved: what is lost at most where the process ends. A "
+        "lost machine loses what came after the last copy on Drive, begun every ten minutes",
     )
 
     def __post_init__(self) -> None:

@@ -174,6 +174,14 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{Path(path).name} is not valid JSON ({error}).") from None
 
 
+def relative(path: Path, start: Path | str = os.curdir) -> str:
+    """The path as seen from a folder; absolute where there is no way, between drives of Windows."""
+    try:
+        return os.path.relpath(path, start)
+    except ValueError:
+        return str(Path(path).absolute())
+
+
 def sha256(source: Path | bytes) -> str:
     """The SHA-256 of a file's content, or of bytes, as 64 hexadecimal digits."""
     if isinstance(source, bytes):

@@ -14,6 +14,9 @@ FEW = re.compile(r"(?P<recipe>.+)-(?P<count>[0-9]+)defective")
 PLAIN = re.compile(r"[a-z]+-(clean|official)")
 """A preset with nothing changed, on the folds that are fixed: what the README shows."""
 
+UNCHANGED = re.compile(r"[a-z]+-(official|clean(-partition[0-9]+)?)")
+"""A preset with nothing changed, on any folds; every other recipe is a variant."""
+
 PUBLISHED_FEW = {
     "Tabernik 2019": {33: 99.9, 25: 99.2, 20: 98.1, 15: 98.5, 10: 96.7, 5: 96.1},
     "Cognex ViDi 2.1": {33: 99.0, 25: 97.4, 20: 95.7, 15: 97.1, 10: 95.6, 5: 89.2},
@@ -48,6 +51,12 @@ RUN_COLUMNS = (
 
 PUBLISHED_COLUMNS = ("", "three folds pooled: AP", "FP / FN", "mean of folds: AP")
 
+ERROR_COLUMNS = (
+    "preset, folds, seed",
+    "missed (score; threshold)",
+    "false alarms (score; threshold)",
+)
+
 RECIPE_COLUMNS = (
     "recipe",
     "what",
@@ -73,6 +82,14 @@ PROTOCOL_COLUMNS = (
     "AP: mean (range)",
     "FP / FN, operating threshold",
     "FP / FN, oracle",
+    "FP at FN = 0",
+)
+
+FEW_COLUMNS = (
+    "preset, folds",
+    "defective images in training",
+    "draws or seeds",
+    "AP: mean (range)",
     "FP at FN = 0",
 )
 
@@ -120,7 +137,7 @@ def headline_table(root: Path) -> str:
     for recipe, seeds in _recipes(root).items():
         if not PLAIN.fullmatch(recipe):
             continue
-        judged = [_judgements(seeds[seed])["all", "pooled"] for seed in sorted(seeds)]
+        judged = _pooled(seeds)
         cells = [
             recipe.replace("-", ", "),
             f"{judged[0].images}, {judged[0].defective} defective",
@@ -133,10 +150,43 @@ def headline_table(root: Path) -> str:
 
 
 def run_table(root: Path) -> str:
-    """Each kept result, but for those with few defects, with the intervals of one run."""
+    """Each kept result of the presets as they are, with the intervals of one run."""
+    return _table(RUN_COLUMNS, map(_run_row, _kept(root, variants=False)))
+
+
+def variant_run_table(root: Path) -> str:
+    """The same of every other recipe, but for those with few defects."""
+    return _table(RUN_COLUMNS, map(_run_row, _kept(root, variants=True)))
+
+
+def _kept(root: Path, variants: bool) -> list[Path]:
+    """The folders of kept results with all defects, of the presets or of their variants."""
     folders = sorted(path.parent for path in (root / "assets" / "results").glob("*/metrics.json"))
-    folders = [one for one in folders if not FEW.fullmatch(one.name.rpartition("-seed")[0])]
-    return _table(RUN_COLUMNS, map(_run_row, folders))
+    recipes = {folder: folder.name.rpartition("-seed")[0] for folder in folders}
+    return [
+        folder
+        for folder, recipe in recipes.items()
+        if not FEW.fullmatch(recipe) and variants == (UNCHANGED.fullmatch(recipe) is None)
+    ]
+
+
+def error_table(root: Path) -> str:
+    """The errors of each result of the presets at the operating thresholds, worst first."""
+    lines = []
+    for folder in _kept(root, variants=False):
+        wrong = metrics.failures_first(metrics.read_predictions(folder / "predictions.csv"))
+        named: dict[str, list[str]] = {"missed": [], "false alarm": []}
+        for row in wrong:
+            if metrics.verdict(row) in named:
+                told = f"{row.image} ({row.score:.1f}; {row.threshold:.1f})"
+                named[metrics.verdict(row)].append(told)
+        lines.append(_line([_run_name(folder), *(", ".join(names) for names in named.values())]))
+    return _table(ERROR_COLUMNS, lines)
+
+
+def _run_name(folder: Path) -> str:
+    """ "best, clean, 0" of "best-clean-seed0"."""
+    return folder.name.replace("-", ", ").replace("seed", "")
 
 
 def recipe_table(root: Path) -> str:
@@ -153,14 +203,12 @@ def recipe_table(root: Path) -> str:
 
 def try_table(root: Path) -> str:
     """What was tried inside the training part of clean fold 0, with no test image of it."""
-    tries = storage.read_json(root / "assets" / "results" / "tries.json")
-    return _table(
-        TRY_COLUMNS,
-        [
-            _line([one["part"], one["what"], *(_percent(ap) for ap in one["ap"].values())])
-            for one in tries
-        ],
-    )
+    lines = []
+    for one in storage.read_json(root / "assets" / "results" / "tries.json"):
+        aps = (one["ap"].get(score) for score in ("decision", "mask", "both"))
+        told = ("" if ap is None else _percent(ap) for ap in aps)
+        lines.append(_line([one["part"], one["what"], *told]))
+    return _table(TRY_COLUMNS, lines)
 
 
 def _kept_pooled(root: Path, name: str) -> Mapping[str, Any]:
@@ -186,8 +234,18 @@ def published_table(root: Path) -> str:
 
 
 def protocol_table(root: Path) -> str:
-    """Every kept result of three folds under each protocol, a recipe's seeds together."""
-    recipes = {name: seeds for name, seeds in _recipes(root).items() if not FEW.fullmatch(name)}
+    """The presets' results of three folds under each protocol, a recipe's seeds together."""
+    return _under_each_protocol(root, variants=False)
+
+
+def variant_protocol_table(root: Path) -> str:
+    """The same of every other recipe, but for those with few defects."""
+    return _under_each_protocol(root, variants=True)
+
+
+def _under_each_protocol(root: Path, variants: bool) -> str:
+    shown = {folder.name.rpartition("-seed")[0] for folder in _kept(root, variants)}
+    recipes = {name: seeds for name, seeds in _recipes(root).items() if name in shown}
     rows = [row for one in recipes.items() for row in _protocol_rows(*one)]
     return _table(PROTOCOL_COLUMNS, rows)
 
@@ -241,18 +299,30 @@ def twin_table(root: Path) -> str:
 
 
 def few_defects_table(root: Path) -> str:
-    """AP by the number of defective training images, beside the published ones."""
-    columns = ["preset, folds", "defective images in training", "draws", "AP: mean (range)"]
-    columns += [*PUBLISHED_FEW]
+    """What each number of defective training images comes to, beside the published AP."""
     rows, found = [], _few_defects(root)
     if not found:
         return ""
     for recipe, counts in found.items():
-        for count, aps in sorted(counts.items(), reverse=True):
-            published = [str(one.get(count, "")) for one in PUBLISHED_FEW.values()]
-            cells = [recipe.replace("-", ", "), str(count), str(len(aps)), _mean_and_range(aps)]
-            rows.append(_line([*cells, *published]))
-    return _table(columns, rows)
+        for count, judged in sorted(counts.items(), reverse=True):
+            cells = [
+                recipe.replace("-", ", "),
+                str(count),
+                str(len(judged)),
+                _mean_and_range([one.ap for one in judged]),
+                ", ".join(str(one.fp_at_fn0) for one in judged),
+            ]
+            rows.append(_line([*cells, *(_published_near(count, one) for one in PUBLISHED_FEW)]))
+    return _table([*FEW_COLUMNS, *PUBLISHED_FEW], rows)
+
+
+def _published_near(count: int, method: str) -> str:
+    """The published AP with so many defective items, or, of all of them, with their number."""
+    published = PUBLISHED_FEW[method]
+    most = max(published)
+    if count in published:
+        return f"{published[count]}"
+    return f"{published[most]} (of {most})" if count > sorted(published)[-2] else ""
 
 
 def draw_few_defects(root: Path) -> None:
@@ -261,7 +331,9 @@ def draw_few_defects(root: Path) -> None:
     if not found:
         return
     ours = {
-        recipe.replace("-", ", "): {count: [100 * ap for ap in aps] for count, aps in few.items()}
+        recipe.replace("-", ", "): {
+            count: [100 * one.ap for one in judged] for count, judged in few.items()
+        }
         for recipe, few in found.items()
     }
     published = {name: {n: [ap] for n, ap in few.items()} for name, few in PUBLISHED_FEW.items()}
@@ -269,25 +341,25 @@ def draw_few_defects(root: Path) -> None:
     storage.write_bytes(root / "assets" / "few_defects.png", visualize.png(figure))
 
 
-def _few_defects(root: Path) -> dict[str, dict[int, list[float]]]:
-    """Recipe -> number of defective training images -> pooled AP of each draw.
+def _few_defects(root: Path) -> dict[str, dict[int, list[protocols.Judgement]]]:
+    """Recipe -> number of defective training images -> each draw, its folds pooled.
 
     Where a recipe was trained with few, its trainings with all are there too, under the mean number
     of defective images in its folds.
     """
-    found: dict[str, dict[int, list[float]]] = {}
+    found: dict[str, dict[int, list[protocols.Judgement]]] = {}
     recipes = _recipes(root)
     for name, seeds in recipes.items():
         if match := FEW.fullmatch(name):
-            found.setdefault(match["recipe"], {})[int(match["count"])] = _aps(seeds)
+            found.setdefault(match["recipe"], {})[int(match["count"])] = _pooled(seeds)
     for name, few in found.items():
         if name in recipes:
-            few[_training_defects(recipes[name])] = _aps(recipes[name])
+            few[_training_defects(recipes[name])] = _pooled(recipes[name])
     return found
 
 
-def _aps(seeds: Mapping[int, Path]) -> list[float]:
-    return [_judgements(seeds[seed])["all", "pooled"].ap for seed in sorted(seeds)]
+def _pooled(seeds: Mapping[int, Path]) -> list[protocols.Judgement]:
+    return [_judgements(seeds[seed])["all", "pooled"] for seed in sorted(seeds)]
 
 
 def _training_defects(seeds: Mapping[int, Path]) -> int:
@@ -306,7 +378,10 @@ PAGES = {
     },
     "assets/results/README.md": {
         "runs": run_table,
+        "variant-runs": variant_run_table,
         "protocols": protocol_table,
+        "variant-protocols": variant_protocol_table,
+        "errors": error_table,
         "recipes": recipe_table,
         "tries": try_table,
         "few": few_defects_table,
@@ -414,7 +489,7 @@ def _run_row(folder: Path) -> str:
     oracle, intervals = summary["pooled"]["oracle"], summary["pooled"]["intervals"]
     trained = summary["folds_trained"]
     part = "3 folds, pooled" if len(trained) == 3 else "fold " + ", ".join(map(str, trained))
-    name = folder.name.replace("-", ", ").replace("seed", "")
+    name = _run_name(folder)
     ap = metrics.average_precision(labels, [row.score for row in rows])
     found, alarms = intervals["recall"], intervals["false_positive_rate"]
     cells = [

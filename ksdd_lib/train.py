@@ -24,7 +24,7 @@ from ksdd_lib.batches import Order, Shown, Surfaces, load_surfaces
 from ksdd_lib.errors import CheckpointError, Interrupted, TrainingError
 from ksdd_lib.folds import Fold
 from ksdd_lib.fourier import shared_spectra
-from ksdd_lib.memory import explain_memory
+from ksdd_lib.memory import explain_memory, free_megabytes
 from ksdd_lib.model import DecisionNet, SegmentationNet, TwoStageNet, expect_defects, initialize
 from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run, alone
@@ -35,7 +35,8 @@ ROWS = 200
 """About how many rows a stage's history has."""
 
 FEATURE_BYTES = 3 * 2**30
-"""Memory for the frozen first stage's pooled features; beyond it they are computed again."""
+"""Memory for the frozen first stage's pooled features, of which they take no more than half of what
+is free; beyond it they are computed again."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ class FrozenFeatures:
         self.surfaces = surfaces
         self.dtype = machine.arithmetic(precision, where)
         self.kept: dict[Shown, tuple[Tensor, Tensor]] = {}
-        self.free = FEATURE_BYTES
+        free = free_megabytes(where)
+        self.free = FEATURE_BYTES if free is None else min(FEATURE_BYTES, free / 2 * 1e6)
 
     @torch.no_grad()
     def __call__(self, shown: Shown) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,18 @@ from ksdd_lib.train import trained_model
 
 LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Ljubljana)"
 
+NEEDED = (
+    "file",
+    "sha256",
+    "image_size",
+    "average_flips",
+    "segmentation_loss",
+    "score",
+    "threshold",
+    "data",
+)
+"""What a card must say for its weights to be used."""
+
 PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
 """Where the repository keeps the published model; its card lies beside it."""
 
@@ -104,8 +116,8 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
     """The model of a published file, in float32 on this machine's device, and its card.
 
     Raises:
-        CheckpointError: the file or its card is absent, the file is not the card's, or its weights
-            are not finite.
+        CheckpointError: the file or its card is absent, the card lacks something or is of an
+            earlier version, the file is not the card's, or its weights are not finite.
     """
     from safetensors.torch import load as read
 
@@ -117,7 +129,7 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
         )
     if not (path.exists() and path.with_suffix(".json").exists()):
         raise CheckpointError(f"{path.name} and its card {path.stem}.json must lie side by side.")
-    card, content = storage.read_json(path.with_suffix(".json")), path.read_bytes()
+    card, content = _read_card(path.with_suffix(".json")), path.read_bytes()
     if storage.sha256(content) != card["sha256"]:
         raise CheckpointError(f"{path.name} is damaged or not the file of its card.")
     model = TwoStageNet()
@@ -126,3 +138,14 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
     checkpoint.load_weights(model, weights, path.name)
     device = machine.device()
     return model.to(device, memory_format=torch.channels_last).requires_grad_(False), card
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    card = storage.read_json(path)
+    lacks = [n for n in NEEDED if n not in card] if isinstance(card, dict) else NEEDED
+    if lacks:
+        raise CheckpointError(
+            f"{path.name} is no card of a model, or one of an earlier version: it lacks "
+            f"{', '.join(lacks)}. Write both files again with `publish`."
+        )
+    return card

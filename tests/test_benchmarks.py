@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 from torch import nn
 
 from ksdd_lib import machine, storage
-from ksdd_lib.batches import load_surfaces
+from ksdd_lib.batches import FLIPS, load_surfaces
 from ksdd_lib.model import TwoStageNet
 from ksdd_lib.synthetic import generate
 from ksdd_lib.train import train_decision, train_segmentation
@@ -125,6 +126,23 @@ def test_reduced_precision_stands_beside_float32(tmp_path):
     assert less["AP in float32"] == same["AP"]
 
 
+@pytest.mark.parametrize(("kind", "views"), [("both", FLIPS), ("decision", (0,))])
+def test_precision_is_compared_on_the_scores_that_judge_in_the_run(
+    tmp_path, monkeypatch, kind, views
+):
+    data, asked = tiny_data(tmp_path / "data"), []
+    run = tiny_run(tmp_path / "run", score=kind, average_flips=len(views) > 1)
+    monkeypatch.setattr(precision, "trained_model", lambda *_: None)
+
+    def scored(model, samples, size, arithmetic, watch, *how):
+        asked.append((arithmetic, *how))
+        return np.arange(float(len(samples))), np.ones((len(samples), 2, 2))
+
+    monkeypatch.setattr(precision, "score_images", scored)
+    precision.compare(run, data, 0, ["bfloat16"])
+    assert asked == [("float32", views, kind), ("bfloat16", views, kind)]
+
+
 def test_runs_are_named_by_their_settings_and_their_only_fold(tmp_path):
     assert runs.folder_name("best,seed=1", tmp_path) == "best-clean-seed1"
     assert runs.folder_name("cpu,folds=official,fold=2", tmp_path) == "cpu-official-seed0-fold2"
@@ -135,6 +153,12 @@ def test_a_run_with_a_wrong_setting_is_refused_before_any_begins(tmp_path, capsy
         runs.main([str(tmp_path), str(tmp_path / "out"), "cpu", "cpu,steps=3"])
     assert "There is no setting 'steps'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_that_would_share_a_folder_are_refused_before_any_begins(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runs.main([str(tmp_path), str(tmp_path / "out"), "cpu", "cpu,rotation=1"])
+    assert "Two runs would have the folder cpu-clean-seed0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -92,6 +92,23 @@ def test_what_pytorch_keeps_of_a_gpu_for_itself_is_free_to_be_used_again(
     assert memory.free_megabytes(gpu) == 13100
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("2000000000\n", 1300.0), ("max\n", None), ("500000000\n", 0.0)]
+)
+def test_a_container_has_what_its_limit_leaves_and_its_cached_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: float | None
+):
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    assert memory._contained() is None, "in none"
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    (tmp_path / "memory.stat").write_text("anon 700000000\nfile 300000000\n")
+    assert memory._contained() == expected
+    monkeypatch.setattr(memory, "_available", lambda: 64000.0)
+    monkeypatch.setattr(memory, "_limited", lambda: None)
+    assert memory.free_megabytes(CPU) == (64000.0 if expected is None else expected)
+
+
 def test_another_error_stays_what_it_is():
     def fail(run: Run) -> None:
         raise RuntimeError("shapes do not match")

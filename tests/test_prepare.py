@@ -75,8 +75,9 @@ def test_without_the_first_notebook_it_is_named(run: Run) -> None:
 def test_changed_data_is_refused(run: Run, tiny_root: Path) -> None:
     prepare_data(run)
     shutil.copy(tiny_root / "tiny01" / "Part0.jpg", tiny_root / "tiny02" / "Part3.jpg")
-    with pytest.raises(RunError, match="is not what run was begun with: fingerprint"):
+    with pytest.raises(RunError, match="is not what run was begun with: fingerprint") as told:
         open_data(run)
+    assert f"%env KSDD_RUN={run.folder}-2 into a new cell" in str(told.value)
 
 
 def test_moved_data_is_found_where_it_is_said_to_be(

@@ -101,6 +101,25 @@ class TestKeep:
         assert (kept / "predictions.csv").read_bytes() == (SOURCE / "predictions.csv").read_bytes()
         assert not list(kept.rglob("strip*"))
 
+    def test_what_was_kept_stays_until_the_new_result_is_whole(self, root, monkeypatch):
+        """Its folds may be nowhere else."""
+        [kept] = (root / "checkout" / "assets" / "results").iterdir()
+        before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+        plain, target = results._copy, []
+
+        def full(source, goal):
+            if target:
+                results.storage.write_text(goal / "settings.json", "{}")
+                raise OSError(28, "No space left on device")
+            target.append(goal)
+            plain(source, goal)
+
+        monkeypatch.setattr(results, "_copy", full)
+        with pytest.raises(OSError, match="No space"):
+            results.keep(root / "run", root / "checkout")
+        assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
+        assert list(kept.parent.iterdir()) == [kept]
+
     def test_another_image_size_is_another_result(self, root):
         run = root / "run"
         for path in (run / "settings.json", run / "metrics.json"):

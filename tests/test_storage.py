@@ -112,3 +112,15 @@ def test_what_killed_writes_have_left_goes_and_what_living_ones_write_stays(tmp_
         path.touch()
     storage.sweep(tmp_path)
     assert set(tmp_path.rglob("*.tmp")) == {living, ours, deep / "a.tmp"}
+
+
+def test_a_place_on_another_drive_is_named_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert storage.relative(tmp_path / "a" / "b", tmp_path / "c") == os.path.join("..", "a", "b")
+
+    def no_way(*_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", no_way)
+    assert storage.relative(tmp_path / "a", tmp_path / "c") == str(tmp_path / "a")

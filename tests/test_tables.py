@@ -8,6 +8,8 @@ import pytest
 
 from ksdd_lib import storage, tables
 
+PROTOCOLS = tables.protocol_table, tables.variant_protocol_table
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -51,14 +53,28 @@ def test_the_seeds_of_a_recipe_share_a_row_of_each_protocol(root):
 
 def test_few_defects_have_their_own_table_and_figure(root):
     every, few = rows(tables.few_defects_table(root))
-    assert every[:3] == ["a, official", "35", "2"]
+    assert every[:3] == ["a, official", "35", "2"] and every[5] == "99.9 (of 33)"
     assert few[:3] == ["a, official", "5", "1"] and few[-4:] == ["96.1", "89.2", "16.5", "69.8"]
-    assert "5defective" not in tables.run_table(root)
+    judged = {row[0]: row for row in rows(tables.headline_table(root))}["a, official"]
+    assert every[3:5] == judged[3:4] + judged[6:7]
+    assert "5defective" not in tables.run_table(root) + tables.variant_run_table(root)
     tables.draw_few_defects(root)
     assert (root / "assets" / "few_defects.png").stat().st_size > 10_000
     for folder in (root / "assets" / "results").glob("*defective*"):
         shutil.rmtree(folder)
     assert tables.few_defects_table(root) == ""
+
+
+def test_variants_of_a_preset_have_tables_of_their_own(root):
+    kept = root / "assets" / "results"
+    for name in ("a-mask-turn0-official-seed0", "a-clean-partition2-seed0"):
+        shutil.copytree(kept / "a-official-seed0", kept / name)
+    runs = [row[0].partition("]")[0] for row in rows(tables.run_table(root))]
+    assert runs == ["[a, clean, partition2, 0", "[a, official, 0", "[a, official, 1"]
+    assert "[a, mask, turn0, official, 0]" in tables.variant_run_table(root)
+    assert len(rows(tables.variant_run_table(root))) == 1
+    names = [{row[0] for row in rows(table(root))} for table in PROTOCOLS]
+    assert names == [{"a, clean, partition2", "a, official"}, {"a, mask, turn0, official"}]
 
 
 def test_twins_are_compared_in_results_that_judge_both(root):

@@ -22,7 +22,7 @@ from tiny_training import TINY, tiny_data, tiny_run
 
 from ksdd_lib import checkpoint, machine, model, synthetic, train
 from ksdd_lib import settings as schema
-from ksdd_lib.batches import mirror_images
+from ksdd_lib.batches import Shown, load_surfaces, mirror_images
 from ksdd_lib.dataset import find_samples, fingerprint
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
 from ksdd_lib.evaluate import judge, score_images
@@ -33,6 +33,7 @@ from ksdd_lib.prepare import DataSet
 from ksdd_lib.run import Run, open_folder
 from ksdd_lib.settings import Settings
 from ksdd_lib.train import (
+    FrozenFeatures,
     Progress,
     learning_rate,
     load_stage,
@@ -108,6 +109,20 @@ def first_stage_only(trained: Trained, tmp_path: Path) -> Run:
     for path in trained.run.fold_folder(0).glob("segmentation*"):
         shutil.copy(path, run.fold_folder(0))
     return run
+
+
+@pytest.mark.parametrize(("free", "kept"), [(None, 2), (1.2, 2), (1.0, 1), (0.0, 0)])
+def test_no_more_features_are_kept_than_half_of_the_free_memory_holds(
+    data: DataSet, monkeypatch: pytest.MonkeyPatch, free: float | None, kept: int
+) -> None:
+    """At 128x128 those of an image take 1025 x 8 x 8 x 4 bytes, 0.26 MB."""
+    monkeypatch.setattr(train, "free_megabytes", lambda where: free)
+    surfaces = load_surfaces(data.samples[:2], (128, 128), "fine")
+    features = FrozenFeatures(SegmentationNet(), surfaces, "float32", torch.device("cpu"))
+    first = [features(Shown(row))[0] for row in (0, 1)]
+    again = [features(Shown(row))[0] for row in (0, 1)]
+    assert sum(a is b for a, b in zip(first, again, strict=True)) == kept == len(features.kept)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def adjusted(run: Run, **settings: Any) -> Run:

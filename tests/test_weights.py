@@ -84,6 +84,18 @@ def test_a_file_without_its_card_is_refused(file):
         weights.load(file)
 
 
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("card", [{}, [], "of an earlier version"])
+def test_a_card_that_does_not_say_how_to_use_the_weights_is_refused(file, card):
+    path = file.with_suffix(".json")
+    if card == "of an earlier version":
+        card = storage.read_json(path)
+        del card["score"]
+    storage.write_json(path, card)
+    with pytest.raises(CheckpointError, match=r"tiny.json is no card.*lacks .*score.*publish"):
+        weights.load(file)
+
+
 @pytest.mark.fault(30)
 def test_a_fold_that_is_not_trained_cannot_be_published(trained, tmp_path):
     with pytest.raises(RunError, match="Fold 1 is not evaluated"):
