@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,12 @@ PUBLISHED_COLUMNS = ("", "three folds pooled: AP", "FP / FN", "mean of folds: AP
 
 ERROR_COLUMNS = (
     "preset, folds, seed",
-    "missed (score; threshold)",
-    "false alarms (score; threshold)",
+    "missed, operating (score; threshold)",
+    "false alarms, operating (score; threshold)",
+    "wrong at the oracle",
 )
+
+WRONG = ("missed", "false alarm")
 
 RECIPE_COLUMNS = (
     "recipe",
@@ -171,16 +175,21 @@ def _kept(root: Path, variants: bool) -> list[Path]:
 
 
 def error_table(root: Path) -> str:
-    """The errors of each result of the presets at the operating thresholds, worst first."""
+    """The errors of each result of the presets by name, worst first, pooled."""
     lines = []
     for folder in _kept(root, variants=False):
-        wrong = metrics.failures_first(metrics.read_predictions(folder / "predictions.csv"))
-        named: dict[str, list[str]] = {"missed": [], "false alarm": []}
-        for row in wrong:
-            if metrics.verdict(row) in named:
-                told = f"{row.image} ({row.score:.1f}; {row.threshold:.1f})"
-                named[metrics.verdict(row)].append(told)
-        lines.append(_line([_run_name(folder), *(", ".join(names) for names in named.values())]))
+        rows = metrics.read_predictions(folder / "predictions.csv")
+        best = metrics.oracle([row.is_defective for row in rows], [row.score for row in rows])
+        cells = [_run_name(folder)]
+        for kind in WRONG:
+            wrong = [row for row in metrics.failures_first(rows) if metrics.verdict(row) == kind]
+            cells.append(
+                ", ".join(f"{row.image} ({row.score:.1f}; {row.threshold:.1f})" for row in wrong)
+            )
+        judged = [replace(row, is_flagged=row.score > best["threshold"]) for row in rows]
+        wrong = [one for one in metrics.failures_first(judged) if metrics.verdict(one) in WRONG]
+        cells.append(", ".join(f"{one.image} ({metrics.verdict(one)})" for one in wrong))
+        lines.append(_line(cells))
     return _table(ERROR_COLUMNS, lines)
 
 

@@ -65,6 +65,17 @@ def test_few_defects_have_their_own_table_and_figure(root):
     assert tables.few_defects_table(root) == ""
 
 
+def test_errors_are_named_as_often_as_they_are_counted(root):
+    [headline] = rows(tables.headline_table(root))
+    for number, row in enumerate(rows(tables.error_table(root))):
+        assert row[0] == f"a, official, {number}"
+        alarms, misses = headline[4].split(", ")[number].split(" / ")
+        assert [row[1].count("/Part"), row[2].count("/Part")] == [int(misses), int(alarms)]
+        alarms, misses = headline[5].split(", ")[number].split(" / ")
+        assert row[3].count("(missed)") == int(misses)
+        assert row[3].count("(false alarm)") == int(alarms)
+
+
 def test_variants_of_a_preset_have_tables_of_their_own(root):
     kept = root / "assets" / "results"
     for name in ("a-mask-turn0-official-seed0", "a-clean-partition2-seed0"):
