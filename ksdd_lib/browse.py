@@ -39,14 +39,10 @@ Surface = Callable[[Prediction], JudgedSurface]
 
 def orders(rows: Sequence[Prediction]) -> dict[str, list[Prediction]]:
     """Ways to go through the parts, each a list."""
-
-    def margin(row: Prediction) -> float:
-        return row.score - row.threshold
-
     return {
         "failures first": metrics.failures_first(rows),
-        "closest calls": sorted(rows, key=lambda row: abs(margin(row))),
-        "most suspicious first": sorted(rows, key=margin, reverse=True),
+        "closest calls": sorted(rows, key=lambda row: abs(row.margin)),
+        "most suspicious first": sorted(rows, key=lambda row: row.margin, reverse=True),
         "suspicious labels": metrics.suspicious(rows, 12),
     }
 

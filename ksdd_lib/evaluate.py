@@ -202,7 +202,7 @@ def most_doubtful(run: Run, fold: int) -> str:
     """The name of the fold's test image whose score lies nearest to the threshold."""
     rows = metrics.read_predictions(run.folder / "predictions.csv")
     judged = [row for row in rows if row.fold == fold]
-    return min(judged, key=lambda row: abs(row.score - row.threshold)).image
+    return min(judged, key=lambda row: abs(row.margin)).image
 
 
 def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:

@@ -83,7 +83,7 @@ def explain_memory(work: Work) -> Work:
 
 
 def _sentence(settings: Any, where: torch.device) -> str:
-    arithmetic = str(machine.arithmetic(settings.precision, where)).removeprefix("torch.")
+    arithmetic = machine.arithmetic_name(settings.precision)
     needed, free = step_megabytes(settings.size, arithmetic, where), free_megabytes(where)
     room = "" if free is None else f", and {free / 1000:.1f} GB are free now"
     return (

@@ -58,6 +58,11 @@ class Prediction:
                     "Train this fold again, with a lower learning rate or in float32."
                 )
 
+    @property
+    def margin(self) -> float:
+        """How far the score lies above the operating threshold, in logits."""
+        return self.score - self.threshold
+
 
 COLUMNS = tuple(field.name for field in fields(Prediction))
 
@@ -97,7 +102,7 @@ def suspicious(rows: Sequence[Prediction], count: int = 4) -> list[Prediction]:
     """
 
     def doubt(row: Prediction) -> float:
-        return (row.threshold - row.score) * (1 if row.is_defective else -1)
+        return -row.margin if row.is_defective else row.margin
 
     kinds = [[row for row in rows if row.is_defective is kind] for kind in (False, True)]
     chosen = [row for kind in kinds for row in sorted(kind, key=doubt, reverse=True)[:count]]

@@ -64,7 +64,7 @@ class Point:
 
 def margins(rows: Sequence[Prediction]) -> np.ndarray:
     """Each surface's score minus the operating threshold of its fold, in logits: (N,)."""
-    return np.array([row.score - row.threshold for row in rows], float)
+    return np.array([row.margin for row in rows], float)
 
 
 def at(rows: Sequence[Prediction], shift: float) -> Point:

@@ -11,7 +11,7 @@ from ksdd_lib.model import STRIDE
 POOL = 17
 """Side of the average pool that turns a mask into targets at 1/8, in pixels (Tabernik 2019)."""
 
-AROUND = (4, 5, 4, 5)
+PADDING = (4, 5, 4, 5)
 """Left, right, top and bottom border that centres each window on its block, in pixels."""
 
 
@@ -51,8 +51,8 @@ def soft_targets(masks: Tensor, binary: bool = False) -> Tensor:
         (B, 1, H/8, W/8) in [0, 1]: the defect's share of the 17x17 window around the centre of
         the 8x8 block that each mask pixel stands for; what lies outside the image does not count.
     """
-    total = F.avg_pool2d(F.pad(masks, AROUND), POOL, STRIDE)
-    share = total / F.avg_pool2d(F.pad(torch.ones_like(masks), AROUND), POOL, STRIDE)
+    total = F.avg_pool2d(F.pad(masks, PADDING), POOL, STRIDE)
+    share = total / F.avg_pool2d(F.pad(torch.ones_like(masks), PADDING), POOL, STRIDE)
     return (share > 0.5).to(share.dtype) if binary else share
 
 
