@@ -229,16 +229,21 @@ def test_a_machine_that_has_nothing_new_to_copy_goes_on_giving_signs_of_life(
                 return told
         raise AssertionError(told)
 
+    def write(**told) -> dict:
+        with courier._at_work:  # one writer at a time, as in a copy
+            whole = vouched.read_object(sender) | told
+            storage.write_json(sender, whole)
+        return whole
+
     with Courier(run, drive) as sent:
         until(lambda told: told["at_work"])
         sent._wait(time.monotonic() + 20)
-        storage.write_json(sender, vouched.read_object(sender) | {"time": 0})
+        write(time=0)
         until(lambda told: told["time"] > 0 and told["at_work"])
-        taken_over = vouched.read_object(sender) | {"machine": "another", "time": 7}
-        storage.write_json(sender, taken_over)
+        taken_over = write(machine="another", time=7)
         time.sleep(0.1)
         assert vouched.read_object(sender) == taken_over, "the run is the other machine's now"
-        storage.write_json(sender, taken_over | {"machine": mailbox.machine_name()})
+        write(machine=mailbox.machine_name())
         until(lambda told: told["time"] > 7)
     ended = vouched.read_object(sender)
     assert not ended["at_work"]
