@@ -2,7 +2,7 @@
 
 Plain is the network as the literature writes it: float32, the contiguous layout, textbook modules,
 a data loader that reads files, the whole batch at once. Its parameters have the names of
-ksdd_lib.model's, so the same weights load into both and must give the same results.
+ksdd_lib.models.two_stage's, so the same weights load into both and must give the same results.
 """
 
 import itertools
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ksdd_lib.batches import Order
-from ksdd_lib.dataset import Sample, read_image, read_mask
-from ksdd_lib.fourier import FourierConv2d
-from ksdd_lib.model import FEATURES, TwoStageNet, initialize
+from ksdd_lib.data.dataset import Sample, read_image, read_mask
+from ksdd_lib.models.fourier import FourierConv2d
+from ksdd_lib.models.two_stage import FEATURES, TwoStageNet, initialize
 from ksdd_lib.settings import Settings
-from ksdd_lib.targets import annotate, segmentation_loss, soft_targets
-from ksdd_lib.train import untrained_segmentation
+from ksdd_lib.training.batches import Order
+from ksdd_lib.training.loop import untrained_segmentation
+from ksdd_lib.training.targets import annotate, segmentation_loss, soft_targets
 
 
 class PlainNorm(nn.Module):

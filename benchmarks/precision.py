@@ -20,11 +20,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import tables  # noqa: E402
 
-from ksdd_lib import machine, metrics, prepare, storage  # noqa: E402
-from ksdd_lib.batches import mirror_images  # noqa: E402
-from ksdd_lib.evaluate import score_images  # noqa: E402
-from ksdd_lib.run import Run, open_folder  # noqa: E402
-from ksdd_lib.train import trained_model  # noqa: E402
+from ksdd_lib import machine, storage  # noqa: E402
+from ksdd_lib.evaluation import metrics  # noqa: E402
+from ksdd_lib.evaluation.scoring import score_images  # noqa: E402
+from ksdd_lib.runs import prepare  # noqa: E402
+from ksdd_lib.runs.run import Run, open_folder  # noqa: E402
+from ksdd_lib.training.batches import mirror_images  # noqa: E402
+from ksdd_lib.training.loop import trained_model  # noqa: E402
 
 
 def relative_error(masks: np.ndarray, exact: np.ndarray) -> np.ndarray:

@@ -20,11 +20,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ksdd_lib import evaluate, prepare, train  # noqa: E402
 from ksdd_lib.errors import KsddError, SettingsError  # noqa: E402
-from ksdd_lib.report import make_figures  # noqa: E402
-from ksdd_lib.run import open_folder  # noqa: E402
+from ksdd_lib.evaluation import scoring  # noqa: E402
+from ksdd_lib.reporting.report import make_figures  # noqa: E402
+from ksdd_lib.runs import prepare  # noqa: E402
+from ksdd_lib.runs.run import open_folder  # noqa: E402
 from ksdd_lib.settings import from_assignments, resolve  # noqa: E402
+from ksdd_lib.training import loop  # noqa: E402
 
 
 def explicit_settings(words: str, data: Path) -> dict:
@@ -46,9 +48,9 @@ def train_and_judge(words: str, data: Path, out: Path, command: str) -> str:
     run = open_folder(out / folder_name(words, data), explicit_settings(words, data))
     surfaces = prepare.prepare_data(run)
     for fold in run.settings.fold_numbers:
-        train.train_segmentation(run, surfaces, fold)
-        train.train_decision(run, surfaces, fold)
-    pooled = evaluate.evaluate(run, surfaces)["pooled"]
+        loop.train_segmentation(run, surfaces, fold)
+        loop.train_decision(run, surfaces, fold)
+    pooled = scoring.evaluate(run, surfaces)["pooled"]
     make_figures(run.folder)
     return (
         f"{run.folder.name}: AP {pooled['ap']:.4f} of {pooled['images']}, "

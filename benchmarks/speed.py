@@ -34,13 +34,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import plain  # noqa: E402
 import tables  # noqa: E402
 
-from ksdd_lib import machine, storage, synthetic  # noqa: E402
-from ksdd_lib.archive import obtain  # noqa: E402
-from ksdd_lib.batches import Order, Surfaces, load_surfaces  # noqa: E402
-from ksdd_lib.dataset import Sample, find_samples  # noqa: E402
-from ksdd_lib.model import SegmentationNet  # noqa: E402
+from ksdd_lib import machine, storage  # noqa: E402
+from ksdd_lib.data import synthetic  # noqa: E402
+from ksdd_lib.data.dataset import Sample, find_samples  # noqa: E402
+from ksdd_lib.data.sources import obtain  # noqa: E402
+from ksdd_lib.models.two_stage import SegmentationNet  # noqa: E402
 from ksdd_lib.settings import Settings, resolve  # noqa: E402
-from ksdd_lib.train import (  # noqa: E402
+from ksdd_lib.training.batches import Order, Surfaces, load_surfaces  # noqa: E402
+from ksdd_lib.training.loop import (  # noqa: E402
     Stage,
     make_optimizer,
     segmentation_loss_of,
@@ -57,7 +58,7 @@ BATCHES = sorted({1, resolve({"preset": "cpu"}).segmentation_batch_size})
 IMPORTS = {
     "ksdd_lib": "import time; t = time.perf_counter(); import ksdd_lib",
     "what a training imports, on top of torch": "import time, torch; t = time.perf_counter(); "
-    "import ksdd_lib.train, ksdd_lib.evaluate",
+    "import ksdd_lib.training.loop, ksdd_lib.evaluation.scoring",
 }
 Case = dict[str, Any]
 

@@ -14,24 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import (
-    archive,
-    colab,
-    dataset,
-    inspection,
-    predict,
-    prepare,
-    results,
-    settings,
-    storage,
-    stored,
-    tables,
-    weights,
-)
-from ksdd_lib import run as runs
+from ksdd_lib import settings, storage
+from ksdd_lib.data import dataset, inspection, sources
+from ksdd_lib.deploy import detection, weights
 from ksdd_lib.errors import DataError, KsddError, RunError
-from ksdd_lib.run import CHECKOUT, NOTEBOOKS, Run
-from ksdd_lib.share import MADE, shareable
+from ksdd_lib.evaluation import results
+from ksdd_lib.notebook import colab
+from ksdd_lib.notebook.share import MADE, shareable
+from ksdd_lib.runs import prepare
+from ksdd_lib.runs import run as runs
+from ksdd_lib.runs.run import CHECKOUT, NOTEBOOKS, Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +68,7 @@ def inspect(chosen: argparse.Namespace) -> None:
     """The data report: counts, sizes, twins, leaks, unreadable files; unpacks a zip to data/."""
     explicit = settings.from_environment() | settings.from_assignments(chosen.set)
     wanted = settings.resolve({"preset": "cpu"} | explicit)
-    folder = archive.obtain(chosen.data, runs.home(), report=_tell)
+    folder = sources.obtain(chosen.data, runs.home(), report=_tell)
     found = inspection.inspect_data(folder.root, folder, wanted)
     print(json.dumps(found, indent=1) if chosen.json else inspection.format_report(found))
     if obstacles := inspection.obstacles(found):
@@ -91,14 +83,6 @@ def label_good(chosen: argparse.Namespace) -> None:
     print(f"{len(written)} labels written, all black. Each of these images now counts as good.")
 
 
-def keep(chosen: argparse.Namespace) -> None:
-    """Copy a finished run's scores and curves to assets/results/, and renew the README's tables."""
-    if chosen.run_folder:
-        print(f"kept: {_short(results.keep(chosen.run_folder, CHECKOUT))}")
-    tables.write_tables(CHECKOUT)
-    tables.draw_few_defects(CHECKOUT)
-
-
 def judge(chosen: argparse.Namespace) -> None:
     """Judge a folder of images with a trained model; a table, the most suspicious first."""
     if chosen.out.exists():
@@ -106,14 +90,14 @@ def judge(chosen: argparse.Namespace) -> None:
     place = next(place for place in chosen.out.absolute().parents if place.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise RunError(f"Nothing can be written in {place}: name another place with --out.")
-    detector = predict.load(chosen.weights)
+    detector = detection.load(chosen.weights)
     height, width = detector.size
     print(f"model: {detector.origin}, made for {height}x{width}")
-    rows = predict.judge_folder(detector, chosen.folder)
-    predict.write_verdicts(chosen.out, rows)
+    rows = detection.judge_folder(detector, chosen.folder)
+    detection.write_verdicts(chosen.out, rows)
     counts = Counter(row.label for row in rows)
     print(f"{_short(chosen.out)}: " + ", ".join(f"{counts[label]} {label}" for label in counts))
-    if told := predict.doubts(rows):
+    if told := detection.doubts(rows):
         print(told)
 
 
@@ -215,10 +199,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     labelled = add(label_good)
     labelled.add_argument("folder", type=Path, help="the folder of the items")
-    kept = add(keep)
-    kept.add_argument(
-        "run_folder", type=Path, nargs="?", help="a run folder with its report; none: tables only"
-    )
     judged = add(judge)
     judged.add_argument("folder", type=Path, help="the folder of images")
     judged.add_argument("--weights", type=Path, help="a .safetensors file (the published model)")
@@ -284,7 +264,7 @@ def _is_finished(opened: Run, executed: Sequence[Path]) -> bool:
     if not all(map(opened.has, NOTEBOOKS)) or not all(path.exists() for path in executed):
         return False
     try:
-        stored.load_results(opened.folder)
+        results.load_results(opened.folder)
         prepare.open_data(opened)
     except KsddError:
         return False

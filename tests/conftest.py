@@ -82,7 +82,7 @@ def kolektor_archive() -> Path:
 @pytest.fixture(scope="session")
 def kolektor_root(kolektor_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """KolektorSDD, unpacked for this session."""
-    from ksdd_lib.archive import unpack
+    from ksdd_lib.data.sources import unpack
 
     return unpack(kolektor_archive, tmp_path_factory.mktemp("kolektor"))
 
@@ -121,7 +121,7 @@ class Handle:
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     """A notebook's screen, without a kernel."""
-    from ksdd_lib import outputs
+    from ksdd_lib.notebook import outputs
 
     screen = Screen()
     monkeypatch.setattr(outputs, "in_notebook", lambda: True)

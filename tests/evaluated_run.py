@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 
-from ksdd_lib import metrics, origin, storage
 from ksdd_lib import settings as schema
-from ksdd_lib.evaluate import write_masks
-from ksdd_lib.metrics import Prediction
+from ksdd_lib import storage
+from ksdd_lib.evaluation import metrics, provenance
+from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.scoring import write_masks
 
 SHAPE = 128, 64
 
@@ -50,7 +51,7 @@ def make_run(
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
     summary = metrics.summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
     fingerprint = make_data(generated, **data)["fingerprint"]
-    summary["made_from"] = origin.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
+    summary["made_from"] = provenance.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
     summary["masks_sha256"] = storage.sha256(folder / "masks.npz")
     storage.write_json(folder / "metrics.json", summary)
     storage.write_json(folder / "folds.json", record)

@@ -30,11 +30,13 @@ from typing import Any
 import torch
 from tiny_training import TINY, tiny_data
 
-from ksdd_lib import mailbox, model, recovery, storage, vouched
-from ksdd_lib.courier import Courier
+from ksdd_lib import storage
+from ksdd_lib.drive import markers, recovery, upload
+from ksdd_lib.drive.background import Courier
 from ksdd_lib.machine import environment
-from ksdd_lib.run import Run, open_folder
-from ksdd_lib.train import load_stage, read_history, train_decision, train_segmentation
+from ksdd_lib.models import two_stage
+from ksdd_lib.runs.run import Run, open_folder
+from ksdd_lib.training.loop import load_stage, read_history, train_decision, train_segmentation
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("segmentation", "decision")
@@ -85,7 +87,7 @@ def train(home: Path, drive: Path, data_folder: Path, log: Path, kill: Kill | No
     """Train both stages of fold 0, or go on with them, as the notebooks do on one machine."""
     os.environ["KSDD_HOME"] = str(home)
     torch.set_num_threads(1)  # the threads decide the order of sums, and so the last bits
-    model.FEATURES = FEATURES
+    two_stage.FEATURES = FEATURES
     handle = os.open(log, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     if kill:
         _arm(kill, drive if kill.kind == "drive" else home, handle)
@@ -177,11 +179,11 @@ class Series:
 
     def leftovers(self) -> list[str]:
         """Temporary files here and on Drive, and files there that no marker vouches for."""
-        there = vouched.walk(self.drive)
-        records = vouched.read_markers(there)
+        there = markers.walk(self.drive)
+        records = markers.read_markers(there)
         whole = {path.with_name(record.file) for path in records for record in records[path]}
         allowed = whole | {path for path in there if path.suffix == ".ok"}
-        left = {path for path in there if path not in allowed and path.name != mailbox.SENDER}
+        left = {path for path in there if path not in allowed and path.name != upload.SENDER}
         return sorted(path.name for path in left | set(self.home.rglob("*.tmp")))
 
     def result(self) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import checkpoint, mailbox, recovery, storage
-from ksdd_lib.run import Run, open_folder
+from ksdd_lib import storage
+from ksdd_lib.drive import recovery, upload
+from ksdd_lib.runs.run import Run, open_folder
+from ksdd_lib.training import checkpoint
 
 NO_SPACE, GONE, BROKEN, READ_ONLY = errno.ENOSPC, errno.ENOTCONN, errno.EIO, errno.EROFS
 
@@ -35,7 +37,7 @@ class Drive:
         """What stands on Drive of a run, without markers."""
         folder = self.root / "ksdd" / "runs" / name
         paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".ok"]
-        return {path.relative_to(folder).as_posix() for path in paths} - {mailbox.SENDER}
+        return {path.relative_to(folder).as_posix() for path in paths} - {upload.SENDER}
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
     def move(name: str = "second") -> Path:
         monkeypatch.setenv("KSDD_HOME", str(tmp_path / name))
-        monkeypatch.setattr(mailbox, "machine_name", lambda: name)
+        monkeypatch.setattr(upload, "machine_name", lambda: name)
         return tmp_path / name
 
     return move
@@ -113,9 +115,9 @@ WHOLE = {
 
 def mirror(run: Run, drive: Path) -> None:
     """Copy a run to Drive; where Drive fails, a warning says so."""
-    copied = mailbox.copy(run, drive)
+    copied = upload.copy(run, drive)
     if copied.failure:
-        mailbox.warn(copied.explain(run))
+        upload.warn(copied.explain(run))
 
 
 def mirror_whole(run: Run, drive: Path) -> None:

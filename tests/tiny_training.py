@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from ksdd_lib import model
-from ksdd_lib.batches import Order
-from ksdd_lib.dataset import find_samples, fingerprint
-from ksdd_lib.folds import Fold
-from ksdd_lib.prepare import DataSet
-from ksdd_lib.run import Run, open_folder
-from ksdd_lib.synthetic import generate
-from ksdd_lib.train import Progress, train_decision, train_segmentation
+from ksdd_lib.data.dataset import find_samples, fingerprint
+from ksdd_lib.data.folds import Fold
+from ksdd_lib.data.synthetic import generate
+from ksdd_lib.models import two_stage
+from ksdd_lib.runs.prepare import DataSet
+from ksdd_lib.runs.run import Run, open_folder
+from ksdd_lib.training.batches import Order
+from ksdd_lib.training.loop import Progress, train_decision, train_segmentation
 
 TINY = {
     "preset": "demo",
@@ -52,7 +52,7 @@ def tiny_run(folder: Path, **settings: Any) -> Run:
 
 def main(folder: str, data_folder: str, log: str, *stop: str) -> None:
     """The program above."""
-    model.FEATURES = 16  # instead of 1024
+    two_stage.FEATURES = 16  # instead of 1024
     torch.set_num_threads(1)  # the threads decide the order of sums, and so the last bits
     plain = Order.shown
 

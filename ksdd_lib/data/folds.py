@@ -1,0 +1,271 @@
+"""Three folds, each a split of the items into training and test, with twins never on both sides.
+
+`clean` keeps one item of each group of twins and is the default. `official` is KolektorSDD's
+published split of all 50 items; twins stand on both sides of it, which `count_leaks` counts.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ksdd_lib import storage
+from ksdd_lib.data.dataset import Sample, is_kolektor, natural_key, twin_items
+from ksdd_lib.errors import FoldError
+
+FOLDS = 3
+PROTOCOLS = ("clean", "official")
+DATA = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split of samples by item.
+
+    Attributes:
+        number: 0, 1 or 2.
+        train, test: the samples of each side, in natural order.
+        protocol: "clean" or "official".
+        twins: the groups of items that show one object; None: they are looked for when needed.
+    """
+
+    number: int
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    protocol: str
+    twins: tuple[frozenset[str], ...] | None = None
+
+
+def make_folds(
+    protocol: str, samples: Sequence[Sample], partition: int = 0, twins: str = "similar"
+) -> list[Fold]:
+    """The three checked folds of a protocol, "clean" or "official".
+
+    Args:
+        partition: which of the clean ones, as the seed of `clean_folds`.
+        twins: which items are twins in the clean ones, "similar" or "identical"; in the official
+            ones it is always the similar ones.
+
+    Raises:
+        FoldError: the protocol is unknown, the data does not suit it, or a fold is invalid.
+    """
+    if protocol not in PROTOCOLS:
+        raise FoldError(f'The folds {protocol!r} do not exist: choose "clean" or "official".')
+    if protocol == "clean":
+        return clean_folds(samples, partition, twins)
+    if partition:
+        raise FoldError(f'The official folds have no partition {partition}: choose folds "clean".')
+    return official_folds(samples)
+
+
+def official_folds(samples: Sequence[Sample]) -> list[Fold]:
+    """KolektorSDD's published folds of all 399 images: 17, 17 and 16 test items.
+
+    Raises:
+        FoldError: the samples are not KolektorSDD's.
+    """
+    if not is_kolektor(samples):
+        raise FoldError(
+            f"The official folds belong to KolektorSDD's 399 images, and these {len(samples)} are"
+            ' others: choose folds "clean".'
+        )
+    return _restored(storage.read_json(DATA / "official_folds.json"), samples)
+
+
+def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar") -> list[Fold]:
+    """Folds by item over one item of each group of twins, with equal shares of defective images.
+
+    Items are placed one by one, most defective images first, into the fold with the fewest
+    defective, then the fewest images. `seed` orders items of equal count; 0 keeps their names'
+    order. `twins` are the "similar" items or only the "identical" ones. KolektorSDD without similar
+    ones has 47 items and 375 images, 16 defective in each fold; its folds of seed 0 are stored, so
+    that they stay the same for good.
+
+    Raises:
+        FoldError: fewer than three different items, or defective images in fewer than two of them.
+    """
+    if seed == 0 and twins == "similar" and is_kolektor(samples):
+        return _restored(storage.read_json(DATA / "clean_folds.json"), samples)
+    try:
+        return _restored(_share_out(samples, seed, twins), samples, twins)
+    except FoldError as error:
+        if twins == "identical" or not _is_splittable(samples, seed):
+            raise
+        taken = sum(len(group) for group in twin_items(samples))
+        raise FoldError(
+            f"{error} {taken} of {len(_items(samples))} items were taken for photographs of the "
+            "same part, because their pictures resemble each other. If they are different parts, "
+            "set twins to identical."
+        ) from None
+
+
+def _is_splittable(samples: Sequence[Sample], seed: int) -> bool:
+    """Whether there are clean folds where only items that share a file are twins."""
+    try:
+        return bool(clean_folds(samples, seed, "identical"))
+    except FoldError:
+        return False
+
+
+def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
+    """The fold with at most `count` of its defective training images, and all of its good ones.
+
+    For one seed and fold the draws are nested: the images of a smaller count are among those of a
+    larger one.
+    """
+    names = [sample.name for sample in fold.train if sample.is_defective]
+    random.Random(f"{seed}, fold {fold.number}").shuffle(names)
+    left_out = set(names[count:])
+    return replace(fold, train=tuple(s for s in fold.train if s.name not in left_out))
+
+
+def check_folds(folds: Sequence[Fold]) -> None:
+    """Refuse folds that cannot be trained or that would flatter the result.
+
+    Raises:
+        FoldError: an empty side, an image or item on both sides or tested twice, no defective image
+            in training, or twins on both sides under another name than "official".
+    """
+    tested: set[str] = set()
+    for fold in folds:
+        name, train, test = f"Fold {fold.number}", _items(fold.train), _items(fold.test)
+        for side, items in (("training", train), ("test", test)):
+            if not items:
+                raise FoldError(f"{name} has no {side} images: give it at least one item.")
+        if train & test:
+            raise FoldError(
+                f"{name} has {_listed(train & test)} in training and in test: keep each item on"
+                " one side."
+            )
+        if tested & test:
+            raise FoldError(f"{name} tests {_listed(tested & test)}, as an earlier fold does.")
+        if not any(sample.is_defective for sample in fold.train):
+            raise FoldError(
+                f"{name} has no defective image in training: add defective items, at least two in"
+                " the whole data set."
+            )
+        leaked = _items(leaked_samples(fold))
+        if leaked and fold.protocol != "official":
+            raise FoldError(
+                f"{name} leaks: {_listed(leaked)} in test have a twin in training (the same object"
+                ' photographed again). Use folds "clean", which keep one item of each group.'
+            )
+        tested |= test
+
+
+def leaked_samples(fold: Fold) -> list[Sample]:
+    """The test samples whose item has a twin in training."""
+    twins = twin_items([*fold.train, *fold.test]) if fold.twins is None else fold.twins
+    train = _items(fold.train)
+    leaking = {item for group in twins if group & train for item in group}
+    return [sample for sample in fold.test if sample.item in leaking]
+
+
+def count_leaks(fold: Fold) -> int:
+    """How many test images have a twin of their item in training: 48 over the official folds."""
+    return len(leaked_samples(fold))
+
+
+def folds_record(folds: Sequence[Fold]) -> dict[str, Any]:
+    """The folds as item names, to be stored as JSON beside every result."""
+    return {
+        "protocol": folds[0].protocol,
+        "folds": [
+            {
+                "fold": fold.number,
+                "train_items": sorted(_items(fold.train), key=natural_key),
+                "test_items": sorted(_items(fold.test), key=natural_key),
+            }
+            for fold in folds
+        ],
+    }
+
+
+def folds_from_record(
+    record: dict[str, Any], samples: Sequence[Sample], twins: str = "similar"
+) -> list[Fold]:
+    """The checked folds of a stored record, with `twins` as of `make_folds`.
+
+    Raises:
+        FoldError: the record is malformed, names items that the data lacks, is an edited version of
+            the official folds, or fails `check_folds`.
+    """
+    folds = _restored(record, samples, twins)
+    if folds[0].protocol == "official" and folds_record(official_folds(samples)) != record:
+        raise FoldError(
+            "These folds are called official but are not the published ones: use folds"
+            ' "official" or "clean" and start a new run.'
+        )
+    return folds
+
+
+def _restored(
+    record: dict[str, Any], samples: Sequence[Sample], twins: str = "similar"
+) -> list[Fold]:
+    try:
+        protocol = str(record["protocol"])
+        rows = [
+            (int(row["fold"]), set(row["train_items"]), set(row["test_items"]))
+            for row in record["folds"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FoldError(f"The stored folds are malformed ({error!r}): start a new run.") from None
+    if [number for number, _, _ in rows] != list(range(FOLDS)):
+        raise FoldError(f"The stored folds are numbered {[row[0] for row in rows]}, not 0, 1, 2.")
+    known = _items(samples)
+    kind = "similar" if protocol == "official" else twins
+    groups = tuple(frozenset(group) for group in twin_items(samples, kind))
+    for number, train, test in rows:
+        if unknown := (train | test) - known:
+            raise FoldError(
+                f"Fold {number} names {_listed(unknown)}, which the data lacks: use the data set"
+                " that the folds were made for, or start a new run."
+            )
+    folds = [
+        Fold(number, _of(train, samples), _of(test, samples), protocol, groups)
+        for number, train, test in rows
+    ]
+    check_folds(folds)
+    return folds
+
+
+def _share_out(samples: Sequence[Sample], seed: int, twins: str = "similar") -> dict[str, Any]:
+    """The record of clean folds, as `clean_folds` describes them."""
+    groups = twin_items(samples, twins)
+    spare = {name for group in groups for name in sorted(group, key=natural_key)[1:]}
+    kept = [sample for sample in samples if sample.item not in spare]
+    images = Counter(sample.item for sample in kept)
+    defective = Counter(sample.item for sample in kept if sample.is_defective)
+    items = sorted(images, key=natural_key)
+    if len(items) < FOLDS:
+        raise FoldError(
+            f"Only {len(items)} different items for {FOLDS} folds: every fold needs one that is"
+            " neither in another fold nor a twin of one."
+        )
+    if seed:
+        random.Random(seed).shuffle(items)
+    tests: list[list[str]] = [[] for _ in range(FOLDS)]
+    load = [(0, 0)] * FOLDS  # defective images, images
+    for item in sorted(items, key=lambda item: -defective[item]):
+        lightest = min(range(FOLDS), key=lambda number: load[number])
+        tests[lightest].append(item)
+        load[lightest] = (load[lightest][0] + defective[item], load[lightest][1] + images[item])
+    rows = [
+        {"fold": number, "train_items": [*set(items) - set(test)], "test_items": test}
+        for number, test in enumerate(tests)
+    ]
+    return {"protocol": "clean", "folds": rows}
+
+
+def _of(items: set[str], samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    return tuple(sample for sample in samples if sample.item in items)
+
+
+def _items(samples: Iterable[Sample]) -> set[str]:
+    return {sample.item for sample in samples}
+
+
+def _listed(items: Iterable[str]) -> str:
+    return ", ".join(sorted(items, key=natural_key))

@@ -1,0 +1,218 @@
+"""What is in a zip archive: listed whole, harmless, and read no further than it claims."""
+
+import copy
+import re
+import stat
+import sys
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
+from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
+from ksdd_lib.errors import DataError
+
+MAX_MEMBER = 64 * 2**20  # bytes, unpacked
+MAX_TOTAL = 8 * 2**30
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others zipfile cannot read a part
+
+
+END, END_BYTES, COMMENT_BYTES = b"PK\x05\x06", 22, 65_535
+END64, END64_BYTES, LOCATOR_BYTES = b"PK\x06\x06", 56, 20
+"""The record that ends an archive, with a comment behind it, and the two that stand before it where
+the members are too many for its 16 bits (APPNOTE 4.3.14 to 4.3.16)."""
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OverflowError)
+"""What `zipfile` raises where bytes are not as they were written; NotImplementedError and
+UnicodeDecodeError, a ValueError, where the directory's own fields are altered."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An open archive, as `open_archive` gives it.
+
+    Attributes:
+        name: of its file.
+        file: read through `contents` alone.
+        members: what to unpack, by its path in the data folder.
+        ignored: the names of the files that are no part of a data set.
+    """
+
+    name: str
+    file: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+    ignored: tuple[str, ...]
+
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """(path in the data folder, bytes) of each member to unpack.
+
+        The others are read and checked too: a name that was altered may have made one of them.
+
+        Raises:
+            DataError: a member is damaged, or holds more or less than the directory claims.
+        """
+        paths = {id(member): path for path, member in self.members.items()}
+        for member in self.file.infolist():
+            data = self._read(member)
+            if id(member) in paths:
+                yield paths[id(member)], data
+
+    def _read(self, member: zipfile.ZipInfo) -> bytes:
+        """The bytes of a member, of which no more are unpacked than it claims, and one."""
+        what = f"{self.name}, member {member.filename!r},"
+        # zipfile hides what lies beyond the claimed size, and checks the CRC of what it shows.
+        boundless = copy.copy(member)
+        boundless.file_size = sys.maxsize
+        with _damage_named(what), self.file.open(boundless) as file:
+            data = file.read(member.file_size + 1)
+        if len(data) != member.file_size:
+            found = "more" if len(data) > member.file_size else "less"
+            raise DataError(
+                f"{what} holds {found} than the {member.file_size:,} bytes it claims: the archive"
+                " is refused; fetch it again, or use another copy."
+            )
+        return data
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a file that is no whole zip archive, by its first bytes and its directory.
+
+    Raises:
+        DataError: the file is absent, a web page, something else, cut off, or its directory lists
+            other than all members.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1024)
+        if start.startswith(b"PK"):
+            _open_whole(path).close()
+            return
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from None
+    is_page = re.search(rb"<(html|!doctype html)", start.lower())
+    raise DataError(
+        f"{path.name} is {'a web page' if is_page else 'no zip archive'}, it starts with"
+        f" {start.decode('utf-8', 'replace')[:80]!r}: fetch it again, in a browser if its server"
+        " asks for something, and give the path of the file."
+    )
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """The members of an archive by an allow-list: `<item>/<part>.<extension>`, all under one top
+    folder or none; others are ignored.
+
+    Raises:
+        DataError: its directory is damaged, a member is hostile, or none is an image in the layout.
+        OSError: the file cannot be read.
+    """
+    with _open_whole(path) as file:
+        members, ignored = _allowed(file.infolist(), path.name)
+        yield Archive(path.name, file, members, tuple(ignored))
+
+
+def _open_whole(path: Path) -> zipfile.ZipFile:
+    """Open an archive whose directory lists as many members as its end says that there are."""
+    with _damage_named(f"{path.name} ({path.stat().st_size:,} bytes)"):
+        file = zipfile.ZipFile(path)
+        listed, promised = len(file.infolist()), _promised(path)
+        if listed != promised:
+            file.close()
+            raise zipfile.BadZipFile(f"it lists {listed} members, its end says {promised}")
+        return file
+
+
+def _promised(path: Path) -> int:
+    """How many members the records at the end of an archive say that its directory lists."""
+    most = END64_BYTES + LOCATOR_BYTES + END_BYTES + COMMENT_BYTES
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - most))
+        tail = file.read()
+    end = tail.rfind(END)
+    count = int.from_bytes(tail[end + 10 : end + 12], "little")
+    end64 = end - LOCATOR_BYTES - END64_BYTES
+    if count == 0xFFFF and end64 >= 0 and tail.startswith(END64, end64):
+        count = int.from_bytes(tail[end64 + 32 : end64 + 40], "little")
+    return count
+
+
+@contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError(f"{what} is cut off or damaged ({error}): fetch it again.") from None
+
+
+def _allowed(
+    infos: list[zipfile.ZipInfo], archive_name: str
+) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
+    """Members to unpack, by their path in the data folder, and the names of those to ignore.
+
+    Raises:
+        DataError: a member is hostile, or no member is an image in the layout.
+    """
+    for info in infos:
+        if danger := _danger(info):
+            raise DataError(
+                f"{archive_name} is refused: its member {info.filename!r} {danger}. Nothing was"
+                " unpacked; use another copy."
+            )
+    files = [info for info in infos if not info.is_dir()]
+    total = sum(info.file_size for info in infos)
+    if total > MAX_TOTAL:
+        largest = max(infos, key=lambda info: info.file_size)
+        raise DataError(
+            f"{archive_name} is refused: it unpacks to {total:,} bytes, more than {MAX_TOTAL:,};"
+            f" its largest member is {largest.filename!r} with {largest.file_size:,}."
+        )
+    tops = Counter(top for info in files if (top := _top_folder(info.filename)) is not None)
+    if not tops:
+        raise DataError(f"{archive_name} holds no image in the layout <item>/<name>.jpg.")
+    top = tops.most_common(1)[0][0]
+    members: dict[str, zipfile.ZipInfo] = {}
+    ignored = []
+    for info in files:
+        name = info.filename.removeprefix(top)
+        if name in members:
+            raise DataError(f"{archive_name} is refused: it holds {info.filename!r} twice.")
+        if _top_folder(info.filename) == top or name == GENERATED_MARKER:
+            members[name] = info
+        else:
+            ignored.append(info.filename)
+    return members, ignored
+
+
+def _danger(info: zipfile.ZipInfo) -> str | None:
+    """Why a member must not be trusted, and with it the whole archive."""
+    name = info.filename
+    if not name:
+        return "has no name"
+    if info.header_offset < 0:
+        return "begins before the file does"
+    if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
+        return "points outside of the data folder"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a link"
+    if info.flag_bits & 1:
+        return "is encrypted"
+    if info.compress_type not in METHODS:
+        return f"is packed by method {info.compress_type}, neither stored nor deflated"
+    if info.file_size > MAX_MEMBER:
+        return f"unpacks to {info.file_size:,} bytes, more than {MAX_MEMBER:,}"
+    return None
+
+
+def _top_folder(name: str) -> str | None:
+    """What stands before `<item>/<part>.<extension>`: "" or "<folder>/"; None for other members."""
+    folders = name.split("/")
+    file = folders.pop()
+    if not 1 <= len(folders) <= 2 or not file.lower().endswith(IMAGE_EXTENSIONS):
+        return None
+    if any(not part or part.startswith(".") or part == "__MACOSX" for part in [*folders, file]):
+        return None
+    return f"{folders[0]}/" if len(folders) == 2 else ""

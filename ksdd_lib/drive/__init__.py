@@ -1,0 +1,1 @@
+"""A run goes to Google Drive while it works, and comes back whole."""

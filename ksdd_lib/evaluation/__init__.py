@@ -1,0 +1,1 @@
+"""Scores of test surfaces, and everything computed from the stored scores."""

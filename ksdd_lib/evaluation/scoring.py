@@ -1,0 +1,320 @@
+"""Score each test image once, store scores and masks; everything after reads those files.
+
+A fold's scores are stored as soon as it is scored, so that a lost runtime scores no fold twice.
+"""
+
+import io
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ksdd_lib import machine, storage
+from ksdd_lib.data.dataset import Sample, read_image
+from ksdd_lib.data.folds import Fold
+from ksdd_lib.data.zips import DAMAGE
+from ksdd_lib.errors import RunError
+from ksdd_lib.evaluation import metrics, provenance
+from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.models.two_stage import TwoStageNet
+from ksdd_lib.runs.prepare import DataSet
+from ksdd_lib.runs.run import Run, alone
+from ksdd_lib.training.batches import STAGES, load_surfaces, mirror_images, network_input, turn
+from ksdd_lib.training.loop import load_stage, trained_model
+from ksdd_lib.training.memory import explain_memory
+
+SIGN_OF_LIFE = 30.0
+"""Seconds between signs that this process is at work on the run, where scoring takes long."""
+
+
+@alone
+@explain_memory
+def evaluate(
+    run: Run,
+    data: DataSet,
+    watch: Callable[[int, int, int], None] | None = None,
+    saved: Callable[[], None] | None = None,
+) -> dict:
+    """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
+
+    Args:
+        watch: called with (fold, images done, images in all).
+        saved: called after each fold, for a copy elsewhere.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        RunError: a fold is not trained yet, and the text names the notebook to run first; or
+            another process works in the folder.
+    """
+    run.require("data")
+    run.require("segmentation")
+    run.require("decision")
+    rows: list[Prediction] = []
+    masks: list[np.ndarray] = []
+    for fold in run.settings.fold_numbers:
+        fold_rows, fold_masks = _scores_of_fold(run, data, fold, watch)
+        rows += fold_rows
+        masks.append(fold_masks)
+        if saved:
+            saved()
+    # By the items, as folds.json has them: few defective images may leave one without any.
+    tested = {f.number: {s.item for s in f.test} for f in data.folds}
+    train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}
+    write_masks(run.folder / "masks.npz", [row.image for row in rows], np.concatenate(masks))
+    rows, summary = metrics.conclude(rows, run.settings.folds, run.settings.seed, train_items)
+    metrics.write_predictions(run.folder / "predictions.csv", rows)
+    summary["darkest_pixel"] = darkest_pixel(
+        [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
+    )
+    folds = run.settings.fold_numbers
+    weights = {fold: run.read(f"fold{fold}/scores.json")["weights"] for fold in folds}
+    summary["made_from"] = provenance.record(run.settings, data.fingerprint, weights)
+    summary["masks_sha256"] = storage.sha256(run.folder / "masks.npz")
+    if run.settings.defective_images:
+        summary["trained_defects"] = {str(fold): _defects(data.folds[fold]) for fold in folds}
+    run.write("metrics.json", summary)
+    run.write("environment.json", _environment(run))
+    return summary
+
+
+def _defects(fold: Fold) -> list[str]:
+    """The names of the defective images that a fold is trained on."""
+    return [sample.name for sample in fold.train if sample.is_defective]
+
+
+def score_images(
+    model: TwoStageNet,
+    samples: Sequence[Sample],
+    size: tuple[int, int],
+    precision: str,
+    watch: Callable[[int, int], None] | None = None,
+    views: Sequence[int] = (0,),
+    kind: str = "decision",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run the model once per image and view.
+
+    Args:
+        size: the network's input, (H, W) in pixels.
+        precision: as in the settings.
+        watch: called with (images done, images in all).
+        views: those of `batches.FLIPS` over which scores and masks are averaged.
+        kind: of the score, as `deciding_score` takes it.
+
+    Returns:
+        Score logits (N,) float64 and mask logits (N, H/8, W/8) float32.
+    """
+    where = next(model.parameters()).device
+    surfaces = load_surfaces(samples, size, "fine").to(where)
+    scores, masks = [], []
+    with machine.reused_memory(where):
+        for row in range(len(samples)):
+            score, mask = judge(model, surfaces.images[row : row + 1], precision, views, kind)
+            scores.append(score)
+            masks.append(mask)
+            if watch:
+                watch(row + 1, len(samples))
+    return (
+        torch.stack(scores).double().cpu().numpy(),
+        torch.stack(masks).float().cpu().numpy(),
+    )
+
+
+@torch.inference_mode()
+def judge(
+    model: TwoStageNet,
+    pixels: Tensor,
+    precision: str,
+    views: Sequence[int] = (0,),
+    kind: str = "decision",
+) -> tuple[Tensor, Tensor]:
+    """One image's score logit () and mask logits (H/8, W/8), averaged over the views.
+
+    Args:
+        pixels: uint8 (1, 1, H, W) at the network's size, on the model's device.
+        precision, views, kind: as for `score_images`.
+    """
+    dtype = machine.arithmetic(precision, pixels.device)
+    scores, masks = [], []
+    for view in views:
+        with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+            mask_logits, score = model(network_input(pixels, view))
+        scores.append(score[0, 0])
+        masks.append(turn(mask_logits[0, 0].float(), view))
+    mask = torch.stack(masks).mean(0)
+    return deciding_score(torch.stack(scores).mean(0), mask, kind), mask
+
+
+def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
+    """The score () by which an image is judged.
+
+    Args:
+        decision: logit () of the decision network.
+        mask_logits: (H/8, W/8).
+        kind: "decision", "mask" (the highest mask logit), or "both" (their sum).
+    """
+    highest = mask_logits.max()
+    return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
+
+
+def darkest_pixel(samples: Sequence[Sample]) -> dict[str, float | None]:
+    """AP and ROC AUC of the simplest rule, "the darker its darkest pixel, the more suspicious".
+
+    It needs no training; what a network gains is what it scores above this.
+    """
+    labels = [sample.is_defective for sample in samples]
+    scores = [-float(read_image(sample).min()) for sample in samples]
+    ap, auc = metrics.average_precision(labels, scores), metrics.roc_auc(labels, scores)
+    return {"ap": ap, "auc": auc}
+
+
+def require_unseen(fold: Fold) -> None:
+    """Raise RunError unless no test image of the fold was trained on."""
+    seen = {s.item for s in fold.train} & {s.item for s in fold.test}
+    if seen:
+        raise RunError(
+            f"Fold {fold.number} was trained on {', '.join(sorted(seen)[:5])}: "
+            "scores on training images say nothing."
+        )
+
+
+def scores_of(run: Run, fold: int) -> dict[str, Any]:
+    """What metrics.json holds of one fold, its operating threshold among it.
+
+    Raises:
+        RunError: the run is not evaluated yet, or not this fold.
+    """
+    run.require("evaluation")
+    summary = run.read("metrics.json")
+    for row in summary["folds"]:
+        if row["fold"] == fold:
+            return row
+    raise RunError(f"Fold {fold} is not evaluated; trained are {summary['folds_trained']}.")
+
+
+def most_doubtful(run: Run, fold: int) -> str:
+    """The name of the fold's test image whose score lies nearest to the threshold."""
+    rows = metrics.read_predictions(run.folder / "predictions.csv")
+    judged = [row for row in rows if row.fold == fold]
+    return min(judged, key=lambda row: abs(row.margin)).image
+
+
+def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
+    """Store mask logits (N, H/8, W/8) as float16, in the order of `images`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=np.array(images), masks=masks.astype(np.float16))
+    storage.write_bytes(path, buffer.getvalue())
+
+
+def read_masks(path: Path) -> dict[str, np.ndarray]:
+    """Image name -> mask logits (H/8, W/8) float16, of a file by `write_masks`.
+
+    Raises:
+        RunError: the file is cut off, damaged or of something else.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
+    except (*DAMAGE, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path.name} in {path.parent.name} is damaged ({error}): evaluate again."
+        ) from None
+
+
+def _environment(run: Run) -> dict[str, Any]:
+    """This machine, and that of each stage: training may have moved between machines."""
+    trained = {}
+    for fold in run.settings.fold_numbers:
+        for stage in STAGES:
+            made = storage.read_json(run.fold_folder(fold) / f"{stage}.done.json")["environment"]
+            words = [made["cpu"], f"GPU {made['gpu']}", made["arithmetic"], f"at {made['commit']}"]
+            trained[f"{stage} stage of fold {fold}"] = ", ".join(words)
+    day = datetime.now(UTC).date().isoformat()
+    return {"evaluated on": day} | machine.environment(run.settings.precision) | trained
+
+
+def _scores_of_fold(
+    run: Run, data: DataSet, fold: int, watch: Callable[[int, int, int], None] | None
+) -> tuple[list[Prediction], np.ndarray]:
+    """The fold's rows and masks (N, H/8, W/8): stored ones of the same weights, or new ones."""
+    folder, part = run.fold_folder(fold), data.folds[fold]
+    require_unseen(part)
+    source = {"weights": load_stage(run, data, fold, "decision").sha256, "data": data.fingerprint}
+    source |= {name: getattr(run.settings, name) for name in ("score", "average_flips")}
+    if stored := _stored_scores(folder, source):
+        return stored
+    began = last = time.monotonic()
+    model = trained_model(run, data, fold)
+
+    def scored(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > SIGN_OF_LIFE:
+            run.claim()
+            last = time.monotonic()
+        if watch:
+            watch(fold, done, total)
+
+    scores, masks = score_images(
+        model,
+        part.test,
+        run.settings.size,
+        run.settings.precision,
+        scored,
+        mirror_images(run.settings.average_flips),
+        run.settings.score,
+    )
+    rows = _rows(part, run.settings.seed, scores, masks)
+    metrics.write_predictions(folder / "scores.csv", rows)
+    write_masks(folder / "masks.npz", [row.image for row in rows], masks)
+    hashes = {name: storage.sha256(folder / name) for name in ("scores.csv", "masks.npz")}
+    storage.write_json(folder / "scores.json", source | {"sha256": hashes})
+    run.note_time(f"scoring {len(rows)} images, fold {fold}", time.monotonic() - began)
+    return rows, masks.astype(np.float16)
+
+
+def _stored_scores(
+    folder: Path, source: dict[str, Any]
+) -> tuple[list[Prediction], np.ndarray] | None:
+    """A fold's rows and masks, where they came from this source and are as they were stored."""
+    if not (folder / "scores.json").exists():
+        return None
+    record = storage.read_json(folder / "scores.json")
+    hashes = record.pop("sha256", {})  # runs of earlier versions have none
+    if record != source:
+        return None
+    try:
+        for name, sha256 in hashes.items():
+            if storage.sha256(folder / name) != sha256:
+                raise RunError(f"{name} was altered")
+        rows = metrics.read_predictions(folder / "scores.csv")
+        masks = read_masks(folder / "masks.npz")
+        return rows, np.stack([masks[row.image] for row in rows])
+    except (RunError, OSError, KeyError) as error:
+        warnings.warn(
+            f"The scores of {folder.name} are not as they were stored ({error}): it is scored "
+            "again.",
+            stacklevel=3,
+        )
+        return None
+
+
+def _rows(fold: Fold, seed: int, scores: np.ndarray, masks: np.ndarray) -> list[Prediction]:
+    return [
+        Prediction(
+            image=sample.name,
+            item=sample.item,
+            fold=fold.number,
+            seed=seed,
+            is_defective=sample.is_defective,
+            score=float(score),
+            segmentation_score=float(mask.max()),
+        )
+        for sample, score, mask in zip(fold.test, scores, masks, strict=True)
+    ]

@@ -1,0 +1,123 @@
+"""Where to draw the line: what each threshold costs, on the stored scores of the test surfaces.
+
+Each fold has an operating threshold of its own, fixed before. What is moved here is one shift of
+all of them, in logits: 0 is where they are, below it more is flagged. Points that are chosen by
+looking at the test scores (`cheapest`, `without_misses`) are oracles, and are called so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ksdd_lib.evaluation.metrics import CONFIDENCE, Prediction, clopper_pearson
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What errors cost, and how often parts are defective.
+
+    Attributes:
+        miss: of a defective part that passes, in the user's own money.
+        false_alarm: of a good part that is flagged.
+        defective_share: of the parts on the line; a test set holds far more.
+    """
+
+    miss: float = 100.0
+    false_alarm: float = 1.0
+    defective_share: float = 0.01
+
+
+@dataclass(frozen=True)
+class Point:
+    """What all test surfaces come to at one shift of the thresholds.
+
+    Attributes:
+        changed: the surfaces that are judged otherwise than at the operating thresholds.
+    """
+
+    shift: float
+    misses: int
+    defective: int
+    false_alarms: int
+    good: int
+    changed: tuple[Prediction, ...]
+
+    @property
+    def miss_interval(self) -> list[float] | None:
+        """95 % interval of the share of defective parts that pass; None without any."""
+        return clopper_pearson(self.misses, self.defective)
+
+    @property
+    def false_alarm_interval(self) -> list[float] | None:
+        """95 % interval of the share of good parts that are flagged; None without any."""
+        return clopper_pearson(self.false_alarms, self.good)
+
+    def cost(self, costs: Costs) -> float:
+        """Expected cost of a thousand parts, at the rates seen here; a rate without parts is 0."""
+        missed = self.misses / self.defective if self.defective else 0.0
+        flagged = self.false_alarms / self.good if self.good else 0.0
+        share = costs.defective_share
+        each = share * missed * costs.miss + (1 - share) * flagged * costs.false_alarm
+        return 1000 * each
+
+
+def margins(rows: Sequence[Prediction]) -> np.ndarray:
+    """Each surface's score minus the operating threshold of its fold, in logits: (N,)."""
+    return np.array([row.margin for row in rows], float)
+
+
+def at(rows: Sequence[Prediction], shift: float) -> Point:
+    """What the surfaces come to where every fold's threshold is moved by `shift` logits.
+
+    Args:
+        rows: of predictions.csv, with thresholds.
+    """
+    flagged = margins(rows) > shift
+    defective = np.array([row.is_defective for row in rows], bool)
+    return Point(
+        shift=float(shift),
+        misses=int((defective & ~flagged).sum()),
+        defective=int(defective.sum()),
+        false_alarms=int((~defective & flagged).sum()),
+        good=int((~defective).sum()),
+        changed=tuple(r for r, f in zip(rows, flagged, strict=True) if f != r.is_flagged),
+    )
+
+
+def shifts(rows: Sequence[Prediction]) -> np.ndarray:
+    """All shifts that differ in their verdicts, ascending: between neighbouring margins, and 0."""
+    values = np.unique(margins(rows))
+    between = (values[1:] + values[:-1]) / 2
+    ends = [values[0] - 1, values[-1] + 1]
+    return np.unique(np.concatenate([between, ends, [0.0]]))
+
+
+def cheapest(rows: Sequence[Prediction], costs: Costs) -> Point:
+    """The point of least cost on these very scores, of equals the one nearest to the operating."""
+    points = [at(rows, shift) for shift in shifts(rows)]
+    return min(points, key=lambda point: (point.cost(costs), abs(point.shift)))
+
+
+def without_misses(rows: Sequence[Prediction]) -> Point:
+    """The highest shift at which none of these surfaces is missed."""
+    return max(
+        (point for point in (at(rows, shift) for shift in shifts(rows)) if point.misses == 0),
+        key=lambda point: point.shift,
+    )
+
+
+def parts_needed(rate: float, misses: int = 0, confidence: float = CONFIDENCE) -> int:
+    """How many defective parts must be tested to claim less than `rate` misses.
+
+    The smallest n for which so few misses as `misses` would be seen with a probability of at most
+    1 - confidence if the rate were `rate` (one-sided, exact binomial): 299 for 1 % and no miss.
+
+    Args:
+        rate: of misses among defective parts, between 0 and 1.
+        misses: how many were seen.
+    """
+    from scipy.stats import nbinom
+
+    found = int(nbinom.ppf(confidence, misses + 1, rate))  # before so many misses and one more
+    return found + misses + 1

@@ -1,0 +1,202 @@
+"""The two networks of Tabernik et al. 2019, exactly: segmentation, then decision.
+
+A model knows only layers: no device, path, optimiser or threshold.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ksdd_lib.models.fourier import FourierConv2d, in_graph
+from ksdd_lib.settings import nearest_size
+
+STRIDE = 8
+"""Input pixels per mask pixel, in each direction."""
+
+RECEPTIVE_FIELD = 216
+"""Side of the square of input pixels that one mask pixel sees, in pixels."""
+
+FEATURES = 1024
+"""Channels that the segmentation network hands to the decision network beside the mask."""
+
+
+class FeatureNorm(nn.Module):
+    """Normalise each channel of each image to zero mean and unit variance, then scale and shift.
+
+    (B, C, H, W) -> (B, C, H, W). Statistics are always those of the one image, in float32, with no
+    running averages: training and evaluation agree, and batch mates never mix. A batch of one goes
+    through `batch_norm`, which is then the same function and keeps the channels-last layout.
+    """
+
+    epsilon = 1e-3
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 1:
+            return F.batch_norm(x, None, None, self.scale, self.shift, True, 0.0, self.epsilon)
+        return F.instance_norm(x, weight=self.scale, bias=self.shift, eps=self.epsilon)
+
+
+class ConvNormReLU(nn.Sequential):
+    """Convolution without bias, feature normalisation, ReLU: (B, C, H, W) -> (B, out, H, W)."""
+
+    def __init__(self, channels: int, out: int, kernel: int) -> None:
+        if kernel >= 15:
+            convolution: nn.Conv2d = FourierConv2d(channels, out, kernel)
+        else:
+            convolution = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
+        super().__init__(convolution, FeatureNorm(out), nn.ReLU(inplace=True))
+
+
+class MaxPool(nn.MaxPool2d):
+    """The largest of each 2x2 pixels: (B, C, H, W) -> (B, C, H/2, W/2).
+
+    `nn.MaxPool2d` also notes where it was, for the gradient. Scoring on a CPU needs no such notes,
+    and at full size they cost most of the time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.device.type != "cpu" or in_graph():
+            return super().forward(x)
+        x = x.permute(0, 2, 3, 1)
+        rows = torch.maximum(x[:, 0:-1:2], x[:, 1::2])
+        return torch.maximum(rows[:, :, 0:-1:2], rows[:, :, 1::2]).permute(0, 3, 1, 2)
+
+
+class SegmentationNet(nn.Module):
+    """First stage: where is a defect?
+
+    (B, 1, H, W), gray in [0, 1], both sides divisible by 16 and at least 128
+    -> features (B, 1024, H/8, W/8) and mask logits (B, 1, H/8, W/8).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            ConvNormReLU(1, 32, 5),
+            ConvNormReLU(32, 32, 5),
+            MaxPool(),
+            ConvNormReLU(32, 64, 5),
+            ConvNormReLU(64, 64, 5),
+            ConvNormReLU(64, 64, 5),
+            MaxPool(),
+            ConvNormReLU(64, 64, 5),
+            ConvNormReLU(64, 64, 5),
+            ConvNormReLU(64, 64, 5),
+            ConvNormReLU(64, 64, 5),
+            MaxPool(),
+            ConvNormReLU(64, FEATURES, 15),
+        )
+        self.mask = nn.Conv2d(FEATURES, 1, 1, bias=False)
+        self.mask_norm = FeatureNorm(1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        require_size(*image.shape[-2:])
+        features = self.features(image)
+        return features, self.mask_norm(self.mask(features).float())
+
+
+class DecisionNet(nn.Module):
+    """Second stage: is the part defective?
+
+    features (B, 1024, H/8, W/8), mask logits (B, 1, H/8, W/8) -> score logit (B, 1).
+    `pool` has no weights: with a frozen first stage its result is computed once an image, `judge`
+    does the rest. It is small and computes in float32, so that scores do not tie.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            ConvNormReLU(FEATURES + 1, 8, 5),
+            MaxPool(),
+            ConvNormReLU(8, 16, 5),
+            MaxPool(),
+            ConvNormReLU(16, 32, 5),
+        )
+        self.score = nn.Linear(66, 1)
+
+    def forward(self, features: Tensor, mask_logits: Tensor) -> Tensor:
+        return self.judge(*self.pool(features, mask_logits))
+
+    @staticmethod
+    def pool(features: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """-> the pooled stack (B, 1025, H/16, W/16) and the mask's global pools (B, 2)."""
+        mask = F.relu(mask_logits)
+        pools = torch.cat([mask.mean((2, 3)), mask.amax((2, 3))], dim=1)
+        pooled = F.max_pool2d(features, 2), F.max_pool2d(mask, 2).to(features.dtype)
+        return torch.cat(pooled, dim=1), pools
+
+    def judge(self, stack: Tensor, mask_pools: Tensor) -> Tensor:
+        """Pooled stack (B, 1025, H/16, W/16), mask pools (B, 2) -> score logit (B, 1)."""
+        with torch.autocast(stack.device.type, enabled=False):
+            x = self.features(stack.float())  # (B, 32, H/64, W/64)
+            pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3)), mask_pools.float()], dim=1)
+            return self.score(pooled)
+
+
+class TwoStageNet(nn.Module):
+    """Both stages: image (B, 1, H, W) -> mask logits (B, 1, H/8, W/8), score logit (B, 1).
+
+    The decision network never changes what the segmentation network learns: here, and only here,
+    its gradient stops.
+    """
+
+    def __init__(
+        self,
+        segmentation: SegmentationNet | None = None,
+        decision: DecisionNet | None = None,
+    ) -> None:
+        super().__init__()
+        self.segmentation = segmentation or SegmentationNet()
+        self.decision = decision or DecisionNet()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features, mask_logits = self.segmentation(image)
+        score = self.decision(features.detach(), mask_logits.detach())
+        return mask_logits, score
+
+
+def require_size(height: int, width: int) -> None:
+    """Raise ValueError, naming the nearest valid size, unless the networks take (height, width)."""
+    if (height, width) != nearest_size(height, width):
+        raise ValueError(
+            f"image size {height}x{width}: both sides must be divisible by 16, at least 128 and at "
+            "most 4096; try {}x{}".format(*nearest_size(height, width))
+        )
+
+
+def initialize(model: nn.Module, method: str, seed: int) -> None:
+    """Draw all convolution and linear weights anew, in place, from `seed`.
+
+    Args:
+        method: "normal" is N(0, 0.01) as published in 2019; "kaiming" keeps the variance through
+            ReLU, so that feature normalisation's epsilon plays no part at the start.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if method == "normal":
+                nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
+            else:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def expect_defects(model: SegmentationNet, share: float) -> None:
+    """Let the untrained mask say "a defect is this likely" everywhere, in place.
+
+    Without it the mask starts at a probability of one half, and AdamW, which moves the shift by at
+    most the learning rate a step, lowers the loss by shrinking the whole map to a single spike
+    instead of learning defects. Source: the prior of Lin et al. 2017, "Focal Loss", section 3.3.
+    """
+    nn.init.constant_(model.mask_norm.shift, math.log(share / (1 - share)))

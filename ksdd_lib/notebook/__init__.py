@@ -1,0 +1,1 @@
+"""What only a notebook needs: Colab, widgets, progress, and views to explore results."""

@@ -1,0 +1,171 @@
+"""A training to look at while it runs: the losses of both stages, and masks as they form.
+
+Whatever is shown is on disk too, so a stage that goes on, or that had finished, is shown whole.
+"""
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ksdd_lib import machine, storage
+from ksdd_lib.notebook.outputs import PAUSE, Replaced, encoded
+from ksdd_lib.reporting import surface_pictures
+from ksdd_lib.reporting.surface_pictures import Forming
+from ksdd_lib.reporting.wording import duration
+from ksdd_lib.runs.prepare import DataSet
+from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
+from ksdd_lib.training.batches import Surfaces, load_surfaces
+from ksdd_lib.training.loop import Progress, Watch, read_history
+from ksdd_lib.training.targets import probability
+
+MOMENTS = 8
+"""How often a training is asked for its masks: at first more often, as they change more."""
+
+
+def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> Watch:
+    """A `watch` for the training stages: one picture a fold, drawn again every few seconds.
+
+    It shows how far the stage is and how long it still takes, the loss of this fold over those of
+    the folds before, and for the segmentation stage the masks of two training surfaces, one
+    defective and one good, from the first steps to the last. Masks are asked for `MOMENTS` times a
+    stage and stored in the fold's `examples.npz`.
+
+    Args:
+        state: what is on Drive, in a few words; see `Courier.state`.
+    """
+    output = Replaced(PAUSE)
+    examples: dict[int, Examples] = {}
+
+    def watch(progress: Progress) -> None:
+        fold = progress.fold
+        if fold not in examples:
+            examples[fold] = Examples.of(run, data, fold)
+        examples[fold].look(progress)
+        line = "; ".join(filter(None, [describe(progress), state()]))
+
+        def draw() -> dict[str, Any]:
+            masks = examples[fold].forming()
+            figure = surface_pictures.training_view(
+                _histories(run, progress), fold, progress.steps, masks
+            )
+            surface_pictures.head(figure, line, data.record["is_generated"])
+            return {"image/png": encoded(figure, 90)}
+
+        output.update((progress.stage, fold), line, progress.step >= progress.steps, draw)
+
+    return watch
+
+
+def describe(progress: Progress) -> str:
+    """One line on how far a stage has come, at which rate, and how long it still takes."""
+    row = progress.history[-1]
+    place = f"{progress.stage}, fold {progress.fold}"
+    if progress.resumed_after:
+        place += f" (went on after step {progress.resumed_after})"
+    loss, taken = f"loss {row['loss']:.3g}", duration(row["seconds"])
+    if progress.step >= progress.steps:
+        return f"{place}: all {progress.steps} steps done, {loss}, {taken}"
+    rate = row["seconds"] / progress.step
+    left = duration(rate * (progress.steps - progress.step))
+    return (
+        f"{place}: step {progress.step} of {progress.steps}, {loss}, {rate:.2g} s a step, "
+        f"{taken}, about {left} left"
+    )
+
+
+def _histories(run: Run, progress: Progress) -> Mapping[str, Mapping[int, list]]:
+    """Stage -> fold -> history, up to the stage and fold in training; of earlier ones from disk."""
+    names = ["segmentation"] if progress.stage == "segmentation" else ["segmentation", "decision"]
+    folds = run.settings.fold_numbers
+    found = {
+        name: {fold: read_history(run.fold_folder(fold) / f"{name}.jsonl") for fold in folds}
+        for name in names
+    }
+    found[progress.stage][progress.fold] = list(progress.history)
+    return found
+
+
+@dataclass
+class Examples:
+    """The masks of a few training surfaces at some steps of the segmentation stage.
+
+    Attributes:
+        masks: step -> probabilities (N, H/8, W/8) uint8, 255 for certain.
+    """
+
+    surfaces: Surfaces
+    settings: Settings
+    path: Path
+    masks: dict[int, np.ndarray]
+
+    @classmethod
+    def of(cls, run: Run, data: DataSet, fold: int) -> "Examples":
+        """The first defective and the first good surface of the fold's training part."""
+        train = data.folds[fold].train
+        samples = [
+            next(sample for sample in train if sample.is_defective is kind)
+            for kind in (True, False)
+        ]
+        surfaces = load_surfaces(samples, run.settings.size, run.settings.annotation)
+        path = run.fold_folder(fold) / "examples.npz"
+        return cls(surfaces, run.settings, path, _read(path))
+
+    def look(self, progress: Progress) -> None:
+        """Ask the network for its masks, if it is time; a lost session's later ones are dropped."""
+        if progress.stage != "segmentation" or progress.model is None:
+            return
+        self.masks = {step: mask for step, mask in self.masks.items() if step <= progress.step}
+        due = [_moment(number, progress.steps) for number in range(1, MOMENTS + 1)]
+        passed = max((step for step in due if step <= progress.step), default=None)
+        if passed is None or any(passed <= step for step in self.masks):
+            return
+        self.masks[progress.step] = self._ask(progress.model)
+        _write(self.path, self.masks)
+
+    def forming(self) -> Forming | None:
+        """What the picture shows of them; None before the first look."""
+        if not self.masks:
+            return None
+        rows = range(len(self.surfaces.samples))
+        images = [self.surfaces.images[row, 0].numpy() for row in rows]
+        outlines = [self.surfaces.mask(row)[0, 0].numpy() > 0 for row in rows]
+        masks = {step: mask.astype(np.float32) / 255 for step, mask in self.masks.items()}
+        return Forming(images, outlines, masks)
+
+    @torch.no_grad()
+    def _ask(self, model: torch.nn.Module) -> np.ndarray:
+        where = next(model.parameters()).device
+        dtype = machine.arithmetic(self.settings.precision, where)
+        answers = []
+        for row in range(len(self.surfaces.samples)):
+            image = self.surfaces.image(row).to(where)
+            with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+                mask = model(image)[1].float()
+            answers.append(probability(mask, self.settings.segmentation_loss)[0, 0].cpu().numpy())
+        return (255 * np.stack(answers)).round().astype(np.uint8)
+
+
+def _moment(number: int, steps: int) -> int:
+    return max(1, round(steps * (number / MOMENTS) ** 2))
+
+
+def _read(path: Path) -> dict[int, np.ndarray]:
+    """The stored masks; none where the file is missing or damaged: they can be seen again."""
+    try:
+        with np.load(path) as stored:
+            return {int(name): stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def _write(path: Path, masks: Mapping[int, np.ndarray]) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, **{str(step): mask for step, mask in masks.items()})
+    storage.write_bytes(path, content.getvalue())

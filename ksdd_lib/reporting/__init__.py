@@ -1,0 +1,1 @@
+"""Curves, pictures and words about stored results, and one HTML report."""

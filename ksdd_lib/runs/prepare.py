@@ -1,0 +1,162 @@
+"""What notebook 01 does and every later one checks: settings -> data on disk, samples and folds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ksdd_lib import storage
+from ksdd_lib.data import synthetic
+from ksdd_lib.data.sources import DataFolder, obtain
+from ksdd_lib.data.dataset import (
+    Sample,
+    find_samples,
+    fingerprint,
+    is_kolektor,
+    read_image,
+    read_mask,
+)
+from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.data.folds import (
+    Fold,
+    folds_from_record,
+    folds_record,
+    make_folds,
+    with_few_defects,
+)
+from ksdd_lib.data.inspection import inspect_data
+from ksdd_lib.runs.run import Run, alone, find_evaluated, home
+from ksdd_lib.settings import Settings
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The samples of a run on this machine, and its three folds."""
+
+    root: Path
+    samples: tuple[Sample, ...]
+    folds: tuple[Fold, ...]
+    record: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The content hash by which stages and results name this data."""
+        return self.record["fingerprint"]
+
+    def read_pair(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W) and mask bool (H, W) of the sample "kos01/Part5", at its own size."""
+        sample = next(sample for sample in self.samples if sample.name == name)
+        return read_image(sample), read_mask(sample)
+
+
+@alone
+def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
+    """Get the data, inspect it, split it; stores data.json and folds.json. Again: only checks.
+
+    Raises:
+        DataError, FoldError: no source gives a valid data set, or it cannot be split.
+        RunError: the run was begun with other data, or another process works in its folder.
+    """
+    if run.has("data"):
+        return open_data(run, drive)
+    folder = _obtain(run, drive)
+    samples = find_samples(folder.root)
+    chosen = run.settings
+    folds = make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
+    record = {
+        "name": folder.name,
+        "fingerprint": fingerprint(samples),
+        "is_generated": folder.is_generated,
+        "is_kolektor": is_kolektor(samples),
+        "is_published_archive": folder.is_published_archive,
+        "archive_sha256": folder.archive_sha256,
+        "place": storage.relative(folder.root, run.folder),
+        "report": inspect_data(folder.root, folder, chosen),
+    }
+    run.write("folds.json", folds_record(folds))
+    run.write("data.json", record)
+    return DataSet(folder.root, tuple(samples), _as_trained(folds, chosen), record)
+
+
+def open_data(run: Run, drive: Path | None = None) -> DataSet:
+    """The data of a run that notebook 01 has prepared, found again and compared by fingerprint.
+
+    Raises:
+        RunError: notebook 01 has not been run, or the data found is not the run's.
+        DataError: the data is not on this machine.
+    """
+    run.require("data")
+    record = run.read("data.json")
+    root = _place(run, record, drive)
+    samples = find_samples(root)
+    found = fingerprint(samples)
+    if found != record["fingerprint"]:
+        raise RunError(
+            f"The data in {root.name} is not what {run.folder.name} was begun with: fingerprint "
+            f"{found[:12]} here, {record['fingerprint'][:12]} there. Where pictures were added or "
+            f"changed, begin another run: put %env KSDD_RUN={_next_to(run.folder)} into a new cell "
+            "above this one, run all, and delete it later; for `run`, name another folder by --out."
+        )
+    folds = folds_from_record(run.read("folds.json"), samples, run.settings.twins)
+    return DataSet(root, tuple(samples), _as_trained(folds, run.settings), record)
+
+
+def open_evaluated(drive: Path | None = None) -> tuple[Run, DataSet] | tuple[None, None]:
+    """The run opened last and its data; where it is not evaluated, or its data is gone, neither,
+    and one line that says why.
+
+    Raises:
+        RunError: as `open_data`.
+    """
+    run = find_evaluated()
+    try:
+        return (run, open_data(run, drive)) if run else (None, None)
+    except DataError as gone:
+        print(gone)
+        return None, None
+
+
+def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
+    """The folds, with no more defective images in training than the settings allow."""
+    count = settings.defective_images
+    if not count:
+        return tuple(folds)
+    return tuple(with_few_defects(fold, count, settings.seed) for fold in folds)
+
+
+def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:
+    """An explicit source wins; else the place of last time; else the source is asked again."""
+    remembered = (run.folder / record["place"]).resolve()
+    is_explicit = "/" in run.settings.data or "\\" in run.settings.data
+    if not is_explicit and remembered.is_dir():
+        return remembered
+    try:
+        return _obtain(run, drive).root
+    except DataError as error:
+        example = (drive or Path("/path/to")) / record["name"]
+        raise DataError(
+            f"The data of {run.folder.name} ({record['name']}) is not on this machine: {error} "
+            f"Where it lies elsewhere, run %env KSDD_DATA={example} (with its place) in a cell of "
+            "its own, then this cell again."
+        ) from error
+
+
+def _next_to(folder: Path) -> Path:
+    """A folder for another run of that name: "<name>-2", or the next number that is free."""
+    number = 2
+    while (other := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return other
+
+
+def _obtain(run: Run, drive: Path | None) -> DataFolder:
+    settings = run.settings
+    if settings.data != "generated":
+        return obtain(settings.data, home(), drive)
+    name = f"generated-{settings.generated_items}-{settings.image_size}"
+    root = synthetic.generate(
+        home() / "data" / name, items=settings.generated_items, size=settings.size
+    )
+    return DataFolder(root, "generated surfaces", None, False, True)

@@ -1,0 +1,1 @@
+"""Targets, augmentation, deterministic batches, checkpoints, and the loop that resumes exactly."""

@@ -1,0 +1,218 @@
+"""Surfaces in memory, and the deterministic order in which training sees them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ksdd_lib.data.dataset import Sample, read_image, read_mask
+from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
+from ksdd_lib.training.targets import annotate
+
+STAGES = ("segmentation", "decision")
+
+FLIPS = (0, 4, 6, 2)
+"""The views that keep an image's shape: as it is, left to right, top to bottom, both. Each undoes
+itself."""
+
+
+FAINTEST = 0.4
+"""The least contrast, of its own, with which a defect is pasted."""
+
+
+def mirror_images(average_flips: bool) -> tuple[int, ...]:
+    """The views over which an image's score is averaged: all of `FLIPS`, or it alone."""
+    return FLIPS if average_flips else (0,)
+
+
+@dataclass(frozen=True)
+class Pasted:
+    """The good sample that a defect is laid upon, at which height of it and how strongly, as
+    `copy_paste.paste` takes them, and by how many degrees it is turned before."""
+
+    row: int
+    height: float
+    strength: float
+    degrees: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample as a step sees it: its row, its view, and where its defect is pasted, if it is."""
+
+    row: int
+    view: int = 0
+    pasted: Pasted | None = None
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Samples at the network's size, once in memory as uint8.
+
+    images: (N, 1, H, W) gray. masks: (P, 1, H, W), the annotated share of each pixel times 255, of
+    the P defective samples only; `mask_row[n]` is sample n's row in it, or -1.
+    """
+
+    samples: tuple[Sample, ...]
+    images: Tensor
+    masks: Tensor
+    mask_row: tuple[int, ...]
+
+    def to(self, device: torch.device) -> "Surfaces":
+        """The same surfaces in the memory of `device`."""
+        moved = self.images.to(device), self.masks.to(device)
+        return Surfaces(self.samples, *moved, self.mask_row)
+
+    def image(self, row: int, view: int = 0) -> Tensor:
+        """Sample `row` as the network takes it: (1, 1, H, W) float32 in [0, 1], channels last.
+
+        A view from 0 to 7 turns it by `view % 4` times 90 degrees and from 4 on mirrors it. Turned
+        by 90 or 270 degrees it is (1, 1, W, H): it changes its shape and is not stretched.
+        """
+        return network_input(self.images[row : row + 1], view)
+
+    def mask(self, row: int, view: int = 0) -> Tensor:
+        """The annotation of sample `row`, shaped as its image, float32 in [0, 1]."""
+        kept = self.mask_row[row]
+        if kept < 0:
+            return torch.zeros_like(self.image(row, view))
+        return network_input(self.masks[kept : kept + 1], view)
+
+    def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
+        defect = self._defects[self.mask_row[shown.row]] if shown.pasted else None
+        if defect is None or not defect.mask.numel():
+            return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
+        pasted = shown.pasted
+        if pasted.degrees:
+            defect = turned(defect, pasted.degrees)
+        ground = self.images[pasted.row : pasted.row + 1]
+        image, mask = paste(defect, ground, pasted.height, pasted.strength)
+        return network_input(image, shown.view), network_input(mask, shown.view)
+
+    @cached_property
+    def _defects(self) -> list[Defect]:
+        """What can be pasted: the defects in the order of their masks."""
+        rows = [row for row, kept in enumerate(self.mask_row) if kept >= 0]
+        images = self.images[rows, 0].cpu().numpy()
+        where = self.images.device
+        found = [lift(*pair) for pair in zip(images, self.masks[:, 0].cpu().numpy(), strict=True)]
+        return [replace(d, contrast=d.contrast.to(where), mask=d.mask.to(where)) for d in found]
+
+    def label(self, row: int) -> Tensor:
+        """1 for a defective sample, 0 for a good one: (1, 1) float32."""
+        defective = float(self.samples[row].is_defective)
+        return torch.full((1, 1), defective, device=self.images.device)
+
+
+def load_surfaces(samples: Sequence[Sample], size: tuple[int, int], annotation: str) -> Surfaces:
+    """Read, annotate and resize all samples.
+
+    Args:
+        size: (H, W) in pixels.
+        annotation: one of the annotation types of `targets.annotate`.
+    """
+    height, width = size
+
+    def load(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        image = cv2.resize(read_image(sample), (width, height), interpolation=cv2.INTER_AREA)
+        if not sample.is_defective:
+            return image, None
+        mask = annotate(read_mask(sample), annotation).astype(np.uint8) * 255
+        return image, cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+
+    with ThreadPoolExecutor(4) as pool:
+        images, masks = zip(*pool.map(load, samples), strict=True)
+    rows = np.cumsum([mask is not None for mask in masks]) - 1
+    defective = [mask for mask in masks if mask is not None]
+    return Surfaces(
+        tuple(samples),
+        torch.from_numpy(np.stack(images)[:, None]),
+        torch.from_numpy(np.array(defective, np.uint8).reshape(-1, 1, height, width)),
+        tuple(int(r) if m is not None else -1 for r, m in zip(rows, masks, strict=True)),
+    )
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which samples each step sees: a function of (seed, fold, stage, step) and nothing else.
+
+    Defective and good samples alternate strictly; within each kind every sample comes once, in a
+    new order, before any comes again.
+    """
+
+    defective: tuple[int, ...]
+    good: tuple[int, ...]
+    seed: int
+    fold: int
+    stage: str
+    batch_size: int
+    rotation: bool = False
+    flips: bool = False
+    copy_paste: float = 0.0
+    paste_turn: float = 0.0
+
+    def shown(self, step: int) -> list[Shown]:
+        """What step 0, 1, 2, ... sees. All of a batch is turned and mirrored alike."""
+        first, view = step * self.batch_size, self.view(step)
+        places = range(first, first + self.batch_size)
+        return [Shown(self._row(place), view, self._pasted(place)) for place in places]
+
+    def rows(self, step: int) -> list[int]:
+        """The rows of step 0, 1, 2, ... in the surfaces."""
+        first = step * self.batch_size
+        return [self._row(position) for position in range(first, first + self.batch_size)]
+
+    def view(self, step: int) -> int:
+        """How the whole batch of this step is turned and mirrored: as `Surfaces.image` takes it."""
+        if self.rotation:
+            views = range(8) if self.flips else range(4)
+        else:
+            views = FLIPS if self.flips else (0,)
+        return int(np.random.default_rng(self._key(2, step)).choice(views))
+
+    def _row(self, position: int) -> int:
+        kind = position % 2
+        rows = (self.defective, self.good)[kind]
+        epoch, place = divmod(position // 2, len(rows))
+        return rows[self._permutation(kind, epoch)[place]]
+
+    def _pasted(self, position: int) -> Pasted | None:
+        """Where the defect of this position is pasted; None where it stays, or there is none."""
+        random = np.random.default_rng(self._key(3, position))
+        if position % 2 or random.random() >= self.copy_paste:
+            return None
+        return Pasted(
+            int(random.choice(self.good)),
+            random.random(),
+            float(random.uniform(FAINTEST, 1)),
+            float(random.uniform(-self.paste_turn, self.paste_turn)),
+        )
+
+    def _permutation(self, kind: int, epoch: int) -> list[int]:
+        return _permutation(self._key(kind, epoch), len((self.defective, self.good)[kind]))
+
+    def _key(self, purpose: int, number: int) -> tuple[int, ...]:
+        return (self.seed, self.fold, STAGES.index(self.stage), purpose, number)
+
+
+@lru_cache(maxsize=16)
+def _permutation(key: tuple[int, ...], count: int) -> list[int]:
+    return np.random.default_rng(key).permutation(count).tolist()
+
+
+def turn(pixels: Tensor, view: int) -> Tensor:
+    """(..., H, W) turned by `view % 4` times 90 degrees and, from view 4 on, mirrored."""
+    pixels = torch.rot90(pixels, view % 4, (-2, -1))
+    return pixels.flip(-1) if view >= 4 else pixels
+
+
+def network_input(pixels: Tensor, view: int) -> Tensor:
+    """uint8 (1, 1, H, W) -> float32 in [0, 1], turned and mirrored, in the networks' layout."""
+    unit = turn(pixels, view).to(torch.float32) / 255
+    return unit.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,330 @@
+"""Samples: exact pairs, right labels, faults listed, twins found, and a name for the data."""
+
+import random
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ksdd_lib.data import dataset
+from ksdd_lib.data.dataset import (
+    Sample,
+    find_samples,
+    fingerprint,
+    is_kolektor,
+    label_good,
+    read_image,
+    read_mask,
+    survey,
+    twin_items,
+)
+from ksdd_lib.errors import DataError
+
+
+def test_samples_are_pairs_with_their_label(tiny_root: Path):
+    samples = find_samples(tiny_root)
+    assert len(samples) == 24
+    assert samples[0].name == "tiny01/Part0" and samples[0].item == "tiny01"
+    assert {s.name for s in samples if s.is_defective} == {f"tiny0{n}/Part1" for n in range(1, 7)}
+    assert read_image(samples[1]).shape == read_mask(samples[1]).shape == (160, 128)
+    assert read_image(samples[1]).dtype == np.uint8
+    assert read_image(samples[1])[read_mask(samples[1])].mean() < 60
+    assert not read_mask(samples[0]).any()
+
+
+@pytest.mark.fault(9)
+def test_pairs_do_not_depend_on_the_order_of_the_directory(tiny_root: Path, monkeypatch):
+    before = find_samples(tiny_root)
+    listed = Path.iterdir
+
+    def shuffled(folder: Path):
+        return iter(random.sample(paths := list(listed(folder)), len(paths)))
+
+    monkeypatch.setattr(Path, "iterdir", shuffled)
+    assert find_samples(tiny_root) == before
+
+
+@pytest.mark.fault(9)
+def test_part1_is_not_part10(tiny_root: Path, make_surface):
+    for number in (2, 10, 11):
+        make_surface(tiny_root / "tiny01", f"Part{number}", [9, number], number == 10)
+    (tiny_root / "tiny01" / "Part1_label.bmp").unlink()
+    found = survey(tiny_root)
+    names = [sample.name for sample in found.samples if sample.item == "tiny01"]
+    assert names == [f"tiny01/Part{number}" for number in (0, 2, 3, 10, 11)]
+    assert [name for name, _ in found.unreadable] == ["tiny01/Part1"]
+
+
+@pytest.mark.fault(12)
+def test_any_names_work(tmp_path: Path, make_surface):
+    names = ["Größe 3", "it's", "<img onerror=x>", "=cmd()", "a.b", "part_label_2"]
+    for seed, name in enumerate(names):
+        make_surface(tmp_path / "data" / "item é", "plain", [0, 0], False)
+        image, label = "plain.jpg", "plain_label.bmp"
+        folder = tmp_path / "data" / "item é"
+        (folder / image).rename(folder / f"{name}.JPG")
+        (folder / label).rename(folder / f"{name}_label.bmp")
+        # A distinct byte behind the end mark keeps the copies from being dropped as identical.
+        (folder / f"{name}.JPG").write_bytes((folder / f"{name}.JPG").read_bytes() + bytes([seed]))
+    samples = find_samples(tmp_path / "data")
+    assert {sample.name for sample in samples} == {f"item é/{name}" for name in names}
+
+
+@pytest.mark.fault(7)
+def test_a_missing_mask_is_loud_and_never_empty(tiny_root: Path):
+    (tiny_root / "tiny02" / "Part1_label.bmp").unlink()
+    with pytest.raises(DataError, match=r"tiny02/Part1.jpg has no mask tiny02/Part1_label.bmp"):
+        find_samples(tiny_root)
+
+
+@pytest.mark.fault(7)
+def test_a_mask_of_another_size_is_loud_with_both_sizes(tiny_root: Path):
+    cv2.imwrite(str(tiny_root / "tiny02" / "Part1_label.bmp"), np.zeros((160, 127), np.uint8))
+    with pytest.raises(DataError, match="Part1.jpg is 160x128 but its mask .*bmp is 160x127"):
+        find_samples(tiny_root)
+
+
+def test_two_files_of_one_name_are_refused_not_chosen_from(tiny_root: Path):
+    folder = tiny_root / "tiny02"
+    shutil.copy(folder / "Part0_label.bmp", folder / "Part1_label.png")
+    shutil.copy(folder / "Part0.jpg", folder / "Part3.png")
+    reasons = dict(survey(tiny_root).unreadable)
+    assert "Part1_label.bmp and tiny02/Part1_label.png" in reasons["tiny02/Part1"]
+    assert "Part3.jpg and tiny02/Part3.png" in reasons["tiny02/Part3"]
+
+
+def png_that_claims(side: int) -> bytes:
+    """A small PNG of whose header width and height are altered."""
+    data = cv2.imencode(".png", np.zeros((16, 16), np.uint8))[1].tobytes()
+    return data[:16] + 2 * side.to_bytes(4, "big") + data[24:]
+
+
+@pytest.mark.fault(11)
+def test_unusable_files_are_listed_in_one_table_and_refused(tiny_root: Path):
+    folder = tiny_root / "tiny03"
+    (folder / "Part0.jpg").write_bytes((folder / "Part0.jpg").read_bytes()[:-400])
+    (folder / "Part1.jpg").write_bytes(b"")
+    (folder / "Part2.jpg").write_text("a text")
+    cv2.imwrite(str(folder / "Part3.jpg"), np.zeros((1, 1), np.uint8))
+    (folder / "Part4.png").write_bytes(png_that_claims(30_000))
+    shutil.copy(folder / "Part0_label.bmp", folder / "Part4_label.bmp")
+    found = survey(tiny_root)
+    assert [name for name, _ in found.unreadable] == [f"tiny03/Part{n}" for n in range(5)]
+    assert "Part4.png is 30000x30000" in dict(found.unreadable)["tiny03/Part4"]
+    assert len(found.samples) == 20
+    with pytest.raises(DataError, match="5 of the images cannot be used.*tiny03/Part4.*inspect"):
+        find_samples(tiny_root)
+
+
+def test_an_identical_pair_in_an_item_is_dropped_and_named(tiny_root: Path):
+    folder = tiny_root / "tiny04"
+    for end in (".jpg", "_label.bmp"):
+        shutil.copy(folder / f"Part1{end}", folder / f"Part9{end}")
+    found = survey(tiny_root)
+    assert found.duplicates == (("tiny04/Part9", "tiny04/Part1"),)
+    assert len(found.samples) == len(found.sizes) == 24
+
+
+def test_the_same_image_with_another_mask_is_kept(tiny_root: Path):
+    folder = tiny_root / "tiny04"
+    shutil.copy(folder / "Part1.jpg", folder / "Part9.jpg")
+    shutil.copy(folder / "Part0_label.bmp", folder / "Part9_label.bmp")
+    assert len(find_samples(tiny_root)) == 25
+
+
+def test_nested_folders_and_other_files_are_ignored_and_listed(tiny_root: Path):
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny01" / "tiny02")
+    (tiny_root / "readme.txt").write_text("x")
+    (tiny_root / "tiny01" / "Part7_label.bmp").write_bytes(b"x")
+    (tiny_root / "tiny01" / ".DS_Store").write_bytes(b"x")
+    found = survey(tiny_root)
+    assert len(found.samples) == 24
+    assert set(found.ignored) == {"readme.txt", "tiny01/tiny02/", "tiny01/Part7_label.bmp"}
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("stray", ["Part1_label.jpg", "Part1_Label.png", "Part1-mask.tif"])
+def test_what_was_meant_as_a_label_never_makes_a_defect_good(tiny_root: Path, stray: str):
+    folder = tiny_root / "tiny01"
+    shutil.move(folder / "Part1_label.bmp", folder / stray)
+    [(name, reason)] = survey(tiny_root).unreadable
+    assert name == "tiny01/Part1" and reason.startswith(f"tiny01/{stray} looks like the label of")
+    with pytest.raises(DataError, match="looks like the label .* Nothing was written"):
+        label_good(tiny_root)
+    cv2.imwrite(str(folder / "Part1_label.png"), np.zeros((160, 128), np.uint8))
+    [(name, reason)] = survey(tiny_root).unreadable
+    assert name == "tiny01/Part1" and reason.endswith("Part1_label.png is all black")
+    cv2.imwrite(str(folder / "Part1_label.png"), 255 * np.eye(160, 128, dtype=np.uint8))
+    found = survey(tiny_root)
+    assert not found.unreadable and f"tiny01/{stray}" in found.ignored
+
+
+def test_images_without_a_label_become_good_and_no_other_file_changes(tiny_root: Path):
+    before = {sample.name: sample.mask_sha256 for sample in find_samples(tiny_root)}
+    good = [sample for sample in find_samples(tiny_root) if not sample.is_defective][:3]
+    for sample in good:
+        sample.mask_path.unlink()
+    written = label_good(tiny_root)
+    assert [path.name for path in written] == [
+        f"{sample.image_path.stem}_label.png" for sample in good
+    ]
+    assert {sample.name: sample.mask_sha256 for sample in find_samples(tiny_root)} == before
+    assert label_good(tiny_root) == []
+    good[0].mask_path.with_suffix(".png").unlink()
+    written[1].unlink()
+    good[1].image_path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="is not a JPEG, PNG or BMP image"):
+        label_good(tiny_root)
+    assert not written[0].exists(), "all or nothing"
+
+
+def test_images_outside_a_folder_of_their_own_are_not_taken_for_labelled(tiny_root: Path):
+    with pytest.raises(DataError, match="expected a folder for each item"):
+        label_good(tiny_root / "tiny01")
+
+
+def test_an_absent_or_empty_root_says_what_is_expected(tmp_path: Path):
+    with pytest.raises(DataError, match="does not exist"):
+        find_samples(tmp_path / "none")
+    with pytest.raises(DataError, match="in it <name>.jpg beside <name>_label.png"):
+        find_samples(tmp_path)
+
+
+def test_a_file_gone_since_the_survey_is_a_data_error(tiny_root: Path):
+    sample = find_samples(tiny_root)[0]
+    sample.mask_path.unlink()
+    with pytest.raises(DataError, match="tiny01/Part0_label.bmp cannot be read"):
+        read_mask(sample)
+
+
+def test_the_fingerprint_names_images_masks_and_names_but_not_the_place(tiny_root: Path, tmp_path):
+    before = fingerprint(find_samples(tiny_root))
+    shutil.copytree(tiny_root, tmp_path / "moved")
+    assert fingerprint(find_samples(tmp_path / "moved")) == before
+    assert fingerprint(reversed(find_samples(tiny_root))) == before
+
+    mask = tiny_root / "tiny01" / "Part1_label.bmp"
+    pixels = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+    mask.unlink()
+    cv2.imwrite(str(mask.with_suffix(".png")), pixels // 255)
+    assert fingerprint(find_samples(tiny_root)) == before, "the same booleans in another file"
+    pixels[0, 0] = 255
+    cv2.imwrite(str(mask.with_suffix(".png")), pixels)
+    assert fingerprint(find_samples(tiny_root)) != before
+
+
+def test_only_kolektor_is_kolektor(tiny_root: Path):
+    assert not is_kolektor(find_samples(tiny_root))
+
+
+@pytest.mark.fault(15)
+def test_items_with_an_image_in_common_are_twins_transitively(tiny_root: Path):
+    shutil.copy(tiny_root / "tiny01" / "Part0.jpg", tiny_root / "tiny05" / "Part2.jpg")
+    shutil.copy(tiny_root / "tiny05" / "Part3.jpg", tiny_root / "tiny03" / "Part0.jpg")
+    assert twin_items(find_samples(tiny_root)) == [{"tiny01", "tiny03", "tiny05"}]
+
+
+@pytest.mark.fault(15)
+def test_an_item_photographed_again_is_a_twin(tiny_root: Path):
+    for part in range(4):
+        source = tiny_root / "tiny02" / f"Part{part}.jpg"
+        pixels = cv2.imread(str(source), cv2.IMREAD_GRAYSCALE)
+        again = np.roll(pixels, (2, -1), (0, 1))
+        target = tiny_root / "tiny06" / f"Part{(part + 1) % 4}.jpg"
+        cv2.imwrite(str(target), again, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    assert twin_items(find_samples(tiny_root)) == [{"tiny02", "tiny06"}]
+
+
+@pytest.mark.fault(15)
+def test_similar_pictures_of_different_parts_are_no_twins_where_files_must_be_identical(
+    tiny_root: Path,
+):
+    similar = (tiny_root / "tiny01" / "Part0.jpg").read_bytes() + b"\0"
+    (tiny_root / "tiny04" / "Part0.jpg").write_bytes(similar)
+    shutil.copy(tiny_root / "tiny02" / "Part1.jpg", tiny_root / "tiny05" / "Part3.jpg")
+    samples = find_samples(tiny_root)
+    assert twin_items(samples) == [{"tiny01", "tiny04"}, {"tiny02", "tiny05"}]
+    assert twin_items(samples, kind="identical") == [{"tiny02", "tiny05"}]
+
+
+def test_twins_are_cached_by_fingerprint_and_work_without_a_cache(
+    tiny_root: Path, tmp_path: Path, monkeypatch
+):
+    shutil.copy(tiny_root / "tiny01" / "Part0.jpg", tiny_root / "tiny03" / "Part0.jpg")
+    samples = find_samples(tiny_root)
+    blocked = tmp_path / "a file, no folder"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert twin_items(samples) == [{"tiny01", "tiny03"}]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    dataset._twin_groups.cache_clear()
+    assert twin_items(samples) == [{"tiny01", "tiny03"}]
+    dataset._twin_groups.cache_clear()
+    monkeypatch.setattr(dataset, "aligned_correlation", None)  # would fail if called
+    assert twin_items(samples) == [{"tiny01", "tiny03"}]
+
+
+@pytest.mark.parametrize("name, value", [("TWIN_VERSION", 99), ("TWIN_CORRELATION", -2.0)])
+def test_another_way_to_find_twins_does_not_read_old_answers(
+    tiny_root: Path, monkeypatch, name: str, value: float
+):
+    samples = find_samples(tiny_root)
+    assert twin_items(samples) == []
+    everything_alike = np.ones((len(samples), len(samples)))
+    monkeypatch.setattr(dataset, "aligned_correlation", lambda images: everything_alike)
+    dataset._twin_groups.cache_clear()
+    assert twin_items(samples) == []
+    monkeypatch.setattr(dataset, name, value)
+    dataset._twin_groups.cache_clear()
+    assert twin_items(samples) == [{f"tiny0{n}" for n in range(1, 7)}]
+
+
+@pytest.fixture(scope="module")
+def kolektor_samples(kolektor_root: Path) -> list[Sample]:
+    return find_samples(kolektor_root)
+
+
+@pytest.mark.slow
+def test_kolektor_has_399_images_and_52_defective(kolektor_root: Path, kolektor_samples):
+    assert len(kolektor_samples) == 399
+    assert sum(sample.is_defective for sample in kolektor_samples) == 52
+    assert len({sample.item for sample in kolektor_samples}) == 50
+    assert survey(kolektor_root).duplicates == (("kos21/Part7", "kos21/Part6"),)
+    assert is_kolektor(kolektor_samples)
+    assert not is_kolektor(kolektor_samples[:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.fault(8)
+def test_kolektor_masks_are_read_through_their_palette(kolektor_samples):
+    sample = next(one for one in kolektor_samples if one.name == "kos20/Part4")
+    assert read_mask(sample).sum() == 3690
+
+
+@pytest.mark.slow
+def test_kolektor_stays_kolektor_when_its_images_are_stored_again(
+    kolektor_root: Path, kolektor_samples, tmp_path: Path
+):
+    root = tmp_path / "stored again"
+    shutil.copytree(kolektor_root, root)
+    image = root / "kos05" / "Part3.jpg"
+    cv2.imwrite(str(image), read_image(image), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    samples = find_samples(root)
+    assert is_kolektor(samples)
+    assert fingerprint(samples) != fingerprint(kolektor_samples)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(15)
+def test_kolektor_has_three_pairs_of_twins_with_a_wide_margin(kolektor_samples):
+    pairs = [{"kos01", "kos26"}, {"kos27", "kos34"}, {"kos38", "kos39"}]
+    assert twin_items(kolektor_samples) == pairs
+    assert twin_items(kolektor_samples, kind="identical") == pairs[:2]
+    alike = dataset.aligned_correlation([read_image(sample) for sample in kolektor_samples])
+    items = [sample.item for sample in kolektor_samples]
+    is_twin = np.array([[{a, b} in pairs for b in items] for a in items])
+    assert alike[is_twin.any(1)].max(1, where=is_twin[is_twin.any(1)], initial=-1).min() > 0.8
+    assert alike[~is_twin & ~np.eye(399, dtype=bool)].max() < 0.18

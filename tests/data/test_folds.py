@@ -1,0 +1,295 @@
+"""Folds: by item, twins on one side, equal shares of defects, and nothing invalid gets through."""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib import storage
+from ksdd_lib.data import folds
+from ksdd_lib.data.dataset import Sample, find_samples
+from ksdd_lib.errors import FoldError
+from ksdd_lib.data.folds import (
+    Fold,
+    check_folds,
+    clean_folds,
+    count_leaks,
+    folds_from_record,
+    folds_record,
+    leaked_samples,
+    make_folds,
+    official_folds,
+    with_few_defects,
+)
+
+
+@pytest.fixture
+def samples(tiny_root: Path) -> list[Sample]:
+    return find_samples(tiny_root)
+
+
+@pytest.fixture
+def twin_samples(tiny_root: Path) -> list[Sample]:
+    """Seven items: tiny07 is tiny02 again, with one byte more in each file."""
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
+    for image in (tiny_root / "tiny07").glob("*.jpg"):
+        image.write_bytes(image.read_bytes() + b"\0")
+    return find_samples(tiny_root)
+
+
+def items(samples: tuple[Sample, ...]) -> set[str]:
+    return {sample.item for sample in samples}
+
+
+def test_every_item_is_tested_once_and_never_trained_in_that_fold(samples):
+    three = clean_folds(samples)
+    assert [fold.number for fold in three] == [0, 1, 2]
+    tested = [sample.name for fold in three for sample in fold.test]
+    assert sorted(tested) == sorted(sample.name for sample in samples)
+    for fold in three:
+        assert not items(fold.train) & items(fold.test)
+        assert len(fold.train) + len(fold.test) == len(samples)
+
+
+def test_defective_images_are_shared_out_evenly(tiny_root: Path, make_surface):
+    for part in range(4, 8):
+        make_surface(tiny_root / "tiny03", f"Part{part}", [3, part], True)
+    three = clean_folds(find_samples(tiny_root))
+    # One item with five defective images, five with one: it stands alone, the others fill up.
+    assert [sum(one.is_defective for one in fold.test) for fold in three] == [5, 3, 2]
+    assert items(three[0].test) == {"tiny03"}
+
+
+def test_one_item_of_each_group_of_twins_is_kept_the_first_by_name(twin_samples):
+    three = clean_folds(twin_samples)
+    assert set().union(*(items(fold.test) for fold in three)) == {f"tiny0{n}" for n in range(1, 7)}
+    assert sum(count_leaks(fold) for fold in three) == 0
+
+
+@pytest.fixture
+def fixture_samples(tiny_root: Path) -> list[Sample]:
+    """Six items in one fixture: every picture looks like the first, and no file is another's."""
+    first = {part: (tiny_root / "tiny01" / f"Part{part}.jpg").read_bytes() for part in range(4)}
+    for item in range(2, 7):
+        for part, data in first.items():
+            (tiny_root / f"tiny0{item}" / f"Part{part}.jpg").write_bytes(data + b"\0" * item)
+    return find_samples(tiny_root)
+
+
+@pytest.mark.fault(15)
+def test_parts_that_look_alike_are_refused_with_the_way_out(fixture_samples):
+    hint = (
+        "Only 1 different items for 3 folds: .* 6 of 6 items were taken for photographs of the "
+        "same part, because their pictures resemble each other. If they are different parts, set "
+        "twins to identical."
+    )
+    with pytest.raises(FoldError, match=hint):
+        clean_folds(fixture_samples)
+    three = make_folds("clean", fixture_samples, twins="identical")
+    assert [len(fold.test) for fold in three] == [8, 8, 8]
+    assert sum(count_leaks(fold) for fold in three) == 0
+    assert folds_from_record(folds_record(three), fixture_samples, "identical") == three
+    with pytest.raises(FoldError, match="leaks"):
+        folds_from_record(folds_record(three), fixture_samples)
+
+
+@pytest.mark.fault(14)
+def test_too_few_defects_for_each_fold_may_be_due_to_twins_too(tiny_root: Path):
+    for item in (2, 3):
+        for kind in ("1.jpg", "1_label.bmp"):
+            shutil.copy(tiny_root / "tiny01" / f"Part{kind}", tiny_root / f"tiny0{item}")
+        with (tiny_root / f"tiny0{item}" / "Part1.jpg").open("ab") as file:
+            file.write(b"\0" * item)
+    few = [s for s in find_samples(tiny_root) if not s.is_defective or s.item < "tiny04"]
+    with pytest.raises(FoldError, match="no defective image in training.* 3 of 6 items were taken"):
+        clean_folds(few)
+
+
+@pytest.mark.fault(13)
+def test_twins_are_not_blamed_where_the_same_files_or_too_few_items_are_the_reason(
+    twin_samples, tiny_root: Path
+):
+    pair = [sample for sample in twin_samples if sample.item in ("tiny02", "tiny07")]
+    with pytest.raises(FoldError, match="nor a twin of one.$"):
+        clean_folds(pair)
+    for item in range(2, 8):
+        shutil.copytree(tiny_root / "tiny01", tiny_root / f"tiny0{item}", dirs_exist_ok=True)
+    for twins in ("similar", "identical"):
+        with pytest.raises(FoldError, match="nor a twin of one.$"):
+            clean_folds(find_samples(tiny_root), twins=twins)
+
+
+def test_a_seed_deals_the_same_folds_again_and_others_differ(samples):
+    assert clean_folds(samples, seed=5) == clean_folds(samples, seed=5)
+    deals = {json.dumps(folds_record(clean_folds(samples, seed))) for seed in range(6)}
+    assert len(deals) > 2
+
+
+def test_another_partition_is_another_deal_and_the_official_folds_have_none(samples):
+    assert make_folds("clean", samples, 5) == clean_folds(samples, seed=5)
+    with pytest.raises(FoldError, match="official folds have no partition 5"):
+        make_folds("official", samples, 5)
+
+
+def test_few_defects_keep_every_good_image_and_are_nested(tiny_root: Path, make_surface):
+    for part in range(4, 10):
+        make_surface(tiny_root / "tiny03", f"Part{part}", [3, part], True)
+    fold = next(f for f in clean_folds(find_samples(tiny_root)) if "tiny03" not in items(f.test))
+
+    def drawn(count: int, seed: int) -> set[str]:
+        few = with_few_defects(fold, count, seed)
+        assert [s for s in few.train if not s.is_defective] == [
+            s for s in fold.train if not s.is_defective
+        ]
+        assert few.test == fold.test
+        return {sample.name for sample in few.train if sample.is_defective}
+
+    assert [len(drawn(count, 0)) for count in (1, 3, 5)] == [1, 3, 5]
+    assert drawn(1, 0) < drawn(3, 0) < drawn(5, 0)
+    assert len({frozenset(drawn(3, seed)) for seed in range(6)}) > 1
+    assert with_few_defects(fold, 1000, 0) == fold
+
+
+@pytest.mark.fault(13)
+def test_too_few_items_are_refused(samples):
+    with pytest.raises(FoldError, match="Only 2 different items for 3 folds"):
+        clean_folds([sample for sample in samples if sample.item in ("tiny01", "tiny02")])
+
+
+@pytest.mark.fault(14)
+def test_no_defective_image_in_training_is_refused(samples):
+    good = [sample for sample in samples if not sample.is_defective]
+    defective = next(sample for sample in samples if sample.is_defective)
+    with pytest.raises(FoldError, match="Fold 0 has no defective image in training"):
+        clean_folds([*good, defective])
+
+
+@pytest.mark.fault(14)
+def test_no_defective_image_in_test_is_allowed(samples):
+    few = [one for one in samples if not one.is_defective or one.item in ("tiny01", "tiny02")]
+    assert [sum(one.is_defective for one in fold.test) for fold in clean_folds(few)] == [1, 1, 0]
+
+
+def test_official_folds_refuse_other_data(samples):
+    with pytest.raises(FoldError, match='official folds belong to KolektorSDD.*choose.*"clean"'):
+        official_folds(samples)
+
+
+def test_unknown_protocol_is_refused(samples):
+    with pytest.raises(FoldError, match='\'random\'.*"clean" or "official"'):
+        make_folds("random", samples)
+
+
+def leaking(samples: list[Sample], protocol: str) -> Fold:
+    test = ("tiny02", "tiny03")
+    return Fold(
+        0,
+        tuple(sample for sample in samples if sample.item not in test),
+        tuple(sample for sample in samples if sample.item in test),
+        protocol,
+    )
+
+
+@pytest.mark.fault(15)
+def test_twins_on_both_sides_are_refused_unless_official(twin_samples):
+    fold = leaking(twin_samples, "mine")
+    assert count_leaks(fold) == 4
+    assert items(tuple(leaked_samples(fold))) == {"tiny02"}
+    with pytest.raises(FoldError, match="Fold 0 leaks: tiny02 in test have a twin in training"):
+        check_folds([fold])
+    check_folds([leaking(twin_samples, "official")])
+
+
+@pytest.mark.fault(13)
+def test_an_empty_side_an_item_on_both_and_an_item_tested_twice_are_refused(samples):
+    first, second, _ = clean_folds(samples)
+    with pytest.raises(FoldError, match="Fold 0 has no test images"):
+        check_folds([replace(first, test=())])
+    with pytest.raises(FoldError, match="Fold 0 has no training images"):
+        check_folds([replace(first, train=())])
+    with pytest.raises(FoldError, match="Fold 0 has tiny01, tiny04 in training and in test"):
+        check_folds([replace(first, train=first.train + first.test)])
+    with pytest.raises(FoldError, match="Fold 1 tests tiny01, tiny04, as an earlier fold does"):
+        check_folds([first, replace(first, number=1)])
+
+
+def test_folds_come_back_from_their_record(samples):
+    three = clean_folds(samples)
+    record = json.loads(json.dumps(folds_record(three)))
+    assert folds_from_record(record, samples) == three
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("test_items", ["tiny99"], "Fold 0 names tiny99, which the data lacks"),
+        ("test_items", [], "no test images"),
+        ("train_items", ["tiny01", "tiny02"], "tiny01 in training and in test"),
+        ("fold", 7, r"numbered \[7, 1, 2\]"),
+        ("fold", "first", "malformed"),
+        ("test_items", 3, "malformed"),
+    ],
+)
+@pytest.mark.fault(13)
+def test_an_edited_record_is_refused(samples, field, change, message):
+    record = folds_record(clean_folds(samples))
+    record["folds"][0][field] = change
+    with pytest.raises(FoldError, match=message):
+        folds_from_record(record, samples)
+
+
+@pytest.mark.fault(15)
+def test_a_leaking_record_is_refused_even_if_it_calls_itself_official(twin_samples):
+    record = folds_record(clean_folds(twin_samples))
+    with_twin = next(row for row in record["folds"] if "tiny02" in row["test_items"])
+    with_twin["train_items"].append("tiny07")
+    with pytest.raises(FoldError, match="leaks: tiny02"):
+        folds_from_record(record, twin_samples)
+    with pytest.raises(FoldError, match="official"):
+        folds_from_record(record | {"protocol": "official"}, twin_samples)
+
+
+@pytest.fixture(scope="module")
+def kolektor_samples(kolektor_root: Path) -> list[Sample]:
+    return find_samples(kolektor_root)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(15)
+def test_kolektor_official_folds_leak_48_images_8_of_them_defective(kolektor_samples):
+    three = official_folds(kolektor_samples)
+    assert [len(items(fold.test)) for fold in three] == [17, 17, 16]
+    assert [len(fold.test) for fold in three] == [135, 136, 128]
+    assert [sum(one.is_defective for one in fold.test) for fold in three] == [18, 18, 16]
+    assert [sum(one.is_defective for one in fold.train) for fold in three] == [34, 34, 36]
+    assert sum(count_leaks(fold) for fold in three) == 48
+    leaked = [sample for fold in three for sample in leaked_samples(fold)]
+    assert sum(sample.is_defective for sample in leaked) == 8
+
+    record = folds_record(three)
+    assert make_folds("official", kolektor_samples, twins="identical") == three
+    assert folds_from_record(record, kolektor_samples, "identical") == three
+    assert folds_from_record(record, kolektor_samples) == three
+    moved = copy.deepcopy(record)
+    moved["folds"][0]["train_items"].append(moved["folds"][0]["test_items"].pop())
+    with pytest.raises(FoldError, match="not the published ones"):
+        folds_from_record(moved, kolektor_samples)
+    with pytest.raises(FoldError, match="leaks"):
+        folds_from_record(record | {"protocol": "clean"}, kolektor_samples)
+
+
+@pytest.mark.slow
+def test_kolektor_clean_folds_are_the_stored_ones(kolektor_samples):
+    three = clean_folds(kolektor_samples)
+    tested = [sample for fold in three for sample in fold.test]
+    assert len(items(tuple(tested))) == 47 and len(tested) == 375
+    assert [sum(one.is_defective for one in fold.test) for fold in three] == [16, 16, 16]
+    assert sum(count_leaks(fold) for fold in three) == 0
+    computed = folds._restored(folds._share_out(kolektor_samples, seed=0), kolektor_samples)
+    assert folds_record(computed) == storage.read_json(folds.DATA / "clean_folds.json")
+    assert folds_record(three) == folds_record(computed)
+    identical = clean_folds(kolektor_samples, twins="identical")
+    assert len({sample.item for fold in identical for sample in fold.test}) == 48

@@ -1,0 +1,240 @@
+"""One image in; score, verdict and mask out."""
+
+import csv
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_training import tiny_data, tiny_run
+
+from ksdd_lib.data import synthetic
+from ksdd_lib.deploy import detection
+from ksdd_lib.deploy.detection import Detector
+from ksdd_lib.errors import CheckpointError, DataError
+from ksdd_lib.evaluation import scoring
+from ksdd_lib.evaluation.metrics import read_predictions
+from ksdd_lib.models.two_stage import TwoStageNet, initialize
+from ksdd_lib.training.batches import FLIPS
+from ksdd_lib.training.loop import train_decision, train_segmentation
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = TwoStageNet()
+    initialize(model, "kaiming", 0)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def surface():
+    """A gray surface (200, 140)."""
+    image, _ = synthetic.render((200, 144), 0, 0, 0, False)
+    return np.ascontiguousarray(image[:, :140])
+
+
+def test_the_score_is_the_networks_and_the_mask_has_the_images_size(model, surface):
+    detector = Detector(model, (192, 128), 0.0, precision="float32")
+    found = detector.judge(surface)
+    resized = cv2.resize(surface, (128, 192), interpolation=cv2.INTER_AREA)
+    mask, score = model(torch.from_numpy(resized)[None, None] / 255)
+    assert found.score == pytest.approx(score.item(), abs=1e-3)
+    assert found.mask.shape == (200, 140) and found.mask.dtype == np.float32
+    assert 0 <= found.mask.min() <= found.mask.max() <= 1
+    assert found.mask.max() == pytest.approx(mask.sigmoid().max().item(), abs=0.05)
+
+
+def test_the_threshold_decides_and_equality_is_good(model, surface):
+    score = Detector(model, (192, 128), 0.0, precision="float32").judge(surface).score
+    labels = [
+        Detector(model, (192, 128), threshold, precision="float32").judge(surface).label
+        for threshold in (score - 1, score, score + 1)
+    ]
+    assert labels == ["defective", "good", "good"]
+
+
+def test_averaged_over_flips_a_mirror_image_is_judged_alike(model, surface):
+    detector = Detector(model, (192, 128), 0.0, FLIPS, precision="float32")
+    straight, mirrored = detector.judge(surface), detector.judge(surface[:, ::-1])
+    assert straight.score == pytest.approx(mirrored.score, abs=1e-3)
+    np.testing.assert_allclose(straight.mask, mirrored.mask[:, ::-1], atol=1e-2)
+
+
+@pytest.mark.parametrize("level", [0, 127, 255])
+@pytest.mark.fault(12)
+def test_a_frame_without_contrast_is_not_a_surface(model, level):
+    noise = np.random.default_rng(0).integers(0, 2, (200, 140))
+    frame = np.clip(level + noise, 0, 255).astype(np.uint8)
+    found = Detector(model, (192, 128), 0.0).judge(frame)
+    assert (found.label, found.score, found.mask) == ("not a surface", None, None)
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("level", [0, 127, 255])
+def test_the_networks_answer_a_constant_picture_with_finite_numbers(model, level):
+    """Feature normalisation divides by a deviation that is 0 there."""
+    pixels = torch.full((1, 1, 192, 128), level, dtype=torch.uint8)
+    for precision in ("float32", "bfloat16"):
+        score, mask = scoring.judge(model, pixels, precision, FLIPS, "both")
+        assert score.isfinite() and mask.isfinite().all()
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize(
+    ("part", "kind"), [("segmentation", "mask"), ("segmentation", "decision"), ("decision", "both")]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_whose_numbers_are_not_finite_never_judges(surface, part, kind, value, tmp_path):
+    broken = TwoStageNet()
+    initialize(broken, "kaiming", 0)
+    with torch.no_grad():
+        for parameter in getattr(broken, part).parameters():
+            parameter.fill_(value)
+    detector = Detector(broken, (192, 128), 0.0, precision="float32", kind=kind)
+    with pytest.raises(CheckpointError, match="not finite"):
+        detector.judge(surface)
+    cv2.imwrite(str(tmp_path / "part.png"), surface)
+    with pytest.raises(CheckpointError, match="not finite"):
+        detection.judge_folder(detector, tmp_path)
+
+
+def test_a_file_is_judged_as_its_pixels(model, surface, tmp_path):
+    cv2.imwrite(str(tmp_path / "part.png"), surface)
+    detector = Detector(model, (192, 128), 0.0)
+    assert detector.judge(tmp_path / "part.png").score == detector.judge(surface).score
+
+
+def test_the_bytes_of_a_file_are_judged_too(model, surface):
+    detector = Detector(model, (192, 128), 0.0)
+    content = cv2.imencode(".png", surface)[1].tobytes()
+    assert detector.judge(content).score == detector.judge(surface).score
+    with pytest.raises(DataError, match="the image is not a JPEG"):
+        detector.judge(b"no picture")
+
+
+@pytest.mark.parametrize("shape, kind", [((20, 20, 3), np.uint8), ((20, 20), np.float32)])
+def test_anything_but_gray_bytes_is_refused(model, shape, kind):
+    with pytest.raises(DataError, match=r"must be uint8 \(H, W\), gray"):
+        Detector(model, (192, 128), 0.0).judge(np.zeros(shape, kind))
+
+
+@pytest.mark.fault(11)
+@pytest.mark.fault(12)
+def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surface, tmp_path):
+    content, png = (cv2.imencode(end, surface)[1].tobytes() for end in (".jpg", ".png"))
+    files = {
+        "a/=cmd.jpg": content,
+        "cut.jpg": content[:-400],
+        "empty.png": b"",
+        "text.jpg": b"no picture",
+        "pixel.png": cv2.imencode(".png", surface[:1, :1])[1].tobytes(),
+        "huge.png": png[:16] + 2 * (30_000).to_bytes(4, "big") + png[24:],
+        "black.bmp": cv2.imencode(".bmp", np.zeros_like(surface))[1].tobytes(),
+        "=1+1 ü <img onerror=alert(1)>.jpg": cv2.imencode(".jpg", surface[::-1])[1].tobytes(),
+        "a/=cmd_label.bmp": b"a mask",
+        "notes.txt": b"no image",
+    }
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    rows = detection.judge_folder(Detector(model, (192, 128), -100.0), tmp_path)
+    unreadable = ["cut.jpg", "empty.png", "huge.png", "pixel.png", "text.jpg"]
+    assert [(row.image, row.label) for row in rows[:6]] == [
+        *((name, "unreadable") for name in unreadable),
+        ("black.bmp", "not a surface"),
+    ]
+    assert all(row.reason and row.score is None for row in rows[:5])
+    assert "huge.png is 30000x30000" in rows[2].reason
+    assert [row.label for row in rows[6:]] == ["defective"] * 2
+    assert rows[6].score >= rows[7].score
+    detection.write_verdicts(tmp_path / "verdicts.csv", rows)
+    with open(tmp_path / "verdicts.csv", newline="", encoding="utf-8") as file:
+        header, *stored = csv.reader(file)
+    assert header == ["image", "label", "score", "threshold", "x", "y", "reason"]
+    assert len(stored) == 8 and [row[3] for row in stored[6:]] == ["-100.0"] * 2
+    height, width = surface.shape
+    assert all(0 <= row.x < width and 0 <= row.y < height for row in rows[6:])
+    names = {row[0] for row in stored}
+    assert "'=1+1 ü <img onerror=alert(1)>.jpg" in names and "a/=cmd.jpg" in names
+
+
+def test_the_place_in_the_table_is_where_the_mask_is_highest(model, surface, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), surface)
+    detector = Detector(model, (192, 128), 0.0)
+    [row] = detection.judge_folder(detector, tmp_path)
+    mask = detector.judge(tmp_path / "a.png").mask
+    assert mask[row.y, row.x] == mask.max()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a.png", "a.png is a file: name the folder"), ("gone", "gone does not")]
+)
+def test_what_is_no_folder_is_said(model, surface, tmp_path, name, said):
+    cv2.imwrite(str(tmp_path / "a.png"), surface)
+    with pytest.raises(DataError, match=said):
+        detection.judge_folder(Detector(model, (192, 128), 0.0), tmp_path / name)
+
+
+def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp_path):
+    detector = detection.Detector(model, (128, 128), 0.0)
+    wide = cv2.resize(surface, (300, 128))
+    assert detector.doubt((128, 128)) == detector.doubt((160, 128)) == ""
+    assert detector.doubt(wide.shape).startswith("the picture is 128x300 (height x width)")
+    cv2.imwrite(str(tmp_path / "wide.png"), wide)
+    cv2.imwrite(str(tmp_path / "like.png"), cv2.resize(surface, (128, 128)))
+    rows = detection.judge_folder(detector, tmp_path)
+    reasons = {row.image: row.reason for row in rows}
+    assert reasons["like.png"] == "" and "squeezed to 128x128" in reasons["wide.png"]
+    assert all(row.label in ("good", "defective") for row in rows)
+    assert detection.doubts(rows).startswith("Warning for 1, named in the table: wide.png")
+    assert detection.doubts([row for row in rows if not row.reason]) == ""
+
+
+def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "good.png"), surface)
+    detector = Detector(model, (192, 128), 0.0)
+    detection.judge_folder(detector, tmp_path)
+    assert capsys.readouterr().out == ""
+    for name in ("a/one.tif", "two.TIF", "three.heic", "two_label.tif", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"of another kind")
+    assert [row.image for row in detection.judge_folder(detector, tmp_path)] == ["good.png"]
+    said = "3 files of other kinds (.heic, .tif) were not judged: save them as PNG or JPEG."
+    assert capsys.readouterr().out == f"{said}\n"
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(DataError, match=re.escape(said)):
+        detection.judge_folder(detector, tmp_path)
+
+
+def test_a_folder_without_images_is_refused(model, tmp_path):
+    with pytest.raises(DataError, match="There is no image"):
+        detection.judge_folder(Detector(model, (192, 128), 0.0), tmp_path)
+
+
+def test_a_published_file_says_how_to_judge(model, monkeypatch):
+    card = {"image_size": "704x256", "average_flips": True, "threshold": 1.5}
+    card |= {"segmentation_loss": "mean_squared_error", "score": "both"}
+    card |= {"file": "given.safetensors", "data": {"name": "parts"}}
+    monkeypatch.setattr(detection.weights, "load", lambda path: (model, card))
+    detector = detection.load("given.safetensors")
+    assert detector.size == (704, 256) and detector.views == FLIPS
+    assert (detector.threshold, detector.segmentation_loss) == (1.5, "mean_squared_error")
+    assert detector.kind == "both"
+    assert detector.origin.startswith("given.safetensors, trained on parts (on other kinds of")
+
+
+def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
+    data = tiny_data(tmp_path / "data")
+    run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1, score="both")
+    run.write("data.json", data.record)
+    train_segmentation(run, data, 0)
+    train_decision(run, data, 0)
+    scoring.evaluate(run, data)
+    data.record.update(name="generated surfaces", is_generated=True)
+    detector = detection.of_run(run, data, 0)
+    assert detector.origin.startswith("run, fold 0, trained on generated surfaces (on real")
+    for row in read_predictions(run.folder / "predictions.csv"):
+        found = detector.judge(data.read_pair(row.image)[0])
+        assert found.score == pytest.approx(row.score)
+        assert (found.label == "defective") == row.is_flagged

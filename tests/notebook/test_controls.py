@@ -1,0 +1,222 @@
+"""Every setting has its control, touched values win, and what matters outlives the widgets."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from ksdd_lib import settings
+from ksdd_lib.errors import SettingsError
+from ksdd_lib.notebook import controls
+from ksdd_lib.notebook.estimate import Pace
+from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controls, "_remembered", {})
+
+
+def make_run(folder: Path) -> Run:
+    run = Run(folder, settings.resolve({"preset": "demo"}))
+    run.write("settings.json", settings.to_json(run.settings))
+    return run
+
+
+def test_every_setting_has_the_control_of_its_type():
+    form = controls.choose(groups=GROUPS)
+    assert list(form.controls) == list(RULES)
+    for name, control in form.controls.items():
+        rule = RULES[name]
+        wanted = {bool: "Checkbox", int: "BoundedIntText", float: "FloatText", str: "Text"}
+        kind = "Dropdown" if rule.choices else wanted[TYPES[name]]
+        assert type(control).__name__ == kind, name
+        assert control.value == getattr(settings.resolve({}), name)
+        assert control.description and "_" not in control.description
+    assert form.controls["folds"].options == ("clean", "official")
+    assert form.controls["segmentation_steps"].max == 999_999
+
+
+def test_a_form_shows_only_its_groups_and_explains_each_control():
+    form = controls.choose(groups=("decision",))
+    assert set(form.controls) == {name for name in RULES if name.startswith("decision")}
+    text = controls._explanation("decision_batch_size")
+    assert "images" in text and "from 1 to 64" in text and text.startswith("<small>")
+
+
+def test_an_untouched_form_changes_nothing(tmp_path: Path):
+    assert controls.choose(groups=GROUPS).touched == {}
+    assert controls.choose(make_run(tmp_path), groups=GROUPS).touched == {}
+
+
+def test_touched_values_have_the_setting_s_own_type():
+    form = controls.choose(groups=GROUPS)
+    form.controls["fold"].value = "1"
+    form.controls["rotation"].value = True
+    form.controls["seed"].value = 7
+    form.controls["decision_learning_rate"].value = 1
+    form.controls["image_size"].value = " 160 x 128 "
+    assert form.touched == {
+        "fold": "1",
+        "rotation": True,
+        "seed": 7,
+        "decision_learning_rate": 1.0,
+        "image_size": "160x128",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("segmentation_learning_rate", 50.0, "from 1e-06 to 10"),
+        ("segmentation_learning_rate", 0.0, "from 1e-06 to 10"),
+        ("image_size", "100x100", "divisible by 16"),
+        ("image_size", "big", "HEIGHTxWIDTH"),
+        ("data", "", "must be text"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_the_allowed_ones(name, value, allowed):
+    form = controls.choose(groups=GROUPS)
+    form.controls[name].value = value
+    with pytest.raises(SettingsError, match=name) as refusal:
+        _ = form.touched
+    assert allowed in str(refusal.value)
+
+
+def test_the_panel_says_at_once_what_differs_and_what_is_not_allowed(screen, monkeypatch):
+    monkeypatch.setattr(controls.estimate, "describe", lambda values: f"{values.image_size}: 3 GB.")
+    form = controls.choose(groups=("run", "data"))
+    *_, says, _ = screen.bundles[-1].children
+    assert says.value == "All as in the preset demo.<br>192x128: 3 GB."
+    form.controls["seed"].value = 3
+    assert "Seed <b>3</b> instead of 0" in says.value
+    form.controls["image_size"].value = "700x256"
+    assert "divisible by 16" in says.value and "background" in says.value
+    form.controls["image_size"].value = "704x256"
+    assert "Image size <b>704x256</b> instead of 192x128; Seed <b>3</b>" in says.value
+    assert says.value.endswith("<br>704x256: 3 GB.")
+
+
+def test_a_newcomer_sees_a_few_settings_and_finds_the_others_folded(screen):
+    controls.choose(groups=("segmentation",))
+    *basic, folded, _, _ = screen.bundles[-1].children
+    assert [row.children[0].description for row in basic] == ["Annotation", "Segmentation steps"]
+    assert folded.selected_index is None and folded.get_title(0).endswith("more settings")
+    assert len(folded.children[0].children) > 5
+
+
+def test_the_button_measures_and_the_panel_tells_the_minutes(screen, monkeypatch):
+    form = controls.choose(groups=("segmentation",))
+    form.controls["segmentation_steps"].value = 10
+    *_, says, button = screen.bundles[-1].children
+    assert "for the segmentation network" not in says.value
+    measured = []
+    monkeypatch.setattr(controls.estimate, "measure_pace", measured.append)
+    monkeypatch.setattr(controls.estimate, "known_pace", lambda values: Pace(1.0, 0.1, 0.0))
+    button.click()
+    assert measured[0].segmentation_steps == 10 and not button.disabled
+    assert "for the segmentation network" in says.value
+
+
+def test_a_whole_number_out_of_range_cannot_be_entered():
+    control = controls.choose(groups=GROUPS).controls["segmentation_batch_size"]
+    control.value = 1000
+    assert control.value == RULES["segmentation_batch_size"].high
+
+
+def test_another_preset_moves_the_controls_that_were_not_touched():
+    form = controls.choose(groups=GROUPS)
+    form.controls["seed"].value = 3
+    form.controls["segmentation_steps"].value = 99
+    form.controls["preset"].value = "cpu"
+    assert form.controls["image_size"].value == "704x256"
+    assert form.controls["decision_steps"].value == PRESETS["cpu"]["decision_steps"]
+    assert form.controls["segmentation_steps"].value == 99
+    assert form.touched == {"seed": 3, "segmentation_steps": 99, "preset": "cpu"}
+    assert settings.resolve(form.touched).data == "kolektorsdd"
+
+
+def test_the_environment_stands_above_a_preset(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KSDD_SEED", "5")
+    form = controls.choose(groups=GROUPS)
+    form.controls["preset"].value = "paper"
+    assert form.controls["seed"].value == 5
+    assert form.controls["segmentation_optimizer"].value == "sgd"
+
+
+def test_running_the_cell_again_keeps_what_was_touched():
+    controls.choose(groups=("run", "data")).controls["preset"].value = "cpu"
+    again = controls.choose(groups=("run", "data"))
+    assert again.controls["preset"].value == "cpu"
+    assert again.controls["image_size"].value == "704x256"
+    assert again.touched == {"preset": "cpu"}
+    assert controls.choose(groups=("decision",)).touched == {}
+
+
+def test_what_was_touched_in_one_run_s_form_stays_out_of_another_s(tmp_path: Path):
+    first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second")
+    controls.choose(first, groups=("segmentation",)).controls["segmentation_steps"].value = 60
+    assert controls.choose(second, groups=("segmentation",)).touched == {}
+    assert controls.choose(first, groups=("segmentation",)).touched == {"segmentation_steps": 60}
+
+
+def test_what_a_stage_has_begun_with_is_fixed(tmp_path: Path):
+    run = make_run(tmp_path)
+    controls.choose(run, groups=("segmentation",)).controls["annotation"].value = "box"
+    run.fold_folder(0).mkdir()
+    (run.fold_folder(0) / "segmentation.jsonl").touch()
+    form = controls.choose(run, groups=("segmentation", "decision"))
+    assert form.controls["annotation"].disabled and not form.controls["decision_steps"].disabled
+    form = controls.choose(run, groups=("segmentation",))
+    assert form.controls["annotation"].value == run.settings.annotation
+    assert form.touched == {}
+
+
+def test_a_run_s_preset_is_no_control(tmp_path: Path):
+    assert "preset" not in controls.choose(make_run(tmp_path), groups=("run",)).controls
+
+
+def test_without_ipywidgets_nothing_breaks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
+    assert controls.choose(groups=GROUPS).touched == {}
+
+
+def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen):
+    chosen = settings.resolve({"preset": "cpu", "data": "<img onerror=x>", "seed": 4})
+    controls.show_settings(chosen, ("data", "run"))
+    [bundle] = screen.bundles
+    table = bundle["text/html"]
+    assert "<img" not in table and "&lt;img onerror=x&gt;" in table
+    assert "<b>4</b> (cpu: 0)" in table and ">clean</td>" in table
+    assert "Decision steps" not in table and "Precision" in table
+    assert "Seed" in bundle["text/plain"]
+
+
+def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture):
+    controls.show_settings(settings.resolve({}))
+    assert len(capsys.readouterr().out.splitlines()) == len(RULES)
+
+
+@pytest.mark.slow
+def test_in_a_notebook_without_a_browser_all_of_it_runs_and_stays(tmp_path: Path):
+    lines = """
+from ksdd_lib import settings
+from ksdd_lib.notebook import controls, outputs
+form = controls.choose(groups=("run", "data"))
+chosen = settings.resolve(form.touched)
+controls.show_settings(chosen)
+watch = outputs.progress_line("scoring")
+for n in range(1, 51):
+    watch(2, n, 50)
+print(form.touched)
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(lines)])
+    here = str(Path(__file__).parents[1])
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": here}}).execute()
+    outputs = notebook.cells[0].outputs
+    kinds = [set(output.data) if "data" in output else output.text for output in outputs]
+    assert "application/vnd.jupyter.widget-view+json" in kinds[0]
+    assert kinds[1:] == [{"text/html", "text/plain"}, {"text/plain"}, "{}\n"]
+    assert outputs[2].data["text/plain"].startswith("scoring, fold 2: 50 of 50 images")

@@ -1,0 +1,140 @@
+"""A training in a notebook is one line and one picture, whole again after a reload."""
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_training import tiny_data, tiny_run
+
+from ksdd_lib.models import two_stage
+from ksdd_lib.notebook import live, outputs
+from ksdd_lib.reporting import wording
+from ksdd_lib.training.loop import Progress, train_segmentation
+
+
+def at(step: int, fold: int = 0, steps: int = 350) -> Progress:
+    rows = [
+        {"step": n, "loss": 1 / n, "lr": 0.1, "seconds": 2.0 * n} for n in range(10, step + 1, 10)
+    ]
+    return Progress("segmentation", fold, step, steps, rows)
+
+
+class Answer(torch.nn.Module):
+    """Answers with the same mask everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, image: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, self.logit.expand(1, 1, image.shape[2] // 8, image.shape[3] // 8)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A tiny run, its data, and a network of few weights."""
+    monkeypatch.setattr(two_stage, "FEATURES", 8)
+    data = tiny_data(tmp_path / "data")
+    data = replace(data, record=data.record | {"is_generated": True})
+    return tiny_run(tmp_path / "run", segmentation_steps=3), data
+
+
+def test_the_live_picture_is_replaced_and_each_fold_has_its_own(screen, place):
+    watch = live.watch_training(*place)
+    for step in range(10, 351, 10):
+        watch(at(step))
+    [bundle] = screen.bundles
+    assert screen.drawn == 2, "at the start and at the end of this quick training"
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert bundle["text/plain"] == "segmentation, fold 0: all 350 steps done, loss 0.00286, 12 min"
+    watch(at(10, fold=1))
+    assert len(screen.bundles) == 2
+
+
+def test_it_is_drawn_again_after_its_pause_and_says_what_is_on_drive(screen, place, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(outputs.time, "monotonic", lambda: clock[0])
+    watch = live.watch_training(*place, lambda: "safe on Drive: step 50")
+    for second, drawn in ((0, 1), (4, 1), (5.1, 2), (9, 2), (10.5, 3)):
+        clock[0] = 1000.0 + second
+        watch(at(100))
+        assert screen.drawn == drawn, second
+    assert screen.bundles[0]["text/plain"].endswith("left; safe on Drive: step 50")
+
+
+def test_in_a_terminal_it_is_one_line_at_the_end(place, capsys: pytest.CaptureFixture):
+    watch = live.watch_training(*place)
+    watch(at(100))
+    assert capsys.readouterr().out == ""
+    watch(at(350))
+    assert capsys.readouterr().out.startswith("segmentation, fold 0: all 350 steps done")
+
+
+def test_progress_says_what_is_done_at_which_rate_and_how_long_it_takes():
+    assert live.describe(at(120)) == (
+        "segmentation, fold 0: step 120 of 350, loss 0.00833, 2 s a step, 4 min, about 7.7 min left"
+    )
+    assert wording.duration(40) == "40 s"
+    assert wording.duration(9000) == "2.5 h"
+
+
+def test_masks_are_asked_for_a_few_times_and_stay_on_disk(place):
+    run, data = place
+    examples = live.Examples.of(run, data, 0)
+    kinds = [sample.is_defective for sample in examples.surfaces.samples]
+    assert kinds == [True, False]
+    train = {sample.name for sample in data.folds[0].train}
+    assert {sample.name for sample in examples.surfaces.samples} <= train
+    for step in range(10, 351, 10):
+        examples.look(replace(at(step), model=Answer()))
+    assert list(examples.masks) == [10, 30, 50, 90, 140, 200, 270, 350]
+    assert examples.masks[350].shape == (2, 16, 16) and examples.masks[350].dtype == np.uint8
+    again = live.Examples.of(run, data, 0)
+    assert list(again.masks) == list(examples.masks)
+    assert np.array_equal(again.masks[350], examples.masks[350])
+
+
+def test_what_a_lost_session_saw_later_is_dropped(place):
+    run, data = place
+    examples = live.Examples.of(run, data, 0)
+    for step in (10, 140, 270):
+        examples.look(replace(at(step), model=Answer()))
+    examples.look(replace(at(100), model=Answer()))
+    assert list(examples.masks) == [10, 100]
+
+
+def test_damaged_masks_are_asked_for_again(place):
+    run, data = place
+    (run.fold_folder(0)).mkdir(parents=True)
+    (run.fold_folder(0) / "examples.npz").write_bytes(b"PK\x03\x04 cut")
+    assert live.Examples.of(run, data, 0).masks == {}
+
+
+def test_looking_changes_nothing_of_the_training(screen, place, tmp_path: Path):
+    run, data = place
+    other = tiny_run(tmp_path / "other", segmentation_steps=3)
+    train_segmentation(run, data, 0, watch=live.watch_training(run, data))
+    train_segmentation(other, data, 0)
+    name = "segmentation-000003.json"
+    ours, theirs = (r.fold_folder(0) / name for r in (run, other))
+    assert ours.read_bytes() == theirs.read_bytes(), "it holds the weights' hash"
+
+
+def test_a_finished_stage_is_shown_whole_from_disk(screen, place):
+    run, data = place
+    assert train_segmentation(run, data, 0, watch=live.watch_training(run, data))
+    drawn = picture(screen.bundles[-1])
+    screen.bundles.clear()
+    assert not train_segmentation(run, data, 0, watch=live.watch_training(run, data))
+    [bundle] = screen.bundles
+    assert "all 3 steps done" in bundle["text/plain"]
+    assert np.array_equal(picture(bundle), drawn)
+
+
+def picture(bundle: dict) -> np.ndarray:
+    content = np.frombuffer(base64.b64decode(bundle["image/png"]), np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_COLOR)

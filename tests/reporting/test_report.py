@@ -1,0 +1,319 @@
+"""The report says what the stored files say, to anyone, in one file, and refuses mixed results."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from evaluated_run import make_run, read_pair
+
+from ksdd_lib import settings as schema
+from ksdd_lib import storage
+from ksdd_lib.evaluation import metrics, results
+from ksdd_lib.reporting import report
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "demo-clean-seed0")
+
+
+@pytest.fixture(scope="module")
+def page(run_folder):
+    return report.make_report(run_folder, read_pair).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures are composed but not painted: for tests that read the words alone."""
+    from ksdd_lib.reporting import plots
+
+    monkeypatch.setattr(plots, "png", lambda figure: b"")
+
+
+def text_of(page):
+    """What a reader sees, with single spaces."""
+    body = page[page.index("<body>") :]
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+class Balance(HTMLParser):
+    """Collects every element's attributes, and whether all tags are closed in order."""
+
+    VOID = {"meta", "img", "br", "link", "input"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.attributes, self.tags = [], [], set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_figures_are_written_for_all_kinds(run_folder, page):
+    names = {path.stem for path in (run_folder / "figures").iterdir()}
+    assert {
+        "errors",
+        "strip_1",
+        "scores",
+        "roc_curve",
+        "precision_recall_curve",
+        "confusion_matrix",
+        "training_curves",
+    } <= names
+
+
+def test_the_report_is_one_well_formed_file_that_fetches_and_runs_nothing(page):
+    parsed = Balance(page)
+    assert not parsed.open
+    assert not parsed.tags & {"script", "link", "iframe", "object"}
+    sources = [value for _, name, value in parsed.attributes if name in ("src", "href")]
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
+    names = {value for _, name, value in parsed.attributes if name == "id"}
+    assert {value[1:] for value in sources if value.startswith("#")} == names != set()
+    assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
+    assert "url(" not in page and "@import" not in page
+
+
+def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
+    pooled = storage.read_json(run_folder / "metrics.json")["pooled"]
+    text = text_of(page)
+    assert f"{pooled['ap']:.4f}" in text
+    assert f"Defects missed (FN) {pooled['fn']} of {pooled['defective']}" in text
+    assert f"False alarms (FP) {pooled['fp']} of 45" in text
+    assert f"If none may be missed, in hindsight {pooled['oracle']['fp_at_fn0']} of 45" in text
+    assert "95 % interval" in text
+    assert "out-of-fold scores of the fold's own training items" in text.replace("&#39;", "'")
+
+
+def test_the_errors_are_seen_before_the_figures_and_only_where_there_are_any(
+    run_folder, page, tmp_path, quick
+):
+    pooled = storage.read_json(run_folder / "metrics.json")["pooled"]
+    assert pooled["fp"] + pooled["fn"] > 0
+    glance = 'alt="The errors at a glance'
+    assert page.count(glance) == 1 and page.index(glance) < page.index('id="results"')
+    perfect = make_run(tmp_path / "run", separation=60.0)
+    storage.write_bytes(perfect / "figures" / "errors.png", b"of an earlier report")
+    assert glance not in report.make_report(perfect, read_pair).read_text(encoding="utf-8")
+    assert not (perfect / "figures" / "errors.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("decision", ["decision", "mask", "both"]), ("both", report.JUDGES), ("mask", ["mask"])],
+)
+def test_each_way_to_judge_stands_beside_the_others(tmp_path, quick, kind, names):
+    folder = make_run(tmp_path / "run", settings=schema.Settings(score=kind))
+    summary = storage.read_json(folder / "metrics.json")
+    storage.write_json(
+        folder / "metrics.json", summary | {"darkest_pixel": {"ap": 0.1234, "auc": 0.5678}}
+    )
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    pooled, mask = summary["pooled"], summary["segmentation_score"]["pooled"]
+    for name, row in (("mask", mask), (kind, pooled)):
+        own = " (this run)" * (name == kind)
+        row = pooled if own else row
+        counts = " ".join(str(row["oracle"][count]) for count in ("fp", "fn", "fp_at_fn0"))
+        assert f"{report.JUDGES[name]}{own} {row['ap']:.4f} {row['auc']:.4f} {counts}" in text
+    assert all((what in text) == (name in names) for name, what in report.JUDGES.items())
+    assert "the darkest pixel, without training 0.1234 0.5678 – – –" in text
+
+
+def test_the_day_of_the_evaluation_stands_above(run_folder, page, tmp_path, quick):
+    assert "evaluated on" not in text_of(page)  # results of an earlier version have none
+    folder = make_run(tmp_path / "run")
+    storage.write_json(folder / "environment.json", {"evaluated on": "2026-11-25"})
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "that had learned from other items alone; evaluated on 2026-11-25." in text
+
+
+def test_every_score_stands_with_its_fold(run_folder, page):
+    text = text_of(page)
+    for row in metrics.read_predictions(run_folder / "predictions.csv"):
+        kind = "defective" if row.is_defective else "good"
+        said = "flagged" if row.is_flagged else "passed"
+        shown = f"{row.image} {row.fold} {kind} {said} {row.score:.2f} {row.threshold:.2f}"
+        assert shown in text
+
+
+def test_what_differs_from_the_preset_is_marked_and_whence_the_preset_comes(tmp_path, quick):
+    settings = schema.Settings(preset="cpu", seed=3)
+    folder = make_run(tmp_path / "run", generated=False, kolektor=True, settings=settings)
+    page = report.make_report(folder).read_text(encoding="utf-8")
+    assert re.search(r'<tr class="own"><td class="name">seed</td><td class="value">3</td>', page)
+    assert re.search(r'<tr><td class="name">folds</td>', page)
+    cautions = page[page.index('<ul class="cautions">') : page.index("</ul>")]
+    assert "only new items give an untouched test" in cautions
+    assert re.search("<pre>python -m ksdd_lib run --data DATA --preset cpu .*--set seed=3", page)
+
+
+def test_the_command_that_does_a_run_again_names_what_the_machine_had_chosen(tmp_path, quick):
+    settings = schema.resolve({"preset": "demo", "image_size": "256x128", "defective_images": 5})
+    folder = make_run(tmp_path / "run", settings=settings)
+    made = storage.read_json(folder / "environment.json") | {"arithmetic": "bfloat16"}
+    storage.write_json(folder / "environment.json", made | {"commit": "1322b804fb91+"})
+    page = report.make_report(folder).read_text(encoding="utf-8")
+    [command] = re.findall("<pre>python -m ksdd_lib run --data DATA (.*)</pre>", page)
+    given = dict(pair.split("=") for pair in command.split() if "=" in pair)
+    given = {name: schema.convert(name, text) for name, text in given.items()}
+    again = schema.to_json(schema.resolve({"preset": "demo"} | given))
+    assert again == schema.to_json(settings) | {"precision": "bfloat16"}
+    assert "1322b804fb91 with changes that are in no commit" in page
+
+
+def test_settings_stand_with_unit_and_reason(page):
+    rule = schema.RULES["generated_items"]
+    text = text_of(page)
+    assert f"generated_items 12 {rule.unit} {rule.reason}" in text
+    assert "decision fold 0 83 s" in text
+    assert "python 3.11.9" in text
+
+
+def test_generated_surfaces_are_called_so(page):
+    assert "GENERATED surfaces: this report shows no real part" in text_of(page)
+
+
+def test_every_figure_of_generated_surfaces_is_stamped_and_no_other(tmp_path, monkeypatch, quick):
+    from ksdd_lib.reporting import plots
+
+    stamped = []
+    draw = plots.stamp
+    monkeypatch.setattr(plots, "stamp", lambda *args: stamped.append(args) or draw(*args))
+    paths = report.make_figures(make_run(tmp_path / "run"), read_pair)
+    assert len(stamped) == len(paths) > 6
+    stamped.clear()
+    report.make_figures(make_run(tmp_path / "real", generated=False), read_pair)
+    assert not stamped
+
+
+def test_no_path_of_this_machine_is_in_the_report(run_folder, page):
+    assert str(run_folder.parent) not in page
+    assert "../data" not in page
+
+
+def test_without_the_data_set_the_pictures_are_left_out_and_it_says_so(tmp_path, quick):
+    folder = make_run(tmp_path / "run")
+    storage.write_bytes(folder / "figures" / "strip_1.png", b"of an earlier report")
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "the data set was not at hand" in text
+    assert not list((folder / "figures").glob("strip*"))
+
+
+def test_pictures_of_kolektorsdd_carry_its_licence(tmp_path, quick):
+    folder = make_run(tmp_path / "run", generated=False, kolektor=True, name="KolektorSDD.zip")
+    with_pictures = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
+    assert "CC BY-NC-SA 4.0" in with_pictures and "shows pictures of KolektorSDD" in with_pictures
+    assert "GENERATED" not in with_pictures
+    assert "Beside what is published on KolektorSDD" in with_pictures
+    without = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "CC BY-NC-SA 4.0" in without and "shows pictures" not in without
+
+
+def test_a_leak_stands_beside_the_numbers(tmp_path, quick):
+    folder = make_run(tmp_path / "run", protocol="official", leaked=8)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "official folds leak: over all of them, 8 of 60 test images (2 of 15 defective)" in text
+
+
+def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quick):
+    folder = make_run(tmp_path / "run", folds=(1,))
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "clean folds, only 1 trained" in text
+    assert "Only 1 of the 3 folds is trained" in text
+    assert "a logit of 0.0" in text
+
+
+def test_few_defects_in_training_say_so(tmp_path, quick):
+    folder = make_run(tmp_path / "run", settings=schema.Settings(defective_images=5))
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "Each network learned from at most 5 defective images" in text
+    summary = storage.read_json(folder / "metrics.json")
+    summary["trained_defects"] = {"0": ["kos01/Part5"], "1": ["kos03/Part1", "kos09/Part2"]}
+    storage.write_json(folder / "metrics.json", summary)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "of its training items and 1 defective: kos01/Part5." in text
+    assert "of its training items and 2 defective: kos03/Part1, kos09/Part2." in text
+
+
+def test_perfect_separation_has_no_interval(tmp_path, quick):
+    folder = make_run(tmp_path / "run", separation=60.0)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "No interval: some threshold separates perfectly" in text
+
+
+@pytest.mark.fault(14)
+def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
+    folder = make_run(tmp_path / "run", with_defects=False)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert (
+        "Average precision, pooled undefined Quality of the order by score, for engineers" in text
+    )
+    assert "Needs defective and good surfaces" in text
+    assert "Defects missed (FN) 0 of 0" in text
+    assert "If none may be missed, in hindsight undefined" in text
+
+
+def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
+    squared = schema.Settings(segmentation_loss="mean_squared_error")
+    found = results.load_results(make_run(tmp_path / "squared", settings=squared))
+    row = found.rows[0]
+    logits = found.masks[row.image].astype(float)
+    linear = report.judged_surface(found, row, read_pair).output
+    assert linear == pytest.approx(np.clip(logits, 0, 1))
+    found = results.load_results(make_run(tmp_path / "entropy"))
+    squashed = report.judged_surface(found, row, read_pair).output
+    assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
+
+
+@pytest.mark.fault(12)
+def test_names_are_escaped(tmp_path, quick):
+    evil = "<img src=x onerror=alert(1)>", '"><script>alert(1)</script>', "=1+1 & é"
+
+    def rename(part):
+        return evil[int(part[3:5]) % 3] + part.replace("/", "|").replace("|", "/", 1)
+
+    folder = make_run(tmp_path / "<b>run", rename=rename, name="".join(evil))
+    page = report.make_report(folder, read_pair).read_text(encoding="utf-8")
+    parsed = Balance(page)
+    assert not parsed.open
+    assert not parsed.tags & {"script"}
+    assert not any(key.startswith("on") for _, key, _ in parsed.attributes)
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "Run &lt;b&gt;run" in page
+
+
+def test_results_without_masks_histories_timing_still_make_a_report(tmp_path, quick):
+    folder = make_run(tmp_path / "run")
+    for name in ("masks.npz", "environment.json", "timing.json"):
+        (folder / name).unlink()
+    for path in folder.glob("fold*/*.jsonl"):
+        path.unlink()
+    text = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
+    assert "Pictures of the surfaces are left out" in text
+    assert "Time taken" not in text
+    assert not (folder / "figures" / "training_curves.png").exists()
+
+
+def test_the_strip_is_bounded_and_says_what_it_leaves_out(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(report, "STRIP_LIMITS", {"missed": 1, "false alarm": 1, "found": 2})
+    folder = make_run(tmp_path / "run", separation=0.0)
+    text = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
+    assert re.search(r"\b4 of \d+ defective or flagged surfaces are shown", text)
+
+
+def test_failures_fill_the_first_page_of_the_strip(tmp_path):
+    rows = metrics.read_predictions(make_run(tmp_path / "run") / "predictions.csv")
+    rows = [replace(row, threshold=10.0, is_flagged=False) for row in rows]
+    rows[0] = replace(rows[0], is_flagged=True)
+    first, *others = report._strip_pages(rows)
+    assert len(first) == report.STRIP_ROWS
+    assert [row.image for page in (first, *others) for row in page][-1] == rows[0].image

@@ -1,0 +1,178 @@
+"""The benchmark compares like with like, runs, and stores what it measured."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import tiny_data, tiny_run
+from torch import nn
+
+from ksdd_lib import machine, storage
+from ksdd_lib.data.synthetic import generate
+from ksdd_lib.models.two_stage import TwoStageNet
+from ksdd_lib.training.batches import FLIPS, load_surfaces
+from ksdd_lib.training.loop import train_decision, train_segmentation
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import plain  # noqa: E402
+import precision  # noqa: E402
+import runs  # noqa: E402
+import speed  # noqa: E402
+
+CPU = torch.device("cpu")
+SIZE = "128x128"
+
+
+@pytest.fixture
+def samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "device", lambda: CPU)
+    return tiny_data(tmp_path / "tiny").samples
+
+
+@pytest.mark.parametrize("width", [128, pytest.param(640, marks=pytest.mark.slow)])
+def test_plain_and_ours_give_the_same_results(width):
+    """The wider one is large enough for the frequency domain."""
+    ours = plain.first_weights(speed.settings_of(SIZE, "float32"))
+    theirs = plain.PlainTwoStage()
+    theirs.load_state_dict(ours.state_dict())
+    torch.manual_seed(0)
+    images = torch.rand(2, 1, 256 if width > 128 else 128, width)
+    with torch.no_grad():
+        expected = theirs(images)
+        found = [ours.to(memory_format=torch.channels_last)(image[None]) for image in images]
+    for one, two in zip(expected, zip(*found, strict=True), strict=True):
+        torch.testing.assert_close(torch.cat(two), one, rtol=1e-3, atol=1e-3)
+
+
+def test_the_files_hold_what_the_surfaces_hold(samples):
+    settings = speed.settings_of("160x144")
+    surfaces = load_surfaces(samples, settings.size, settings.annotation)
+    for row, (image, mask) in enumerate(plain.Files(samples, settings)):
+        assert torch.equal(image, surfaces.image(row)[0])
+        assert torch.equal(mask, surfaces.mask(row)[0])
+        if row + 1 == len(samples):
+            break
+
+
+@pytest.mark.slow
+def test_the_steps_have_the_same_losses_and_scores(samples):
+    settings = speed.settings_of(SIZE, "float32")
+    surfaces = load_surfaces(samples, settings.size, settings.annotation)
+    order = speed.order_of(samples, 2, settings)
+    ours, theirs = (
+        speed.trainer(surfaces, order, settings),
+        plain.trainer(samples, order, settings, 0, CPU),
+    )
+    assert float(ours()) == pytest.approx(theirs(), rel=1e-4)
+    assert float(ours()) == pytest.approx(theirs(), rel=1e-2)
+    expected = plain.scorer(samples, 2, settings, 0, CPU)()
+    for whole in (False, True):
+        found = speed.scorer(surfaces, 2, settings, whole=whole)()
+        assert found.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_the_bare_convolutions_are_those_of_the_networks():
+    model, seen = TwoStageNet(), []
+
+    def note(layer, inputs):
+        height, width = inputs[0].shape[-2:]
+        kernel = layer.kernel_size[0]
+        seen.append(plain.Shape(layer.in_channels, layer.out_channels, kernel, height, width))
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(note)
+    with torch.no_grad():
+        model(torch.zeros(1, 1, 128, 144))
+    first, second = plain.convolutions(128, 144)
+    assert first + second == seen and len(second) == 3
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_stores_all(tmp_path, capsys):
+    out = tmp_path / "speed.json"
+    speed.main(["--sizes", "256x128", "--rounds", "1", "--precision", "auto", "--out", str(out)])
+    report = storage.read_json(out)
+    assert {"environment", "date", "threads", "rounds", "import", "loading"} <= set(report)
+    keys = [(case["what"], case["batch"]) for case in report["cases"]]
+    assert keys == [(what, batch) for what in ("training step", "scoring") for batch in (1, 2)]
+    for case in report["cases"]:
+        names = {"plain", "ours", "floor"} | ({speed.FOURIER} & set(case["medians"]))
+        assert set(case["seconds"]) == set(case["medians"]) == names
+        assert all(len(raw) == 1 and raw[0] > 0 for raw in case["seconds"].values())
+        assert {"plain/ours", "ours/floor"} <= set(case["ratios"])
+    memory = [(case["variant"], case["batch"]) for case in report["memory"]]
+    assert memory == [("plain", 1), ("ours", 1), ("plain", 2), ("ours", 2)]
+    assert all(case["peak_bytes"] >= case["growth_bytes"] > 0 for case in report["memory"])
+    assert report["loading"][0]["images"] == 16 and report["cost_of_size"] == []
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
+    assert "| plain/ours | ours/floor |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_reduced_precision_stands_beside_float32(tmp_path):
+    data = tiny_data(tmp_path / "data")
+    run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1)
+    train_segmentation(run, data, 0)
+    train_decision(run, data, 0)
+    same, less = precision.compare(run, data, 0, ["float32", "bfloat16"])
+    assert same["images"] == len(data.folds[0].test)
+    assert same["mask error, worst image"] == 0 == same["score, largest difference"]
+    assert 0 < less["mask error, mean"] <= less["mask error, worst image"] < 0.1
+    assert less["AP in float32"] == same["AP"]
+
+
+@pytest.mark.parametrize(("kind", "views"), [("both", FLIPS), ("decision", (0,))])
+def test_precision_is_compared_on_the_scores_that_judge_in_the_run(
+    tmp_path, monkeypatch, kind, views
+):
+    data, asked = tiny_data(tmp_path / "data"), []
+    run = tiny_run(tmp_path / "run", score=kind, average_flips=len(views) > 1)
+    monkeypatch.setattr(precision, "trained_model", lambda *_: None)
+
+    def scored(model, samples, size, arithmetic, watch, *how):
+        asked.append((arithmetic, *how))
+        return np.arange(float(len(samples))), np.ones((len(samples), 2, 2))
+
+    monkeypatch.setattr(precision, "score_images", scored)
+    precision.compare(run, data, 0, ["bfloat16"])
+    assert asked == [("float32", views, kind), ("bfloat16", views, kind)]
+
+
+def test_runs_are_named_by_their_settings_and_their_only_fold(tmp_path):
+    assert runs.folder_name("best,seed=1", tmp_path) == "best-clean-seed1"
+    assert runs.folder_name("cpu,folds=official,fold=2", tmp_path) == "cpu-official-seed0-fold2"
+
+
+def test_a_run_with_a_wrong_setting_is_refused_before_any_begins(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runs.main([str(tmp_path), str(tmp_path / "out"), "cpu", "cpu,steps=3"])
+    assert "There is no setting 'steps'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_that_would_share_a_folder_are_refused_before_any_begins(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runs.main([str(tmp_path), str(tmp_path / "out"), "cpu", "cpu,rotation=1"])
+    assert "Two runs would have the folder cpu-clean-seed0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_runs_are_trained_beside_each_other_and_one_that_fails_stops_no_other(tmp_path, capfd):
+    root = generate(tmp_path / "generated", items=6, size=(128, 128), parts=2, defective_parts=1)
+    tiny = f"demo,image_size={SIZE},segmentation_steps=1,decision_steps=1"
+    words = [f"{tiny},folds=official,fold=0", f"{tiny},fold=0", f"{tiny},fold=1"]
+    command = [str(root), str(tmp_path / "out"), "--workers", "2"]
+    assert runs.main([*command, *words]) == 1
+    told = capfd.readouterr().out
+    assert f"{words[0]} failed: The official folds belong to KolektorSDD" in told
+    for fold in (0, 1):
+        folder = tmp_path / "out" / f"demo-{SIZE}-clean-seed0-fold{fold}"
+        assert f"{folder.name}: AP " in told
+        assert storage.read_json(folder / "metrics.json")["folds_trained"] == [fold]
+        asked = storage.read_json(folder / "environment.json")["command"]
+        assert asked == f"python benchmarks/runs.py {root.name} RUNS --workers 2 {words[1 + fold]}"

@@ -1,0 +1,205 @@
+"""The series in a real browser: *Run all*, controls that are moved, a page that is reloaded.
+
+The tests follow each other on one JupyterLab, as one user goes from notebook to notebook.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser
+import cv2
+import pytest
+
+from ksdd_lib import storage
+from ksdd_lib.data import synthetic
+from ksdd_lib.notebook.share import shareable
+from ksdd_lib.runs.run import NOTEBOOKS
+from ksdd_lib.training.loop import read_history
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not browser.chromium() and not os.environ.get("CI"),
+        reason="there is no Chromium: sudo apt-get install chromium",
+    ),
+]
+
+SETTINGS = {
+    "KSDD_PRESET": "demo",
+    "KSDD_GENERATED_ITEMS": "6",
+    "KSDD_FOLD": "0",
+    "KSDD_SEGMENTATION_STEPS": "60",
+    "KSDD_DECISION_STEPS": "20",
+    "KSDD_CHECKPOINT_STEPS": "10",
+}
+"""The demo, short enough to be looked at: two items are tested, four train."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with browser.lab(folder, SETTINGS | {"XDG_CACHE_HOME": str(folder / "cache")}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    with playwright.sync_playwright() as started:
+        yield started.chromium.launch(executable_path=browser.chromium(), args=browser.FLAGS)
+
+
+@pytest.fixture
+def page(chromium) -> Iterator:
+    opened = chromium.new_page(viewport={"width": 1300, "height": 1000})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def run(folder: Path) -> Path:
+    """The run folder that the notebooks work in."""
+    latest = folder / "home" / "runs" / "latest.txt"
+    return latest.parent / latest.read_text("utf-8").strip()
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def whole(book: browser.Book) -> None:
+    """Nothing went wrong in the notebook or in the browser, and what is saved is small."""
+    assert not book.errors() and not book.complaints
+    book.save()
+    assert book.path.stat().st_size < 1_000_000
+    sent, _ = shareable(json.loads(book.path.read_text("utf-8")))
+    shown = [output for cell in sent["cells"] for output in cell.get("outputs", [])]
+    kinds = {kind for output in shown for kind in output.get("data", {})}
+    assert "image/png" in kinds and not any("widget" in kind for kind in kinds)
+
+
+def test_1_the_form_says_what_is_wrong_and_what_differs(page, address, folder):
+    book = browser.Book(page, address, folder, NOTEBOOKS["data"])
+    book.run_all()
+    book.wait()
+    assert "no Drive" in book.text() and "run folder: demo-clean-seed0" in book.text()
+    book.type("Image size", "100x100")
+    book.wait_for_text("both sides must be divisible by 16, at least 128 and at most 4096")
+    book.type("Image size", "128x128")
+    book.wait_for_text("Image size 128x128 instead of 192x128")
+    page.click("text=/^\\d+ more settings$/")
+    assert book.control("Copy paste").is_visible()
+    page.get_by_role("button", name="How long will it take?").click()
+    book.wait_for_text("for each image that is scored")
+    book.type("Seed", "1")
+    book.run_all()
+    book.wait_for_text("run folder: demo-128x128-clean-seed1")
+    book.wait()
+    settings = storage.read_json(
+        folder / "home" / "runs" / "demo-128x128-clean-seed1" / "settings.json"
+    )
+    assert settings["image_size"] == "128x128" and settings["seed"] == 1
+    whole(book)
+
+
+def test_2_a_training_survives_a_stop_and_a_reload(page, address, folder, run):
+    book = browser.Book(page, address, folder, NOTEBOOKS["segmentation"])
+    history = run / "fold0" / "segmentation.jsonl"
+    book.run_all()
+    book.until(lambda: len(read_history(history)) >= 5)
+    page.click('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]')
+    book.wait_for_text("run again to go on")
+    stopped = len(read_history(history))
+    assert 5 <= stopped < 60
+    book.run_all()
+    book.until(lambda: len(read_history(history)) > stopped + 2)
+    book.open()  # the page is loaded again; the kernel goes on
+    book.run_all()
+    book.wait()
+    assert [row["step"] for row in read_history(history)] == list(range(1, 61))
+    assert "fold 0: was already finished" in book.text()
+    assert "all 60 steps done" in book.text()
+    assert book.control("Annotation").locator("select").is_disabled()
+    whole(book)
+
+
+def test_3_the_decision_network_is_trained_on_a_first_stage_that_stays(page, address, folder, run):
+    book = browser.Book(page, address, folder, NOTEBOOKS["decision"])
+    book.run_all()
+    book.wait()
+    assert "fold 0: trained" in book.text() and "the first stage is still" in book.text()
+    assert len(read_history(run / "fold0" / "decision.jsonl")) == 20
+    whole(book)
+
+
+def test_4_the_line_is_drawn_with_a_slider_and_the_user_s_own_money(page, address, folder, run):
+    book = browser.Book(page, address, folder, NOTEBOOKS["evaluation"])
+    book.run_all()
+    book.wait()
+    assert len(table(run / "predictions.csv")) == 16
+    book.slide("shift of the thresholds", "Home")
+    book.wait_for_text("0 of 4 [0.0%, 60.2%]\t12 of 12")
+    page.wait_for_selector('img[alt*="chosen: 12 FP, 0 FN"]')
+    assert "good, flagged now" in book.text()
+    book.slide("shift of the thresholds", "End")
+    book.wait_for_text("4 of 4 [39.8%, 100.0%]\t0 of 12")
+    cost = float(book.row("chosen")[-1].replace(",", ""))
+    book.type("a missed defect costs", "500")
+    book.until(lambda: float(book.row("chosen")[-1].replace(",", "")) == 5 * cost > 0)
+    whole(book)
+
+
+def test_5_parts_are_gone_through_and_pictures_judged(page, address, folder, run):
+    pictures = folder / "parts"
+    pictures.mkdir()
+    for item in (90, 91):
+        pixels = synthetic.render((192, 128), 0, item, 0, True)[0]
+        cv2.imwrite(str(pictures / f"part{item}.png"), pixels)
+    book = browser.Book(page, address, folder, NOTEBOOKS["report"])
+    book.run_all()
+    book.wait()
+    book.choose("order", "most suspicious first")
+    book.slide("part", "ArrowRight", 2)
+    rows = sorted(table(run / "predictions.csv"), key=lambda row: -float(row["score"]))
+    book.wait_for_text(f": {rows[2]['image']}, score {float(rows[2]['score']):.2f}")
+    page.wait_for_selector('img[alt*="output at 50%"]')
+    book.slide("output", "End")
+    page.wait_for_selector('img[alt*="output at 100%"]')
+    with page.expect_file_chooser() as chooser:
+        page.click("button.jupyter-widgets.widget-upload")
+    chooser.value.set_files(str(pictures / "part90.png"))
+    book.wait_for_text("part90.png: ")
+    box = page.locator('input[placeholder^="a folder of pictures"]')
+    box.fill(str(pictures))
+    box.press("Tab")
+    page.get_by_role("button", name="Judge this folder").click()
+    page.locator(".jupyter-widget-output, .widget-output").nth(1).locator("img").wait_for()
+    [verdicts] = (folder / "home" / "judged").glob("parts-*/verdicts.csv")
+    assert {row["image"] for row in table(verdicts)} == {"part90.png", "part91.png"}
+    whole(book)
+
+
+def test_6_the_report_needs_nothing_beside_it_and_prints(page, folder, run):
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto((run / "report.html").as_uri())
+    assert [url for url in asked if not url.startswith("data:")] == [page.url]
+    assert not complaints and page.locator("h1").is_visible()
+    widths = page.evaluate("[document.body.scrollWidth, window.innerWidth]")
+    assert widths[0] <= widths[1]
+    page.set_viewport_size({"width": 400, "height": 800})  # a telephone
+    assert page.evaluate("document.body.scrollWidth") <= 400
+    pdf = page.pdf(format="A4")
+    assert pdf.startswith(b"%PDF") and 3 <= pdf.count(b"/Type /Page\n") <= 20
+    assert (run / "report.html").stat().st_size < 5_000_000

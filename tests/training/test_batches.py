@@ -1,0 +1,234 @@
+"""Surfaces at the network's size, and the order in which training sees them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ksdd_lib.data.dataset import find_samples
+from ksdd_lib.training.batches import (
+    FAINTEST,
+    FLIPS,
+    Order,
+    Pasted,
+    Shown,
+    Surfaces,
+    load_surfaces,
+    turn,
+)
+from ksdd_lib.training.targets import annotate
+
+ORDER = Order(
+    defective=(1, 4, 5),
+    good=(0, 2, 3, 6, 7),
+    seed=0,
+    fold=1,
+    stage="segmentation",
+    batch_size=1,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One item with a good part and one with a dark bar in its upper left, 208x160."""
+    root = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for part in range(2):
+        image = random.integers(120, 200, (208, 160)).astype(np.uint8)
+        mask = np.zeros((208, 160), np.uint8)
+        if part == 1:
+            mask[20:60, 10:14] = 255
+            image[mask > 0] = 10
+        (root / "a").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / "a" / f"{part}.png"), image)
+        cv2.imwrite(str(root / "a" / f"{part}_label.bmp"), mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def surfaces(root: Path) -> Surfaces:
+    return load_surfaces(find_samples(root), (208, 160), "fine")
+
+
+def test_surfaces_are_kept_as_bytes_at_the_size_of_the_network(root: Path) -> None:
+    surfaces = load_surfaces(find_samples(root), (128, 144), "dilated5")
+    assert surfaces.images.shape == (2, 1, 128, 144) and surfaces.images.dtype is torch.uint8
+    assert surfaces.masks.shape == (1, 1, 128, 144) and surfaces.mask_row == (-1, 0)
+
+
+def test_an_image_is_gray_from_0_to_1_and_its_mask_fits_it(surfaces: Surfaces, root: Path) -> None:
+    image, mask = surfaces.image(1), surfaces.mask(1)
+    assert image.shape == mask.shape == (1, 1, 208, 160)
+    assert image.dtype is mask.dtype is torch.float32
+    pixels = cv2.imread(str(root / "a" / "1.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.allclose(image[0, 0].numpy(), pixels / 255)
+    assert image[mask > 0].max() < 0.05 < 0.4 < image[mask == 0].min()
+    assert not surfaces.mask(0).any()
+
+
+def test_defects_are_outlined_in_pixels_of_the_original_image(root: Path) -> None:
+    samples = find_samples(root)
+    half = load_surfaces(samples, (208, 160), "dilated17").mask(1)
+    bar = np.zeros((208, 160), bool)
+    bar[20:60, 10:14] = True
+    assert np.array_equal(half[0, 0].numpy() > 0.5, annotate(bar, "dilated17"))
+    small = load_surfaces([samples[1]], (128, 144), "dilated17").mask(0)
+    share = annotate(bar, "dilated17").mean()
+    assert abs(small.mean().item() - share) < 0.03 * share
+
+
+def test_the_label_is_that_of_the_full_size_mask(root: Path) -> None:
+    sample = find_samples(root)[1]
+    vanishing = np.zeros((208, 160), np.uint8)
+    vanishing[100, 80] = 255
+    cv2.imwrite(str(sample.mask_path), vanishing)
+    try:
+        tiny = [one for one in find_samples(root) if one.name == sample.name]
+        surfaces = load_surfaces(tiny, (128, 128), "fine")
+        assert surfaces.mask(0).max() < 0.5  # nothing of it would survive a cut at one half
+        assert surfaces.label(0).tolist() == [[1.0]]
+    finally:
+        vanishing[:] = 0
+        vanishing[20:60, 10:14] = 255
+        cv2.imwrite(str(sample.mask_path), vanishing)
+
+
+def test_labels_are_1_for_defective_and_0_for_good(surfaces: Surfaces) -> None:
+    assert [surfaces.label(row).tolist() for row in (0, 1)] == [[[0.0]], [[1.0]]]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_turned_image_keeps_its_pixels_and_its_mask_turns_with_it(
+    surfaces: Surfaces, turns: int
+) -> None:
+    image, mask = surfaces.image(1, turns), surfaces.mask(1, turns)
+    shape = (160, 208) if turns % 2 else (208, 160)
+    assert image.shape == mask.shape == (1, 1, *shape)
+    assert np.array_equal(image[0, 0].numpy(), np.rot90(surfaces.image(1)[0, 0].numpy(), turns))
+    assert image[mask > 0].max() < 0.05 < 0.4 < image[mask == 0].min()
+    assert surfaces.mask(0, turns).shape == surfaces.image(0, turns).shape
+
+
+def test_a_mirrored_image_keeps_its_pixels_and_its_mask_is_mirrored_with_it(
+    surfaces: Surfaces,
+) -> None:
+    straight = surfaces.image(1)[0, 0].numpy()
+    assert np.array_equal(surfaces.image(1, 4)[0, 0].numpy(), straight[:, ::-1])
+    assert np.array_equal(surfaces.image(1, 6)[0, 0].numpy(), straight[::-1])
+    assert torch.equal(surfaces.mask(1, 6), surfaces.mask(1).flip(2))
+
+
+def test_defective_and_good_samples_alternate_strictly() -> None:
+    rows = [row for step in range(20) for row in ORDER.rows(step)]
+    assert all(row in ORDER.defective for row in rows[0::2])
+    assert all(row in ORDER.good for row in rows[1::2])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_the_batch_size_cuts_one_and_the_same_sequence(batch_size: int) -> None:
+    batched = replace(ORDER, batch_size=batch_size)
+    steps = -(-24 // batch_size)
+    rows = [row for step in range(steps) for row in batched.rows(step)]
+    assert all(len(batched.rows(step)) == batch_size for step in range(steps))
+    assert rows[:24] == [row for step in range(24) for row in ORDER.rows(step)]
+
+
+def test_every_sample_comes_once_in_an_epoch_and_epochs_differ() -> None:
+    good = [ORDER.rows(step)[0] for step in range(1, 60, 2)]
+    epochs = [tuple(good[start : start + 5]) for start in range(0, 30, 5)]
+    assert all(sorted(epoch) == sorted(ORDER.good) for epoch in epochs)
+    assert len(set(epochs)) > 1
+    defective = [ORDER.rows(step)[0] for step in range(0, 60, 2)]
+    assert all(sorted(defective[start : start + 3]) == [1, 4, 5] for start in range(0, 30, 3))
+
+
+def test_the_order_depends_on_nothing_but_seed_fold_stage_and_step() -> None:
+    def sequence(order: Order) -> list[int]:
+        return [order.rows(step)[0] for step in range(40)]
+
+    first = sequence(ORDER)
+    backwards = [replace(ORDER).rows(step)[0] for step in reversed(range(40))]
+    assert backwards[::-1] == first
+    others = [replace(ORDER, seed=1), replace(ORDER, fold=2), replace(ORDER, stage="decision")]
+    sequences = [first, *map(sequence, others)]
+    assert len({tuple(one) for one in sequences}) == 4
+
+
+def test_flips_draw_the_four_mirror_images_that_keep_the_shape() -> None:
+    views = [replace(ORDER, flips=True).view(step) for step in range(400)]
+    assert set(views) == {0, 2, 4, 6} and min(map(views.count, set(views))) > 60
+    assert {replace(ORDER, flips=True, rotation=True).view(n) for n in range(400)} == set(range(8))
+
+
+def test_without_rotation_nothing_turns() -> None:
+    assert {ORDER.view(step) for step in range(50)} == {0}
+
+
+def test_rotation_draws_all_four_angles_one_for_each_step() -> None:
+    order = replace(ORDER, rotation=True, batch_size=4)
+    turns = [order.view(step) for step in range(400)]
+    assert turns == [order.view(step) for step in range(400)]
+    counts = [turns.count(angle) for angle in range(4)]
+    assert sum(counts) == 400 and min(counts) > 60
+    assert [order.rows(step) for step in range(9)] == [
+        replace(order, rotation=False).rows(step) for step in range(9)
+    ]
+
+
+def test_copy_paste_lays_its_share_of_the_defects_upon_good_surfaces() -> None:
+    order = replace(ORDER, copy_paste=0.5, batch_size=2, flips=True)
+    shown = [one for step in range(400) for one in order.shown(step)]
+    assert shown == [one for step in range(400) for one in order.shown(step)]
+    assert [one.row for one in shown] == [row for step in range(400) for row in order.rows(step)]
+    assert [one.view for one in shown[::2]] == [order.view(step) for step in range(400)]
+    assert not any(one.pasted for one in shown[1::2])  # the good ones
+    pasted = [one.pasted for one in shown[::2] if one.pasted]
+    assert 150 < len(pasted) < 250
+    assert {one.row for one in pasted} == set(ORDER.good)
+    assert min(one.strength for one in pasted) >= FAINTEST
+    assert max(one.strength for one in pasted) <= 1
+    assert not any(one.pasted for step in range(40) for one in ORDER.shown(step))
+
+
+def test_pasted_defects_are_turned_as_far_as_set_and_nothing_else_changes() -> None:
+    order = replace(ORDER, copy_paste=0.5, batch_size=2)
+    straight = [one for step in range(400) for one in order.shown(step)]
+    shown = [one for step in range(400) for one in replace(order, paste_turn=45).shown(step)]
+    degrees = [one.pasted.degrees for one in shown if one.pasted]
+    assert -45 <= min(degrees) < -40 and 40 < max(degrees) <= 45
+    assert not any(one.pasted.degrees for one in straight if one.pasted)
+    as_before = [
+        replace(one, pasted=one.pasted and replace(one.pasted, degrees=0.0)) for one in shown
+    ]
+    assert as_before == straight
+
+
+def test_a_pasted_defect_is_shown_at_its_angle(surfaces: Surfaces) -> None:
+    image, mask = surfaces.show(Shown(1, 0, Pasted(0, 0.5, 1.0)))
+    turned_image, turned_mask = surfaces.show(Shown(1, 0, Pasted(0, 0.5, 1.0, 90.0)))
+    assert (mask[0, 0] > 0.5).any(1).sum() == 40 and (mask[0, 0] > 0.5).any(0).sum() == 4
+    assert (turned_mask[0, 0] > 0.5).any(1).sum() in (4, 5)
+    assert (turned_mask[0, 0] > 0.5).any(0).sum() > 30  # its end lies beyond the edge
+    assert 0 < turned_image[turned_mask > 0.5].mean() < 0.35 < image[mask == 0].mean()
+
+
+def test_a_pasted_defect_is_shown_with_its_mask_in_every_view(surfaces: Surfaces) -> None:
+    for view in FLIPS:
+        image, mask = surfaces.show(Shown(1, view, Pasted(0, 1.0, 1.0)))
+        assert image.shape == mask.shape == (1, 1, 208, 160)
+        assert 0 < image[mask > 0].mean() < 0.3 < image[mask == 0].mean()
+        assert torch.equal(turn(mask, view)[..., :160, :], torch.zeros(1, 1, 160, 160))
+
+
+def test_what_is_not_pasted_is_shown_as_it_is(surfaces: Surfaces) -> None:
+    image, mask = surfaces.show(Shown(1, 4))
+    assert torch.equal(image, surfaces.image(1, 4)) and torch.equal(mask, surfaces.mask(1, 4))
+
+
+def test_a_defect_too_small_to_be_seen_stays_where_it_is(surfaces: Surfaces) -> None:
+    unseen = replace(surfaces, masks=torch.zeros_like(surfaces.masks))
+    image, _ = unseen.show(Shown(1, 0, Pasted(0, 0.5, 1.0)))
+    assert torch.equal(image, unseen.image(1))
