@@ -6,7 +6,6 @@ It feeds the widgets, the environment (`KSDD_<FIELD>`), the command line (`--set
 """
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ksdd_lib.errors import SettingsError
+from ksdd_lib.image_size import parse_size
 
 GROUPS = ("data", "segmentation", "decision", "run")
 """What a setting belongs to: a group is fixed in a run as soon as a stage has begun with it."""
@@ -490,48 +490,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Preset name -> the settings in which it differs from the defaults."""
 
-SQUEEZE = 1.3
-"""By how much height / width of pictures and network may differ without a word."""
-
-
 SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "1408x512" -> (1408, 512).
-
-    Raises:
-        SettingsError: not HEIGHTxWIDTH, or a size that the networks cannot take.
-    """
-    match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", str(text))
-    if not match:
-        raise SettingsError(f"image_size is {text!r}; write HEIGHTxWIDTH, for example 704x256.")
-    size = int(match[1]), int(match[2])
-    if size != nearest_size(*size):
-        raise SettingsError(
-            f"image_size is {text}; both sides must be divisible by 16, at least 128 and at most "
-            "4096: try {}x{}.".format(*nearest_size(*size))
-        )
-    return size
-
-
-def nearest_size(height: float, width: float) -> tuple[int, int]:
-    """The size nearest to (height, width) that the networks take, in pixels."""
-    height, width = (min(4096, max(128, 16 * round(side / 16))) for side in (height, width))
-    return height, width
-
-
-def is_squeezed(shape: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a picture of `shape` (H, W) loses its proportions at `size` more than `SQUEEZE`."""
-    ratio = (shape[0] / shape[1]) / (size[0] / size[1])
-    return max(ratio, 1 / ratio) > SQUEEZE
-
-
-def size_like(height: int, width: int, area: int) -> tuple[int, int]:
-    """A size that the networks take, in the shape of (height, width) and of about `area` pixels, or
-    more where the shorter side would be too short."""
-    scale = max(math.sqrt(area / (height * width)), 128 / min(height, width))
-    return nearest_size(scale * height, scale * width)
 
 
 def convert(name: str, text: str) -> Any:

@@ -11,14 +11,50 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ksdd_lib.errors import DiskFullError, RunError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 """What a spreadsheet would execute, or eat, at the start of a text."""
+
+
+class Record(BaseModel):
+    """What a JSON file of ours holds: typed, checked when it is read, never changed in place.
+
+    Fields that this version does not know are passed over.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class FileHash(Record):
+    """A file's content by its size in bytes and its SHA-256: the one form in which files are tied
+    to what was made from them."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, source: "Path | bytes") -> Self:
+        """Of a file's content, or of bytes."""
+        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+        return cls(bytes=size, sha256=sha256(source))
+
+    def fits(self, source: "Path | bytes") -> bool:
+        """Whether a file, or bytes, are this content; an absent file is not."""
+        if not isinstance(source, bytes):
+            if not source.is_file() or source.stat().st_size != self.bytes:
+                return False
+        elif len(source) != self.bytes:
+            return False
+        return sha256(source) == self.sha256
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -172,6 +208,30 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{Path(path).name} is missing in {Path(path).parent}.") from None
     except ValueError as error:
         raise RunError(f"{Path(path).name} is not valid JSON ({error}).") from None
+
+
+def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """The record in the JSON file at `path`.
+
+    Raises:
+        RunError: the file is absent, not valid JSON, or not such a record; the text names the field.
+    """
+    return parse_record(json.dumps(read_json(path)), kind, Path(path).name)
+
+
+def parse_record(text: str | bytes, kind: type[AnyRecord], name: str) -> AnyRecord:
+    """The record in a JSON text; raises as `read_record`, and calls the text `name`."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise RunError(f"{name} is not as it was written: {place}: {first['msg']}.") from None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record to `path` atomically, as readable JSON."""
+    write_json(path, record.model_dump(mode="json"))
 
 
 def relative(path: Path, start: Path | str = os.curdir) -> str:

@@ -19,7 +19,8 @@ from ksdd_lib.data.dataset import (
 from ksdd_lib.data.folds import Fold, leaked_samples, make_folds
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder, from_folder
 from ksdd_lib.errors import FoldError
-from ksdd_lib.settings import Settings, is_squeezed, size_like
+from ksdd_lib.image_size import is_squeezed, size_like
+from ksdd_lib.settings import Settings
 
 NARROW = 3.0
 """Pixels of the network's input below which a defect fades into the grain."""

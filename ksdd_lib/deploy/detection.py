@@ -18,11 +18,11 @@ from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, OTHER_EXTENSIONS, decode_imag
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation import scoring
+from ksdd_lib.image_size import is_squeezed, parse_size
 from ksdd_lib.machine import in_colab
 from ksdd_lib.models.two_stage import TwoStageNet
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import is_squeezed, parse_size
 from ksdd_lib.training import targets
 from ksdd_lib.training.batches import mirror_images
 from ksdd_lib.training.loop import trained_model

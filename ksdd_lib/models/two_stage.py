@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ksdd_lib.image_size import nearest_size
 from ksdd_lib.models.fourier import FourierConv2d, in_graph
-from ksdd_lib.settings import nearest_size
 
 STRIDE = 8
 """Input pixels per mask pixel, in each direction."""

@@ -16,8 +16,8 @@ from ksdd_lib import machine, storage
 from ksdd_lib.data.synthetic import PARTS
 from ksdd_lib.errors import RunError
 from ksdd_lib.models.two_stage import DecisionNet
-from ksdd_lib.reporting.wording import duration
 from ksdd_lib.settings import Settings
+from ksdd_lib.text import duration
 from ksdd_lib.training import memory
 from ksdd_lib.training.batches import mirror_images, network_input
 from ksdd_lib.training.loop import FEATURE_BYTES, frozen_bytes, untrained_segmentation

@@ -17,7 +17,7 @@ from ksdd_lib.evaluation.metrics import Prediction
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
 from ksdd_lib.notebook import outputs
 from ksdd_lib.reporting import plots, surface_pictures
-from ksdd_lib.reporting.wording import number
+from ksdd_lib.text import number
 
 # Judging a picture
 

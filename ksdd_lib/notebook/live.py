@@ -17,10 +17,10 @@ from ksdd_lib import machine, storage
 from ksdd_lib.notebook.outputs import PAUSE, Replaced, encoded
 from ksdd_lib.reporting import surface_pictures
 from ksdd_lib.reporting.surface_pictures import Forming
-from ksdd_lib.reporting.wording import duration
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
+from ksdd_lib.text import duration
 from ksdd_lib.training.batches import Surfaces, load_surfaces
 from ksdd_lib.training.loop import Progress, Watch, read_history
 from ksdd_lib.training.targets import probability

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ksdd_lib.reporting import plots
-from ksdd_lib.reporting.wording import duration
+from ksdd_lib.text import duration
 
 PAUSE = 5.0
 """Seconds between two drawings of a live picture, at least."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import ksdd_lib
-from ksdd_lib import storage
+from ksdd_lib import storage, text
 from ksdd_lib.data.inspection import format_report
 from ksdd_lib.evaluation import metrics, protocols
 from ksdd_lib.evaluation.metrics import Prediction
@@ -225,9 +225,9 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "number": wording.number,
-        "interval": wording.interval,
-        "percent": wording.percent,
+        "number": text.number,
+        "interval": text.interval,
+        "percent": text.percent,
     }
     context = _context(results, figures)
     path = results.folder / "report.html"
@@ -272,15 +272,15 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "rows": sorted(results.rows, key=lambda row: -row.score),
         "environment": [
             (
-                wording.words(name),
-                DIRTY.sub(r"\1 with changes that are in no commit", wording.plain(value)),
+                text.words(name),
+                DIRTY.sub(r"\1 with changes that are in no commit", text.plain(value)),
             )
             for name, value in results.environment.items()
         ],
         "example": results.rows[0],
         "leaks": bool(wording.leak(results)),
-        "timing": [(row["what"], wording.duration(row["seconds"])) for row in results.timing],
-        "time_total": wording.duration(sum(row["seconds"] for row in results.timing)),
+        "timing": [(row["what"], text.duration(row["seconds"])) for row in results.timing],
+        "time_total": text.duration(sum(row["seconds"] for row in results.timing)),
     }
 
 
@@ -367,8 +367,8 @@ def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, st
     """(name, value, unit, reason, whether the preset has another value) of each stored setting."""
     preset = to_json(resolve({"preset": settings.get("preset", "demo")}))
     return [
-        (name, wording.plain(value), RULES[name].unit, RULES[name].reason, value != preset[name])
+        (name, text.plain(value), RULES[name].unit, RULES[name].reason, value != preset[name])
         if name in RULES
-        else (name, wording.plain(value), "", "", False)
+        else (name, text.plain(value), "", "", False)
         for name, value in settings.items()
     ]

@@ -3,7 +3,6 @@
 And numbers as text, the same everywhere.
 """
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.metrics import Prediction
 from ksdd_lib.evaluation.results import Results
 from ksdd_lib.evaluation.threshold_costs import parts_needed
+from ksdd_lib.text import listed, of_ten, percent_up_to, whole_percent
 
 FEW = 20
 """Defective test surfaces under which the first sentences warn of the number."""
@@ -35,7 +35,7 @@ def conclusion(pooled: Mapping[str, Any], is_generated: bool) -> str:
     )
     if is_generated:
         return f"{counts} The surfaces are generated: this says nothing about real parts."
-    missed = _up_to(1 - pooled["intervals"]["recall"][0])
+    missed = percent_up_to(1 - pooled["intervals"]["recall"][0])
     return (
         f"{counts} At most something to try beside an inspection, not to replace one: with so few "
         f"defects tested, up to {missed} may be missed."
@@ -61,13 +61,13 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
         here = whole_percent((tp + fn) / (tp + fn + fp + tn))
         rare = (
             f" Here {here} of the surfaces are defective; were it 1 in 1,000, "
-            f"{_of_ten(share)} alarms would be false."
+            f"{of_ten(share)} alarms would be false."
         )
     sentences = [
         f"{tp} of {tp + fn} defective surfaces were found; {fp} of {fp + tn} good ones were "
         f"flagged. {_by_item(rows)}{rare}",
-        f"{few * (tp + fn < FEW)}On other surfaces of this kind up to {_up_to(missed)} of "
-        f"the defects may be missed, and up to {_up_to(flagged)} of the good ones flagged: so "
+        f"{few * (tp + fn < FEW)}On other surfaces of this kind up to {percent_up_to(missed)} of "
+        f"the defects may be missed, and up to {percent_up_to(flagged)} of the good ones flagged: so "
         "much is left open by the number of test surfaces alone (ends of the two-sided "
         f"95\N{NO-BREAK SPACE}% intervals). To claim fewer than 1\N{NO-BREAK SPACE}% misses "
         f"with 95\N{NO-BREAK SPACE}% confidence (one-sided), {needed} defective surfaces would "
@@ -274,58 +274,3 @@ def published_note(results: Results) -> str:
         f"{published} Those folds test some parts that are also in training; this run's folds do "
         "not, and hold fewer surfaces, so rows compare roughly."
     )
-
-
-# Numbers as text
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A rate as text; "undefined" where the data do not define it."""
-    return "undefined" if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-
-
-def _up_to(value: float) -> str:
-    """An upper end in percent, never below it."""
-    return f"{math.ceil(1000 * value - 1e-6) / 10:.1f}\N{NO-BREAK SPACE}%"
-
-
-def _of_ten(share: float) -> str:
-    """A share as "about 9 of 10", where it rests on a few counts and no digit is sure."""
-    tenths = round(10 * share)
-    return {0: "hardly any", 10: "nearly all"}.get(tenths, f"about {tenths} of 10")
-
-
-def whole_percent(value: float) -> str:
-    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
-
-
-def interval(value: Sequence[float] | None, digits: int = 3) -> str:
-    """A confidence interval as text; "none" where there is none."""
-    return "none" if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that one would say: "40 s", "4.2 min", "2.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.2g} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def listed(values: Sequence[Any], limit: int = 12) -> str:
-    text = ", ".join(str(value) for value in values[:limit])
-    return text + (f" and {len(values) - limit} more" if len(values) > limit else "")
-
-
-def plain(value: Any) -> str:
-    """A setting or a fact of the environment as text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return listed(value) if isinstance(value, list) else str(value)

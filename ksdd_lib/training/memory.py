@@ -12,8 +12,8 @@ import torch
 
 from ksdd_lib import machine
 from ksdd_lib.errors import TrainingError
+from ksdd_lib.image_size import parse_size
 from ksdd_lib.models.fourier import is_direct
-from ksdd_lib.settings import parse_size
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 

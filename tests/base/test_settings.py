@@ -9,6 +9,7 @@ import pytest
 
 from ksdd_lib import settings as schema
 from ksdd_lib.errors import SettingsError
+from ksdd_lib.image_size import size_like
 from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES, Settings
 
 NAMES = [f.name for f in fields(Settings)]
@@ -242,7 +243,7 @@ def test_no_place_of_this_machine_is_stored(data: str) -> None:
     ],
 )
 def test_a_size_keeps_a_pictures_shape_at_about_an_area_and_is_allowed(picture, area, size) -> None:
-    assert schema.size_like(*picture, area) == size
+    assert size_like(*picture, area) == size
     assert schema.resolve({"image_size": "{}x{}".format(*size)}).size == size
 
 

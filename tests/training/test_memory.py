@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ksdd_lib.settings import parse_size
+from ksdd_lib.image_size import parse_size
 from ksdd_lib.training import memory
 
 TESTS = Path(__file__).resolve().parents[1]

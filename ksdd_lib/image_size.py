@@ -1,0 +1,46 @@
+"""The input size of the networks: what they take, and what a picture loses at it."""
+
+import math
+import re
+
+from ksdd_lib.errors import SettingsError
+
+SQUEEZE = 1.3
+"""By how much height / width of pictures and network may differ without a word."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "1408x512" -> (1408, 512).
+
+    Raises:
+        SettingsError: not HEIGHTxWIDTH, or a size that the networks cannot take.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", str(text))
+    if not match:
+        raise SettingsError(f"image_size is {text!r}; write HEIGHTxWIDTH, for example 704x256.")
+    size = int(match[1]), int(match[2])
+    if size != nearest_size(*size):
+        raise SettingsError(
+            f"image_size is {text}; both sides must be divisible by 16, at least 128 and at most "
+            "4096: try {}x{}.".format(*nearest_size(*size))
+        )
+    return size
+
+
+def nearest_size(height: float, width: float) -> tuple[int, int]:
+    """The size nearest to (height, width) that the networks take, in pixels."""
+    height, width = (min(4096, max(128, 16 * round(side / 16))) for side in (height, width))
+    return height, width
+
+
+def is_squeezed(shape: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether a picture of `shape` (H, W) loses its proportions at `size` more than `SQUEEZE`."""
+    ratio = (shape[0] / shape[1]) / (size[0] / size[1])
+    return max(ratio, 1 / ratio) > SQUEEZE
+
+
+def size_like(height: int, width: int, area: int) -> tuple[int, int]:
+    """A size that the networks take, in the shape of (height, width) and of about `area` pixels, or
+    more where the shorter side would be too short."""
+    scale = max(math.sqrt(area / (height * width)), 128 / min(height, width))
+    return nearest_size(scale * height, scale * width)

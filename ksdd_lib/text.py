@@ -1,0 +1,57 @@
+"""Numbers, times and lists as text, the same everywhere."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A rate as text; "undefined" where the data do not define it."""
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def percent_up_to(value: float) -> str:
+    """An upper end in percent, never below it."""
+    return f"{math.ceil(1000 * value - 1e-6) / 10:.1f}\N{NO-BREAK SPACE}%"
+
+
+def of_ten(share: float) -> str:
+    """A share as "about 9 of 10", where it rests on a few counts and no digit is sure."""
+    tenths = round(10 * share)
+    return {0: "hardly any", 10: "nearly all"}.get(tenths, f"about {tenths} of 10")
+
+
+def whole_percent(value: float) -> str:
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
+
+
+def interval(value: Sequence[float] | None, digits: int = 3) -> str:
+    """A confidence interval as text; "none" where there is none."""
+    return "none" if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that one would say: "40 s", "4.2 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def listed(values: Sequence[Any], limit: int = 12) -> str:
+    text = ", ".join(str(value) for value in values[:limit])
+    return text + (f" and {len(values) - limit} more" if len(values) > limit else "")
+
+
+def plain(value: Any) -> str:
+    """A setting or a fact of the environment as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return listed(value) if isinstance(value, list) else str(value)
