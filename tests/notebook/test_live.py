@@ -1,5 +1,3 @@
-from ksdd_lib import text
-
 """A training in a notebook is one line and one picture, whole again after a reload."""
 
 import base64
