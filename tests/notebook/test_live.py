@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
+from ksdd_lib import text
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import live, outputs
 from ksdd_lib.training.loop import Progress, train_segmentation
