@@ -32,7 +32,7 @@ from tiny_training import TINY, tiny_data
 
 from ksdd_lib import storage
 from ksdd_lib.drive import markers, recovery, upload
-from ksdd_lib.drive.background import Courier
+from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.machine import environment
 from ksdd_lib.models import two_stage
 from ksdd_lib.runs.run import Run, open_folder
@@ -97,10 +97,10 @@ def train(home: Path, drive: Path, data_folder: Path, log: Path, kill: Kill | No
     def watch(progress: Any) -> None:
         os.write(handle, f"step {progress.stage} {progress.step}\n".encode())
 
-    with Courier(run, drive, every=0) as courier:
+    with BackgroundCopy(run, drive, every=0) as copies:
         os.write(handle, b"began\n")
-        train_segmentation(run, data, 0, watch, courier.keep)
-        train_decision(run, data, 0, watch, courier.keep)
+        train_segmentation(run, data, 0, watch, copies.start_if_due)
+        train_decision(run, data, 0, watch, copies.start_if_due)
 
 
 def _arm(kill: Kill, place: Path, log: int) -> None:

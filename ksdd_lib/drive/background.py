@@ -24,11 +24,11 @@ _at_work = threading.Lock()
 """One copy at a time, also where two cells have sent one."""
 
 
-class Courier:
+class BackgroundCopy:
     """Copies one run to Drive; without a Drive it does nothing.
 
-    with Courier(run, drive) as courier:
-        train_segmentation(run, data, 0, saved=courier.keep)
+    with BackgroundCopy(run, drive) as copies:
+        train_segmentation(run, data, 0, saved=copies.start_if_due)
 
     Until the end of the block Drive tells other machines that this one is at work on the run. There
     it copies what is new and says what is on Drive. A failure of Drive is one warning, and the next
@@ -52,14 +52,14 @@ class Courier:
         self._copied: Copied | None = None
         self._thread: threading.Thread | None = None
         self._due = time.monotonic() + self.every
-        self._goes_on = self._has_kept = False
+        self._goes_on = self._has_begun = False
         self._ended = threading.Event()
         self._without_archive = ""
         self._warned = ""
 
-    def __enter__(self) -> "Courier":
+    def __enter__(self) -> "BackgroundCopy":
         self._goes_on = True
-        self.send()
+        self.start()
         if self.drive is not None:
             threading.Thread(target=self._live, daemon=True).start()
         return self
@@ -67,15 +67,15 @@ class Courier:
     def __exit__(self, *_: object) -> None:
         self.finish()
 
-    def keep(self) -> None:
+    def start_if_due(self) -> None:
         """For `saved` of the training stages: begin a copy at the first checkpoint, then at most
         one in `every` seconds."""
         self._warn()
-        if not self._has_kept or time.monotonic() >= self._due:
-            self._has_kept = True
-            self.send()
+        if not self._has_begun or time.monotonic() >= self._due:
+            self._has_begun = True
+            self.start()
 
-    def send(self) -> None:
+    def start(self) -> None:
         """Begin a copy and return at once; where one is at work, leave it to the next."""
         if self.drive is None or self._is_at_work():
             return
@@ -92,7 +92,7 @@ class Courier:
         self._ended.set()
         end = time.monotonic() + self.patience
         self._wait(end)  # it may have begun before the newest files were there
-        self.send()
+        self.start()
         self._wait(end)
         if self._is_at_work():
             print(

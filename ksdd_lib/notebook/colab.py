@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ksdd_lib import machine, storage
 from ksdd_lib.drive import recovery, upload
-from ksdd_lib.drive.background import Courier
+from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import RunError, SettingsError
 from ksdd_lib.machine import in_colab
 from ksdd_lib.runs.run import Run, home
@@ -118,7 +118,7 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
         drive: as `begin` returns it.
         following: the file name of the next notebook; "" after the last.
     """
-    safe = Courier(run, drive, downloads=home() / "downloads").finish() if run else True
+    safe = BackgroundCopy(run, drive, downloads=home() / "downloads").finish() if run else True
     if not in_colab():
         print(f"Next: {following}" if following else "The series ends here.")
         return

@@ -38,7 +38,7 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
     stage and stored in the fold's `examples.npz`.
 
     Args:
-        state: what is on Drive, in a few words; see `Courier.state`.
+        state: what is on Drive, in a few words; see `BackgroundCopy.state`.
     """
     output = Replaced(PAUSE)
     examples: dict[int, Examples] = {}

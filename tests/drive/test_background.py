@@ -13,7 +13,7 @@ from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
 from ksdd_lib.drive import background, markers, recovery, upload
-from ksdd_lib.drive.background import Courier
+from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
 from ksdd_lib.training.loop import train_segmentation
@@ -65,8 +65,8 @@ def is_there(drive: Path, run: Run, name: str) -> bool:
 def test_at_the_end_all_is_on_drive_and_it_says_so(
     run: Run, drive: Path, capsys: pytest.CaptureFixture
 ):
-    assert Courier(run, drive).state() == "not yet on Drive"
-    with Courier(run, drive) as sent:
+    assert BackgroundCopy(run, drive).state() == "not yet on Drive"
+    with BackgroundCopy(run, drive) as sent:
         pass
     assert is_there(drive, run, "fold0/segmentation-000020.pt")
     assert sent.state() == "safe on Drive: step 20 of segmentation, fold 0"
@@ -76,12 +76,12 @@ def test_at_the_end_all_is_on_drive_and_it_says_so(
 def test_while_no_checkpoint_is_on_drive_nothing_is_called_safe(run: Run, drive: Path):
     for path in run.fold_folder(0).iterdir():
         path.unlink()
-    with Courier(run, drive) as sent:
+    with BackgroundCopy(run, drive) as sent:
         while sent._is_at_work():
             pass
         assert is_there(drive, run, "settings.json") and sent.state() == "no step is on Drive yet"
         checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
-        sent.keep()
+        sent.start_if_due()
         while sent._is_at_work():
             pass
         assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
@@ -90,9 +90,9 @@ def test_while_no_checkpoint_is_on_drive_nothing_is_called_safe(run: Run, drive:
 def test_what_was_saved_while_a_copy_was_at_work_is_sent_at_the_end(
     run: Run, drive: Path, hanging: Hanging
 ):
-    with Courier(run, drive) as sent:
+    with BackgroundCopy(run, drive) as sent:
         checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
-        sent.keep()
+        sent.start_if_due()
         assert sent._is_at_work() and sent.state() == "not yet on Drive"
         hanging.release()
     assert sent.state() == "safe on Drive: step 30 of segmentation, fold 0"
@@ -106,14 +106,14 @@ def test_a_training_goes_on_while_drive_hangs(
     data = tiny_data(tmp_path / "data")
     for path in run.fold_folder(0).iterdir():
         path.unlink()
-    sent = Courier(run, drive, every=0, patience=0.1)
-    sent.send()
-    assert train_segmentation(run, data, 0, saved=sent.keep)
+    sent = BackgroundCopy(run, drive, every=0, patience=0.1)
+    sent.start()
+    assert train_segmentation(run, data, 0, saved=sent.start_if_due)
     sent.finish()
     assert "Drive is slow: run is still being copied" in capsys.readouterr().out
     assert sent.state() == "not yet on Drive"
     hanging.release()
-    Courier(run, drive).finish()
+    BackgroundCopy(run, drive).finish()
     assert is_there(drive, run, "fold0/segmentation.done.json")
     assert capsys.readouterr().out.endswith("safe on Drive: step 2 of segmentation, fold 0\n")
 
@@ -126,7 +126,7 @@ def test_an_archive_that_hangs_does_not_stop_the_cell(
     storage.write_bytes(archive, b"zip")
     run.write("data.json", {"archive_sha256": storage.sha256(b"zip")})
     hanging = Hanging(drive / "ksdd" / "parts.zip.ok")
-    sent = Courier(run, drive, patience=0.1, downloads=archive.parent)
+    sent = BackgroundCopy(run, drive, patience=0.1, downloads=archive.parent)
     sent.finish()
     assert "Drive is slow: run is still being copied" in capsys.readouterr().out
     while sent.state() == "not yet on Drive":  # the run goes first
@@ -165,10 +165,10 @@ def test_a_failing_drive_is_one_warning_until_it_is_back(
     run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ):
     lost = drive.rename(drive.with_name("away"))
-    sent = Courier(run, drive, every=0)
+    sent = BackgroundCopy(run, drive, every=0)
     for _ in range(3):
         sent.finish()
-        sent.keep()
+        sent.start_if_due()
     gone = os.strerror(errno.ENOTCONN)
     assert [str(warning.message).split(";")[0] for warning in recwarn] == [
         f"Not all of run could be copied to Drive ({gone})"
@@ -190,7 +190,7 @@ def test_a_failing_drive_is_one_warning_until_it_is_back(
 def test_whatever_fails_in_a_copy_is_told_and_the_next_one_catches_up(
     run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ):
-    sent = Courier(run, drive)
+    sent = BackgroundCopy(run, drive)
     sent.finish()
     checkpoint.save(run.fold_folder(0), "segmentation", 30, {"fold": 0}, {"step": 30})
     with monkeypatch.context() as patch:
@@ -208,9 +208,9 @@ def test_copies_of_a_training_keep_their_distance(
     clock, begun = [0.0], []
     monkeypatch.setattr(background.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(background, "copy", lambda *_: begun.append(clock[0]) or upload.Copied())
-    sent = Courier(run, drive, every=60)
+    sent = BackgroundCopy(run, drive, every=60)
     for clock[0] in (30, 61, 100, 122, 161):
-        sent.keep()
+        sent.start_if_due()
         while sent._is_at_work():
             pass
     assert begun == [30, 100, 161], "the first checkpoint at once"
@@ -237,7 +237,7 @@ def test_a_machine_that_has_nothing_new_to_copy_goes_on_giving_signs_of_life(
             storage.write_json(sender, whole)
         return whole
 
-    with Courier(run, drive) as sent:
+    with BackgroundCopy(run, drive) as sent:
         until(lambda told: told["at_work"])
         sent._wait(time.monotonic() + 20)
         write(time=0)
@@ -254,6 +254,6 @@ def test_a_machine_that_has_nothing_new_to_copy_goes_on_giving_signs_of_life(
 
 
 def test_without_drive_nothing_happens(run: Run, capsys: pytest.CaptureFixture):
-    with Courier(run, None, every=0) as sent:
-        sent.keep()
+    with BackgroundCopy(run, None, every=0) as sent:
+        sent.start_if_due()
     assert sent.state() == "" and capsys.readouterr().out == ""

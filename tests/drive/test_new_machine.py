@@ -30,7 +30,7 @@ from pathlib import Path
 from fake_drive import Liar
 
 from ksdd_lib.drive import background
-from ksdd_lib.drive.background import Courier
+from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import colab
 
@@ -60,13 +60,13 @@ def die_in(module, name, number):
     setattr(importlib.import_module(module), name, dying)
 
 
-def keep_in_turn(courier, keep=Courier.keep):
-    courier._wait(time.monotonic() + 60)  # a copy at work takes no second one
-    keep(courier)
+def keep_in_turn(copies, start_if_due=BackgroundCopy.start_if_due):
+    copies._wait(time.monotonic() + 60)  # a copy at work takes no second one
+    start_if_due(copies)
 
 
 if os.environ["FAKE_DEATH"]:
-    Courier.keep = keep_in_turn
+    BackgroundCopy.start_if_due = keep_in_turn
     die_in(*os.environ["FAKE_DEATH"].split(":"))
 """
 """A cell behind the set-up cell: a Drive of the test's own, small networks, and the end of the

@@ -34,7 +34,7 @@ from on_drive import (
 
 from ksdd_lib import storage
 from ksdd_lib.drive import markers, recovery, upload
-from ksdd_lib.drive.background import Courier
+from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import colab
@@ -380,8 +380,8 @@ def test_training_goes_on_without_drive_and_copies_when_it_is_back(
     data = prepare.prepare_data(run)
     drive.fault = lambda n: number
     with pytest.warns(UserWarning, match=re.escape(os.strerror(number))):
-        with Courier(run, drive.root, every=0) as sent:
-            assert train_segmentation(run, data, 0, saved=sent.keep)
+        with BackgroundCopy(run, drive.root, every=0) as sent:
+            assert train_segmentation(run, data, 0, saved=sent.start_if_due)
     assert read_history(run.fold_folder(0) / "segmentation.jsonl")[-1]["step"] == 2
     drive.fault = lambda n: None
     mirror_whole(run, drive.root)
@@ -409,13 +409,13 @@ def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offe
         there = colab.begin()
         run = begin(data=str(tiny_root), **TRAINED)
         data = prepare.prepare_data(run, there)
-        with Courier(run, there, every=0) as sent:
-            train_segmentation(run, data, 0, saved=sent.keep)
-            train_decision(run, data, 0, saved=sent.keep)
-        with Courier(run, there) as sent:
-            evaluate(run, data, saved=sent.keep)
+        with BackgroundCopy(run, there, every=0) as sent:
+            train_segmentation(run, data, 0, saved=sent.start_if_due)
+            train_decision(run, data, 0, saved=sent.start_if_due)
+        with BackgroundCopy(run, there) as sent:
+            evaluate(run, data, saved=sent.start_if_due)
         path = make_report(run.folder, data.read_pair)
-        Courier(run, there).finish()
+        BackgroundCopy(run, there).finish()
         colab.share(path)
     told = [str(w.message) for w in caught if "Drive" in str(w.message)]
     assert (there is None) == (kind == "none")
@@ -427,12 +427,12 @@ def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offe
 
 
 @pytest.mark.fault(27)
-def test_a_courier_says_when_its_machine_is_at_work(run: Run, drive: Drive):
+def test_a_copy_says_when_its_machine_is_at_work(run: Run, drive: Drive):
     def is_told() -> bool:
         sender = drive.root / "ksdd" / "runs" / run.folder.name / upload.SENDER
         return json.loads(sender.read_text())["at_work"]
 
-    with Courier(run, drive.root) as sent:
+    with BackgroundCopy(run, drive.root) as sent:
         sent._thread.join()
         assert is_told(), "before its first checkpoint, too"
     assert not is_told()
@@ -528,7 +528,7 @@ def test_an_archive_damaged_on_drive_is_not_used(
 def test_a_full_drive_keeps_no_half_archive(downloaded: Run, home: Path, drive: Drive):
     mirror(downloaded, drive.root)
     drive.fault = lambda n: NO_SPACE if drive.written[-1:] == ["sender"] else None
-    sent = Courier(downloaded, drive.root, downloads=home / "downloads")
+    sent = BackgroundCopy(downloaded, drive.root, downloads=home / "downloads")
     with pytest.warns(UserWarning, match="archive could not .* download it again") as caught:
         sent.finish()
     assert len(caught) == 1 and not list(drive.root.rglob("*.zip*"))

@@ -405,7 +405,7 @@ def test_the_last_cell_says_what_is_safe_and_what_comes_next(
     assert capsys.readouterr().out.endswith("delete runtime.\n")
     colab.leave(run, None)
     assert "what is here ends with this machine" in capsys.readouterr().out
-    monkeypatch.setattr(colab.Courier, "finish", lambda courier: False)
+    monkeypatch.setattr(colab.BackgroundCopy, "finish", lambda copies: False)
     colab.leave(run, folder, "02_train_segmentation.ipynb")
     [said] = capsys.readouterr().out.splitlines()
     assert said.startswith("Not all is safe on Drive yet: run this cell again")
