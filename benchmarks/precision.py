@@ -24,7 +24,8 @@ from ksdd_lib import machine, storage  # noqa: E402
 from ksdd_lib.evaluation import metrics  # noqa: E402
 from ksdd_lib.evaluation.scoring import score_images  # noqa: E402
 from ksdd_lib.runs import prepare  # noqa: E402
-from ksdd_lib.runs.run import Run, open_folder  # noqa: E402
+from ksdd_lib.runs.open import open_run  # noqa: E402
+from ksdd_lib.runs.run import Run
 from ksdd_lib.training.batches import mirror_images  # noqa: E402
 from ksdd_lib.training.loop import trained_model  # noqa: E402
 
@@ -76,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", nargs="+", default=reduced())
     parser.add_argument("--out", type=Path, help="default: assets/results/precision-<machine>.json")
     options = parser.parse_args(words)
-    run = open_folder(options.run, {})
+    run = open_run(options.run, {})
     data = prepare.open_data(run)
     rows: list[dict[str, Any]] = []
     for fold in run.settings.fold_numbers:

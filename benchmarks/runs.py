@@ -24,7 +24,7 @@ from ksdd_lib.errors import KsddError, SettingsError  # noqa: E402
 from ksdd_lib.evaluation import scoring  # noqa: E402
 from ksdd_lib.reporting.report import make_figures  # noqa: E402
 from ksdd_lib.runs import prepare  # noqa: E402
-from ksdd_lib.runs.run import open_folder  # noqa: E402
+from ksdd_lib.runs.open import open_run  # noqa: E402
 from ksdd_lib.settings import from_assignments, resolve  # noqa: E402
 from ksdd_lib.training import loop  # noqa: E402
 
@@ -45,7 +45,7 @@ def train_and_judge(words: str, data: Path, out: Path, command: str) -> str:
     """One run from data to figures -> one line on it."""
     began = time.monotonic()
     os.environ["KSDD_COMMAND"] = command
-    run = open_folder(out / folder_name(words, data), explicit_settings(words, data))
+    run = open_run(out / folder_name(words, data), explicit_settings(words, data))
     surfaces = prepare.prepare_data(run)
     for fold in run.settings.fold_numbers:
         loop.train_segmentation(run, surfaces, fold)

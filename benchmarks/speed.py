@@ -70,7 +70,10 @@ def trainer(surfaces: Surfaces, order: Order, settings: Settings, compiled: bool
     model.to(where, memory_format=torch.channels_last)
     loss_of = segmentation_loss_of(model, surfaces, settings)
     names = tuple(sample.name for sample in surfaces.samples)
-    stage = Stage("segmentation", 0, Path(), {}, model, loss_of, order, names, settings)
+    recipe = TwoStage().stages[0].recipe(settings)
+    stage = Stage(
+        "segmentation", 0, Path(), {}, recipe, model, loss_of, order, names, False, recipe.steps
+    )
     if compiled:
         compile_network(model)
     stage.scale_gradients = machine.arithmetic(settings.precision, where) == torch.float16
@@ -214,7 +217,7 @@ def order_of(samples: Sequence[Sample], batch: int, settings: Settings) -> Order
     """The order in which a training sees these samples."""
     defective = tuple(row for row, sample in enumerate(samples) if sample.is_defective)
     good = tuple(row for row, sample in enumerate(samples) if not sample.is_defective)
-    return Order(defective, good, settings.seed, 0, "segmentation", batch)
+    return Order(defective, good, settings.seed, 0, 0, batch)
 
 
 def few(samples: Sequence[Sample]) -> list[Sample]:

@@ -4,13 +4,10 @@ import argparse
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,11 @@ from ksdd_lib import settings, storage
 from ksdd_lib.data import dataset, inspection, sources
 from ksdd_lib.deploy import detection, weights
 from ksdd_lib.errors import DataError, KsddError, RunError
-from ksdd_lib.evaluation import results
-from ksdd_lib.notebook import colab
+from ksdd_lib.notebook import colab, series
 from ksdd_lib.notebook.share import MADE, shareable
+from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
-from ksdd_lib.runs import run as runs
-from ksdd_lib.runs.run import CHECKOUT, NOTEBOOKS, Run
+from ksdd_lib.runs.run import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,19 +135,11 @@ def publish(chosen: argparse.Namespace) -> None:
     """Write the evaluated model of a fold as one file to give away, and its card beside it."""
     if not (chosen.run_folder / "settings.json").exists():
         raise RunError(f"There is no run in {_short(chosen.run_folder)}.")
-    run = runs.open_folder(chosen.run_folder, {})
+    run = runs.open_run(chosen.run_folder)
     if chosen.file.suffix != ".safetensors":
         raise RunError(f"{chosen.file.name} must end in .safetensors.")
     card = weights.publish(run, prepare.open_data(run), chosen.fold, chosen.file)
     print(f"published: {_short(chosen.file)}, its card {card.name}")
-
-
-def address(chosen: argparse.Namespace) -> None:
-    """Write the repository's address from pyproject.toml into badges and set-up cells."""
-    changed = colab.write_address(CHECKOUT)
-    print(
-        "\n".join(f"written: {name}" for name in changed) or "nothing to write: as pyproject.toml"
-    )
 
 
 def options(chosen: argparse.Namespace) -> None:
@@ -211,64 +199,28 @@ def _parser() -> argparse.ArgumentParser:
     published.add_argument("file", type=Path, help="the file to write, .safetensors")
     published.add_argument("--fold", type=int, default=0, help="whose model (0)")
     add(options)
-    add(address)
     return parser
-
-
-SECONDS_TO_STOP = 30
-"""What a training that is told to stop has to end its step and keep it."""
-
-OUR_ERRORS = {kind.__name__ for kind in KsddError.__subclasses__()}
-"""Errors whose text is the whole sentence."""
 
 
 def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
     """Execute the five notebooks in order on one run folder, and name the report."""
-    books = [CHECKOUT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS.values()]
-    if not all(book.exists() for book in books):
-        raise RunError("The notebooks are not beside ksdd_lib: run this in a checkout.")
     began = time.monotonic()
-    for book in books:
-        cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
-        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        if any("%env KSDD_" in text for text in code):
-            raise RunError(
-                f"notebooks/{book.name} holds a cell with %env KSDD_..., which would lead this run "
-                "elsewhere: take that cell out, or run a clean copy of the repository."
-            )
+    series.check_notebooks()
     settings.resolve(explicit)
     if not (out / "data.json").exists():  # an earlier attempt that found no data settles nothing
         runs.forget_settings(out)
-    opened = runs.open_folder(out, explicit)
-    executed = [opened.folder / "notebooks" / book.name for book in books]
-    if _is_finished(opened, executed):
+    opened = runs.open_run(out, explicit)
+    if series.is_finished(opened):
         print(f"{_outcome(opened)}; already finished: nothing was changed")
         print("(to execute the notebooks again, on the same weights, delete its report.html)")
         return
-    environment = _kernel_environment(opened)
-    for book, target in zip(books, executed, strict=True):
-        print(f"== {book.stem}", flush=True)
-        _execute(book, target, environment)
+    command = ["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]
+    series.run_notebooks(opened, " ".join(command))
     minutes = (time.monotonic() - began) / 60
     print(
         f"{_outcome(opened)}; executed notebooks in {_short(opened.folder / 'notebooks')} "
         f"({minutes:.1f} min)"
     )
-
-
-def _is_finished(opened: Run, executed: Sequence[Path]) -> bool:
-    """Whether each notebook has done its part, and its results and data are what they were.
-
-    Where they are not, the notebooks say why, or mend it.
-    """
-    if not all(map(opened.has, NOTEBOOKS)) or not all(path.exists() for path in executed):
-        return False
-    try:
-        results.load_results(opened.folder)
-        prepare.open_data(opened)
-    except KsddError:
-        return False
-    return True
 
 
 def _outcome(opened: Run) -> str:
@@ -278,109 +230,8 @@ def _outcome(opened: Run) -> str:
     return f"{place}: pooled AP {score} over {pooled['images']} images"
 
 
-def _kernel_environment(opened: Run) -> dict[str, str]:
-    """The notebooks take every setting from the run folder; only places are handed to them."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("KSDD_") or name in settings.RESERVED
-    }
-    paths = [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]
-    return kept | {
-        "KSDD_RUN": str(opened.folder),
-        "KSDD_HOME": str(runs.home()),
-        "KSDD_DATA": opened.settings.data,
-        "KSDD_DRIVE": os.environ.get("KSDD_DRIVE", ""),
-        "KSDD_COMMAND": " ".join(["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]),
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-    }
-
-
-def _execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
-    """Execute one notebook in a fresh kernel, echo its progress, store it with its outputs.
-
-    Raises:
-        RunError: a cell failed; the text is the error's own.
-        KeyboardInterrupt: the user stopped it; a training in it has kept its last step.
-    """
-    import asyncio
-
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
-
-    class Client(NotebookClient):
-        """Shows on the terminal what the notebook prints, one live line for the progress."""
-
-        stopped = False
-        ending = None
-
-        async def async_start_new_kernel(self, **arguments: Any) -> None:
-            with suppress(RuntimeError):  # Windows has no such handlers: Ctrl-C raises there
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    asyncio.get_running_loop().add_signal_handler(number, self.stop)
-            self.km.shutdown_wait_time = SECONDS_TO_STOP
-            await super().async_start_new_kernel(**arguments)
-
-        def stop(self) -> None:
-            """End the kernel as Jupyter does: interrupt it, ask it to end, then kill it."""
-            if not self.stopped:
-                self.stopped = True
-                self.ending = asyncio.ensure_future(self.km.shutdown_kernel())
-
-        async def _async_cleanup_kernel(self) -> None:
-            if self.ending:  # of two that end one kernel at once, one fails
-                await asyncio.wait([self.ending])
-            await super()._async_cleanup_kernel()
-
-        def process_message(self, message: dict, *others: Any) -> Any:
-            _echo(message)
-            return super().process_message(message, *others)
-
-    notebook = nbformat.read(book, as_version=4)
-    client = Client(
-        notebook,
-        timeout=None,
-        startup_timeout=300,
-        kernel_name="python3",
-        extra_arguments=["--log-level=ERROR"],
-        shutdown_kernel="graceful",
-        store_widget_state=False,
-        resources={"metadata": {"path": str(book.parent)}},
-    )
-    try:
-        client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
-    except Exception as error:
-        if client.stopped:  # a kernel that is going down fails in one of many ways
-            raise KeyboardInterrupt from None
-        if isinstance(error, DeadKernelError):
-            raise RunError(
-                f"{book.stem}: its process was killed, by somebody or for want of memory. The same "
-                "command goes on at the last checkpoint; a smaller image_size needs less memory."
-            ) from None
-        if not isinstance(error, CellExecutionError):
-            raise
-        if error.ename in ("KeyboardInterrupt", "Interrupted"):
-            raise KeyboardInterrupt from None
-        kind = "" if error.ename in OUR_ERRORS else f"{error.ename}: "
-        raise RunError(f"{book.stem}: {kind}{error.evalue}") from None
-    if client.stopped:
-        raise KeyboardInterrupt
-    storage.write_text(target, nbformat.writes(notebook))
-
-
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _echo(message: Mapping[str, Any]) -> None:
-    content = message["content"]
-    if message["msg_type"] == "stream":
-        print(content["text"], end="", flush=True)
-    elif message["msg_type"] == "update_display_data":
-        text = content["data"].get("text/plain", "")
-        if text and not text.startswith("<"):
-            print(text, flush=True)
 
 
 def _without_place(word: str) -> str:

@@ -206,7 +206,7 @@ def take_pictures(out: Path) -> None:
     """Run the demo, fold 0, and leave what a user sees of it in `out`."""
     from playwright.sync_api import sync_playwright
 
-    from ksdd_lib.runs.run import NOTEBOOKS
+    from ksdd_lib.notebook.series import NOTEBOOKS
 
     def take(book: Book, code: str, part: str, name: str) -> None:
         book.page.wait_for_timeout(2000)  # controls answer with a delay
@@ -217,16 +217,16 @@ def take_pictures(out: Path) -> None:
         folder = Path(made)
         seen = started.chromium.launch(executable_path=chromium(), args=FLAGS)
         with lab(folder, {"KSDD_PRESET": "demo", "KSDD_FOLD": "0"}) as address:
-            for part, name in NOTEBOOKS.items():
+            for name in NOTEBOOKS:
                 book = Book(seen.new_page(viewport=VIEW), address, folder, name)
                 book.run_all()
                 book.wait(1200)
-                if part == "segmentation":
+                if name == "02_train_segmentation":
                     take(book, "watch_training", ".jp-Cell-outputArea", "training")
-                if part == "evaluation":
+                if name == "04_evaluate":
                     book.slide("shift of the thresholds", "ArrowLeft", 60)
                     take(book, "explore.operating_point", ".widget-vbox", "operating_point")
-                if part == "report":
+                if name == "05_visualize":
                     book.choose("order", "closest calls")
                     take(book, "browse.parts", ".widget-vbox", "parts")
                 book.page.close()

@@ -6,9 +6,11 @@ import numpy as np
 
 from ksdd_lib import settings as schema
 from ksdd_lib import storage
-from ksdd_lib.evaluation import metrics, provenance
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation import provenance
+from ksdd_lib.evaluation.predictions import Prediction, write_predictions
 from ksdd_lib.evaluation.scoring import write_masks
+from ksdd_lib.evaluation.summary import summarize
+from ksdd_lib.evaluation.thresholds import apply_thresholds, operating_thresholds
 
 SHAPE = 128, 64
 
@@ -45,11 +47,11 @@ def make_run(
         ],
     }
     rows = [row for row in rows if row.fold in folds]
-    rows = metrics.apply_thresholds(rows, metrics.operating_thresholds(rows, train_items))
-    metrics.write_predictions(folder / "predictions.csv", rows)
+    rows = apply_thresholds(rows, operating_thresholds(rows, train_items))
+    write_predictions(folder / "predictions.csv", rows)
     masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
-    summary = metrics.summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
+    summary = summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
     fingerprint = make_data(generated, **data)["fingerprint"]
     summary["made_from"] = provenance.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
     summary["masks_sha256"] = storage.sha256(folder / "masks.npz")

@@ -35,7 +35,8 @@ from ksdd_lib.drive import markers, recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.machine import environment
 from ksdd_lib.models import two_stage
-from ksdd_lib.runs.run import Run, open_folder
+from ksdd_lib.runs.open import open_run
+from ksdd_lib.runs.run import Run
 from ksdd_lib.training.loop import load_stage, read_history, train_decision, train_segmentation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,15 +93,15 @@ def train(home: Path, drive: Path, data_folder: Path, log: Path, kill: Kill | No
     if kill:
         _arm(kill, drive if kill.kind == "drive" else home, handle)
     recovery.restore(home, drive)
-    run, data = open_folder(home / "runs" / "tiny", SETTINGS), tiny_data(data_folder)
+    run, data = open_run(home / "runs" / "tiny", SETTINGS), tiny_data(data_folder)
 
     def watch(progress: Any) -> None:
         os.write(handle, f"step {progress.stage} {progress.step}\n".encode())
 
     with BackgroundCopy(run, drive, every=0) as copies:
         os.write(handle, b"began\n")
-        train_segmentation(run, data, 0, watch, copies.start_if_due)
-        train_decision(run, data, 0, watch, copies.start_if_due)
+        train_stage(run, data, 0, "segmentation", watch, copies.start_if_due)
+        train_stage(run, data, 0, "decision", watch, copies.start_if_due)
 
 
 def _arm(kill: Kill, place: Path, log: int) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from ksdd_lib import storage
 from ksdd_lib.drive import recovery, upload
-from ksdd_lib.runs.run import Run, open_folder
+from ksdd_lib.runs.open import open_run
+from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
 
 NO_SPACE, GONE, BROKEN, READ_ONLY = errno.ENOSPC, errno.ENOTCONN, errno.EIO, errno.EROFS
@@ -66,7 +67,7 @@ def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
 def begin(name: str = "demo-clean-seed0", **explicit) -> Run:
     """Open a run among the runs of the machine at work."""
-    return open_folder(Path(os.environ["KSDD_HOME"]) / "runs" / name, {"preset": "demo"} | explicit)
+    return open_run(Path(os.environ["KSDD_HOME"]) / "runs" / name, {"preset": "demo"} | explicit)
 
 
 def save_checkpoint(run: Run, step: int, stage: str = "segmentation", **identity) -> None:

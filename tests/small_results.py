@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ksdd_lib.deploy.detection import Verdict, as_pixels
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
 
 
 def row(name: str, fold: int, defective: bool, score: float, threshold: float) -> Prediction:

@@ -17,8 +17,9 @@ from ksdd_lib.data.dataset import find_samples, fingerprint
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.data.synthetic import generate
 from ksdd_lib.models import two_stage
+from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run, open_folder
+from ksdd_lib.runs.run import Run
 from ksdd_lib.training.batches import Order
 from ksdd_lib.training.loop import Progress, train_decision, train_segmentation
 
@@ -47,7 +48,7 @@ def tiny_data(root: Path) -> DataSet:
 
 def tiny_run(folder: Path, **settings: Any) -> Run:
     """A run folder with the settings of `TINY`, changed by `settings`."""
-    return open_folder(folder, TINY | settings)
+    return open_run(folder, TINY | settings)
 
 
 def main(folder: str, data_folder: str, log: str, *stop: str) -> None:
@@ -66,9 +67,9 @@ def main(folder: str, data_folder: str, log: str, *stop: str) -> None:
             os.kill(os.getpid(), signal.Signals[stop[2]])
 
     Order.shown = shown
-    data, run = tiny_data(Path(data_folder)), open_folder(Path(folder), {})
-    train_segmentation(run, data, 0, watch)
-    train_decision(run, data, 0, watch)
+    data, run = tiny_data(Path(data_folder)), open_run(Path(folder), {})
+    train_stage(run, data, 0, "segmentation", watch)
+    train_stage(run, data, 0, "decision", watch)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from typing import Any
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import metrics
+from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
 from ksdd_lib.evaluation.provenance import FREE
 from ksdd_lib.evaluation.results import Results, load_results
+from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.reporting.report import make_figures
 from ksdd_lib.settings import from_json, to_json
 
@@ -104,10 +105,10 @@ def _add_kept_folds(whole: Path, run: Results, kept: Path) -> None:
     for fold in others:
         for history in sorted((kept / f"fold{fold}").glob("*.jsonl")):
             storage.write_bytes(whole / history.relative_to(kept), history.read_bytes())
-    earlier = metrics.read_predictions(kept / "predictions.csv")
+    earlier = read_predictions(kept / "predictions.csv")
     rows = [*run.rows, *(row for row in earlier if row.fold in others)]
     train_items = {fold["fold"]: fold["train_items"] for fold in run.folds["folds"]}
-    rows, joined = metrics.conclude(
+    rows, joined = conclude(
         sorted(rows, key=lambda row: row.fold),
         run.metrics["protocol"],
         run.metrics["seed"],
@@ -115,7 +116,7 @@ def _add_kept_folds(whole: Path, run: Results, kept: Path) -> None:
     )
     for name in {"made_from", "trained_defects"} & set(summary) & set(run.metrics):
         joined[name] = _joined(summary[name], run.metrics[name])
-    metrics.write_predictions(whole / "predictions.csv", rows)
+    write_predictions(whole / "predictions.csv", rows)
     storage.write_json(whole / "metrics.json", joined)
     storage.write_json(whole / "environment.json", _joined_environment(run, kept, others))
     timing = storage.read_json(kept / "timing.json")

@@ -10,6 +10,7 @@ from typing import Any
 from ksdd_lib import storage
 from ksdd_lib.data.folds import FOLDS
 from ksdd_lib.evaluation import metrics, protocols
+from ksdd_lib.evaluation.predictions import failures_first, read_predictions, verdict
 from ksdd_lib.reporting import plots
 
 FEW = re.compile(r"(?P<recipe>.+)-(?P<count>[0-9]+)defective")
@@ -180,17 +181,17 @@ def error_table(root: Path) -> str:
     """The errors of each result of the presets by name, worst first, pooled."""
     lines = []
     for folder in _kept(root, variants=False):
-        rows = metrics.read_predictions(folder / "predictions.csv")
+        rows = read_predictions(folder / "predictions.csv")
         best = metrics.oracle([row.is_defective for row in rows], [row.score for row in rows])
         cells = [_run_name(folder)]
         for kind in WRONG:
-            wrong = [row for row in metrics.failures_first(rows) if metrics.verdict(row) == kind]
+            wrong = [row for row in failures_first(rows) if verdict(row) == kind]
             cells.append(
                 ", ".join(f"{row.image} ({row.score:.1f}; {row.threshold:.1f})" for row in wrong)
             )
         judged = [replace(row, is_flagged=row.score > best["threshold"]) for row in rows]
-        wrong = [one for one in metrics.failures_first(judged) if metrics.verdict(one) in WRONG]
-        cells.append(", ".join(f"{one.image} ({metrics.verdict(one)})" for one in wrong))
+        wrong = [one for one in failures_first(judged) if verdict(one) in WRONG]
+        cells.append(", ".join(f"{one.image} ({verdict(one)})" for one in wrong))
         lines.append(_line(cells))
     return _table(ERROR_COLUMNS, lines)
 
@@ -290,7 +291,7 @@ def twin_table(root: Path) -> str:
             continue  # the clean folds keep one of each pair
         judged = [
             protocols.repetitions(
-                metrics.read_predictions(seeds[seed] / "predictions.csv"),
+                read_predictions(seeds[seed] / "predictions.csv"),
                 protocols.kolektor_twins(),
             )
             for seed in sorted(seeds)
@@ -429,7 +430,7 @@ def _protocol_rows(recipe: str, seeds: Mapping[int, Path]) -> list[str]:
 
 def _judgements(folder: Path) -> dict[tuple[str, str], protocols.Judgement]:
     """(which test images, how folds are joined) -> one result's numbers."""
-    rows = metrics.read_predictions(folder / "predictions.csv")
+    rows = read_predictions(folder / "predictions.csv")
     folds = storage.read_json(folder / "folds.json")["folds"]
     train_items = {fold["fold"]: fold["train_items"] for fold in folds}
     twins = storage.read_json(folder / "data.json")["twins"]
@@ -494,7 +495,7 @@ def _run_row(folder: Path) -> str:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("settings", "metrics")
     )
-    rows = metrics.read_predictions(folder / "predictions.csv")
+    rows = read_predictions(folder / "predictions.csv")
     labels = [row.is_defective for row in rows]
     counts = metrics.error_counts(labels, [row.is_flagged for row in rows])
     oracle, intervals = summary["pooled"]["oracle"], summary["pooled"]["intervals"]

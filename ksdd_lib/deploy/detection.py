@@ -17,15 +17,15 @@ from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, OTHER_EXTENSIONS, decode_image
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import CheckpointError, DataError
-from ksdd_lib.evaluation import scoring
-from ksdd_lib.image_size import is_squeezed, parse_size
+from ksdd_lib.evaluation.scoring import scores_of
+from ksdd_lib.image_size import is_squeezed
 from ksdd_lib.machine import in_colab
-from ksdd_lib.models.two_stage import TwoStageNet
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.protocol import Judge
+from ksdd_lib.methods.stages import trained_judge
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.training import targets
-from ksdd_lib.training.batches import mirror_images
-from ksdd_lib.training.loop import trained_model
+from ksdd_lib.settings import Settings
 
 LEAST_CONTRAST = 1.0
 """Standard deviation of a surface's gray levels, of 255; KolektorSDD's lie above 14. Below it there
@@ -52,22 +52,21 @@ class Detector:
     """A trained model and how to use it.
 
     Attributes:
-        size: the network's input, (H, W) in pixels; every image is resized to it.
+        trained: what gives score and map.
+        settings: those that it judges by.
         threshold: a surface is defective where its score is strictly greater.
-        views: of `batches.FLIPS`, over which scores and masks are averaged.
-        segmentation_loss: what the mask was trained with, which decides how to read it.
-        kind: of the score, as `evaluate.deciding_score` takes it.
         origin: what it was trained on, in words.
     """
 
-    model: TwoStageNet
-    size: tuple[int, int]
+    trained: Judge
+    settings: Settings
     threshold: float
-    views: tuple[int, ...] = (0,)
-    segmentation_loss: str = "cross_entropy"
-    precision: str = "auto"
-    kind: str = "decision"
     origin: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels: every image is resized to it."""
+        return self.settings.size
 
     def judge(self, image: np.ndarray | bytes | Path | str) -> Verdict:
         """Judge one image.
@@ -88,15 +87,14 @@ class Detector:
             return Verdict("not a surface")
         height, width = self.size
         pixels = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        where = next(self.model.parameters()).device
-        tensor = torch.from_numpy(pixels)[None, None].to(where)
-        score, mask = scoring.judge(self.model, tensor, self.precision, self.views, self.kind)
-        if not (score.isfinite() and mask.isfinite().all()):
+        tensor = torch.from_numpy(pixels)[None, None].to(self.trained.device)
+        score, values = self.trained.judge(tensor)
+        if not (score.isfinite() and values.isfinite().all()):
             raise CheckpointError(
                 f"The model's answer is not finite (score {float(score)}): its weights are damaged "
                 "or its training diverged. Use another model."
             )
-        share = targets.probability(mask, self.segmentation_loss).cpu().numpy()
+        share = method_of(self.settings).probability(values, self.settings).cpu().numpy()
         full = cv2.resize(share, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
         label = "defective" if float(score) > self.threshold else "good"
         return Verdict(label, float(score), full)
@@ -241,15 +239,13 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
         RunError: the run is not evaluated yet, or not this fold.
         CheckpointError: a stage of this fold is not finished.
     """
-    settings = run.settings
-    threshold = scoring.scores_of(run, fold)["threshold"]
-    model = trained_model(run, data, fold)
-    views = mirror_images(settings.average_flips)
-    loss, precision, kind = settings.segmentation_loss, settings.precision, settings.score
-    origin = f"{run.folder.name}, fold {fold}, trained on {data.record.get('name')}"
+    threshold = scores_of(run, fold)["threshold"]
     others = "real pictures" if data.record.get("is_generated") else "other kinds of parts"
-    origin += f" (on {others} its verdicts mean nothing)"
-    return Detector(model, settings.size, threshold, views, loss, precision, kind, origin)
+    origin = (
+        f"{run.folder.name}, fold {fold}, trained on {data.record.get('name')} (on {others} its verdicts "
+        "mean nothing)"
+    )
+    return Detector(trained_judge(run, data, fold), run.settings, threshold, origin)
 
 
 def load(path: Path | str | None = None) -> Detector:
@@ -258,14 +254,9 @@ def load(path: Path | str | None = None) -> Detector:
     Raises:
         CheckpointError: as `weights.load` and `weights.published`.
     """
-    model, card = weights.load(Path(path) if path else weights.published())
-    return Detector(
-        model,
-        parse_size(card["image_size"]),
-        card["threshold"],
-        mirror_images(card["average_flips"]),
-        card["segmentation_loss"],
-        kind=card["score"],
-        origin=f"{card['file']}, trained on {card['data']['name']} (on other kinds of parts its "
-        "verdicts mean nothing)",
+    trained, card = weights.load(Path(path) if path else weights.published())
+    origin = (
+        f"{card.file}, trained on {card.data.name} (on other kinds of parts its verdicts mean "
+        "nothing)"
     )
+    return Detector(trained, card.judging_settings(), card.threshold, origin)

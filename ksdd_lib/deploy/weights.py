@@ -4,36 +4,74 @@ The card is JSON: licence, hash, how to use the weights (image size, threshold),
 about (settings, data, scores).
 """
 
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ksdd_lib import machine, storage
-from ksdd_lib.errors import CheckpointError, RunError
+from ksdd_lib.errors import CheckpointError, RunError, SettingsError
 from ksdd_lib.evaluation.scoring import scores_of
-from ksdd_lib.models.two_stage import TwoStageNet
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.protocol import Judge
+from ksdd_lib.methods.stages import trained_judge
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import CHECKOUT, Run, home
-from ksdd_lib.settings import to_json
+from ksdd_lib.settings import Settings, resolve, to_json
+from ksdd_lib.storage import Record
 from ksdd_lib.training import checkpoint
-from ksdd_lib.training.loop import trained_model
 
 LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Ljubljana)"
 
-NEEDED = (
-    "file",
-    "sha256",
-    "image_size",
-    "average_flips",
-    "segmentation_loss",
-    "score",
-    "threshold",
-    "data",
-)
-"""What a card must say for its weights to be used."""
+
+class TrainedOn(Record):
+    """The data that a model was trained on."""
+
+    name: str
+    fingerprint: str
+
+
+class Card(Record):
+    """What lies beside a file of weights as JSON: how to use them, and how they came about.
+
+    The settings that decide how the method judges stand by their own names; a method needs those of
+    `Method.judged_by`.
+    """
+
+    licence: str = "unknown"
+    file: str
+    sha256: str
+    method: str = "two_stage"
+    image_size: str
+    average_flips: bool | None = None
+    segmentation_loss: str | None = None
+    score: str | None = None
+    threshold: float
+    threshold_rule: str = ""
+    fold: int | None = None
+    never_trained_on: list[str] = []
+    test_scores_of_the_unrounded_weights: dict | None = None
+    data: TrainedOn
+    settings: dict[str, str | int | float] = {}
+    environment: dict[str, str | int] = {}
+
+    def judging_settings(self) -> Settings:
+        """The settings to judge by.
+
+        Raises:
+            CheckpointError: one is missing, or not allowed; the text names it.
+        """
+        try:
+            chosen = resolve({"method": self.method, "image_size": self.image_size})
+            wanted = {name: getattr(self, name, None) for name in method_of(chosen).judged_by}
+            if lacks := [name for name, value in wanted.items() if value is None]:
+                raise CheckpointError(f"{self.file}: its card lacks {', '.join(lacks)}.")
+            return replace(chosen, **wanted)
+        except SettingsError as error:
+            raise CheckpointError(f"{self.file}: its card cannot be used: {error}") from None
+
 
 PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
 """Where the repository keeps the published model; its card lies beside it."""
@@ -49,28 +87,28 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     from safetensors.torch import save
 
     scores = scores_of(run, fold)
-    state = trained_model(run, data, fold).state_dict()
-    content = save({name: value.half().cpu().contiguous() for name, value in state.items()})
+    tensors = trained_judge(run, data, fold).tensors()
+    content = save({name: value.half().cpu().contiguous() for name, value in tensors.items()})
     settings, record = run.settings, data.record
-    card = {
-        "licence": LICENCE if record.get("is_kolektor") else "that of the data it was trained on",
-        "file": path.name,
-        "sha256": storage.sha256(content),
-        "image_size": settings.image_size,
-        "average_flips": settings.average_flips,
-        "segmentation_loss": settings.segmentation_loss,
-        "score": settings.score,
-        "threshold": scores["threshold"],
-        "threshold_rule": run.read("metrics.json")["threshold_rule"],
-        "fold": fold,
-        "never_trained_on": sorted({sample.item for sample in data.folds[fold].test}),
-        "test_scores_of_the_unrounded_weights": scores,
-        "data": {name: record.get(name) for name in ("name", "fingerprint")},
-        "settings": to_json(settings),
-        "environment": machine.environment(settings.precision),
-    }
+    judged_by = {name: getattr(settings, name) for name in method_of(settings).judged_by}
+    card = Card(
+        licence=LICENCE if record.get("is_kolektor") else "that of the data it was trained on",
+        file=path.name,
+        sha256=storage.sha256(content),
+        method=settings.method,
+        image_size=settings.image_size,
+        threshold=scores["threshold"],
+        threshold_rule=run.read("metrics.json")["threshold_rule"],
+        fold=fold,
+        never_trained_on=sorted({sample.item for sample in data.folds[fold].test}),
+        test_scores_of_the_unrounded_weights=scores,
+        data=TrainedOn(name=record.get("name", ""), fingerprint=record["fingerprint"]),
+        settings=to_json(settings),
+        environment=machine.environment(settings.precision),
+        **judged_by,
+    )
     storage.write_bytes(path, content)
-    storage.write_json(path.with_suffix(".json"), card)
+    storage.write_record(path.with_suffix(".json"), card)
     return path.with_suffix(".json")
 
 
@@ -94,9 +132,9 @@ def published() -> Path:
     fetch = partial(torch.hub.download_url_to_file, progress=False)
     try:
         fetch(source.replace(path.suffix, ".json"), str(path.with_suffix(".json")))
-        card = storage.read_json(path.with_suffix(".json"))
-        fetch(source, str(path), hash_prefix=card["sha256"])
-    except (OSError, RuntimeError, RunError) as error:
+        card = _read_card(path.with_suffix(".json"))
+        fetch(source, str(path), hash_prefix=card.sha256)
+    except (OSError, RuntimeError, CheckpointError) as error:
         raise CheckpointError(
             f"The published model could not be fetched from {source}: {error}."
         ) from error
@@ -113,8 +151,8 @@ def _repository() -> str:
     return named.get("Repository", "").rstrip("/").removesuffix(".git")
 
 
-def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
-    """The model of a published file, in float32 on this machine's device, and its card.
+def load(path: Path) -> tuple[Judge, Card]:
+    """What judges by a published file, in float32 on this machine's device, and the file's card.
 
     Raises:
         CheckpointError: the file or its card is absent, the card lacks something or is of an
@@ -131,22 +169,19 @@ def load(path: Path) -> tuple[TwoStageNet, dict[str, Any]]:
     if not (path.exists() and path.with_suffix(".json").exists()):
         raise CheckpointError(f"{path.name} and its card {path.stem}.json must lie side by side.")
     card, content = _read_card(path.with_suffix(".json")), path.read_bytes()
-    if storage.sha256(content) != card["sha256"]:
+    if storage.sha256(content) != card.sha256:
         raise CheckpointError(f"{path.name} is damaged or not the file of its card.")
-    model = TwoStageNet()
-    weights = {name: value.float() for name, value in read(content).items()}
-    checkpoint.require_finite(weights, f"The weights of {path.name}")
-    checkpoint.load_weights(model, weights, path.name)
-    device = machine.device()
-    return model.to(device, memory_format=torch.channels_last).requires_grad_(False), card
+    tensors = {name: value.float() for name, value in read(content).items()}
+    checkpoint.require_finite(tensors, f"The weights of {path.name}")
+    settings = card.judging_settings()
+    return method_of(settings).loaded(settings, tensors, path.name), card
 
 
-def _read_card(path: Path) -> dict[str, Any]:
-    card = storage.read_json(path)
-    lacks = [n for n in NEEDED if n not in card] if isinstance(card, dict) else NEEDED
-    if lacks:
+def _read_card(path: Path) -> Card:
+    try:
+        return storage.read_record(path, Card)
+    except RunError as error:
         raise CheckpointError(
-            f"{path.name} is no card of a model, or one of an earlier version: it lacks "
-            f"{', '.join(lacks)}. Write both files again with `publish`."
-        )
-    return card
+            f"{path.name} is no card of a model, or one of an earlier version ({error}) Write both "
+            "files again with `publish`."
+        ) from None

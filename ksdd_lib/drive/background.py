@@ -9,7 +9,8 @@ import warnings
 from pathlib import Path
 
 from ksdd_lib.drive.upload import Copied, copy, copy_archive, sign_of_life
-from ksdd_lib.runs.run import OWNER_SILENT, Run
+from ksdd_lib.runs.lock import OWNER_SILENT
+from ksdd_lib.runs.run import Run
 
 EVERY = 600.0
 """Seconds between the beginnings of two copies while a stage trains."""

@@ -21,8 +21,9 @@ from ksdd_lib.data import sources
 from ksdd_lib.drive import markers, upload
 from ksdd_lib.drive.upload import FOLDER, LATEST, SEEN, SENDER, warn
 from ksdd_lib.errors import DiskFullError, KsddError, RunError
-from ksdd_lib.runs import run as local_runs
-from ksdd_lib.runs.run import OWNER_SILENT, Run
+from ksdd_lib.runs.lock import OWNER_SILENT
+from ksdd_lib.runs.open import is_same_start
+from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 from ksdd_lib.training import checkpoint
 
@@ -30,20 +31,6 @@ STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.j
 
 PATIENCE = 300.0
 """Seconds that a start waits for Drive. What has come until then is whole; the next goes on."""
-
-
-def start(wanted: Settings, drive: Path | None) -> Run:
-    """As `run.start`, which also goes on with a run of these settings that only Drive has.
-
-    Raises:
-        RunError: another machine is at work on that run, see `restore`.
-    """
-    if drive is None or os.environ.get("KSDD_RUN") or local_runs.started(wanted):
-        return local_runs.start(wanted)
-    folder = restore(local_runs.home(), drive, like=wanted)
-    if folder is None:
-        return local_runs.start(wanted)
-    return local_runs.open_folder(folder, {"data": wanted.data})
 
 
 def restore(
@@ -156,7 +143,7 @@ def _like(wanted: Settings, there: Path) -> Path | None:
     """The folder on Drive of the run with the same start; of several the one copied last."""
     folders = [path for path in markers.list_folder(there) if path.is_dir()]
     found = [run for run in map(upload.open_there, folders) if run]
-    same = [run.folder for run in found if local_runs.is_same_start(run.settings, wanted)]
+    same = [run.folder for run in found if is_same_start(run.settings, wanted)]
     times = {path: markers.read_object(path / SENDER).get("time", 0) for path in same}
     return max(sorted(same), key=times.get, default=None)
 

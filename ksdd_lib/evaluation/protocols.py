@@ -12,7 +12,7 @@ from typing import Any
 from ksdd_lib import storage
 from ksdd_lib.data.folds import DATA
 from ksdd_lib.evaluation import metrics
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
 
 DOUBTFUL = ("kos19/Part2", "kos46/Part6")
 """Surfaces of KolektorSDD that are labelled good and show a fine dark line, and a dark blob."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import metrics
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
+from ksdd_lib.evaluation.summary import summarize
 from ksdd_lib.settings import Settings, to_json
 from ksdd_lib.training import checkpoint
 
@@ -69,7 +69,7 @@ def require_true(
     Raises:
         RunError: a number differs; the text says which. Or as of `metrics.summarize`.
     """
-    again = metrics.summarize(rows, summary["protocol"], summary["seed"], train_items)
+    again = summarize(rows, summary["protocol"], summary["seed"], train_items)
     for part in (again["pooled"], *again["folds"]):
         del part["intervals"]["ap"]
     if lines := _listed(_differences(summary, again)):

@@ -9,8 +9,8 @@ import numpy as np
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import metrics, provenance
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation import provenance
+from ksdd_lib.evaluation.predictions import Prediction, read_predictions
 from ksdd_lib.evaluation.scoring import read_masks
 
 
@@ -37,7 +37,7 @@ def load_results(run_folder: Path) -> Results:
             predictions.csv, or they are of other data, settings or weights than the run's.
     """
     folder = Path(run_folder)
-    rows = metrics.read_predictions(folder / "predictions.csv")
+    rows = read_predictions(folder / "predictions.csv")
     summary = storage.read_json(folder / "metrics.json")
     if storage.sha256(folder / "predictions.csv") != summary.get("predictions_sha256"):
         raise RunError(

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ksdd_lib import machine, storage
 from ksdd_lib.data.dataset import Sample, read_image
@@ -21,13 +20,19 @@ from ksdd_lib.data.folds import Fold
 from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics, provenance
-from ksdd_lib.evaluation.metrics import Prediction
-from ksdd_lib.models.two_stage import TwoStageNet
+from ksdd_lib.evaluation.predictions import Prediction, read_predictions, write_predictions
+from ksdd_lib.evaluation.summary import conclude
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.protocol import Judge
+from ksdd_lib.methods.stages import require_trained, trained_judge, weights_sha256
+from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run, alone
-from ksdd_lib.training.batches import STAGES, load_surfaces, mirror_images, network_input, turn
-from ksdd_lib.training.loop import load_stage, trained_model
+from ksdd_lib.runs.run import Run
+from ksdd_lib.training.batches import load_surfaces
 from ksdd_lib.training.memory import explain_memory
+
+Source = dict[str, str | bool]
+"""What a fold's scores were made from: weights, data, and the settings of `Method.judged_by`."""
 
 SIGN_OF_LIFE = 30.0
 """Seconds between signs that this process is at work on the run, where scoring takes long."""
@@ -55,8 +60,7 @@ def evaluate(
             another process works in the folder.
     """
     run.require("data")
-    run.require("segmentation")
-    run.require("decision")
+    require_trained(run)
     rows: list[Prediction] = []
     masks: list[np.ndarray] = []
     for fold in run.settings.fold_numbers:
@@ -69,8 +73,8 @@ def evaluate(
     tested = {f.number: {s.item for s in f.test} for f in data.folds}
     train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}
     write_masks(run.folder / "masks.npz", [row.image for row in rows], np.concatenate(masks))
-    rows, summary = metrics.conclude(rows, run.settings.folds, run.settings.seed, train_items)
-    metrics.write_predictions(run.folder / "predictions.csv", rows)
+    rows, summary = conclude(rows, run.settings.folds, run.settings.seed, train_items)
+    write_predictions(run.folder / "predictions.csv", rows)
     summary["darkest_pixel"] = darkest_pixel(
         [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
     )
@@ -91,77 +95,34 @@ def _defects(fold: Fold) -> list[str]:
 
 
 def score_images(
-    model: TwoStageNet,
+    judge: Judge,
     samples: Sequence[Sample],
     size: tuple[int, int],
-    precision: str,
     watch: Callable[[int, int], None] | None = None,
-    views: Sequence[int] = (0,),
-    kind: str = "decision",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run the model once per image and view.
+    """Judge each image once.
 
     Args:
-        size: the network's input, (H, W) in pixels.
-        precision: as in the settings.
+        size: of the images as they are judged, (H, W) in pixels.
         watch: called with (images done, images in all).
-        views: those of `batches.FLIPS` over which scores and masks are averaged.
-        kind: of the score, as `deciding_score` takes it.
 
     Returns:
-        Score logits (N,) float64 and mask logits (N, H/8, W/8) float32.
+        Scores (N,) float64 and maps (N, H/8, W/8) float32.
     """
-    where = next(model.parameters()).device
+    where = judge.device
     surfaces = load_surfaces(samples, size, "fine").to(where)
-    scores, masks = [], []
+    scores, maps = [], []
     with machine.reused_memory(where):
         for row in range(len(samples)):
-            score, mask = judge(model, surfaces.images[row : row + 1], precision, views, kind)
+            score, values = judge.judge(surfaces.images[row : row + 1])
             scores.append(score)
-            masks.append(mask)
+            maps.append(values)
             if watch:
                 watch(row + 1, len(samples))
     return (
         torch.stack(scores).double().cpu().numpy(),
-        torch.stack(masks).float().cpu().numpy(),
+        torch.stack(maps).float().cpu().numpy(),
     )
-
-
-@torch.inference_mode()
-def judge(
-    model: TwoStageNet,
-    pixels: Tensor,
-    precision: str,
-    views: Sequence[int] = (0,),
-    kind: str = "decision",
-) -> tuple[Tensor, Tensor]:
-    """One image's score logit () and mask logits (H/8, W/8), averaged over the views.
-
-    Args:
-        pixels: uint8 (1, 1, H, W) at the network's size, on the model's device.
-        precision, views, kind: as for `score_images`.
-    """
-    dtype = machine.arithmetic(precision, pixels.device)
-    scores, masks = [], []
-    for view in views:
-        with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
-            mask_logits, score = model(network_input(pixels, view))
-        scores.append(score[0, 0])
-        masks.append(turn(mask_logits[0, 0].float(), view))
-    mask = torch.stack(masks).mean(0)
-    return deciding_score(torch.stack(scores).mean(0), mask, kind), mask
-
-
-def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
-    """The score () by which an image is judged.
-
-    Args:
-        decision: logit () of the decision network.
-        mask_logits: (H/8, W/8).
-        kind: "decision", "mask" (the highest mask logit), or "both" (their sum).
-    """
-    highest = mask_logits.max()
-    return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
 
 
 def darkest_pixel(samples: Sequence[Sample]) -> dict[str, float | None]:
@@ -201,7 +162,7 @@ def scores_of(run: Run, fold: int) -> dict[str, Any]:
 
 def most_doubtful(run: Run, fold: int) -> str:
     """The name of the fold's test image whose score lies nearest to the threshold."""
-    rows = metrics.read_predictions(run.folder / "predictions.csv")
+    rows = read_predictions(run.folder / "predictions.csv")
     judged = [row for row in rows if row.fold == fold]
     return min(judged, key=lambda row: abs(row.margin)).image
 
@@ -232,10 +193,10 @@ def _environment(run: Run) -> dict[str, Any]:
     """This machine, and that of each stage: training may have moved between machines."""
     trained = {}
     for fold in run.settings.fold_numbers:
-        for stage in STAGES:
-            made = storage.read_json(run.fold_folder(fold) / f"{stage}.done.json")["environment"]
+        for name in [plan.name for plan in method_of(run.settings).stages]:
+            made = storage.read_json(run.fold_folder(fold) / f"{name}.done.json")["environment"]
             words = [made["cpu"], f"GPU {made['gpu']}", made["arithmetic"], f"at {made['commit']}"]
-            trained[f"{stage} stage of fold {fold}"] = ", ".join(words)
+            trained[f"{name} stage of fold {fold}"] = ", ".join(words)
     day = datetime.now(UTC).date().isoformat()
     return {"evaluated on": day} | machine.environment(run.settings.precision) | trained
 
@@ -246,12 +207,12 @@ def _scores_of_fold(
     """The fold's rows and masks (N, H/8, W/8): stored ones of the same weights, or new ones."""
     folder, part = run.fold_folder(fold), data.folds[fold]
     require_unseen(part)
-    source = {"weights": load_stage(run, data, fold, "decision").sha256, "data": data.fingerprint}
-    source |= {name: getattr(run.settings, name) for name in ("score", "average_flips")}
+    source: Source = {"weights": weights_sha256(run, data, fold), "data": data.fingerprint}
+    source |= {name: getattr(run.settings, name) for name in method_of(run.settings).judged_by}
     if stored := _stored_scores(folder, source):
         return stored
     began = last = time.monotonic()
-    model = trained_model(run, data, fold)
+    judge = trained_judge(run, data, fold)
 
     def scored(done: int, total: int) -> None:
         nonlocal last
@@ -261,17 +222,9 @@ def _scores_of_fold(
         if watch:
             watch(fold, done, total)
 
-    scores, masks = score_images(
-        model,
-        part.test,
-        run.settings.size,
-        run.settings.precision,
-        scored,
-        mirror_images(run.settings.average_flips),
-        run.settings.score,
-    )
+    scores, masks = score_images(judge, part.test, run.settings.size, scored)
     rows = _rows(part, run.settings.seed, scores, masks)
-    metrics.write_predictions(folder / "scores.csv", rows)
+    write_predictions(folder / "scores.csv", rows)
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
     hashes = {name: storage.sha256(folder / name) for name in ("scores.csv", "masks.npz")}
     storage.write_json(folder / "scores.json", source | {"sha256": hashes})
@@ -279,21 +232,21 @@ def _scores_of_fold(
     return rows, masks.astype(np.float16)
 
 
-def _stored_scores(
-    folder: Path, source: dict[str, Any]
-) -> tuple[list[Prediction], np.ndarray] | None:
+def _stored_scores(folder: Path, source: Source) -> tuple[list[Prediction], np.ndarray] | None:
     """A fold's rows and masks, where they came from this source and are as they were stored."""
     if not (folder / "scores.json").exists():
         return None
     record = storage.read_json(folder / "scores.json")
     hashes = record.pop("sha256", {})  # runs of earlier versions have none
-    if record != source:
+    if not {"weights", "data"} <= record.keys():
         return None
+    if any(record.get(name, value) != value for name, value in source.items()):
+        return None  # a setting that is newer than the file had its default
     try:
         for name, sha256 in hashes.items():
             if storage.sha256(folder / name) != sha256:
                 raise RunError(f"{name} was altered")
-        rows = metrics.read_predictions(folder / "scores.csv")
+        rows = read_predictions(folder / "scores.csv")
         masks = read_masks(folder / "masks.npz")
         return rows, np.stack([masks[row.image] for row in rows])
     except (RunError, OSError, KeyError) as error:
@@ -314,7 +267,7 @@ def _rows(fold: Fold, seed: int, scores: np.ndarray, masks: np.ndarray) -> list[
             seed=seed,
             is_defective=sample.is_defective,
             score=float(score),
-            segmentation_score=float(mask.max()),
+            map_score=float(mask.max()),
         )
         for sample, score, mask in zip(fold.test, scores, masks, strict=True)
     ]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdd_lib.evaluation.metrics import CONFIDENCE, Prediction, clopper_pearson
+from ksdd_lib.evaluation.metrics import CONFIDENCE, clopper_pearson
+from ksdd_lib.evaluation.predictions import Prediction
 
 
 @dataclass(frozen=True)

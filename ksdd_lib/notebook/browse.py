@@ -19,8 +19,8 @@ from ksdd_lib.deploy import detection
 from ksdd_lib.deploy.detection import Detector, Judged
 from ksdd_lib.drive import upload
 from ksdd_lib.errors import DataError, KsddError
-from ksdd_lib.evaluation import metrics, protocols
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation import protocols
+from ksdd_lib.evaluation.predictions import Prediction, failures_first, suspicious, verdict
 from ksdd_lib.notebook import colab, outputs
 from ksdd_lib.reporting import plots, surface_pictures
 from ksdd_lib.reporting.surface_pictures import JudgedSurface
@@ -35,17 +35,17 @@ Surface = Callable[[Prediction], JudgedSurface]
 def orders(rows: Sequence[Prediction]) -> dict[str, list[Prediction]]:
     """Ways to go through the parts, each a list."""
     return {
-        "failures first": metrics.failures_first(rows),
+        "failures first": failures_first(rows),
         "closest calls": sorted(rows, key=lambda row: abs(row.margin)),
         "most suspicious first": sorted(rows, key=lambda row: row.margin, reverse=True),
-        "suspicious labels": metrics.suspicious(rows, 12),
+        "suspicious labels": suspicious(rows, 12),
     }
 
 
 def title(row: Prediction) -> str:
     """One line on a part: verdict, name, score and threshold."""
     numbers = f"score {row.score:.2f}, threshold {row.threshold:.2f}"
-    return f"{metrics.verdict(row)}: {row.image}, {numbers}"
+    return f"{verdict(row)}: {row.image}, {numbers}"
 
 
 def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:
@@ -119,7 +119,7 @@ def judge_folder(
         DataError: there is no such folder, or no picture in it.
     """
     folder = Path(folder).expanduser()
-    rows = detection.judge_folder(detector, folder, outputs.count_line("judged"))
+    rows = detection.judge_folder(detector, folder, outputs.counter("judged"))
     name = f"{folder.resolve().name}-{time.strftime('%Y-%m-%d-%H%M%S')}"
     results = upload.first_free(Path(out), name, lambda place: not place.exists())
     table, sheet = results / "verdicts.csv", results / "contact_sheet.png"
@@ -230,7 +230,7 @@ def suspicious_labels(
         rows, surface: as for `parts`.
         record: what data.json holds.
     """
-    doubted = metrics.suspicious(rows)
+    doubted = suspicious(rows)
     for row in doubted:
         label = "defective" if row.is_defective else "good"
         numbers = f"score {row.score:6.2f}, threshold {row.threshold:6.2f}"

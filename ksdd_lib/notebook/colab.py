@@ -15,7 +15,8 @@ from ksdd_lib.drive import recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import RunError, SettingsError
 from ksdd_lib.machine import in_colab
-from ksdd_lib.runs.run import Run, home
+from ksdd_lib.runs.open import home
+from ksdd_lib.runs.run import Run
 
 MOUNT = Path("/content/drive")
 

@@ -12,7 +12,7 @@ from typing import Any
 from ksdd_lib import settings as schema
 from ksdd_lib.errors import KsddError, SettingsError
 from ksdd_lib.notebook import estimate, outputs
-from ksdd_lib.runs import run as runs
+from ksdd_lib.runs import open as runs
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ksdd_lib.deploy.detection import Detector, Verdict, as_pixels
 from ksdd_lib.errors import KsddError
 from ksdd_lib.evaluation import threshold_costs
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
 from ksdd_lib.notebook import outputs
 from ksdd_lib.reporting import plots, surface_pictures

@@ -8,21 +8,22 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from ksdd_lib import machine, storage
-from ksdd_lib.notebook.outputs import PAUSE, Replaced, encoded
+from ksdd_lib.notebook.outputs import PAUSE, ProgressLine
 from ksdd_lib.reporting import surface_pictures
 from ksdd_lib.reporting.surface_pictures import Forming
+from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 from ksdd_lib.text import duration
 from ksdd_lib.training.batches import Surfaces, load_surfaces
-from ksdd_lib.training.loop import Progress, Watch, read_history
+from ksdd_lib.training.loop import Look, Progress, Watch, read_history
 from ksdd_lib.training.targets import probability
 
 MOMENTS = 8
@@ -40,7 +41,7 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
     Args:
         state: what is on Drive, in a few words; see `BackgroundCopy.state`.
     """
-    output = Replaced(PAUSE)
+    output = ProgressLine(PAUSE)
     examples: dict[int, Examples] = {}
 
     def watch(progress: Progress) -> None:
@@ -50,15 +51,15 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
         examples[fold].look(progress)
         line = "; ".join(filter(None, [describe(progress), state()]))
 
-        def draw() -> dict[str, Any]:
+        def draw() -> Figure:
             masks = examples[fold].forming()
             figure = surface_pictures.training_view(
                 _histories(run, progress), fold, progress.steps, masks
             )
             surface_pictures.head(figure, line, data.record["is_generated"])
-            return {"image/png": encoded(figure, 90)}
+            return figure
 
-        output.update((progress.stage, fold), line, progress.step >= progress.steps, draw)
+        output.show(line, progress.step >= progress.steps, (progress.stage, fold), draw)
 
     return watch
 
@@ -82,7 +83,8 @@ def describe(progress: Progress) -> str:
 
 def _histories(run: Run, progress: Progress) -> Mapping[str, Mapping[int, list]]:
     """Stage -> fold -> history, up to the stage and fold in training; of earlier ones from disk."""
-    names = ["segmentation"] if progress.stage == "segmentation" else ["segmentation", "decision"]
+    stages = [plan.name for plan in method_of(run.settings).stages]
+    names = stages[: stages.index(progress.stage) + 1]
     folds = run.settings.fold_numbers
     found = {
         name: {fold: read_history(run.fold_folder(fold) / f"{name}.jsonl") for fold in folds}
@@ -119,14 +121,14 @@ class Examples:
 
     def look(self, progress: Progress) -> None:
         """Ask the network for its masks, if it is time; a lost session's later ones are dropped."""
-        if progress.stage != "segmentation" or progress.model is None:
+        if progress.look is None:
             return
         self.masks = {step: mask for step, mask in self.masks.items() if step <= progress.step}
         due = [_moment(number, progress.steps) for number in range(1, MOMENTS + 1)]
         passed = max((step for step in due if step <= progress.step), default=None)
         if passed is None or any(passed <= step for step in self.masks):
             return
-        self.masks[progress.step] = self._ask(progress.model)
+        self.masks[progress.step] = self._ask(progress.look)
         _write(self.path, self.masks)
 
     def forming(self) -> Forming | None:
@@ -139,16 +141,9 @@ class Examples:
         masks = {step: mask.astype(np.float32) / 255 for step, mask in self.masks.items()}
         return Forming(images, outlines, masks)
 
-    @torch.no_grad()
-    def _ask(self, model: torch.nn.Module) -> np.ndarray:
-        where = next(model.parameters()).device
-        dtype = machine.arithmetic(self.settings.precision, where)
-        answers = []
-        for row in range(len(self.surfaces.samples)):
-            image = self.surfaces.image(row).to(where)
-            with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-                mask = model(image)[1].float()
-            answers.append(probability(mask, self.settings.segmentation_loss)[0, 0].cpu().numpy())
+    def _ask(self, look: Look) -> np.ndarray:
+        rows = range(len(self.surfaces.samples))
+        answers = [look(self.surfaces.image(row)).numpy() for row in rows]
         return (255 * np.stack(answers)).round().astype(np.uint8)
 
 

@@ -5,9 +5,10 @@ Plain output, without ipywidgets; in a terminal a line of text.
 
 import base64
 import html
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,59 +63,83 @@ def picture_tag(figure: Figure, dpi: int) -> str:
     return f'<img alt="{words}" style="max-width: 100%" src="{source}">'
 
 
-def progress_line(what: str) -> Callable[[int, int, int], None]:
-    """A `watch` for scoring: one line with the fold and the images done, renewed every second."""
-    lines: dict[int, Callable[[int, int], None]] = {}
+def counter(what: str) -> Callable[..., None]:
+    """A `watch` for work on images: one line with the number done, renewed every second.
 
-    def watch(fold: int, done: int, total: int) -> None:
-        lines.setdefault(fold, count_line(f"{what}, fold {fold}"))(done, total)
+    It is told (done, total), or (fold, done, total) for a line of each fold.
+    """
+    line, began = ProgressLine(1.0), dict[str, float]()
 
-    return watch
-
-
-def count_line(what: str) -> Callable[[int, int], None]:
-    """A `watch` for a number of images: one line, renewed every second."""
-    output, began = Replaced(1.0), time.monotonic()
-
-    def watch(done: int, total: int) -> None:
-        line = f"{what}: {done} of {total} images, {duration(time.monotonic() - began)}"
-        output.update("", line, done >= total)
+    def watch(*told: int) -> None:
+        *fold, done, total = told
+        name = ", fold ".join([what, *map(str, fold)])
+        seconds = time.monotonic() - began.setdefault(name, time.monotonic())
+        text = f"{name}: {done} of {total} images, {duration(seconds)}"
+        line.show(text, is_last=done >= total, key=name)
 
     return watch
 
 
-@dataclass
-class Replaced:
-    """One output of a cell that is replaced as work goes on; another key begins a new one."""
+class ProgressLine:
+    """One line that is renewed as work goes on, in a notebook with a picture above it.
 
-    pause: float
-    key: Any = None
-    handle: Any = None
-    due: float = 0.0
+    On a terminal the line is written over. In a file only the last one stands.
 
-    def update(
+    Args:
+        pause: seconds between two showings, at least.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._pause, self._due = pause, 0.0
+        self._key: object = None
+        self._handle: Any = None
+        self._is_open = False
+
+    def show(
         self,
-        key: Any,
         line: str,
-        last: bool,
-        draw: Callable[[], dict[str, Any]] = dict,
+        is_last: bool = False,
+        key: object = None,
+        draw: Callable[[], Figure] | None = None,
     ) -> None:
-        """Show `line`, with the picture that `draw` makes where pictures can be shown."""
-        if key != self.key:
-            self.key, self.handle, self.due = key, None, 0.0
+        """Show `line`, unless the pause has not passed and it is not the last.
+
+        Args:
+            key: another one begins a new line.
+            draw: makes the picture, where pictures can be shown.
+        """
+        if key != self._key:
+            self.end()
+            self._key = key
         began = time.monotonic()
-        if not last and (began < self.due or not in_notebook()):
+        if not is_last and began < self._due:
             return
-        if not in_notebook():
-            print(line)
-            return
-        bundle = draw() | {"text/plain": line}
-        if self.handle is None:
-            self.handle = show(bundle, display_id=True)
-        else:
-            self.handle.update(bundle, raw=True, metadata=_alternative(bundle))
+        if in_notebook():
+            self._renew(line, draw)
+        elif sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{line[:width]}", end="", flush=True)
+            self._is_open = True
+        elif is_last:
+            print(line, flush=True)
+        if is_last and self._is_open:
+            self.end()
         now = time.monotonic()
-        self.due = now + max(self.pause, (now - began) / SHARE)
+        self._due = now + max(self._pause, (now - began) / SHARE)
+
+    def end(self) -> None:
+        """Leave the line as it stands; what follows begins below it."""
+        if self._is_open:
+            print(flush=True)
+        self._is_open, self._handle, self._due = False, None, 0.0
+
+    def _renew(self, line: str, draw: Callable[[], Figure] | None) -> None:
+        picture = {"image/png": encoded(draw(), 90)} if draw else {}
+        bundle = picture | {"text/plain": line}
+        if self._handle is None:
+            self._handle = show(bundle, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True, metadata=_alternative(bundle))
 
 
 def in_notebook() -> bool:

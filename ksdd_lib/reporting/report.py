@@ -17,12 +17,12 @@ import ksdd_lib
 from ksdd_lib import storage, text
 from ksdd_lib.data.inspection import format_report
 from ksdd_lib.evaluation import metrics, protocols
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction, every_score, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
 from ksdd_lib.reporting import wording
-from ksdd_lib.runs.run import alone
+from ksdd_lib.runs.lock import alone
 from ksdd_lib.settings import RULES, from_json, resolve, to_json
-from ksdd_lib.training.batches import STAGES
+from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.training.loop import read_history
 from ksdd_lib.training.targets import probability
 
@@ -128,7 +128,7 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
     flagged, folds = [row.is_flagged for row in rows], [row.fold for row in rows]
     if read_pair is not None and results.masks is not None:
-        wrong = [row for row in metrics.failures_first(rows) if metrics.verdict(row) != "found"]
+        wrong = [row for row in failures_first(rows) if verdict(row) != "found"]
         shown = [judged_surface(results, row, read_pair) for row in wrong[:CLOSE_UPS]]
         if shown:
             yield "errors", surface_pictures.close_ups(shown)
@@ -156,15 +156,15 @@ def _histories(results: Results) -> dict[str, dict[int, list[dict[str, float]]]]
             for fold in results.metrics["folds_trained"]
             if (history := read_history(results.folder / f"fold{fold}" / f"{stage}.jsonl"))
         }
-        for stage in STAGES
+        for stage in [plan.name for plan in method_of(results.settings).stages]
     }
 
 
 def _strip_rows(rows: Sequence[Prediction]) -> list[Prediction]:
     """What the strip shows: failures first, and no more of a kind than its limit."""
     left, shown = dict(STRIP_LIMITS), []
-    for row in metrics.failures_first(rows):
-        kind = metrics.verdict(row)
+    for row in failures_first(rows):
+        kind = verdict(row)
         left[kind] -= 1
         if left[kind] >= 0:
             shown.append(row)
@@ -290,7 +290,7 @@ DIRTY = re.compile(r"\b([0-9a-f]{7,40})\+")
 
 def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
     """Why surfaces are not shown, or which of them are left out; empty where all are."""
-    wanted = len(metrics.failures_first(results.rows))
+    wanted = len(failures_first(results.rows))
     if "strip_1" not in figures:
         if not wanted:
             return "No surface is defective or flagged, so there is none to show."
@@ -340,7 +340,7 @@ def _judges(results: Results) -> list[dict[str, Any]]:
             "auc": metrics.roc_auc(labels, scores),
             "oracle": metrics.oracle(labels, scores),
         }
-        for name, scores in metrics.every_score(results.rows, kind, loss).items()
+        for name, scores in every_score(results.rows, kind, loss).items()
     ]
     if darkest := results.metrics.get("darkest_pixel"):
         name = "the darkest pixel, without training"

@@ -14,7 +14,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
-from ksdd_lib.evaluation.metrics import Prediction, verdict
+from ksdd_lib.evaluation.predictions import Prediction, verdict
 from ksdd_lib.reporting.plots import (
     DEFECTIVE,
     FAINT,

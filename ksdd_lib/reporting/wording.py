@@ -8,8 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ksdd_lib.evaluation import metrics
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results
 from ksdd_lib.evaluation.threshold_costs import parts_needed
 from ksdd_lib.text import listed, of_ten, percent_up_to, whole_percent
@@ -79,11 +78,11 @@ def in_words(pooled: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]
             "All defects score above all good surfaces (average precision 1), so some threshold "
             "would make no error; those in use were each set without the scores of their own fold."
         )
-    failures = metrics.failures_first(rows)
+    failures = failures_first(rows)
     named = [
         f"{name}: {listed(found, NAMED)}."
         for kind, name in (("missed", "Missed"), ("false alarm", "False alarms"))
-        if (found := [row.image for row in failures if metrics.verdict(row) == kind])
+        if (found := [row.image for row in failures if verdict(row) == kind])
     ]
     if named:
         sentences.append(" ".join([*named, "They are shown first below."]))

@@ -9,7 +9,6 @@ import numpy as np
 
 from ksdd_lib import storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.data.dataset import (
     Sample,
     find_samples,
@@ -18,7 +17,6 @@ from ksdd_lib.data.dataset import (
     read_image,
     read_mask,
 )
-from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.data.folds import (
     Fold,
     folds_from_record,
@@ -27,7 +25,11 @@ from ksdd_lib.data.folds import (
     with_few_defects,
 )
 from ksdd_lib.data.inspection import inspect_data
-from ksdd_lib.runs.run import Run, alone, find_evaluated, home
+from ksdd_lib.data.sources import DataFolder, obtain
+from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.runs.lock import alone
+from ksdd_lib.runs.open import home, resume
+from ksdd_lib.runs.run import NOTEBOOKS, Run
 from ksdd_lib.settings import Settings
 
 
@@ -110,12 +112,18 @@ def open_evaluated(drive: Path | None = None) -> tuple[Run, DataSet] | tuple[Non
     Raises:
         RunError: as `open_data`.
     """
-    run = find_evaluated()
-    try:
-        return (run, open_data(run, drive)) if run else (None, None)
-    except DataError as gone:
-        print(gone)
-        return None, None
+    run = resume(required=False)
+    if run is None:
+        print(f"There is no run here: {NOTEBOOKS['data']}.ipynb begins one.")
+    elif not run.has("evaluation"):
+        name = run.folder.name
+        print(f"The run {name} is not evaluated yet: {NOTEBOOKS['evaluation']}.ipynb does.")
+    else:
+        try:
+            return run, open_data(run, drive)
+        except DataError as gone:
+            print(gone)
+    return None, None
 
 
 def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:

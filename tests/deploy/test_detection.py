@@ -14,7 +14,7 @@ from ksdd_lib.deploy import detection
 from ksdd_lib.deploy.detection import Detector
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation import scoring
-from ksdd_lib.evaluation.metrics import read_predictions
+from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.models.two_stage import TwoStageNet, initialize
 from ksdd_lib.training.batches import FLIPS
 from ksdd_lib.training.loop import train_decision, train_segmentation
@@ -228,8 +228,8 @@ def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
     data = tiny_data(tmp_path / "data")
     run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1, score="both")
     run.write("data.json", data.record)
-    train_segmentation(run, data, 0)
-    train_decision(run, data, 0)
+    train_stage(run, data, 0, "segmentation")
+    train_stage(run, data, 0, "decision")
     scoring.evaluate(run, data)
     data.record.update(name="generated surfaces", is_generated=True)
     detector = detection.of_run(run, data, 0)

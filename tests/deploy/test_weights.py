@@ -23,8 +23,8 @@ def trained(tmp_path_factory):
     run.write("data.json", data.record)
     with pytest.raises(RunError, match="04_evaluate"):
         weights.publish(run, data, 0, folder / "early.safetensors")
-    train_segmentation(run, data, 0)
-    train_decision(run, data, 0)
+    train_stage(run, data, 0, "segmentation")
+    train_stage(run, data, 0, "decision")
     evaluate(run, data)
     return run, data
 

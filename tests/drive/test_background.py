@@ -108,7 +108,7 @@ def test_a_training_goes_on_while_drive_hangs(
         path.unlink()
     sent = BackgroundCopy(run, drive, every=0, patience=0.1)
     sent.start()
-    assert train_segmentation(run, data, 0, saved=sent.start_if_due)
+    assert train_stage(run, data, 0, "segmentation", saved=sent.start_if_due)
     sent.finish()
     assert "Drive is slow: run is still being copied" in capsys.readouterr().out
     assert sent.state() == "not yet on Drive"

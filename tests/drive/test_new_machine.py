@@ -11,9 +11,9 @@ import nbformat
 import pytest
 from fake_drive import READS, WRITES
 
-from ksdd_lib import __main__ as commands
 from ksdd_lib.errors import RunError
-from ksdd_lib.runs.run import NOTEBOOKS
+from ksdd_lib.notebook import executor
+from ksdd_lib.notebook.series import NOTEBOOKS
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
@@ -81,7 +81,7 @@ SETTINGS = {
     "KSDD_CHECKPOINT_STEPS": "2",
 }
 
-PARTS = list(NOTEBOOKS)
+PARTS = ["data", "segmentation", "decision", "evaluation", "report"]
 
 
 class Colab:
@@ -93,7 +93,7 @@ class Colab:
         self.books = folder / "books"
         for made in (self.drive, self.books, folder / "downloads"):
             made.mkdir(parents=True)
-        for name in NOTEBOOKS.values():
+        for name in NOTEBOOKS:
             book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
             tags = [cell.metadata.get("tags", []) for cell in book.cells]
             place = next(number for number, found in enumerate(tags) if "setup" in found)
@@ -127,8 +127,8 @@ class Colab:
             "FAKE_LIES": str(self.lies or ""),
         }
         target = self.folder / f"{part}.ipynb"
-        book = self.books / f"{NOTEBOOKS[part]}.ipynb"
-        commands._execute(book, target, environment | named)
+        book = self.books / f"{NOTEBOOKS[PARTS.index(part)]}.ipynb"
+        executor.execute(book, target, environment | named)
         cells = json.loads(target.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         shown = [output.get("data", {}).get("text/plain", "") for output in outputs]

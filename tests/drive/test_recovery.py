@@ -31,7 +31,9 @@ from ksdd_lib import settings as schema
 from ksdd_lib import storage
 from ksdd_lib.drive import markers, recovery, upload
 from ksdd_lib.errors import DiskFullError, RunError
-from ksdd_lib.runs.run import OWNER_SILENT, Run, find
+from ksdd_lib.runs.lock import OWNER_SILENT
+from ksdd_lib.runs.open import create, resume
+from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
 
 
@@ -41,11 +43,11 @@ def test_a_new_machine_goes_on_with_the_run_used_last(
     mirror(run, drive.root)
     home = new_machine()
     with pytest.raises(RunError, match="01_download_data"):
-        find({})
+        resume({})
     folder = restore(home, drive)
     assert folder == home / "runs" / run.folder.name
     assert same(run.folder, folder, WHOLE)
-    assert find({}).settings == run.settings
+    assert resume({}).settings == run.settings
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
     assert "back from Drive: 5 files" in capsys.readouterr().out
 
@@ -110,7 +112,7 @@ def test_killed_before_the_run_is_named_the_run_copied_last_is_taken(
     second = new_machine()
     with pytest.warns(UserWarning, match="seed0 was copied last and is taken"):
         folder = recovery.restore(second, drive.root)
-    assert folder == second / "runs" / run.folder.name and find({}).folder == folder
+    assert folder == second / "runs" / run.folder.name and resume({}).folder == folder
     assert same(run.folder, folder, WHOLE)
 
 
@@ -125,14 +127,14 @@ def test_a_notebook_opened_too_early_gets_the_rest_when_it_is_there(
     mirror(run, drive.root)
     second = new_machine()
     early = restore(second, drive)
-    assert find({}).has("segmentation", 0) and not find({}).has("decision", 0)
+    assert resume({}).has("segmentation", 0) and not resume({}).has("decision", 0)
 
     new_machine("first")
     finish(run, 40, "decision", predecessor=weights(run))
     mirror(run, drive.root)
     new_machine()
     assert restore(second, drive) == early
-    assert find({}).has("decision", 0)
+    assert resume({}).has("decision", 0)
     assert checkpoint.newest_whole(early / "fold0", "decision")[0] == 40
     names = {"timing.json", "fold0/decision.jsonl", "fold0/decision-000040.pt"}
     assert same(
@@ -177,13 +179,13 @@ def test_a_run_begun_in_another_tab_is_come_to(
     new_machine("first")
     mirror(run, drive.root)  # its training goes on meanwhile
     assert restore(home, drive) == home / "runs" / "demo-clean-seed5"
-    assert find({}).settings.seed == 5
-    mirror(find({}), drive.root)
+    assert resume({}).settings.seed == 5
+    mirror(resume({}), drive.root)
 
     new_machine()
     assert restore(second, drive) == newer.folder
     begin()  # the user goes back to the older run, on purpose
-    mirror(find({}), drive.root)
+    mirror(resume({}), drive.root)
     new_machine("first")
     assert restore(home, drive) == run.folder
 
@@ -199,7 +201,7 @@ def test_a_run_begun_here_since_is_not_displaced(
 
     new_machine("first")
     restore(home, drive)
-    assert find({}).folder == mine.folder
+    assert resume({}).folder == mine.folder
     mirror(mine, drive.root)
     new_machine()
     assert restore(second, drive) == second / "runs" / mine.folder.name
@@ -211,7 +213,7 @@ def test_a_run_begun_without_drive_is_kept_when_drive_comes(
     new_machine()
     mirror(begin("demo-clean-seed5", seed=5), drive.root)
     new_machine("first")
-    assert restore(home, drive) is None and find({}).folder == run.folder
+    assert restore(home, drive) is None and resume({}).folder == run.folder
 
 
 def test_what_is_further_here_is_kept_stage_by_stage(
@@ -221,7 +223,7 @@ def test_what_is_further_here_is_kept_stage_by_stage(
     mirror(run, drive.root)
     new_machine()
     restore(home.with_name("second"), drive)
-    other = find({})
+    other = resume({})
     save_checkpoint(other, 20, "decision", predecessor=weights(other))
     mirror(other, drive.root)
 
@@ -268,7 +270,7 @@ def test_where_the_newest_on_drive_is_damaged_the_one_before_comes(
     with pytest.warns(UserWarning, match="passed over: fold0/segmentation-000030.pt"):
         folder = recovery.restore(second, drive.root)
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 20
-    assert not find({}).has("segmentation", 0), "a done marker comes with its weights only"
+    assert not resume({}).has("segmentation", 0), "a done marker comes with its weights only"
 
 
 def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
@@ -277,7 +279,7 @@ def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
     mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
-    other = find({})
+    other = resume({})
     finish(other, 30, "segmentation", by="second")
     finish(other, 40, "decision", predecessor="0" * 64)
     other.write("metrics.json", {"ap": 0.5})
@@ -287,7 +289,7 @@ def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
     finish(run, 30, "segmentation")
     with pytest.warns(UserWarning, match="fold0/decision on Drive goes on from other weights"):
         recovery.restore(home, drive.root)
-    assert not find({}).has("decision", 0) and not find({}).has("evaluation")
+    assert not resume({}).has("decision", 0) and not resume({}).has("evaluation")
 
 
 def test_results_of_other_weights_do_not_come(
@@ -297,7 +299,7 @@ def test_results_of_other_weights_do_not_come(
     mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
-    other = find({})
+    other = resume({})
     checkpoint.save(other.fold_folder(0), "decision", 40, {"fold": 0}, {"by": "second"})
     other.write("fold0/decision.done.json", {"steps": 40})
     other.write("metrics.json", {"ap": 0.5})
@@ -306,7 +308,7 @@ def test_results_of_other_weights_do_not_come(
     new_machine("first")
     finish(run, 40, "decision")
     restore(home, drive)
-    assert not find({}).has("evaluation")
+    assert not resume({}).has("evaluation")
 
 
 def test_settings_that_a_stage_elsewhere_began_with_come_with_it(
@@ -323,7 +325,7 @@ def test_settings_that_a_stage_elsewhere_began_with_come_with_it(
     mirror(amended, drive.root)
     new_machine()
     restore(second, drive)
-    assert find({}).settings == amended.settings and find({}).has("decision", 0)
+    assert resume({}).settings == amended.settings and resume({}).has("decision", 0)
 
 
 def test_a_run_continued_with_other_settings_on_both_sides_stays_as_it_is(
@@ -333,13 +335,13 @@ def test_a_run_continued_with_other_settings_on_both_sides_stays_as_it_is(
     mirror(run, drive.root)
     second = new_machine()
     restore(second, drive)
-    save_checkpoint(find({}), 1, "decision", predecessor=weights(find({})))
+    save_checkpoint(resume({}), 1, "decision", predecessor=weights(resume({})))
     amended = run.amend({"decision_steps": 9})
     finish(amended, 9, "decision", predecessor=weights(run))
     mirror(amended, drive.root)
     with pytest.warns(UserWarning, match="with other settings .decision.*not brought"):
         assert recovery.restore(second, drive.root) is None
-    assert checkpoint.newest_whole(find({}).fold_folder(0), "decision")[0] == 1
+    assert checkpoint.newest_whole(resume({}).fold_folder(0), "decision")[0] == 1
 
 
 def test_another_run_of_the_name_gets_a_number_here(
@@ -352,9 +354,9 @@ def test_another_run_of_the_name_gets_a_number_here(
     mirror(other, drive.root)
     new_machine("first")
     assert restore(home, drive) == home / "runs" / "demo-clean-seed0-2"
-    assert find({}).settings.segmentation_steps == 7
+    assert resume({}).settings.segmentation_steps == 7
     assert checkpoint.newest_whole(run.fold_folder(0), "segmentation")[0] == 20
-    assert checkpoint.newest_whole(find({}).fold_folder(0), "segmentation")[0] == 5
+    assert checkpoint.newest_whole(resume({}).fold_folder(0), "segmentation")[0] == 5
 
 
 def test_a_run_keeps_its_name_on_drive_whatever_it_is_called_here(
@@ -369,12 +371,12 @@ def test_a_run_keeps_its_name_on_drive_whatever_it_is_called_here(
     assert restore(third, drive).name == run.folder.name
     new_machine("first")
     begin("demo-clean-seed0-9", seed=9)  # so that this machine names its old run once more
-    mirror(find({}), drive.root)
+    mirror(resume({}), drive.root)
     begin()
-    mirror(find({}), drive.root)
+    mirror(resume({}), drive.root)
     new_machine("third")
     assert restore(third, drive).name == f"{run.folder.name}-2"
-    mirror(find({}), drive.root)
+    mirror(resume({}), drive.root)
     assert not (drive.root / "ksdd" / "runs" / f"{run.folder.name}-2-2").exists()
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE)
 
@@ -491,9 +493,15 @@ def test_drive_dies_while_a_run_is_brought_back(
     with pytest.warns(UserWarning, match="run this cell again"):
         assert recovery.restore(home, drive.root) is None
     with pytest.raises(RunError):
-        find({})
+        resume({})
     monkeypatch.setattr(Path, "read_bytes", plain)
     assert same(run.folder, restore(home, drive), WHOLE)
+
+
+def start(wanted: schema.Settings, drive: Path | None) -> Run:
+    """`create` as notebook 1 calls it."""
+    here = Path(os.environ["KSDD_HOME"])
+    return create(wanted, bring=lambda like: recovery.restore(here, drive, like=like))
 
 
 def test_an_earlier_run_that_only_drive_has_is_gone_on_with(
@@ -506,10 +514,10 @@ def test_an_earlier_run_that_only_drive_has_is_gone_on_with(
     home = new_machine()
     assert restore(home, drive).name == later.folder.name, "the last one"
     amended = replace(run.settings, segmentation_steps=77)  # of the next notebook
-    again = recovery.start(amended, drive.root)
+    again = start(amended, drive.root)
     assert again.folder == home / "runs" / run.folder.name
     assert again.settings == run.settings and again.has("segmentation", 0)
-    assert find({}).folder == again.folder, "the next notebook goes on with it"
+    assert resume({}).folder == again.folder, "the next notebook goes on with it"
     mirror_whole(again, drive.root)
     names = {path.name for path in (drive.root / "ksdd" / "runs").iterdir() if path.is_dir()}
     assert names == {run.folder.name, later.folder.name}, "no second copy"
@@ -517,10 +525,10 @@ def test_an_earlier_run_that_only_drive_has_is_gone_on_with(
 
 def test_a_run_that_nobody_has_begun_is_begun(run: Run, drive: Drive, home: Path):
     mirror_whole(run, drive.root)
-    other = recovery.start(schema.resolve({"seed": 5}), drive.root)
+    other = start(schema.resolve({"seed": 5}), drive.root)
     assert other.folder == home / "runs" / "demo-clean-seed5"
-    assert recovery.start(run.settings, drive.root).folder == run.folder
-    assert recovery.start(schema.resolve({"seed": 6}), None).folder.name == "demo-clean-seed6"
+    assert start(run.settings, drive.root).folder == run.folder
+    assert start(schema.resolve({"seed": 6}), None).folder.name == "demo-clean-seed6"
 
 
 @pytest.mark.fault(25)
@@ -535,7 +543,7 @@ def test_where_drive_cannot_be_asked_for_an_earlier_run_a_new_one_begins(
 
     monkeypatch.setattr(markers, "list_folder", broken)
     with pytest.warns(UserWarning, match="Drive could not be read"):
-        assert recovery.start(run.settings, drive.root).folder.parent == home / "runs"
+        assert start(run.settings, drive.root).folder.parent == home / "runs"
 
 
 # Fault 26: a file on Drive is missing, partial or renamed
@@ -659,8 +667,8 @@ def test_a_second_machine_is_refused_while_the_first_is_at_work(
     monkeypatch.setenv("KSDD_TAKE_OVER", "1")
     with pytest.warns(UserWarning, match="works on .* 65 s ago: if it still runs, stop it"):
         assert recovery.restore(home, drive.root)
-    assert checkpoint.newest_whole(find({}).fold_folder(0), "segmentation")[0] == 30
-    mirror_whole(find({}), drive.root)
+    assert checkpoint.newest_whole(resume({}).fold_folder(0), "segmentation")[0] == 30
+    mirror_whole(resume({}), drive.root)
     monkeypatch.delenv("KSDD_TAKE_OVER")
     assert restore(home, drive), "it is this machine's now"
 

@@ -40,7 +40,8 @@ from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import colab
 from ksdd_lib.reporting.report import make_report
 from ksdd_lib.runs import prepare
-from ksdd_lib.runs.run import Run, find, open_folder
+from ksdd_lib.runs.open import open_run, resume
+from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
 from ksdd_lib.training.loop import read_history, train_decision, train_segmentation
 
@@ -130,7 +131,7 @@ def test_while_a_stage_trains_drive_holds_two_of_its_checkpoints(run: Run, drive
 
 def test_a_run_that_lies_on_drive_is_not_copied_onto_itself(run: Run, drive: Drive):
     mirror(run, drive.root)
-    there = open_folder(drive.root / "ksdd" / "runs" / run.folder.name, {})
+    there = open_run(drive.root / "ksdd" / "runs" / run.folder.name, {})
     there.write("metrics.json", {"ap": 0.5})
     before = contents(there.folder)
     mirror_whole(there, drive.root)
@@ -253,7 +254,7 @@ def test_a_second_copy_that_is_killed_leaves_each_file_old_or_new(
             assert before.keys() <= came.keys(), f"killed before {names[-1]}"
             assert all(came[name] in (before.get(name), after[name]) for name in came), names[-1]
             if "fold0/decision-000009.json" in came:
-                assert find({}).settings.decision_steps == 9
+                assert resume({}).settings.decision_steps == 9
             assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 30
     assert came == after
     overwritten = {name for name in before if before[name] != after[name]}
@@ -271,7 +272,7 @@ def test_content_that_is_replaced_leaves_drive_when_the_new_one_is_vouched_for(
         [held] = [path for path in folder.glob("folds*.json")]
         assert json.loads(held.read_bytes()) == {"protocol": protocol}
     assert restore(new_machine(), drive)
-    assert find({}).read("folds.json") == {"protocol": "clean"}
+    assert resume({}).read("folds.json") == {"protocol": "clean"}
 
 
 @pytest.mark.fault(19)
@@ -381,7 +382,7 @@ def test_training_goes_on_without_drive_and_copies_when_it_is_back(
     drive.fault = lambda n: number
     with pytest.warns(UserWarning, match=re.escape(os.strerror(number))):
         with BackgroundCopy(run, drive.root, every=0) as sent:
-            assert train_segmentation(run, data, 0, saved=sent.start_if_due)
+            assert train_stage(run, data, 0, "segmentation", saved=sent.start_if_due)
     assert read_history(run.fold_folder(0) / "segmentation.jsonl")[-1]["step"] == 2
     drive.fault = lambda n: None
     mirror_whole(run, drive.root)
@@ -410,8 +411,8 @@ def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offe
         run = begin(data=str(tiny_root), **TRAINED)
         data = prepare.prepare_data(run, there)
         with BackgroundCopy(run, there, every=0) as sent:
-            train_segmentation(run, data, 0, saved=sent.start_if_due)
-            train_decision(run, data, 0, saved=sent.start_if_due)
+            train_stage(run, data, 0, "segmentation", saved=sent.start_if_due)
+            train_stage(run, data, 0, "decision", saved=sent.start_if_due)
         with BackgroundCopy(run, there) as sent:
             evaluate(run, data, saved=sent.start_if_due)
         path = make_report(run.folder, data.read_pair)
@@ -506,7 +507,7 @@ def test_a_downloaded_archive_goes_to_drive_once_and_comes_back_unpacked(
     second = new_machine()
     shutil.rmtree(home)
     restore(second, drive)
-    again = prepare.open_data(find({}))
+    again = prepare.open_data(resume({}))
     assert again.root.is_relative_to(second) and len(again.samples) == 24
 
 
@@ -549,7 +550,7 @@ def test_what_a_killed_copy_has_left_of_an_archive_is_removed(
 
 
 def test_an_archive_of_one_s_own_is_not_copied(home: Path, drive: Drive, tiny_root: Path):
-    run = open_folder(home / "runs" / "own", {"data": str(tiny_root)})
+    run = open_run(home / "runs" / "own", {"data": str(tiny_root)})
     prepare.prepare_data(run)
     assert not upload.copy_archive(run, home / "downloads", drive.root)
     assert not list(drive.root.iterdir())

@@ -4,7 +4,7 @@ import pytest
 
 from ksdd_lib.data.dataset import find_samples, read_image, read_mask
 from ksdd_lib.data.duplicates import aligned_correlation
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.protocols import (
     by_fold,
     kolektor_twins,

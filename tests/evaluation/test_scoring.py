@@ -20,6 +20,7 @@ from ksdd_lib.data.folds import Fold, folds_record
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation import scoring as evaluation
+from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import (
     deciding_score,
@@ -71,8 +72,8 @@ class Judged:
         self.run.write("data.json", data.record)
         self.run.write("folds.json", folds_record(data.folds))
         for fold in range(3):
-            train_segmentation(self.run, data, fold)
-            train_decision(self.run, data, fold)
+            train_stage(self.run, data, fold, "segmentation")
+            train_stage(self.run, data, fold, "decision")
         counter, self.watched = Forwards(), []
 
         def saved() -> None:
@@ -144,7 +145,7 @@ def test_predictions_have_the_agreed_columns_and_one_row_for_each_test_image(
 def test_scores_are_the_logits_of_the_fold_that_holds_the_image_out(
     judged: Judged, data: DataSet
 ) -> None:
-    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    rows = read_predictions(judged.run.folder / "predictions.csv")
     part = data.folds[1]
     scores, masks = score_images(
         trained_model(judged.run, data, 1), part.test, judged.run.settings.size, "auto"
@@ -152,16 +153,16 @@ def test_scores_are_the_logits_of_the_fold_that_holds_the_image_out(
     fold_rows = [row for row in rows if row.fold == 1]
     assert [row.score for row in fold_rows] == pytest.approx(scores.tolist(), abs=1e-3)
     highest = [float(mask.max()) for mask in masks]
-    assert [row.segmentation_score for row in fold_rows] == pytest.approx(highest, abs=1e-3)
+    assert [row.map_score for row in fold_rows] == pytest.approx(highest, abs=1e-3)
 
 
 def test_masks_are_stored_beside_the_predictions_in_their_order(judged: Judged) -> None:
-    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    rows = read_predictions(judged.run.folder / "predictions.csv")
     masks = read_masks(judged.run.folder / "masks.npz")
     assert list(masks) == [row.image for row in rows]
     for row in rows:
         assert masks[row.image].shape == (16, 16) and masks[row.image].dtype == np.float16
-        assert float(masks[row.image].max()) == pytest.approx(row.segmentation_score, rel=1e-3)
+        assert float(masks[row.image].max()) == pytest.approx(row.map_score, rel=1e-3)
 
 
 def test_metrics_and_environment_are_stored(judged: Judged) -> None:
@@ -205,7 +206,7 @@ def test_results_of_earlier_weights_are_refused_until_evaluated_again(
         path.unlink()
     longer = Run(copied.folder, replace(copied.settings, decision_steps=2))
     longer.write("settings.json", to_json(longer.settings))
-    train_decision(longer, data, 0)
+    train_stage(longer, data, 0, "decision")
     with pytest.raises(RunError, match="not of this run: .*decision_steps: stored 1, here 2; .*"):
         load_results(copied.folder)
     longer.write("settings.json", to_json(copied.settings))
@@ -234,8 +235,8 @@ def test_a_lost_runtime_scores_only_what_is_missing(
 
 def edit_a_score(folder: Path) -> None:
     path = folder / "scores.csv"
-    first, *others = metrics.read_predictions(path)
-    metrics.write_predictions(path, [replace(first, score=first.score + 7), *others])
+    first, *others = read_predictions(path)
+    write_predictions(path, [replace(first, score=first.score + 7), *others])
 
 
 def swap_two_masks(folder: Path) -> None:
@@ -269,8 +270,8 @@ def test_stored_scores_that_were_changed_are_computed_anew(
     with pytest.warns(UserWarning, match="fold1 are not as they were stored .* scored again"):
         assert evaluate(copied, data) == judged.summary
     assert forwards.count == 2
-    again = metrics.read_predictions(folder / "scores.csv")
-    assert again == metrics.read_predictions(judged.run.fold_folder(1) / "scores.csv")
+    again = read_predictions(folder / "scores.csv")
+    assert again == read_predictions(judged.run.fold_folder(1) / "scores.csv")
 
 
 def test_stored_scores_from_before_there_were_hashes_are_used(
@@ -290,11 +291,11 @@ def test_scores_of_earlier_weights_are_not_used(
     longer = Run(copied.folder, replace(copied.settings, decision_steps=2, fold="0"))
     for path in longer.fold_folder(0).glob("decision*"):
         path.unlink()
-    train_decision(longer, data, 0)
-    before = metrics.read_predictions(longer.fold_folder(0) / "scores.csv")
+    train_stage(longer, data, 0, "decision")
+    before = read_predictions(longer.fold_folder(0) / "scores.csv")
     evaluate(longer, data)
     assert forwards.count == 2
-    after = metrics.read_predictions(longer.fold_folder(0) / "scores.csv")
+    after = read_predictions(longer.fold_folder(0) / "scores.csv")
     assert all(a.score != b.score for a, b in zip(before, after, strict=True))
 
 
@@ -303,19 +304,19 @@ def test_a_single_fold_is_judged_at_one_half(judged: Judged, copied: Run, data: 
     summary = evaluate(single, data)
     assert [(fold["fold"], fold["threshold"]) for fold in summary["folds"]] == [(2, 0.0)]
     assert "single fold" in summary["threshold_rule"]
-    rows = metrics.read_predictions(single.folder / "predictions.csv")
+    rows = read_predictions(single.folder / "predictions.csv")
     assert len(rows) == 2 and all(row.is_flagged == (row.score > 0) for row in rows)
 
 
 def test_the_most_doubtful_image_of_a_fold_lies_nearest_to_its_threshold(judged: Judged) -> None:
-    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    rows = read_predictions(judged.run.folder / "predictions.csv")
     for fold in range(3):
         gaps = {row.image: abs(row.score - row.threshold) for row in rows if row.fold == fold}
         assert gaps[most_doubtful(judged.run, fold)] == min(gaps.values())
 
 
 def test_thresholds_come_from_the_other_folds(judged: Judged) -> None:
-    rows = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    rows = read_predictions(judged.run.folder / "predictions.csv")
     for fold in judged.summary["folds"]:
         others = [row for row in rows if row.fold != fold["fold"]]
         expected = metrics.best_f1_threshold(
@@ -388,12 +389,12 @@ def test_the_score_is_the_decision_the_mask_or_the_sum_of_both() -> None:
 
 
 def test_another_kind_of_score_is_computed_anew(judged: Judged, copied: Run, data: DataSet) -> None:
-    before = metrics.read_predictions(judged.run.folder / "predictions.csv")
+    before = read_predictions(judged.run.folder / "predictions.csv")
     evaluate(Run(copied.folder, replace(copied.settings, score="both")), data)
-    after = metrics.read_predictions(copied.folder / "predictions.csv")
+    after = read_predictions(copied.folder / "predictions.csv")
     for old, new in zip(before, after, strict=True):
-        assert new.score == pytest.approx(old.score + old.segmentation_score, abs=1e-5)
-        assert new.segmentation_score == pytest.approx(old.segmentation_score)
+        assert new.score == pytest.approx(old.score + old.map_score, abs=1e-5)
+        assert new.map_score == pytest.approx(old.map_score)
 
 
 def test_masks_come_back_under_their_names(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from small_results import ROWS, Judge
 from ksdd_lib.data.dataset import find_samples
 from ksdd_lib.deploy import detection
 from ksdd_lib.errors import DataError
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.notebook import browse
 from ksdd_lib.reporting import surface_pictures
 from ksdd_lib.reporting.surface_pictures import JudgedSurface

@@ -117,8 +117,8 @@ def test_damaged_masks_are_asked_for_again(place):
 def test_looking_changes_nothing_of_the_training(screen, place, tmp_path: Path):
     run, data = place
     other = tiny_run(tmp_path / "other", segmentation_steps=3)
-    train_segmentation(run, data, 0, watch=live.watch_training(run, data))
-    train_segmentation(other, data, 0)
+    train_stage(run, data, 0, "segmentation", watch=live.watch_training(run, data))
+    train_stage(other, data, 0, "segmentation")
     name = "segmentation-000003.json"
     ours, theirs = (r.fold_folder(0) / name for r in (run, other))
     assert ours.read_bytes() == theirs.read_bytes(), "it holds the weights' hash"
@@ -126,10 +126,10 @@ def test_looking_changes_nothing_of_the_training(screen, place, tmp_path: Path):
 
 def test_a_finished_stage_is_shown_whole_from_disk(screen, place):
     run, data = place
-    assert train_segmentation(run, data, 0, watch=live.watch_training(run, data))
+    assert train_stage(run, data, 0, "segmentation", watch=live.watch_training(run, data))
     drawn = picture(screen.bundles[-1])
     screen.bundles.clear()
-    assert not train_segmentation(run, data, 0, watch=live.watch_training(run, data))
+    assert not train_stage(run, data, 0, "segmentation", watch=live.watch_training(run, data))
     [bundle] = screen.bundles
     assert "all 3 steps done" in bundle["text/plain"]
     assert np.array_equal(picture(bundle), drawn)

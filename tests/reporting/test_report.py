@@ -10,7 +10,8 @@ from evaluated_run import make_run, read_pair
 
 from ksdd_lib import settings as schema
 from ksdd_lib import storage
-from ksdd_lib.evaluation import metrics, results
+from ksdd_lib.evaluation import results
+from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.reporting import report
 
 
@@ -138,7 +139,7 @@ def test_the_day_of_the_evaluation_stands_above(run_folder, page, tmp_path, quic
 
 def test_every_score_stands_with_its_fold(run_folder, page):
     text = text_of(page)
-    for row in metrics.read_predictions(run_folder / "predictions.csv"):
+    for row in read_predictions(run_folder / "predictions.csv"):
         kind = "defective" if row.is_defective else "good"
         said = "flagged" if row.is_flagged else "passed"
         shown = f"{row.image} {row.fold} {kind} {said} {row.score:.2f} {row.threshold:.2f}"
@@ -311,7 +312,7 @@ def test_the_strip_is_bounded_and_says_what_it_leaves_out(tmp_path, quick, monke
 
 
 def test_failures_fill_the_first_page_of_the_strip(tmp_path):
-    rows = metrics.read_predictions(make_run(tmp_path / "run") / "predictions.csv")
+    rows = read_predictions(make_run(tmp_path / "run") / "predictions.csv")
     rows = [replace(row, threshold=10.0, is_flagged=False) for row in rows]
     rows[0] = replace(rows[0], is_flagged=True)
     first, *others = report._strip_pages(rows)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.reporting import plots, surface_pictures
 
 RANDOM = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ksdd_lib.evaluation.metrics import Prediction
+from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.reporting import wording
 
 

@@ -117,8 +117,8 @@ def test_the_benchmark_runs_and_stores_all(tmp_path, capsys):
 def test_reduced_precision_stands_beside_float32(tmp_path):
     data = tiny_data(tmp_path / "data")
     run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1)
-    train_segmentation(run, data, 0)
-    train_decision(run, data, 0)
+    train_stage(run, data, 0, "segmentation")
+    train_stage(run, data, 0, "decision")
     same, less = precision.compare(run, data, 0, ["float32", "bfloat16"])
     assert same["images"] == len(data.folds[0].test)
     assert same["mask error, worst image"] == 0 == same["score, largest difference"]

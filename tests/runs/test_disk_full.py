@@ -60,14 +60,14 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before_and_goes_on_later
             fillers.append(fill(disk, leave=2**20))
 
     with pytest.raises(DiskFullError, match="no room for segmentation-000003.pt: it needs") as full:
-        train_segmentation(run, data, 0, saved=fill_after_the_second)
+        train_stage(run, data, 0, "segmentation", saved=fill_after_the_second)
     assert isinstance(full.value, KsddError) and isinstance(full.value, OSError)
     left = files(run.folder)
     assert all(left.values()) and not any(name.endswith(".tmp") for name in left), left
     assert {"fold0/segmentation-000002.pt", "fold0/segmentation-000002.json"} <= left.keys()
     fillers[0].unlink()
-    train_segmentation(run, data, 0)
-    train_segmentation(other, data, 0)
+    train_stage(run, data, 0, "segmentation")
+    train_stage(other, data, 0, "segmentation")
     assert sha256(run, data) == sha256(other, data)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ksdd_lib.errors import DataError, FoldError, RunError
 from ksdd_lib.data.folds import clean_folds
+from ksdd_lib.errors import DataError, FoldError, RunError
+from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.prepare import open_data, open_evaluated, prepare_data
-from ksdd_lib.runs.run import Run, open_folder
+from ksdd_lib.runs.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, tiny_root: Path) -> Run:
     """A run on the tiny data set, that is of 6 items with 4 surfaces each."""
-    return open_folder(tmp_path / "run", {"data": str(tiny_root)})
+    return open_run(tmp_path / "run", {"data": str(tiny_root)})
 
 
 def names(run: Run) -> list[str]:
@@ -50,7 +51,7 @@ def test_no_absolute_path_is_stored(run: Run, tmp_path: Path) -> None:
 def test_later_notebooks_find_the_same_data(run: Run) -> None:
     prepared = prepare_data(run)
     stored = {name: (run.folder / name).stat().st_mtime_ns for name in names(run)}
-    again = open_folder(run.folder, {})  # which knows the name of the data, not its place
+    again = open_run(run.folder, {})  # which knows the name of the data, not its place
     for found in (open_data(again), prepare_data(again)):
         assert found.samples == prepared.samples
         assert [(f.train, f.test) for f in found.folds] == [
@@ -87,8 +88,8 @@ def test_moved_data_is_found_where_it_is_said_to_be(
     (tmp_path / "elsewhere").mkdir()
     tiny_root.rename(tmp_path / "elsewhere" / "tiny")
     with pytest.raises(DataError, match="not on this machine.*%env KSDD_DATA=/path/to/tiny"):
-        open_data(open_folder(run.folder, {}))
-    moved = open_folder(run.folder, {"data": str(tmp_path / "elsewhere" / "tiny")})
+        open_data(open_run(run.folder, {}))
+    moved = open_run(run.folder, {"data": str(tmp_path / "elsewhere" / "tiny")})
     assert open_data(moved).fingerprint == fingerprint
 
 
@@ -117,11 +118,11 @@ def test_data_in_drive_is_found_by_its_name_on_a_new_machine(
         shutil.make_archive(str(place.with_suffix("")), "zip", tiny_root)
     else:
         shutil.copytree(tiny_root, place)
-    first = open_folder(tmp_path / "first" / "run", {"data": str(place)})
+    first = open_run(tmp_path / "first" / "run", {"data": str(place)})
     fingerprint = prepare_data(first, drive).fingerprint
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "new" / "home"))
     shutil.copytree(first.folder, tmp_path / "new" / "home" / "runs" / "run")
-    again = open_folder(tmp_path / "new" / "home" / "runs" / "run", {})
+    again = open_run(tmp_path / "new" / "home" / "runs" / "run", {})
     assert again.settings.data == name
     assert open_data(again, drive).fingerprint == fingerprint
     place.rename(drive / "renamed")
@@ -135,18 +136,18 @@ def test_other_data_of_the_name_in_drive_is_refused(
     tiny_root: Path, tmp_path: Path, make_data_set
 ) -> None:
     drive = tmp_path / "MyDrive"
-    run = open_folder(tmp_path / "run", {"data": str(tiny_root)})
+    run = open_run(tmp_path / "run", {"data": str(tiny_root)})
     prepare_data(run)
     shutil.rmtree(tiny_root)
     make_data_set(drive / "tiny", items=7)
     with pytest.raises(RunError, match="is not what run was begun with: fingerprint"):
-        open_data(open_folder(run.folder, {}), drive)
+        open_data(open_run(run.folder, {}), drive)
 
 
 def test_folds_that_do_not_suit_the_data_leave_nothing_behind(
     tmp_path: Path, tiny_root: Path
 ) -> None:
-    run = open_folder(tmp_path / "run", {"data": str(tiny_root), "folds": "official"})
+    run = open_run(tmp_path / "run", {"data": str(tiny_root), "folds": "official"})
     with pytest.raises(FoldError, match="official folds belong to KolektorSDD"):
         prepare_data(run)
     assert names(run) == ["settings.json"]
@@ -154,7 +155,7 @@ def test_folds_that_do_not_suit_the_data_leave_nothing_behind(
 
 def test_few_defects_and_another_partition_are_found_again(tmp_path: Path, tiny_root: Path) -> None:
     wanted = {"data": str(tiny_root), "defective_images": 1, "partition": 3}
-    run = open_folder(tmp_path / "run", wanted)
+    run = open_run(tmp_path / "run", wanted)
     data = prepare_data(run)
     for fold in data.folds:
         assert sum(sample.is_defective for sample in fold.train) == 1
@@ -170,11 +171,11 @@ def test_parts_that_look_alike_are_kept_where_the_settings_say_so(
     shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
     for image in (tiny_root / "tiny07").glob("*.jpg"):
         image.write_bytes(image.read_bytes() + b"\0")
-    run = open_folder(tmp_path / "run", {"data": str(tiny_root), "twins": "identical"})
+    run = open_run(tmp_path / "run", {"data": str(tiny_root), "twins": "identical"})
     data = prepare_data(run)
     assert len({sample.item for fold in data.folds for sample in fold.test}) == 7
     assert data.record["report"]["twins"] == []
-    assert open_data(open_folder(run.folder, {})).folds == data.folds
+    assert open_data(open_run(run.folder, {})).folds == data.folds
 
 
 def test_killed_between_its_two_files_it_starts_again(run: Run) -> None:
@@ -189,7 +190,7 @@ def test_generated_surfaces_are_made_once_and_made_again_when_gone(
     tmp_path: Path, own_home: Path
 ) -> None:
     settings = {"data": "generated", "generated_items": 6, "image_size": "128x128"}
-    run = open_folder(tmp_path / "run", settings)
+    run = open_run(tmp_path / "run", settings)
     data = prepare_data(run)
     assert data.root == own_home / "data" / "generated-6-128x128"
     assert run.read("data.json")["is_generated"] and len(data.samples) == 48

@@ -16,7 +16,7 @@ import pytest
 from ksdd_lib import storage
 from ksdd_lib.data import synthetic
 from ksdd_lib.notebook.share import shareable
-from ksdd_lib.runs.run import NOTEBOOKS
+from ksdd_lib.notebook.series import NOTEBOOKS
 from ksdd_lib.training.loop import read_history
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -89,7 +89,7 @@ def whole(book: browser.Book) -> None:
 
 
 def test_1_the_form_says_what_is_wrong_and_what_differs(page, address, folder):
-    book = browser.Book(page, address, folder, NOTEBOOKS["data"])
+    book = browser.Book(page, address, folder, NOTEBOOKS[0])
     book.run_all()
     book.wait()
     assert "no Drive" in book.text() and "run folder: demo-clean-seed0" in book.text()
@@ -113,7 +113,7 @@ def test_1_the_form_says_what_is_wrong_and_what_differs(page, address, folder):
 
 
 def test_2_a_training_survives_a_stop_and_a_reload(page, address, folder, run):
-    book = browser.Book(page, address, folder, NOTEBOOKS["segmentation"])
+    book = browser.Book(page, address, folder, NOTEBOOKS[1])
     history = run / "fold0" / "segmentation.jsonl"
     book.run_all()
     book.until(lambda: len(read_history(history)) >= 5)
@@ -134,7 +134,7 @@ def test_2_a_training_survives_a_stop_and_a_reload(page, address, folder, run):
 
 
 def test_3_the_decision_network_is_trained_on_a_first_stage_that_stays(page, address, folder, run):
-    book = browser.Book(page, address, folder, NOTEBOOKS["decision"])
+    book = browser.Book(page, address, folder, NOTEBOOKS[2])
     book.run_all()
     book.wait()
     assert "fold 0: trained" in book.text() and "the first stage is still" in book.text()
@@ -143,7 +143,7 @@ def test_3_the_decision_network_is_trained_on_a_first_stage_that_stays(page, add
 
 
 def test_4_the_line_is_drawn_with_a_slider_and_the_user_s_own_money(page, address, folder, run):
-    book = browser.Book(page, address, folder, NOTEBOOKS["evaluation"])
+    book = browser.Book(page, address, folder, NOTEBOOKS[3])
     book.run_all()
     book.wait()
     assert len(table(run / "predictions.csv")) == 16
@@ -165,7 +165,7 @@ def test_5_parts_are_gone_through_and_pictures_judged(page, address, folder, run
     for item in (90, 91):
         pixels = synthetic.render((192, 128), 0, item, 0, True)[0]
         cv2.imwrite(str(pictures / f"part{item}.png"), pixels)
-    book = browser.Book(page, address, folder, NOTEBOOKS["report"])
+    book = browser.Book(page, address, folder, NOTEBOOKS[4])
     book.run_all()
     book.wait()
     book.choose("order", "most suspicious first")

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-from ksdd_lib import __main__
 from ksdd_lib.__main__ import main
-from ksdd_lib.evaluation import metrics
+from ksdd_lib.evaluation.predictions import read_predictions
+from ksdd_lib.notebook import executor, series
 from ksdd_lib.runs import prepare
-from ksdd_lib.runs.run import open_folder
+from ksdd_lib.runs.open import open_run
 from ksdd_lib.training import loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ class TestWhatTheUserDoesWrong:
         assert mine.read_text() == '{"mine": 1}'
 
     def test_settings_are_checked_before_an_earlier_attempt_is_forgotten(self, said, tmp_path):
-        first = open_folder(tmp_path / "first", {"preset": "demo"}).folder
+        first = open_run(tmp_path / "first", {"preset": "demo"}).folder
         said("run", "--data", "generated", "--out", str(first), "--set", "image_size=125x50")
         assert (first / "settings.json").exists()
 
@@ -122,7 +122,7 @@ class TestWhatTheUserDoesWrong:
         stored = json.loads(book.read_text())
         stored["cells"][2]["source"] = ["%env KSDD_RUN=/elsewhere\n"]
         book.write_text(json.dumps(stored))
-        monkeypatch.setattr(__main__, "CHECKOUT", tmp_path)
+        monkeypatch.setattr(series, "CHECKOUT", tmp_path)
         text = said("demo", "--out", str(tmp_path / "out"))
         assert "notebooks/04_evaluate.ipynb holds a cell with %env KSDD_" in text
 
@@ -161,7 +161,7 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert summary["folds_trained"] == [0, 1, 2]
     assert summary["darkest_pixel"]["ap"] < 0.8 < 0.95 < summary["pooled"]["ap"]
     assert summary["pooled"]["images"] == 96 and summary["pooled"]["defective"] == 24
-    assert len(metrics.read_predictions(out / "predictions.csv")) == 96
+    assert len(read_predictions(out / "predictions.csv")) == 96
     assert len(list((out / "notebooks").glob("*.ipynb"))) == 5
     assert "GENERATED" in (out / "report.html").read_text()
     assert str(tmp_path) not in stored_text(out)
@@ -205,15 +205,15 @@ def test_a_stop_is_a_stop_however_the_notebook_ends(told, cell, tmp_path, monkey
     nbformat.write(nbformat.v4.new_notebook(cells=cells), book)
     heard = []
 
-    def hear(message: dict) -> None:
+    def hear(message: dict, line: object) -> None:
         if "begun" in message["content"].get("text", ""):
             os.kill(os.getpid(), told)
         heard.append(message)
 
-    monkeypatch.setattr(__main__, "_echo", hear)
+    monkeypatch.setattr(executor, "echo", hear)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        __main__._execute(book, tmp_path / "done.ipynb", os.environ)
+        executor.execute(book, tmp_path / "done.ipynb", os.environ)
     assert signal.getsignal(signal.SIGINT) == before
     assert not (tmp_path / "done.ipynb").exists()
     assert not any("second" in str(message["content"]) for message in heard)
@@ -262,8 +262,8 @@ def test_a_run_that_the_user_interrupts_goes_on_exactly_and_repeated_changes_not
     monkeypatch.setenv("KSDD_HOME", str(tmp_path))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = open_folder(
-        tmp_path / "alone", asdict(open_folder(out, {}).settings) | {"data": str(tiny_root)}
+    alone = open_run(
+        tmp_path / "alone", asdict(open_run(out, {}).settings) | {"data": str(tiny_root)}
     )
     data = prepare.prepare_data(alone)
     loop.train_segmentation(alone, data, 0)
@@ -271,7 +271,7 @@ def test_a_run_that_the_user_interrupts_goes_on_exactly_and_repeated_changes_not
     torch.set_num_threads(threads)
     for stage in ("segmentation", "decision"):
         ends = [
-            loop.load_stage(run, data, 0, stage).sha256 for run in (alone, open_folder(out, {}))
+            loop.load_stage(run, data, 0, stage).sha256 for run in (alone, open_run(out, {}))
         ]
         assert ends[0] == ends[1]
 

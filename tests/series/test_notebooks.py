@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import __main__
 from ksdd_lib.deploy import weights
-from ksdd_lib.notebook import colab
-from ksdd_lib.runs.run import NOTEBOOKS
+from ksdd_lib.notebook import executor
+from ksdd_lib.notebook.series import NOTEBOOKS
+from tools import address
 
 ROOT = Path(__file__).resolve().parents[2]
-BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS.values()]
+BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
 
 
 def cells(book: Path, kind: str) -> list[list[str]]:
@@ -61,7 +61,7 @@ class TestEachNotebook:
 
 
 def test_badges_and_set_up_cells_are_those_of_pyproject():
-    assert colab.check_address(ROOT) == []
+    assert address.check_address(ROOT) == []
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_the_last_notebook_alone_judges_with_the_published_model(tmp_path, monke
     assert weights.published() == ROOT / weights.PUBLISHED
     monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    __main__._execute(BOOKS[4], tmp_path / "05.ipynb", os.environ)
+    executor.execute(BOOKS[4], tmp_path / "05.ipynb", os.environ)
     stored = json.loads((tmp_path / "05.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = [output for cell in stored for output in cell.get("outputs", [])]
     text = "".join("".join(output.get("text", "")) for output in outputs)

@@ -10,7 +10,8 @@ import pytest
 
 from ksdd_lib import settings as schema
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import metrics
+from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
+from ksdd_lib.evaluation.summary import conclude, summarize
 from tools import keep_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +26,8 @@ class TestEachKeptResult:
         stored = json.loads((folder / "metrics.json").read_text())
         split = json.loads((folder / "folds.json").read_text())["folds"]
         train_items = {fold["fold"]: fold["train_items"] for fold in split}
-        rows = metrics.read_predictions(folder / "predictions.csv")
-        again = metrics.summarize(rows, stored["protocol"], stored["seed"], train_items)
+        rows = read_predictions(folder / "predictions.csv")
+        again = summarize(rows, stored["protocol"], stored["seed"], train_items)
         assert again["predictions_sha256"] == stored["predictions_sha256"]
         assert again["pooled"]["ap"] == pytest.approx(stored["pooled"]["ap"], abs=1e-12)
         for name in ("images", "defective", "fp", "fn"):
@@ -54,16 +55,16 @@ def only(run: Path, folds: list[int]) -> Path:
     shutil.copytree(run, part)
     split = json.loads((part / "folds.json").read_text())["folds"]
     train_items = {fold["fold"]: fold["train_items"] for fold in split}
-    rows = [row for row in metrics.read_predictions(part / "predictions.csv") if row.fold in folds]
+    rows = [row for row in read_predictions(part / "predictions.csv") if row.fold in folds]
     before = json.loads((part / "metrics.json").read_text())
-    rows, summary = metrics.conclude(rows, before["protocol"], before["seed"], train_items)
+    rows, summary = conclude(rows, before["protocol"], before["seed"], train_items)
     of_folds = tuple(f"fold {fold}" for fold in folds)
     summary["made_from"] = dict(before["made_from"])
     summary["made_from"]["weights"] = {
         str(k): before["made_from"]["weights"][str(k)] for k in folds
     }
     summary["trained_defects"] = {str(k): before["trained_defects"][str(k)] for k in folds}
-    metrics.write_predictions(part / "predictions.csv", rows)
+    write_predictions(part / "predictions.csv", rows)
     (part / "metrics.json").write_text(json.dumps(summary))
     for fold in {0, 1, 2} - set(folds):
         shutil.rmtree(part / f"fold{fold}")

@@ -1,0 +1,179 @@
+"""The scored test images: one row each in predictions.csv."""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksdd_lib.errors import RunError
+from ksdd_lib.storage import csv_text, write_text
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model said about one test image.
+
+    Attributes:
+        image, item: "kos01/Part5" and "kos01".
+        fold, seed: of the model that scored it. The image is in that fold's test set.
+        score: logit by which the image is judged.
+        map_score: the highest value of the image's map.
+        threshold: the operating threshold in logits, None until `apply_thresholds` sets it.
+        is_flagged: whether the score is above the threshold, None like it.
+
+    Raises:
+        RunError: a score is NaN or infinite.
+    """
+
+    image: str
+    item: str
+    fold: int
+    seed: int
+    is_defective: bool
+    score: float
+    map_score: float
+    threshold: float | None = None
+    is_flagged: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("score", "map_score", "threshold"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise RunError(
+                    f"The {name} of {self.image} is {value}: the model has diverged. "
+                    "Train this fold again, with a lower learning rate or in float32."
+                )
+
+    @property
+    def margin(self) -> float:
+        """How far the score lies above the operating threshold, in logits."""
+        assert self.threshold is not None, self.image
+        return self.score - self.threshold
+
+
+COLUMNS = {
+    "image": "image",
+    "item": "item",
+    "fold": "fold",
+    "seed": "seed",
+    "is_defective": "is_defective",
+    "score": "score",
+    "segmentation_score": "map_score",
+    "threshold": "threshold",
+    "is_flagged": "is_flagged",
+}
+"""Column of predictions.csv -> attribute of `Prediction`."""
+
+
+def verdict(row: Prediction) -> str:
+    """Return "missed", "false alarm", "found" or "passed"."""
+    if row.is_defective:
+        return "found" if row.is_flagged else "missed"
+    return "false alarm" if row.is_flagged else "passed"
+
+
+def failures_first(rows: Sequence[Prediction]) -> list[Prediction]:
+    """Defective and flagged surfaces: misses, then false alarms, then hits; each worst first."""
+    kinds = ("missed", "false alarm", "found")
+
+    def order(row: Prediction) -> tuple[int, float]:
+        return kinds.index(verdict(row)), row.score if row.is_defective else -row.score
+
+    return sorted((row for row in rows if verdict(row) in kinds), key=order)
+
+
+def suspicious(rows: Sequence[Prediction], count: int = 4) -> list[Prediction]:
+    """Surfaces whose label the scores doubt most, the greatest doubt first.
+
+    These are good surfaces far above their fold's threshold and defective ones far below it.
+
+    Args:
+        rows: of predictions.csv, with thresholds.
+        count: how many to choose of each kind.
+    """
+
+    def doubt(row: Prediction) -> float:
+        return -row.margin if row.is_defective else row.margin
+
+    kinds = [[row for row in rows if row.is_defective is kind] for kind in (False, True)]
+    chosen = [row for kind in kinds for row in sorted(kind, key=doubt, reverse=True)[:count]]
+    return sorted(chosen, key=doubt, reverse=True)
+
+
+def every_score(rows: Sequence[Prediction], kind: str, loss: str) -> dict[str, list[float]]:
+    """What the rows would have been judged by under each `score` setting, as far as they tell.
+
+    Args:
+        kind: the setting that they were judged by; after "mask" the decision network is unknown.
+        loss: the `segmentation_loss`; only a mask trained with "cross_entropy" has logits to add.
+
+    Returns:
+        "decision", "mask" and "both" -> a score for each row.
+    """
+    mask = [row.map_score for row in rows]
+    if kind == "mask":
+        return {"mask": mask}
+    known = [row.score for row in rows]
+    if loss != "cross_entropy":
+        return {"decision": known, "mask": mask}
+    if kind == "both":
+        decision = [score - highest for score, highest in zip(known, mask, strict=True)]
+        return {"decision": decision, "mask": mask, "both": known}
+    both = [score + highest for score, highest in zip(known, mask, strict=True)]
+    return {"decision": known, "mask": mask, "both": both}
+
+
+def write_predictions(path: Path, rows: Iterable[Prediction]) -> None:
+    """Write rows as predictions.csv, atomically. `read_predictions` gives back equal rows."""
+    write_text(path, predictions_text(rows))
+
+
+def predictions_text(rows: Iterable[Prediction]) -> str:
+    """The text of predictions.csv."""
+    return csv_text(
+        tuple(COLUMNS), ([getattr(row, name) for name in COLUMNS.values()] for row in rows)
+    )
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The rows of a predictions.csv, exactly as they were written.
+
+    Raises:
+        RunError: the file is missing, has other columns, or a row cannot be read.
+    """
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *lines = csv.reader(file)
+    except FileNotFoundError:
+        raise RunError(f"{path.name} is missing: evaluate the trained model first.") from None
+    except (ValueError, csv.Error) as error:
+        raise RunError(f"{path.name} cannot be read ({error}): evaluate again.") from None
+    if header != list(COLUMNS):
+        raise RunError(f"{path.name} has the columns {header}, not {list(COLUMNS)}.")
+    return [_read_row(path, number, line) for number, line in enumerate(lines, start=2)]
+
+
+def _read_row(path: Path, number: int, line: list[str]) -> Prediction:
+    try:
+        image, item, fold, seed, is_defective, score, map_score, threshold, flagged = line
+        return Prediction(
+            image=image.removeprefix("'"),
+            item=item.removeprefix("'"),
+            fold=int(fold),
+            seed=int(seed),
+            is_defective=_read_bool(is_defective),
+            score=float(score),
+            map_score=float(map_score),
+            threshold=float(threshold) if threshold else None,
+            is_flagged=_read_bool(flagged) if flagged else None,
+        )
+    except ValueError as error:
+        raise RunError(f"{path.name}, row {number}: {error}. Evaluate again.") from None
+
+
+def _read_bool(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(f"expected 0 or 1, found {text!r}")
+    return text == "1"
