@@ -1,0 +1,182 @@
+"""One process at a time works in a run folder."""
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ksdd_lib.errors import RunError
+from ksdd_lib.evaluation import scoring
+from ksdd_lib.reporting import report
+from ksdd_lib.runs import lock, prepare
+from ksdd_lib.runs.lock import OWNER_SILENT
+from ksdd_lib.runs.open import forget_settings, open_run
+from ksdd_lib.runs.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return open_run(tmp_path / "run", {"seed": 3, "fold": "0"})
+
+
+ROUNDS = 10
+
+
+def claim_together(folder: Path, barrier: Any, claimed: Any, dead: str) -> None:
+    """One of two processes: claim at the same moment, again and again, also from a dead owner."""
+    run = open_run(folder, {})
+    for number in range(ROUNDS):
+        if number % 2 and barrier.n_waiting == 0:
+            run.write("owner.json", {"owner": dead, "last_wrote": time.time()})
+        barrier.wait()
+        barrier.wait()
+        try:
+            run.claim()
+            claimed.put((number, os.getpid(), run.read("owner.json")["owner"]))
+        except RunError as error:
+            claimed.put((number, 0, str(error)))
+        barrier.wait()
+        run.release()
+        barrier.wait()
+
+
+@pytest.mark.fault(27)
+def test_of_two_processes_that_claim_together_exactly_one_does(run: Run) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        dead = f"{socket.gethostname()} process {gone.pid}"
+    context = multiprocessing.get_context("spawn")
+    barrier, claimed = context.Barrier(2, timeout=60), context.Queue()
+    given = (run.folder, barrier, claimed, dead)
+    pair = [context.Process(target=claim_together, args=given) for _ in range(2)]
+    for process in pair:
+        process.start()
+    told = [claimed.get(timeout=60) for _ in range(2 * ROUNDS)]
+    for process in pair:
+        process.join()
+    for number in range(ROUNDS):
+        [owner] = [(pid, name) for at, pid, name in told if at == number and pid]
+        assert owner[1].endswith(f"process {owner[0]}")
+        [refusal] = [text for at, pid, text in told if at == number and not pid]
+        assert f"process {owner[0]} works on run and last wrote" in refusal
+
+
+def test_what_a_killed_owner_left_half_written_goes_with_the_next_claim(run: Run) -> None:
+    left = run.folder / ".owner.json.999999999.tmp"
+    left.touch()
+    run.claim()
+    assert not left.exists()
+    left.touch()
+    run.claim()
+    assert left.exists(), "looked for once, not at every step"
+    run.release()
+
+
+@pytest.fixture
+def other(run: Run) -> Iterator[str]:
+    """Another living process, which owns the run."""
+    words = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        name = f"{socket.gethostname()} process {process.pid}"
+        run.write("owner.json", {"owner": name, "last_wrote": time.time() - 5})
+        yield name
+        process.communicate()
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda run: prepare.prepare_data(run),
+        lambda run: scoring.evaluate(run, None),
+        lambda run: report.make_figures(run.folder),
+        lambda run: report.make_report(run.folder),
+        lambda run: open_run(run.folder, {"seed": 4}),
+        lambda run: forget_settings(run.folder),
+    ],
+    ids=["data", "evaluation", "figures", "report", "other settings", "no settings"],
+)
+def test_what_writes_in_a_run_is_refused_while_another_process_works_there(
+    run: Run, other: str, work: Callable[[Run], Any]
+) -> None:
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=rf"{other} works on run and last wrote \d+ s ago"):
+        work(run)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    assert open_run(run.folder, {}).settings == run.settings, "to look at it is no work"
+
+
+def test_work_within_work_leaves_the_folder_to_the_outer_one(run: Run) -> None:
+    @lock.alone
+    def inner(run: Run) -> None:
+        assert run.read("owner.json")
+
+    @lock.alone
+    def outer(run: Run) -> None:
+        inner(run)
+        assert run.read("owner.json")
+
+    outer(run)
+    assert not (run.folder / "owner.json").exists()
+    run.claim()
+    with pytest.raises(ZeroDivisionError):
+        lock.alone(lambda run: 1 / 0)(run)
+    assert run.read("owner.json")
+
+
+@pytest.mark.fault(27)
+def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    ) as other:
+        owner = f"{socket.gethostname()} process {other.pid}"
+        run.write("owner.json", {"owner": owner, "last_wrote": time.time() - 5})
+        with pytest.raises(RunError, match=rf"{owner} works on run and last wrote \d+ s ago"):
+            run.claim()
+        run.release()
+        assert run.read("owner.json")["owner"] == owner  # not ours to give up
+        other.communicate()
+    run.claim()  # it has ended
+    assert run.read("owner.json")["owner"].endswith(f"process {os.getpid()}")
+    run.claim()
+    run.release()
+    assert not (run.folder / "owner.json").exists()
+
+
+@pytest.mark.fault(27)
+def test_a_silent_owner_on_another_machine_loses_the_folder(run: Run) -> None:
+    elsewhere = "colab-vm process 1"
+    run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT / 2})
+    with pytest.raises(RunError, match=elsewhere):
+        run.claim()
+    run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT - 1})
+    run.claim()
+    assert elsewhere not in (run.folder / "owner.json").read_text()
+
+
+HAS_PROC = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+
+
+@HAS_PROC
+@pytest.mark.fault(27)
+def test_a_process_that_was_stopped_for_long_keeps_its_folder(run: Run) -> None:
+    """As with a closed laptop: it is silent, and goes on."""
+    claimed = "import sys, pathlib, ksdd_lib.runs.lock as r; r.claim(pathlib.Path(sys.argv[1]))"
+    words = [sys.executable, "-c", f"{claimed}; print('claimed', flush=True); sys.stdin.read()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*words, str(run.folder)], **pipes) as other:
+        assert other.stdout.readline().strip() == b"claimed"
+        owner = run.read("owner.json")
+        silent = owner | {"last_wrote": time.time() - 2 * OWNER_SILENT}
+        run.write("owner.json", silent)
+        with pytest.raises(RunError, match=f"process {other.pid} works on run"):
+            run.claim()
+        run.write("owner.json", silent | {"began": "1"})
+        run.claim()  # another process, long ended, had its number
+        other.communicate()
