@@ -15,12 +15,12 @@ import torch
 from ksdd_lib import machine, storage
 from ksdd_lib.data.synthetic import PARTS
 from ksdd_lib.errors import RunError
+from ksdd_lib.methods.two_stage import FEATURE_BYTES, frozen_bytes, untrained_segmentation
 from ksdd_lib.models.two_stage import DecisionNet
 from ksdd_lib.settings import Settings
 from ksdd_lib.text import duration
 from ksdd_lib.training import memory
 from ksdd_lib.training.batches import mirror_images, network_input
-from ksdd_lib.methods.two_stage import FEATURE_BYTES, frozen_bytes, untrained_segmentation
 from ksdd_lib.training.targets import decision_loss, segmentation_loss, soft_targets
 
 

@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from ksdd_lib import machine, storage
+from ksdd_lib import storage
+from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.notebook.outputs import PAUSE, ProgressLine
 from ksdd_lib.reporting import surface_pictures
 from ksdd_lib.reporting.surface_pictures import Forming
-from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 from ksdd_lib.text import duration
 from ksdd_lib.training.batches import Surfaces, load_surfaces
 from ksdd_lib.training.loop import Look, Progress, Watch, read_history
-from ksdd_lib.training.targets import probability
 
 MOMENTS = 8
 """How often a training is asked for its masks: at first more often, as they change more."""

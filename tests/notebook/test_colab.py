@@ -1,7 +1,5 @@
-"""The same notebook starts anywhere; the repository's address stands in one place."""
+"""A notebook begins and ends the same way in Colab and elsewhere."""
 
-import json
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -13,14 +11,14 @@ from on_drive import mirror
 
 from ksdd_lib import machine
 from ksdd_lib.drive import upload
-from ksdd_lib.errors import RunError, SettingsError
+from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import colab
 from ksdd_lib.runs.open import create, home, resume
-from ksdd_lib.runs.run import NOTEBOOKS
 from ksdd_lib.settings import resolve
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADDRESS = "https://github.com/someone/cracks"
+
 
 @pytest.fixture
 def google(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleNamespace:

@@ -20,8 +20,8 @@ def test_a_figure_is_shown_as_a_picture_and_says_generated(screen, is_generated:
     assert [text.get_text() for text in figure.texts] == ["GENERATED"] * is_generated
 
 
-def test_scoring_shows_one_line_for_each_fold(screen):
-    watch = outputs.progress_line("scoring")
+def test_each_fold_is_counted_in_a_line_of_its_own(screen):
+    watch = outputs.counter("scoring")
     for fold in (0, 1):
         for done in range(1, 41):
             watch(fold, done, 40)
@@ -29,3 +29,26 @@ def test_scoring_shows_one_line_for_each_fold(screen):
         "scoring, fold 0: 40 of 40 images, 0 s",
         "scoring, fold 1: 40 of 40 images, 0 s",
     ]
+
+
+def test_in_a_file_only_the_last_line_stands(capsys):
+    watch = outputs.counter("judged")
+    for done in range(1, 41):
+        watch(done, 40)
+    assert capsys.readouterr().out == "judged: 40 of 40 images, 0 s\n"
+
+
+def test_on_a_terminal_the_line_is_written_over(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    line = outputs.ProgressLine(0.0)
+    line.show("step 1", key="a")
+    line._due = 0.0
+    line.show("step 2", is_last=True, key="a")
+    line.show("another line that is too long", key="b")
+    line.end()
+    line.end()
+    renewed = "\r\x1b[K"
+    first, second, rest = capsys.readouterr().out.split("\n")
+    assert first == f"{renewed}step 1{renewed}step 2"
+    assert second == f"{renewed}another line that i" and rest == ""

@@ -15,8 +15,8 @@ import pytest
 
 from ksdd_lib import storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.notebook.share import shareable
 from ksdd_lib.notebook.series import NOTEBOOKS
+from ksdd_lib.notebook.share import shareable
 from ksdd_lib.training.loop import read_history
 
 playwright = pytest.importorskip("playwright.sync_api")

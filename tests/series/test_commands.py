@@ -266,8 +266,8 @@ def test_a_run_that_the_user_interrupts_goes_on_exactly_and_repeated_changes_not
         tmp_path / "alone", asdict(open_run(out, {}).settings) | {"data": str(tiny_root)}
     )
     data = prepare.prepare_data(alone)
-    loop.train_segmentation(alone, data, 0)
-    loop.train_decision(alone, data, 0)
+    stages.train_stage(alone, data, 0, "segmentation")
+    stages.train_stage(alone, data, 0, "decision")
     torch.set_num_threads(threads)
     for stage in ("segmentation", "decision"):
         ends = [

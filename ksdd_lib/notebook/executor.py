@@ -1,0 +1,114 @@
+"""Executes one notebook in a fresh kernel and shows its progress on the terminal."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from ksdd_lib import storage
+from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib.notebook.outputs import ProgressLine
+
+SECONDS_TO_STOP = 30
+"""What a training that is told to stop has to end its step and save it."""
+
+OUR_ERRORS = {kind.__name__ for kind in KsddError.__subclasses__()}
+"""Errors whose text is a whole sentence."""
+
+
+class Client(NotebookClient):
+    """Shows what the notebook prints, and ends its kernel gently when it is stopped."""
+
+    def __init__(self, notebook: nbformat.NotebookNode, folder: Path) -> None:
+        super().__init__(
+            notebook,
+            timeout=None,
+            startup_timeout=300,
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
+            shutdown_kernel="graceful",
+            store_widget_state=False,
+            resources={"metadata": {"path": str(folder)}},
+        )
+        self.line = ProgressLine(0.0)
+        self.stopped = False
+        self.ending: asyncio.Future | None = None
+
+    async def async_start_new_kernel(self, **arguments: Any) -> None:
+        with suppress(RuntimeError):  # Windows has no such handlers: Ctrl-C raises there
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+        self.km.shutdown_wait_time = SECONDS_TO_STOP
+        await super().async_start_new_kernel(**arguments)
+
+    def stop(self) -> None:
+        """End the kernel as Jupyter does: interrupt it, ask it to end, then kill it."""
+        if not self.stopped:
+            self.stopped = True
+            self.ending = asyncio.ensure_future(self.km.shutdown_kernel())
+
+    async def _async_cleanup_kernel(self) -> None:
+        if self.ending:  # of two that end one kernel at once, one fails
+            await asyncio.wait([self.ending])
+        await super()._async_cleanup_kernel()
+
+    def process_message(self, message: dict, *others: Any) -> Any:
+        echo(message, self.line)
+        return super().process_message(message, *others)
+
+
+def echo(message: Mapping[str, Any], line: ProgressLine) -> None:
+    """Show what a kernel's message prints; what it renews goes to `line`."""
+    content = message["content"]
+    if message["msg_type"] == "stream":
+        line.end()
+        print(content["text"], end="", flush=True)
+    elif message["msg_type"] == "update_display_data":
+        text = content["data"].get("text/plain", "")
+        if text and not text.startswith("<"):
+            line.show(text, is_last=not sys.stdout.isatty())
+
+
+def execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
+    """Execute the notebook `book`, and store it with its outputs as `target`.
+
+    Raises:
+        RunError: a cell failed; the text is the error's own. Or the kernel was killed.
+        KeyboardInterrupt: the user stopped it; a training in it has saved its last step.
+    """
+    notebook = nbformat.read(book, as_version=4)
+    client = Client(notebook, book.parent)
+    try:
+        client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
+    except Exception as error:
+        if client.stopped:  # a kernel that is going down fails in one of many ways
+            raise KeyboardInterrupt from None
+        raise _explained(error, book.stem) from None
+    finally:
+        client.line.end()
+    if client.stopped:
+        raise KeyboardInterrupt
+    storage.write_text(target, nbformat.writes(notebook))
+
+
+def _explained(error: Exception, name: str) -> BaseException:
+    """What the user is told of an error in the notebook `name`."""
+    if isinstance(error, DeadKernelError):
+        return RunError(
+            f"{name}: its process was killed, by somebody or for want of memory. The same "
+            "command goes on at the last checkpoint; a smaller image_size needs less memory."
+        )
+    if not isinstance(error, CellExecutionError):
+        return error
+    if error.ename in ("KeyboardInterrupt", "Interrupted"):
+        return KeyboardInterrupt()
+    kind = "" if error.ename in OUR_ERRORS else f"{error.ename}: "
+    return RunError(f"{name}: {kind}{error.evalue}")

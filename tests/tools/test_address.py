@@ -1,0 +1,200 @@
+"""The repository's address stands in one place, and the set-up cell finds the package anywhere."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ksdd_lib.notebook.series import NOTEBOOKS
+from tools.address import SETUP_CELL, badges, check_address, write_address
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ADDRESS = "https://github.com/someone/cracks"
+
+# The set-up cell
+
+
+def place_copy(folder: Path) -> Path:
+    """A stand-in for a copy of the repository, which says where it is."""
+    (folder / "ksdd_lib").mkdir(parents=True)
+    (folder / "ksdd_lib" / "__init__.py").write_text("print('from', __path__[0])\n")
+    (folder / "notebooks").mkdir(exist_ok=True)
+    return folder
+
+
+def run_setup(folder: Path, drive: Path, path: Path, address: str = "") -> tuple[str, str]:
+    """Run the set-up cell and an import in a bare Python in `folder`: (what it says, its error).
+
+    `drive` is where Drive would be mounted, `path` a folder of modules that are installed.
+    """
+    cell = SETUP_CELL.replace("/content/drive", str(drive))
+    cell = cell.replace('ADDRESS = ""', f'ADDRESS = "{address}"')
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", cell + "\nimport ksdd_lib"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={"PYTHONPATH": str(path)},
+        check=False,
+    )
+    return done.stdout, done.stderr
+
+
+def add_module(folder: Path, name: str, text: str) -> None:
+    path = folder / Path(*name.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder of installed modules, in which pip only says what it was asked for."""
+    add_module(tmp_path / "installed", "pip.__init__", "")
+    add_module(tmp_path / "installed", "pip.__main__", "import sys; print('pip', *sys.argv[1:])")
+    return tmp_path / "installed"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder with nothing above it."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+def test_the_set_up_cell_is_short_and_plain():
+    lines = SETUP_CELL.splitlines()
+    assert len(lines) <= 20 and max(map(len, lines)) <= 100
+    assert not any(word in SETUP_CELL for word in ("def ", "class ", " -q", "quiet"))
+
+
+def test_what_is_importable_is_used(tmp_path: Path, installed: Path):
+    place_copy(installed)
+    notebooks = place_copy(tmp_path / "checkout") / "notebooks"
+    assert run_setup(notebooks, tmp_path / "drive", installed)[0] == f"from {installed}/ksdd_lib\n"
+
+
+def test_else_a_checkout_above_the_notebook(tmp_path: Path, installed: Path):
+    checkout = place_copy(tmp_path / "checkout")
+    place_copy(tmp_path / "drive" / "MyDrive" / "ksdd")
+    said, _ = run_setup(checkout / "notebooks", tmp_path / "drive", installed, ADDRESS)
+    assert said == f"from {checkout}/ksdd_lib\n"
+
+
+@pytest.mark.parametrize("name", ["ksdd", "ksdd-main"])
+def test_else_a_copy_in_drive_which_is_mounted_first(
+    tmp_path: Path, installed: Path, elsewhere: Path, name: str
+):
+    copy = place_copy(tmp_path / "waiting" / name)
+    mount = f"import os\ndef mount(folder): os.renames({str(copy)!r}, folder + '/MyDrive/{name}')"
+    add_module(installed, "google.colab.drive", mount)
+    said, _ = run_setup(elsewhere, tmp_path / "drive", installed, ADDRESS)
+    assert said == f"from {tmp_path}/drive/MyDrive/{name}/ksdd_lib\n"
+
+
+def test_else_the_repository_s_address_also_where_drive_is_refused(
+    tmp_path: Path, installed: Path, elsewhere: Path
+):
+    refuse = "def mount(folder): raise ValueError('mount failed')"
+    add_module(installed, "google.colab.drive", refuse)
+    said, _ = run_setup(elsewhere, tmp_path / "drive", installed, ADDRESS)
+    assert said == f"pip install --no-deps git+{ADDRESS}\n"
+
+
+def test_else_one_sentence_says_what_to_do(tmp_path: Path, installed: Path, elsewhere: Path):
+    (tmp_path / "drive" / "MyDrive" / "ksdd" / "runs").mkdir(parents=True)  # results, no package
+    _, error = run_setup(elsewhere, tmp_path / "drive", installed)
+    assert error.splitlines()[-1] == (
+        "RuntimeError: ksdd_lib is not here: allow Drive, or put it into MyDrive/ksdd-main."
+    )
+
+
+# The address in badges and set-up cells
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository with one notebook and a README, without an address."""
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# 1 · Größe\n", "\n", "Text.\n"]},
+        {"cell_type": "code", "metadata": {"tags": ["setup"]}, "outputs": [], "source": ["old\n"]},
+        {"cell_type": "code", "metadata": {}, "outputs": [], "source": ["x = 1\n", "\n", "x"]},
+    ]
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "notebooks").mkdir()
+    text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    (tmp_path / "notebooks" / "01_one.ipynb").write_text(text, encoding="utf-8")
+    (tmp_path / "README.md").write_text(
+        "# Title\n\n<!-- notebooks:begin -->\n| notebook | minutes | open |\n|---|---|---|\n"
+        "| [1](notebooks/01_one.ipynb) | 3 | |\n<!-- notebooks:end -->\n\n| [x](y.ipynb) | kept |\n"
+    )
+    set_address(tmp_path, "")
+    write_address(tmp_path)
+    return tmp_path
+
+
+def set_address(root: Path, address: str) -> None:
+    line = f'[project.urls]\nRepository = "{address}"\n' if address else "[project.urls]\n"
+    (root / "pyproject.toml").write_text(f'[project]\nname = "x"\n{line}')
+
+
+def read_cells(root: Path) -> list[str]:
+    notebook = json.loads((root / "notebooks" / "01_one.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"]]
+
+
+def test_without_an_address_there_are_no_badges(project: Path):
+    title, setup, last = read_cells(project)
+    assert title == "# 1 · Größe\n\nText.\n" and last == "x = 1\n\nx"
+    assert setup == SETUP_CELL.rstrip("\n")
+    assert "badge" not in (project / "README.md").read_text()
+    assert badges("01_one", "") == ""
+
+
+@pytest.mark.parametrize("written", [ADDRESS, ADDRESS + ".git", ADDRESS + "/"])
+def test_an_address_goes_into_badges_and_set_up_cells_once(project: Path, written: str):
+    set_address(project, written)
+    assert check_address(project) == ["01_one.ipynb", "README.md"]
+    assert write_address(project) == ["01_one.ipynb", "README.md"]
+    assert check_address(project) == write_address(project) == []
+    title, setup, last = read_cells(project)
+    line = badges("01_one", ADDRESS)
+    assert title == f"# 1 · Größe\n\n{line}\n\nText.\n" and last == "x = 1\n\nx"
+    assert f'ADDRESS = "{ADDRESS}"  #' in setup
+    readme = (project / "README.md").read_text()
+    assert f"| [1](notebooks/01_one.ipynb) | 3 | {line} |\n" in readme
+    assert readme.endswith("| [x](y.ipynb) | kept |\n")
+    path = "github.com/someone/cracks/blob/main/notebooks/01_one.ipynb"
+    assert f"(https://{path})" in line
+    assert f"(https://colab.research.google.com/{path.replace('.com', '', 1)})" in line
+
+
+def test_another_address_replaces_the_first_and_none_removes_it(project: Path):
+    before = {path: path.read_bytes() for path in project.rglob("*.*") if path.suffix != ".toml"}
+    set_address(project, ADDRESS)
+    write_address(project)
+    set_address(project, "https://github.com/else/where")
+    write_address(project)
+    assert "someone" not in "".join(read_cells(project)) + (project / "README.md").read_text()
+    set_address(project, "")
+    write_address(project)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_address_that_colab_cannot_open_is_refused(project: Path):
+    set_address(project, "https://example.org/someone/cracks")
+    with pytest.raises(ValueError, match=r"example\.org.*https://github\.com/OWNER/NAME"):
+        write_address(project)
+
+
+def test_this_repository_s_notebooks_hold_the_cell_and_the_address():
+    assert check_address(REPOSITORY) == []
+    for name in NOTEBOOKS:
+        notebook = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        assert ["setup" in cell["metadata"].get("tags", []) for cell in code] == [
+            True,
+            *[False] * (len(code) - 1),
+        ], name
