@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import settings, storage
+from ksdd_lib import presets, settings_io, storage
 from ksdd_lib.data import dataset, inspection, sources
 from ksdd_lib.deploy import detection, weights
 from ksdd_lib.errors import DataError, KsddError, RunError
@@ -20,6 +20,7 @@ from ksdd_lib.notebook.share import MADE, shareable
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import RULES, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,18 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demo(chosen: argparse.Namespace) -> None:
     """The five notebooks on generated surfaces, three folds."""
-    explicit = settings.from_environment() | {"preset": "demo"}
+    explicit = settings_io.from_environment() | {"preset": "demo"}
     _run_series(chosen.out or runs.home() / "runs" / "demo", explicit)
 
 
 def run(chosen: argparse.Namespace) -> None:
     """The five notebooks on a data set."""
-    explicit = settings.from_environment()
+    explicit = settings_io.from_environment()
     if chosen.preset:
         explicit["preset"] = chosen.preset
     elif not (chosen.out / "data.json").exists():
         explicit.setdefault("preset", "demo" if chosen.data == "generated" else "cpu")
-    explicit |= settings.from_assignments(chosen.set)
+    explicit |= settings_io.from_assignments(chosen.set)
     source = Path(chosen.data).expanduser()
     explicit["data"] = str(source.resolve()) if source.exists() else chosen.data
     _run_series(chosen.out, explicit)
@@ -62,8 +63,8 @@ def run(chosen: argparse.Namespace) -> None:
 
 def inspect(chosen: argparse.Namespace) -> None:
     """The data report: counts, sizes, twins, leaks, unreadable files; unpacks a zip to data/."""
-    explicit = settings.from_environment() | settings.from_assignments(chosen.set)
-    wanted = settings.resolve({"preset": "cpu"} | explicit)
+    explicit = settings_io.from_environment() | settings_io.from_assignments(chosen.set)
+    wanted = presets.resolve({"preset": "cpu"} | explicit)
     folder = sources.obtain(chosen.data, runs.home(), report=_tell)
     found = inspection.inspect_data(folder.root, folder, wanted)
     print(json.dumps(found, indent=1) if chosen.json else inspection.format_report(found))
@@ -145,10 +146,10 @@ def publish(chosen: argparse.Namespace) -> None:
 def options(chosen: argparse.Namespace) -> None:
     """List every setting for --set: default, allowed values, unit, reason."""
     print("Values without a preset; `run` starts from the preset cpu, `demo` from demo (below).")
-    for name, rule in settings.RULES.items():
-        default = getattr(settings.Settings, name)
+    for name, rule in RULES.items():
+        default = getattr(Settings, name)
         print(f"{name} = {default}  [{rule.unit}; {rule.allowed}]\n    {rule.reason}")
-    for name, values in settings.PRESETS.items():
+    for name, values in presets.PRESETS.items():
         print(f"preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
 
 
@@ -171,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder, zip, https address, Drive link, kolektorsdd, or generated; several with ;",
     )
     series.add_argument("--out", type=Path, required=True, help="the run folder, new or to go on")
-    series.add_argument("--preset", choices=settings.PRESETS, help="values to start from (cpu)")
+    series.add_argument("--preset", choices=presets.PRESETS, help="values to start from (cpu)")
     series.add_argument(
         "--set",
         action="append",
@@ -206,7 +207,7 @@ def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
     """Execute the five notebooks in order on one run folder, and name the report."""
     began = time.monotonic()
     series.check_notebooks()
-    settings.resolve(explicit)
+    presets.resolve(explicit)
     if not (out / "data.json").exists():  # an earlier attempt that found no data settles nothing
         runs.forget_settings(out)
     opened = runs.open_run(out, explicit)

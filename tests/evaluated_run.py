@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 
-from ksdd_lib import settings as schema
-from ksdd_lib import storage
+from ksdd_lib import settings_io, storage
 from ksdd_lib.evaluation import provenance
 from ksdd_lib.evaluation.predictions import Prediction, write_predictions
 from ksdd_lib.evaluation.scoring import write_masks
 from ksdd_lib.evaluation.summary import summarize
 from ksdd_lib.evaluation.thresholds import apply_thresholds, operating_thresholds
+from ksdd_lib.settings import Settings
 
 SHAPE = 128, 64
 
@@ -27,7 +27,7 @@ def make_run(
 ):
     """A run folder of about 60 surfaces over three folds, as training and evaluation leave it."""
     random = np.random.default_rng(7)
-    settings = settings or schema.Settings()
+    settings = settings or Settings()
     rows = []
     for index in range(60):
         item, part = divmod(index, 4)
@@ -57,7 +57,7 @@ def make_run(
     summary["masks_sha256"] = storage.sha256(folder / "masks.npz")
     storage.write_json(folder / "metrics.json", summary)
     storage.write_json(folder / "folds.json", record)
-    storage.write_json(folder / "settings.json", schema.to_json(settings))
+    storage.write_json(folder / "settings.json", settings_io.to_json(settings))
     storage.write_json(folder / "data.json", make_data(generated, **data))
     storage.write_json(folder / "environment.json", {"python": "3.11.9", "gpu": "none"})
     storage.write_json(folder / "timing.json", [{"what": "decision fold 0", "seconds": 83.2}])

@@ -34,10 +34,11 @@ from ksdd_lib import storage
 from ksdd_lib.drive import markers, recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.machine import environment
+from ksdd_lib.methods.stages import load_stage, train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.run import Run
-from ksdd_lib.training.loop import load_stage, read_history, train_decision, train_segmentation
+from ksdd_lib.training.loop import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("segmentation", "decision")
@@ -201,7 +202,7 @@ class Series:
 
 
 def _settings() -> Any:
-    from ksdd_lib.settings import resolve
+    from ksdd_lib.presets import resolve
 
     return resolve(SETTINGS)
 

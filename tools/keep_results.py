@@ -13,7 +13,8 @@ from ksdd_lib.evaluation.provenance import FREE
 from ksdd_lib.evaluation.results import Results, load_results
 from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.reporting.report import make_figures
-from ksdd_lib.settings import from_json, to_json
+from ksdd_lib.run_names import unnamed
+from ksdd_lib.settings_io import from_json, to_json
 
 FILES = (
     "settings.json",
@@ -51,9 +52,9 @@ def keep(run_folder: Path, root: Path) -> Path:
         )
     settings = _read_settings(run_folder)
     typed = replace(from_json(settings), data="kolektorsdd")
-    if typed.unnamed:
+    if unnamed(typed):
         raise RunError(
-            f"{run_folder.name} is not as its preset {typed.preset}: {', '.join(typed.unnamed)}. "
+            f"{run_folder.name} is not as its preset {typed.preset}: {', '.join(unnamed(typed))}. "
             "Results are joined by their names, which do not tell that: only presets are kept."
         )
     name = typed.name

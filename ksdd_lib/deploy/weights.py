@@ -17,9 +17,12 @@ from ksdd_lib.evaluation.scoring import scores_of
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stages import trained_judge
+from ksdd_lib.presets import resolve
+from ksdd_lib.runs.open import CHECKOUT, home
 from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import CHECKOUT, Run, home
-from ksdd_lib.settings import Settings, resolve, to_json
+from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
+from ksdd_lib.settings_io import to_json
 from ksdd_lib.storage import Record
 from ksdd_lib.training import checkpoint
 

@@ -15,8 +15,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from ksdd_lib import settings as schema
-from ksdd_lib import storage
+from ksdd_lib import settings_io, storage
 from ksdd_lib.data import sources
 from ksdd_lib.drive import markers, upload
 from ksdd_lib.drive.upload import FOLDER, LATEST, SEEN, SENDER, warn
@@ -24,7 +23,7 @@ from ksdd_lib.errors import DiskFullError, KsddError, RunError
 from ksdd_lib.runs.lock import OWNER_SILENT
 from ksdd_lib.runs.open import is_same_start
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import Settings
+from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.training import checkpoint
 
 STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
@@ -151,7 +150,7 @@ def _like(wanted: Settings, there: Path) -> Path | None:
 def _open_here(folder: Path) -> Run | None:
     """The run in a folder here; None where its settings are damaged or of another version."""
     try:
-        return Run(folder, schema.from_json(storage.read_json(folder / "settings.json")))
+        return Run(folder, settings_io.from_json(storage.read_json(folder / "settings.json")))
     except KsddError:
         return None
 
@@ -198,7 +197,7 @@ class _Copy:
         """The run's settings; None where they are not whole or of another version."""
         data = self.read("settings.json")
         try:
-            return None if data is None else schema.from_json(json.loads(data))
+            return None if data is None else settings_io.from_json(json.loads(data))
         except KsddError:
             return None
 
@@ -330,15 +329,15 @@ def _bring_settings(copy: _Copy, there: Run, folder: Path) -> None:
     if here is None:
         copy.bring(["settings.json"], folder)
         return
-    changed = schema.differences(here.settings, schema.to_json(there.settings))
-    groups = {name: schema.RULES[name].group for name in changed}
+    changed = settings_io.differences(here.settings, settings_io.to_json(there.settings))
+    groups = {name: RULES[name].group for name in changed}
     taken = {
         name: theirs
         for name, (_, theirs) in changed.items()
         if upload.has_begun_there(there, groups[name]) and not here.has_begun(groups[name])
     }
     if taken:
-        here.write("settings.json", schema.to_json(replace(here.settings, **taken)))
+        here.write("settings.json", settings_io.to_json(replace(here.settings, **taken)))
         copy.brought += 1
 
 

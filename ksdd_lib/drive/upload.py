@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ksdd_lib import settings as schema
-from ksdd_lib import storage
+from ksdd_lib import settings_io, storage
 from ksdd_lib.drive import markers
 from ksdd_lib.errors import DiskFullError, KsddError
 from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import RULES
 
 FOLDER = "ksdd"
 """Our folder on Drive: the runs below `runs`, the data archives beside them."""
@@ -201,7 +201,7 @@ def open_there(folder: Path) -> Run | None:
     """The run in a folder on Drive; None where its settings are not whole or of another version."""
     data = markers.read(folder / "settings.json")
     try:
-        return None if data is None else Run(folder, schema.from_json(json.loads(data)))
+        return None if data is None else Run(folder, settings_io.from_json(json.loads(data)))
     except KsddError:
         return None
 
@@ -215,8 +215,8 @@ def has_begun_there(there: Run, group: str) -> bool:
 
 def unlike(here: Run, there: Run) -> set[str]:
     """The groups of settings in which a run differs from one on Drive; "data" for other data."""
-    changed = schema.differences(here.settings, schema.to_json(there.settings))
-    groups = {schema.RULES[name].group for name in changed}
+    changed = settings_io.differences(here.settings, settings_io.to_json(there.settings))
+    groups = {RULES[name].group for name in changed}
     ours = markers.read_object(here.folder / "data.json").get("fingerprint")
     theirs = json.loads(markers.read(there.folder / "data.json") or "{}").get("fingerprint")
     return groups | ({"data"} if None not in (ours, theirs) and ours != theirs else set())

@@ -13,7 +13,8 @@ from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import summarize
-from ksdd_lib.settings import Settings, to_json
+from ksdd_lib.settings import Settings
+from ksdd_lib.settings_io import to_json
 from ksdd_lib.training import checkpoint
 
 FREE = ("fold", "data", "checkpoint_steps")

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ksdd_lib import settings as schema
+from ksdd_lib import presets, settings_io
 from ksdd_lib.errors import KsddError, SettingsError
 from ksdd_lib.notebook import estimate, outputs
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import Settings
+from ksdd_lib.settings import RULES, TYPES, Settings
 
 ALARM = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
 """How an error looks, in the light and in the dark theme."""
@@ -56,7 +56,7 @@ class Form:
             return
         self.changed[name] = value.strip() if isinstance(value, str) else value
         if name == "preset":
-            self._move_to(schema.resolve(schema.from_environment() | {"preset": value}))
+            self._move_to(presets.resolve(settings_io.from_environment() | {"preset": value}))
 
     def _move_to(self, values: Settings) -> None:
         self.moving, self.start = True, values
@@ -73,8 +73,8 @@ class Form:
             taken = html.escape(estimate.describe(values))
         except SettingsError as error:
             return f'<div style="{ALARM}">{html.escape(str(error))}</div>'
-        preset = schema.resolve({"preset": values.preset})
-        changes = schema.differences(preset, schema.to_json(values))
+        preset = presets.resolve({"preset": values.preset})
+        changes = settings_io.differences(preset, settings_io.to_json(values))
         listed = [
             f"{_readable(name)} <b>{html.escape(str(ours))}</b> instead of {html.escape(str(its))}"
             for name, (its, ours) in changes.items()
@@ -91,7 +91,7 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
     machine from the preset, each with the environment's on top. What a stage of `run` has begun
     with cannot be changed any more. Without ipywidgets nothing is shown and nothing is touched.
 
-    The `schema.BASIC` ones stand first, the others are folded away. Below them stands what differs
+    The `presets.BASIC` ones stand first, the others are folded away. Below them stands what differs
     from the preset, what is not allowed, and what the choice takes on this machine.
     """
     start = run.settings if run else _start()
@@ -101,7 +101,7 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
     except ImportError:
         return form
     key = (str(run.folder) if run else "", *groups)
-    names = [name for name, rule in schema.RULES.items() if rule.group in groups]
+    names = [name for name, rule in RULES.items() if rule.group in groups]
     if run is not None and "preset" in names:
         names.remove("preset")
     form.controls = {name: _control(name, getattr(start, name)) for name in names}
@@ -113,7 +113,7 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
             says.value = form.state()
 
     for name, control in form.controls.items():
-        control.disabled = run is not None and run.has_begun(schema.RULES[name].group)
+        control.disabled = run is not None and run.has_begun(RULES[name].group)
         control.observe(lambda told, name=name: change(name, told["new"]), names="value")
     for name, value in _remembered.get(key, {}).items():
         if name in form.controls and not form.controls[name].disabled:
@@ -135,8 +135,8 @@ def _panel(form: Form, says: Any) -> Any:
         name: ipywidgets.HBox([control, ipywidgets.HTML(_explanation(name))])
         for name, control in form.controls.items()
     }
-    basic = [row for name, row in rows.items() if name in schema.BASIC]
-    more = [row for name, row in rows.items() if name not in schema.BASIC]
+    basic = [row for name, row in rows.items() if name in presets.BASIC]
+    more = [row for name, row in rows.items() if name not in presets.BASIC]
     parts = [*basic]
     if more:
         folded = ipywidgets.Accordion(children=[ipywidgets.VBox(more)], selected_index=None)
@@ -161,9 +161,9 @@ def _panel(form: Form, says: Any) -> Any:
 
 
 def _start() -> Settings:
-    last, given = runs.last_settings(), schema.from_environment()
+    last, given = runs.last_settings(), settings_io.from_environment()
     if last is None or given.get("preset", last.preset) != last.preset:
-        return schema.resolve(given)
+        return presets.resolve(given)
     return replace(last, **given)
 
 
@@ -172,10 +172,10 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
 
     What differs from the preset is bold, with the preset's own value beside it.
     """
-    preset = schema.to_json(schema.resolve({"preset": settings.preset}))
+    preset = settings_io.to_json(presets.resolve({"preset": settings.preset}))
     rows, lines = [], []
-    for name, value, unit, reason in schema.table(settings):
-        if groups is not None and schema.RULES[name].group not in groups:
+    for name, value, unit, reason in settings_io.table(settings):
+        if groups is not None and RULES[name].group not in groups:
             continue
         ours = html.escape(value)
         if value != str(preset[name]):
@@ -195,7 +195,7 @@ def _control(name: str, value: Any) -> Any:
     """The control of one setting."""
     import ipywidgets
 
-    rule, kind = schema.RULES[name], schema.TYPES[name]
+    rule, kind = RULES[name], TYPES[name]
     look = {
         "description": _readable(name),
         "style": {"description_width": "14em"},
@@ -218,7 +218,7 @@ def _readable(name: str) -> str:
 
 def _explanation(name: str) -> str:
     """The unit, the reason and the allowed values of a setting, as small HTML."""
-    rule = schema.RULES[name]
+    rule = RULES[name]
     parts = [rule.unit, rule.reason] if rule.unit else [rule.reason]
     if rule.low is not None:
         parts.append(rule.allowed)

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from ksdd_lib import settings
+from ksdd_lib import settings_io
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation import results
 from ksdd_lib.runs import prepare
@@ -79,7 +79,7 @@ def _environment(run: Run) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("KSDD_") or name in settings.RESERVED
+        if not name.startswith("KSDD_") or name in settings_io.RESERVED
     }
     paths = [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]
     return kept | {

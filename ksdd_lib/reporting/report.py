@@ -19,10 +19,12 @@ from ksdd_lib.data.inspection import format_report
 from ksdd_lib.evaluation import metrics, protocols
 from ksdd_lib.evaluation.predictions import Prediction, every_score, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.presets import resolve
 from ksdd_lib.reporting import wording
 from ksdd_lib.runs.lock import alone
-from ksdd_lib.settings import RULES, from_json, resolve, to_json
-from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.settings import RULES
+from ksdd_lib.settings_io import from_json, to_json
 from ksdd_lib.training.loop import read_history
 from ksdd_lib.training.targets import probability
 
@@ -106,7 +108,7 @@ def _write_figures(results: Results, read_pair: ReadPair | None) -> dict[str, Pa
     paths = {}
     for name, figure in _draw_figures(results, read_pair):
         if results.data["is_generated"]:
-            plots.stamp(figure, "GENERATED")
+            plots.stamp(figure)
         paths[name] = folder / f"{name}.png"
         storage.write_bytes(paths[name], plots.png(figure))
     for path in folder.glob("*.png"):

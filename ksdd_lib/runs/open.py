@@ -9,12 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
 
-from ksdd_lib import machine, storage
-from ksdd_lib import settings as schema
+from ksdd_lib import machine, presets, settings_io, storage
 from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib.run_names import run_name
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal
-from ksdd_lib.settings import Settings
+from ksdd_lib.settings import RULES, Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where the repository's files lie, if this is a checkout of it and not an installed package."""
@@ -54,10 +54,10 @@ def create(
     begun = _begun(settings) or (bring(settings) if bring else None)
     if begun:
         return open_run(begun, {"data": settings.data})
-    folder, number = home() / "runs" / settings.name, 1
+    folder, number = home() / "runs" / run_name(settings), 1
     while (folder / "settings.json").exists():
         number += 1
-        folder = folder.with_name(f"{settings.name}-{number}")
+        folder = folder.with_name(f"{run_name(settings)}-{number}")
     return open_run(folder, asdict(settings))
 
 
@@ -69,7 +69,7 @@ def _begun(wanted: Settings) -> Path | None:
     last = _latest()
     if last and (stored := _settings_if_whole(last)) and is_same_start(stored, wanted):
         return last
-    named = re.compile(re.escape(wanted.name) + r"(-\d+)?")
+    named = re.compile(re.escape(run_name(wanted)) + r"(-\d+)?")
     folders = [path.parent for path in (home() / "runs").glob("*/settings.json")]
     found = [
         folder
@@ -89,8 +89,8 @@ def last_settings() -> Settings | None:
 
 def is_same_start(stored: Settings, wanted: Settings) -> bool:
     """Whether two runs agree in all that notebook 1 decides."""
-    ours, theirs = schema.to_json(stored), schema.to_json(wanted)
-    decided = [n for n, rule in schema.RULES.items() if rule.group in ("data", "run")]
+    ours, theirs = settings_io.to_json(stored), settings_io.to_json(wanted)
+    decided = [n for n, rule in RULES.items() if rule.group in ("data", "run")]
     return all(ours[name] == theirs[name] for name in decided)
 
 
@@ -121,7 +121,7 @@ def resume(explicit: Mapping[str, Any] | None = None, *, required: bool = True) 
         RunError: there is no run; the text says which notebook to run first. Or a value of
             `explicit` differs from the run's.
     """
-    explicit = schema.from_environment() if explicit is None else explicit
+    explicit = settings_io.from_environment() if explicit is None else explicit
     folder = _last_folder()
     if folder is not None and _stored_settings(folder) is not None:
         return open_run(folder, explicit)
@@ -146,16 +146,16 @@ def open_run(folder: Path, explicit: Mapping[str, Any] = MappingProxyType({})) -
     """
     folder = Path(folder).resolve()
     stored, settings = _stored_settings(folder), None
-    if stored is None or "preset" in schema.differences(stored, explicit):
-        settings = schema.resolve(explicit)
+    if stored is None or "preset" in settings_io.differences(stored, explicit):
+        settings = presets.resolve(explicit)
     else:
         settings = replace(stored, **explicit)
     if stored is not None and (folder / "data.json").exists():
-        different = schema.differences(stored, explicit)
+        different = settings_io.differences(stored, explicit)
         if different:
             raise RunError(refusal(folder, different))
         settings = replace(stored, data=explicit.get("data", stored.data))
-    elif stored is None or schema.to_json(stored) != schema.to_json(settings):
+    elif stored is None or settings_io.to_json(stored) != settings_io.to_json(settings):
         _store_settings(folder, settings)
     if folder.parent == home() / "runs":
         storage.write_text(folder.parent / "latest.txt", folder.name + "\n")
@@ -180,7 +180,7 @@ def forget_settings(folder: Path) -> None:
 
 def _stored_settings(folder: Path) -> Settings | None:
     path = folder / "settings.json"
-    return schema.from_json(storage.read_json(path)) if path.exists() else None
+    return settings_io.from_json(storage.read_json(path)) if path.exists() else None
 
 
 def _settings_if_whole(folder: Path) -> Settings | None:
@@ -194,4 +194,4 @@ def _settings_if_whole(folder: Path) -> Settings | None:
 
 @alone
 def _store_settings(folder: Path, settings: Settings) -> None:
-    storage.write_json(folder / "settings.json", schema.to_json(settings))
+    storage.write_json(folder / "settings.json", settings_io.to_json(settings))

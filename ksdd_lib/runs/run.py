@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import settings as schema
-from ksdd_lib import storage
+from ksdd_lib import settings_io, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.runs import lock
-from ksdd_lib.settings import Settings
+from ksdd_lib.settings import RULES, Settings
 
 NOTEBOOKS = {
     "data": "01_download_data",
@@ -90,12 +89,12 @@ class Run:
         Raises:
             RunError: a stage has already used one of them; the text lists the differences.
         """
-        changed = schema.differences(self.settings, touched)
-        fixed = {k: v for k, v in changed.items() if self.has_begun(schema.RULES[k].group)}
+        changed = settings_io.differences(self.settings, touched)
+        fixed = {k: v for k, v in changed.items() if self.has_begun(RULES[k].group)}
         if fixed:
             raise RunError(refusal(self.folder, fixed))
         amended = Run(self.folder, replace(self.settings, **touched))
-        self.write("settings.json", schema.to_json(amended.settings))
+        self.write("settings.json", settings_io.to_json(amended.settings))
         return amended
 
     def note_time(self, what: str, seconds: float) -> None:

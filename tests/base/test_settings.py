@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from ksdd_lib import settings as schema
+from ksdd_lib import presets, settings_io
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.image_size import size_like
-from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES, Settings
+from ksdd_lib.presets import PRESETS
+from ksdd_lib.run_names import run_name, unnamed
+from ksdd_lib.settings import GROUPS, RULES, TYPES, Settings
 
 NAMES = [f.name for f in fields(Settings)]
 
@@ -101,8 +103,8 @@ def test_fold_numbers_are_the_folds_to_train() -> None:
     ],
 )
 def test_text_becomes_the_type_of_the_setting(name: str, text: str, value: Any) -> None:
-    assert schema.from_assignments([f"{name}={text}"]) == {name: value}
-    assert schema.from_environment({f"KSDD_{name.upper()}": text}) == {name: value}
+    assert settings_io.from_assignments([f"{name}={text}"]) == {name: value}
+    assert settings_io.from_environment({f"KSDD_{name.upper()}": text}) == {name: value}
 
 
 @pytest.mark.parametrize(
@@ -118,30 +120,30 @@ def test_text_becomes_the_type_of_the_setting(name: str, text: str, value: Any) 
 @pytest.mark.fault(29)
 def test_an_assignment_that_cannot_be_read_is_refused(assignment: str, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
-        schema.from_assignments([assignment])
+        settings_io.from_assignments([assignment])
 
 
 def test_a_value_may_hold_an_equals_sign() -> None:
     link = "https://drive.google.com/uc?id=abc"
-    assert schema.from_assignments([f"data={link}"]) == {"data": link}
+    assert settings_io.from_assignments([f"data={link}"]) == {"data": link}
 
 
 def test_an_unknown_environment_name_is_refused() -> None:
     with pytest.raises(SettingsError, match="KSDD_SEEED"):
-        schema.from_environment({"KSDD_SEEED": "1"})
+        settings_io.from_environment({"KSDD_SEEED": "1"})
 
 
 def test_places_and_foreign_names_in_the_environment_are_no_settings() -> None:
     places = {"KSDD_RUN": "/a", "KSDD_HOME": "/b", "KSDD_ARCHIVE": "/c", "KSDD_DRIVE": "/d"}
     places |= {"KSDD_TAKE_OVER": "1"}
-    assert schema.from_environment(places | {"HOME": "/root", "PATH": "/bin"}) == {}
+    assert settings_io.from_environment(places | {"HOME": "/root", "PATH": "/bin"}) == {}
 
 
 def test_precedence_is_defaults_preset_environment_assignment() -> None:
-    environment = schema.from_environment(
+    environment = settings_io.from_environment(
         {"KSDD_PRESET": "cpu", "KSDD_SEED": "3", "KSDD_SEGMENTATION_STEPS": "10"}
     )
-    settings = schema.resolve(environment | schema.from_assignments(["seed=4"]))
+    settings = presets.resolve(environment | settings_io.from_assignments(["seed=4"]))
     assert settings.decision_steps == PRESETS["cpu"]["decision_steps"]  # of the preset
     assert settings.segmentation_steps == 10  # the environment wins over the preset
     assert settings.seed == 4  # the assignment wins over the environment
@@ -152,23 +154,23 @@ def test_precedence_is_defaults_preset_environment_assignment() -> None:
 def test_every_preset_is_valid_and_differs_from_the_defaults_only_where_it_says(
     preset: str,
 ) -> None:
-    values = schema.to_json(schema.resolve({"preset": preset}))
-    expected = schema.to_json(Settings()) | {"preset": preset} | PRESETS[preset]
+    values = settings_io.to_json(presets.resolve({"preset": preset}))
+    expected = settings_io.to_json(Settings()) | {"preset": preset} | PRESETS[preset]
     assert values == expected
 
 
 def test_a_switch_may_be_said_in_words():
     for words, value in ((("1", "yes", "True"), True), (("0", "no", "false"), False)):
-        assert [schema.convert("rotation", word) for word in words] == [value] * 3
+        assert [settings_io.convert("rotation", word) for word in words] == [value] * 3
 
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(SettingsError, match="demo, cpu, best, paper"):
-        schema.resolve({"preset": "fast"})
+        presets.resolve({"preset": "fast"})
 
 
 def test_the_paper_preset_is_the_recipe_of_2019() -> None:
-    paper = schema.to_json(schema.resolve({"preset": "paper"}))
+    paper = settings_io.to_json(presets.resolve({"preset": "paper"}))
     recipe = {
         "data": "kolektorsdd",
         "image_size": "1408x512",
@@ -194,21 +196,21 @@ def test_the_paper_preset_is_the_recipe_of_2019() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_settings_come_back_from_json(preset: str) -> None:
-    settings = schema.resolve({"preset": preset, "seed": 5})
-    stored = json.loads(json.dumps(schema.to_json(settings)))
-    assert schema.from_json(stored) == settings
+    settings = presets.resolve({"preset": preset, "seed": 5})
+    stored = json.loads(json.dumps(settings_io.to_json(settings)))
+    assert settings_io.from_json(stored) == settings
 
 
 def test_stored_settings_of_another_version_are_refused_by_field() -> None:
-    stored = schema.to_json(Settings())
+    stored = settings_io.to_json(Settings())
     with pytest.raises(SettingsError, match="dropout"):
-        schema.from_json(stored | {"dropout": 0.5})
+        settings_io.from_json(stored | {"dropout": 0.5})
 
 
 def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
-    stored = schema.to_json(schema.resolve({"preset": "cpu", "seed": 3}))
+    stored = settings_io.to_json(presets.resolve({"preset": "cpu", "seed": 3}))
     del stored["partition"], stored["score"], stored["twins"]
-    restored = schema.from_json(stored)
+    restored = settings_io.from_json(stored)
     assert (restored.partition, restored.score, restored.seed) == (0, "decision", 3)
     assert restored.twins == "similar"
 
@@ -225,12 +227,12 @@ def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
 @pytest.mark.fault(29)
 def test_settings_that_make_no_sense_together_are_refused_with_what_to_take(together) -> None:
     with pytest.raises(SettingsError, match=": take "):
-        schema.resolve({"preset": "paper"} | together)
+        presets.resolve({"preset": "paper"} | together)
 
 
 @pytest.mark.parametrize("data", ["/home/ann/KolektorSDD.zip", "~/data/parts/", "../parts"])
 def test_no_place_of_this_machine_is_stored(data: str) -> None:
-    stored = schema.to_json(Settings(data=data))["data"]
+    stored = settings_io.to_json(Settings(data=data))["data"]
     assert "/" not in stored and stored in data
 
 
@@ -244,52 +246,54 @@ def test_no_place_of_this_machine_is_stored(data: str) -> None:
 )
 def test_a_size_keeps_a_pictures_shape_at_about_an_area_and_is_allowed(picture, area, size) -> None:
     assert size_like(*picture, area) == size
-    assert schema.resolve({"image_size": "{}x{}".format(*size)}).size == size
+    assert presets.resolve({"image_size": "{}x{}".format(*size)}).size == size
 
 
 def test_differences_are_named_with_both_values() -> None:
     settings = Settings(seed=1, data="/here/parts.zip")
-    assert schema.differences(settings, {"seed": 1, "data": "/there/parts.zip"}) == {}
-    assert schema.differences(settings, {"seed": 2, "rotation": True}) == {
+    assert settings_io.differences(settings, {"seed": 1, "data": "/there/parts.zip"}) == {}
+    assert settings_io.differences(settings, {"seed": 2, "rotation": True}) == {
         "seed": (1, 2),
         "rotation": (False, True),
     }
 
 
 def test_the_table_shows_each_setting_of_a_group_once() -> None:
-    rows = schema.table(Settings(data="/home/ann/parts"))
+    rows = settings_io.table(Settings(data="/home/ann/parts"))
     assert [name for name, *_ in rows] == NAMES
     assert dict((name, value) for name, value, *_ in rows)["data"] == "parts"
-    decision = [name for name, *_ in schema.table(Settings(), "decision")]
+    decision = [name for name, *_ in settings_io.table(Settings(), "decision")]
     assert decision and all(RULES[name].group == "decision" for name in decision)
 
 
 def test_a_run_is_named_by_what_makes_it_another_experiment():
-    assert schema.resolve({"preset": "cpu", "seed": 1}).name == "cpu-clean-seed1"
+    assert run_name(presets.resolve({"preset": "cpu", "seed": 1})) == "cpu-clean-seed1"
     other = {"preset": "cpu", "partition": 1, "defective_images": 5}
-    assert schema.resolve(other).name == "cpu-clean-partition1-5defective-seed0"
-    assert schema.resolve({"twins": "identical"}).name == "demo-clean-identical-seed0"
+    assert run_name(presets.resolve(other)) == "cpu-clean-partition1-5defective-seed0"
+    assert run_name(presets.resolve({"twins": "identical"})) == "demo-clean-identical-seed0"
     larger = {"preset": "cpu", "image_size": "1056x384", "data": "/home/ann/My parts.zip"}
-    assert schema.resolve(larger).name == "cpu-my-parts-1056x384-clean-seed0"
-    assert schema.resolve({"preset": "cpu", "score": "mask"}).name == "cpu-mask-clean-seed0"
+    assert run_name(presets.resolve(larger)) == "cpu-my-parts-1056x384-clean-seed0"
+    assert run_name(presets.resolve({"preset": "cpu", "score": "mask"})) == "cpu-mask-clean-seed0"
     turned = {"preset": "cpu", "paste_turn": 45.0}
-    assert schema.resolve(turned).name == "cpu-turn45-clean-seed0"
-    assert schema.resolve({"data": "KolektorSDD2.zip"}).name == "demo-kolektorsdd2-clean-seed0"
+    assert run_name(presets.resolve(turned)) == "cpu-turn45-clean-seed0"
+    assert (
+        run_name(presets.resolve({"data": "KolektorSDD2.zip"})) == "demo-kolektorsdd2-clean-seed0"
+    )
     known = ("kolektorsdd", "/x/KolektorSDD.zip;kolektorsdd", "https://drive.google.com/file/d/1/")
-    assert {schema.resolve({"data": data}).name for data in known} == {"demo-clean-seed0"}
+    assert {run_name(presets.resolve({"data": name})) for name in known} == {"demo-clean-seed0"}
 
 
 def test_a_preset_that_turns_may_be_told_to_paste_nothing() -> None:
-    assert schema.resolve({"preset": "best", "copy_paste": 0.0}).copy_paste == 0
+    assert presets.resolve({"preset": "best", "copy_paste": 0.0}).copy_paste == 0
 
 
 def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
     named = {"fold": "1", "seed": 3, "image_size": "1056x384", "paste_turn": 20.0, "partition": 2}
     harmless = {"checkpoint_steps": 7, "precision": "float32", "data": "x.zip"}
-    assert schema.resolve({"preset": "cpu"} | named | harmless).unnamed == []
+    assert unnamed(presets.resolve({"preset": "cpu"} | named | harmless)) == []
     other = {"flips": False, "decision_steps": 3}
-    assert schema.resolve({"preset": "cpu"} | other).unnamed == ["flips", "decision_steps"]
-    assert schema.resolve({"preset": "cpu", "score": "mask"} | other).unnamed == ["flips"]
+    assert unnamed(presets.resolve({"preset": "cpu"} | other)) == ["flips", "decision_steps"]
+    assert unnamed(presets.resolve({"preset": "cpu", "score": "mask"} | other)) == ["flips"]
     unused = {"generated_items": 20, "decision_copy_paste": False}
-    assert schema.resolve({"preset": "paper"} | unused).unnamed == []
-    assert schema.resolve({"preset": "demo"} | unused).unnamed == ["generated_items"]
+    assert unnamed(presets.resolve({"preset": "paper"} | unused)) == []
+    assert unnamed(presets.resolve({"preset": "demo"} | unused)) == ["generated_items"]

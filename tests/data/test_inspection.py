@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ksdd_lib.data.inspection import format_report, inspect_data
 from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.errors import DataError
-from ksdd_lib.data.inspection import format_report, inspect_data
-from ksdd_lib.settings import Settings, resolve
+from ksdd_lib.presets import resolve
+from ksdd_lib.settings import Settings
 
 
 def test_the_report_counts_what_is_there(tiny_root: Path):

@@ -27,13 +27,13 @@ from on_drive import (
     weights,
 )
 
-from ksdd_lib import settings as schema
-from ksdd_lib import storage
+from ksdd_lib import presets, storage
 from ksdd_lib.drive import markers, recovery, upload
 from ksdd_lib.errors import DiskFullError, RunError
 from ksdd_lib.runs.lock import OWNER_SILENT
 from ksdd_lib.runs.open import create, resume
 from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
 from ksdd_lib.training import checkpoint
 
 
@@ -498,7 +498,7 @@ def test_drive_dies_while_a_run_is_brought_back(
     assert same(run.folder, restore(home, drive), WHOLE)
 
 
-def start(wanted: schema.Settings, drive: Path | None) -> Run:
+def start(wanted: Settings, drive: Path | None) -> Run:
     """`create` as notebook 1 calls it."""
     here = Path(os.environ["KSDD_HOME"])
     return create(wanted, bring=lambda like: recovery.restore(here, drive, like=like))
@@ -525,10 +525,10 @@ def test_an_earlier_run_that_only_drive_has_is_gone_on_with(
 
 def test_a_run_that_nobody_has_begun_is_begun(run: Run, drive: Drive, home: Path):
     mirror_whole(run, drive.root)
-    other = start(schema.resolve({"seed": 5}), drive.root)
+    other = start(presets.resolve({"seed": 5}), drive.root)
     assert other.folder == home / "runs" / "demo-clean-seed5"
     assert start(run.settings, drive.root).folder == run.folder
-    assert start(schema.resolve({"seed": 6}), None).folder.name == "demo-clean-seed6"
+    assert start(presets.resolve({"seed": 6}), None).folder.name == "demo-clean-seed6"
 
 
 @pytest.mark.fault(25)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from evaluated_run import make_run
 
-from ksdd_lib import settings as schema
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import results
 from ksdd_lib.evaluation.scoring import write_masks
 from ksdd_lib.reporting import report
+from ksdd_lib.settings import Settings
 
 
 @pytest.mark.fault(32)
@@ -53,9 +53,9 @@ def test_a_number_where_the_scores_define_none_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
-        ({"settings": schema.Settings(seed=3)}, "settings seed: stored 3, here 0"),
-        ({"settings": schema.Settings(preset="cpu")}, "settings preset: stored 'cpu', here 'demo'"),
-        ({"settings": schema.Settings(flips=True)}, "settings flips: stored True, here False"),
+        ({"settings": Settings(seed=3)}, "settings seed: stored 3, here 0"),
+        ({"settings": Settings(preset="cpu")}, "settings preset: stored 'cpu', here 'demo'"),
+        ({"settings": Settings(flips=True)}, "settings flips: stored True, here False"),
         ({"fingerprint": "e" * 64}, "data: stored 'eeee"),
     ],
 )

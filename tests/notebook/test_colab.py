@@ -13,8 +13,8 @@ from ksdd_lib import machine
 from ksdd_lib.drive import upload
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import colab
+from ksdd_lib.presets import resolve
 from ksdd_lib.runs.open import create, home, resume
-from ksdd_lib.settings import resolve
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADDRESS = "https://github.com/someone/cracks"

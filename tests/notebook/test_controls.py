@@ -6,12 +6,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from ksdd_lib import settings
+from ksdd_lib import presets, settings_io
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.notebook import controls
 from ksdd_lib.notebook.estimate import Pace
+from ksdd_lib.presets import PRESETS
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import GROUPS, PRESETS, RULES, TYPES
+from ksdd_lib.settings import GROUPS, RULES, TYPES
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +21,8 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_run(folder: Path) -> Run:
-    run = Run(folder, settings.resolve({"preset": "demo"}))
-    run.write("settings.json", settings.to_json(run.settings))
+    run = Run(folder, presets.resolve({"preset": "demo"}))
+    run.write("settings.json", settings_io.to_json(run.settings))
     return run
 
 
@@ -33,7 +34,7 @@ def test_every_setting_has_the_control_of_its_type():
         wanted = {bool: "Checkbox", int: "BoundedIntText", float: "FloatText", str: "Text"}
         kind = "Dropdown" if rule.choices else wanted[TYPES[name]]
         assert type(control).__name__ == kind, name
-        assert control.value == getattr(settings.resolve({}), name)
+        assert control.value == getattr(presets.resolve({}), name)
         assert control.description and "_" not in control.description
     assert form.controls["folds"].options == ("clean", "official")
     assert form.controls["segmentation_steps"].max == 999_999
@@ -135,7 +136,7 @@ def test_another_preset_moves_the_controls_that_were_not_touched():
     assert form.controls["decision_steps"].value == PRESETS["cpu"]["decision_steps"]
     assert form.controls["segmentation_steps"].value == 99
     assert form.touched == {"seed": 3, "segmentation_steps": 99, "preset": "cpu"}
-    assert settings.resolve(form.touched).data == "kolektorsdd"
+    assert presets.resolve(form.touched).data == "kolektorsdd"
 
 
 def test_the_environment_stands_above_a_preset(monkeypatch: pytest.MonkeyPatch):
@@ -184,7 +185,7 @@ def test_without_ipywidgets_nothing_breaks(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen):
-    chosen = settings.resolve({"preset": "cpu", "data": "<img onerror=x>", "seed": 4})
+    chosen = presets.resolve({"preset": "cpu", "data": "<img onerror=x>", "seed": 4})
     controls.show_settings(chosen, ("data", "run"))
     [bundle] = screen.bundles
     table = bundle["text/html"]
@@ -195,17 +196,17 @@ def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen):
 
 
 def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture):
-    controls.show_settings(settings.resolve({}))
+    controls.show_settings(presets.resolve({}))
     assert len(capsys.readouterr().out.splitlines()) == len(RULES)
 
 
 @pytest.mark.slow
 def test_in_a_notebook_without_a_browser_all_of_it_runs_and_stays(tmp_path: Path):
     lines = """
-from ksdd_lib import settings
 from ksdd_lib.notebook import controls, outputs
+from ksdd_lib.presets import resolve
 form = controls.choose(groups=("run", "data"))
-chosen = settings.resolve(form.touched)
+chosen = resolve(form.touched)
 controls.show_settings(chosen)
 watch = outputs.progress_line("scoring")
 for n in range(1, 51):

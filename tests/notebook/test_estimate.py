@@ -9,7 +9,7 @@ from ksdd_lib import storage
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import estimate
 from ksdd_lib.notebook.estimate import Pace
-from ksdd_lib.settings import resolve
+from ksdd_lib.presets import resolve
 
 TINY = {"preset": "demo", "image_size": "128x128", "fold": "0"}
 

@@ -7,10 +7,10 @@ import torch
 from matplotlib.figure import Figure
 
 from ksdd_lib.data import synthetic
+from ksdd_lib.methods.two_stage import untrained_segmentation
 from ksdd_lib.models.two_stage import RECEPTIVE_FIELD, SegmentationNet
+from ksdd_lib.presets import resolve
 from ksdd_lib.reporting import lessons, plots
-from ksdd_lib.settings import resolve
-from ksdd_lib.training.loop import untrained_segmentation
 
 IMAGE, MASK = synthetic.render((160, 128), 0, 0, 0, True)
 ITEMS = [f"item{number:02}" for number in range(12) for _ in range(4)]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from evaluated_run import make_run, read_pair
 
-from ksdd_lib import settings as schema
-from ksdd_lib import storage
+from ksdd_lib import presets, settings_io, storage
 from ksdd_lib.evaluation import results
 from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.reporting import report
+from ksdd_lib.settings import RULES, Settings
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_errors_are_seen_before_the_figures_and_only_where_there_are_any(
     [("decision", ["decision", "mask", "both"]), ("both", report.JUDGES), ("mask", ["mask"])],
 )
 def test_each_way_to_judge_stands_beside_the_others(tmp_path, quick, kind, names):
-    folder = make_run(tmp_path / "run", settings=schema.Settings(score=kind))
+    folder = make_run(tmp_path / "run", settings=Settings(score=kind))
     summary = storage.read_json(folder / "metrics.json")
     storage.write_json(
         folder / "metrics.json", summary | {"darkest_pixel": {"ap": 0.1234, "auc": 0.5678}}
@@ -147,7 +147,7 @@ def test_every_score_stands_with_its_fold(run_folder, page):
 
 
 def test_what_differs_from_the_preset_is_marked_and_whence_the_preset_comes(tmp_path, quick):
-    settings = schema.Settings(preset="cpu", seed=3)
+    settings = Settings(preset="cpu", seed=3)
     folder = make_run(tmp_path / "run", generated=False, kolektor=True, settings=settings)
     page = report.make_report(folder).read_text(encoding="utf-8")
     assert re.search(r'<tr class="own"><td class="name">seed</td><td class="value">3</td>', page)
@@ -158,21 +158,21 @@ def test_what_differs_from_the_preset_is_marked_and_whence_the_preset_comes(tmp_
 
 
 def test_the_command_that_does_a_run_again_names_what_the_machine_had_chosen(tmp_path, quick):
-    settings = schema.resolve({"preset": "demo", "image_size": "256x128", "defective_images": 5})
+    settings = presets.resolve({"preset": "demo", "image_size": "256x128", "defective_images": 5})
     folder = make_run(tmp_path / "run", settings=settings)
     made = storage.read_json(folder / "environment.json") | {"arithmetic": "bfloat16"}
     storage.write_json(folder / "environment.json", made | {"commit": "1322b804fb91+"})
     page = report.make_report(folder).read_text(encoding="utf-8")
     [command] = re.findall("<pre>python -m ksdd_lib run --data DATA (.*)</pre>", page)
     given = dict(pair.split("=") for pair in command.split() if "=" in pair)
-    given = {name: schema.convert(name, text) for name, text in given.items()}
-    again = schema.to_json(schema.resolve({"preset": "demo"} | given))
-    assert again == schema.to_json(settings) | {"precision": "bfloat16"}
+    given = {name: settings_io.convert(name, text) for name, text in given.items()}
+    again = settings_io.to_json(presets.resolve({"preset": "demo"} | given))
+    assert again == settings_io.to_json(settings) | {"precision": "bfloat16"}
     assert "1322b804fb91 with changes that are in no commit" in page
 
 
 def test_settings_stand_with_unit_and_reason(page):
-    rule = schema.RULES["generated_items"]
+    rule = RULES["generated_items"]
     text = text_of(page)
     assert f"generated_items 12 {rule.unit} {rule.reason}" in text
     assert "decision fold 0 83 s" in text
@@ -234,7 +234,7 @@ def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quic
 
 
 def test_few_defects_in_training_say_so(tmp_path, quick):
-    folder = make_run(tmp_path / "run", settings=schema.Settings(defective_images=5))
+    folder = make_run(tmp_path / "run", settings=Settings(defective_images=5))
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "Each network learned from at most 5 defective images" in text
     summary = storage.read_json(folder / "metrics.json")
@@ -264,7 +264,7 @@ def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
 
 
 def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
-    squared = schema.Settings(segmentation_loss="mean_squared_error")
+    squared = Settings(segmentation_loss="mean_squared_error")
     found = results.load_results(make_run(tmp_path / "squared", settings=squared))
     row = found.rows[0]
     logits = found.masks[row.image].astype(float)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import settings as schema
-from ksdd_lib import storage
+from ksdd_lib import presets, storage
 from ksdd_lib.errors import RunError
+from ksdd_lib.run_names import run_name
 from ksdd_lib.runs.open import create, last_settings, open_run, resume
 from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_until_the_data_is_there_another_value_replaces_the_first(tmp_path: Path
     again = open_run(tmp_path / "run", {"data": "parts.zip", "seed": 4}).settings
     assert (again.preset, again.data, again.seed) == ("cpu", "parts.zip", 4)
     other = open_run(tmp_path / "run", {"preset": "paper"}).settings
-    assert other == schema.resolve({"preset": "paper"})
+    assert other == presets.resolve({"preset": "paper"})
     assert open_run(tmp_path / "run", {}).settings == other
 
 
@@ -58,70 +59,70 @@ def test_the_place_of_the_data_may_change_for_its_fingerprint_decides(tmp_path: 
 
 
 def test_create_finds_the_run_of_equal_settings_and_numbers_another(own_home: Path) -> None:
-    first = create(schema.resolve({"seed": 1}))
-    other = create(schema.resolve({"seed": 1, "rotation": True}))
+    first = create(presets.resolve({"seed": 1}))
+    other = create(presets.resolve({"seed": 1, "rotation": True}))
     assert first.folder == own_home / "runs" / "demo-clean-seed1"
     assert other.folder.name == "demo-clean-seed1-2"
-    assert create(schema.resolve({"seed": 1})).folder == first.folder
-    assert create(schema.resolve({"seed": 1, "rotation": True})).folder == other.folder
+    assert create(presets.resolve({"seed": 1})).folder == first.folder
+    assert create(presets.resolve({"seed": 1, "rotation": True})).folder == other.folder
 
 
 def test_create_finds_its_run_among_numbers_with_gaps_and_passes_over_longer_names(
     own_home: Path,
 ) -> None:
-    wanted = schema.resolve({"seed": 1, "rotation": True})
+    wanted = presets.resolve({"seed": 1, "rotation": True})
     open_run(own_home / "runs" / "demo-clean-seed1-3", asdict(wanted))
     storage.write_json(own_home / "runs" / "demo-clean-seed12" / "settings.json", {"new": 1})
     assert create(wanted).folder.name == "demo-clean-seed1-3"
-    assert create(schema.resolve({"seed": 1})).folder.name == "demo-clean-seed1"
+    assert create(presets.resolve({"seed": 1})).folder.name == "demo-clean-seed1"
 
 
 def test_create_goes_on_with_the_run_opened_last_whatever_it_is_called(own_home: Path) -> None:
     """As after `run --data /path/parts --out runs/parts`, of which settings.json keeps "parts"."""
-    wanted = schema.resolve({"preset": "cpu", "data": "/path/parts"})
+    wanted = presets.resolve({"preset": "cpu", "data": "/path/parts"})
     named = open_run(own_home / "runs" / "parts", asdict(wanted))
     assert create(last_settings()).folder == named.folder
-    assert create(schema.resolve({"preset": "cpu", "seed": 9})).folder.name != "parts"
+    assert create(presets.resolve({"preset": "cpu", "seed": 9})).folder.name != "parts"
 
 
 def test_a_new_named_folder_starts_from_the_run_opened_last(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last = create(schema.resolve({"preset": "cpu", "segmentation_steps": 7}))
+    last = create(presets.resolve({"preset": "cpu", "segmentation_steps": 7}))
     monkeypatch.setenv("KSDD_RUN", str(own_home / "runs" / "second"))
     assert last_settings() == last.settings
 
 
 def test_create_brings_a_run_from_elsewhere_before_it_makes_one(own_home: Path) -> None:
-    wanted, asked = schema.resolve({"seed": 1}), []
+    wanted, asked = presets.resolve({"seed": 1}), []
 
-    def bring(settings: schema.Settings) -> Path | None:
+    def bring(settings: Settings) -> Path | None:
         asked.append(settings)
         return open_run(own_home / "runs" / "brought", asdict(settings)).folder
 
     assert create(wanted, bring=lambda settings: None).folder.name == "demo-clean-seed1"
-    other = schema.resolve({"seed": 2})
+    other = presets.resolve({"seed": 2})
     assert create(other, bring=bring).folder.name == "brought" and asked == [other]
     assert create(other, bring=bring).folder.name == "brought" and asked == [other], "it is here"
 
 
 def test_create_in_a_named_folder_refuses_another_run(tmp_path: Path) -> None:
-    run = create(schema.resolve({"seed": 1}), tmp_path / "mine")
+    run = create(presets.resolve({"seed": 1}), tmp_path / "mine")
     assert run.folder == tmp_path / "mine"
     run.write("data.json", {})
     with pytest.raises(RunError, match="seed is 1 there, 2 here"):
-        create(schema.resolve({"seed": 2}), tmp_path / "mine")
+        create(presets.resolve({"seed": 2}), tmp_path / "mine")
 
 
 def test_create_finds_a_run_that_a_later_notebook_has_amended() -> None:
-    first = create(schema.resolve({"seed": 1}))
+    first = create(presets.resolve({"seed": 1}))
     first.amend({"segmentation_steps": 50})
-    again = create(schema.resolve({"seed": 1}))
+    again = create(presets.resolve({"seed": 1}))
     assert again.folder == first.folder and again.settings.segmentation_steps == 50
 
 
 def test_resume_continues_the_run_opened_last() -> None:
-    one, two = (schema.resolve({"seed": seed}) for seed in (1, 2))
+    one, two = (presets.resolve({"seed": seed}) for seed in (1, 2))
     first, second = create(one), create(two)
     assert resume().folder == second.folder and last_settings() == two
     create(one)
@@ -151,14 +152,14 @@ def test_the_environment_names_the_run(
 
 @pytest.mark.parametrize("content", ['{"preset": "demo", ', '{"of_a_later_version": 1}'])
 def test_a_run_that_cannot_be_read_is_passed_over_by_name(own_home: Path, content: str) -> None:
-    wanted = schema.resolve({})
+    wanted = presets.resolve({})
     first = create(wanted)
     storage.write_text(first.folder / "settings.json", content)
     with pytest.warns(UserWarning, match=f"The run {first.folder.name} is passed over: "):
         assert last_settings() is None
     with pytest.warns(UserWarning, match=f"The run {first.folder.name} is passed over: "):
         second = create(wanted)
-    assert second.folder.name == f"{wanted.name}-2"
+    assert second.folder.name == f"{run_name(wanted)}-2"
     assert (first.folder / "settings.json").read_text() == content
     assert create(wanted).folder == second.folder
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import settings as schema
+from ksdd_lib import settings_io
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
 from ksdd_lib.evaluation.summary import conclude, summarize
+from ksdd_lib.run_names import run_name, unnamed
 from tools import keep_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +41,9 @@ class TestEachKeptResult:
 
     def test_is_of_the_preset_as_it_is_now(self, folder):
         """But for what its name says: seeds of one name are put together."""
-        stored = schema.from_json(json.loads((folder / "settings.json").read_text()))
-        assert stored.unnamed == []
-        assert folder.name == replace(stored, data="kolektorsdd").name
+        stored = settings_io.from_json(json.loads((folder / "settings.json").read_text()))
+        assert unnamed(stored) == []
+        assert folder.name == run_name(replace(stored, data="kolektorsdd"))
 
     def test_shows_no_surface(self, folder):
         pictures = {path.stem for path in folder.rglob("*.png")}

@@ -1,0 +1,129 @@
+"""Settings as text: from the environment, from `--set`, to and from JSON, and as a table.
+
+Precedence: defaults < preset < environment (`KSDD_<FIELD>`) < command line (`--set FIELD=VALUE`).
+Widgets start from that result, and win only where they were touched.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import PurePath
+
+from pydantic import TypeAdapter, ValidationError
+
+from ksdd_lib.errors import SettingsError
+from ksdd_lib.settings import RULES, TYPES, Settings, Value, Values, unknown
+
+RESERVED = (
+    "KSDD_RUN",
+    "KSDD_HOME",
+    "KSDD_ARCHIVE",
+    "KSDD_DRIVE",
+    "KSDD_TAKE_OVER",
+    "KSDD_COMMAND",
+)
+"""Names in the environment that are not settings: the run folder, the folder that holds data and
+runs, the archive that the tests use, the folder that stands for Google Drive, whether to go on with
+a run that another machine works on, and the command to be recorded."""
+
+
+def convert(name: str, text: str) -> Value:
+    """The text of an environment variable or of `--set` as the setting's own type.
+
+    Raises:
+        SettingsError: no such setting, or not a value of its type.
+    """
+    if name not in RULES:
+        raise unknown(name)
+    try:
+        return TypeAdapter(TYPES[name]).validate_python(text.strip())
+    except ValidationError:
+        wanted = "yes or no" if TYPES[name] is bool else f"a value {RULES[name].allowed}"
+        raise SettingsError(f"{name} is {text!r}; it must be {wanted}.") from None
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Value]:
+    """The settings given as `KSDD_<FIELD>`.
+
+    Raises:
+        SettingsError: a name that begins with `KSDD_` is no setting, or its value is not allowed.
+    """
+    given = {}
+    for key, text in environment.items():
+        if not key.startswith("KSDD_") or key in RESERVED:
+            continue
+        name = key.removeprefix("KSDD_").lower()
+        if name not in RULES:
+            raise SettingsError(f"The environment variable {key} is no setting; unset it.")
+        given[name] = convert(name, text)
+    return given
+
+
+def from_assignments(assignments: Iterable[str]) -> dict[str, Value]:
+    """The settings given as `FIELD=VALUE`, as `--set` takes them.
+
+    Raises:
+        SettingsError: no "=", no such setting, or not a value of its type.
+    """
+    given = {}
+    for assignment in assignments:
+        name, sign, text = assignment.partition("=")
+        if not sign:
+            raise SettingsError(f"--set takes FIELD=VALUE, not {assignment!r}.")
+        given[name] = convert(name, text)
+    return given
+
+
+def data_name(source: str) -> str:
+    """A data source without its place, as it may be stored beside a result."""
+    return ";".join(map(_name_of_one, source.split(";")))
+
+
+def _name_of_one(source: str) -> str:
+    """ "KolektorSDD.zip" of a path or an address, "drive:<id>" of a Google Drive link."""
+    shared = re.search(r"drive\.google\.com/.*?(?:/d/|[?&]id=)([\w-]+)", source)
+    if shared:
+        return f"drive:{shared[1]}"
+    address = source.partition("?")[0] if "://" in source else source
+    return PurePath(address.rstrip("/")).name or source
+
+
+def to_json(settings: Settings) -> dict[str, Value]:
+    """The settings as stored beside a result: they hold no path of this machine."""
+    return asdict(settings) | {"data": data_name(settings.data)}
+
+
+def from_json(stored: Values) -> Settings:
+    """The settings of `to_json`. A setting that is newer than they are has its default.
+
+    Raises:
+        SettingsError: an unknown field, or a value out of range.
+    """
+    if newer := set(stored) - set(RULES):
+        raise SettingsError(
+            "The stored settings are of another version of ksdd_lib, which knows "
+            f"{', '.join(sorted(newer))}: use that one, or begin a new run."
+        )
+    return Settings().with_values(stored)
+
+
+def differences(settings: Settings, given: Values) -> dict[str, tuple[Value, Value]]:
+    """Where `given` differs from `settings`: name -> (ours, theirs).
+
+    The data source does not count. Its place differs between machines, and its content is compared
+    by fingerprint when it is opened.
+    """
+    ours = to_json(settings)
+    theirs = to_json(settings.with_values(dict(given) | {"data": settings.data}))
+    return {name: (ours[name], theirs[name]) for name in RULES if ours[name] != theirs[name]}
+
+
+def table(settings: Settings, group: str | None = None) -> list[tuple[str, str, str, str]]:
+    """(name, value, unit, reason) of each setting of a group, or of all, in order."""
+    values = to_json(settings)
+    return [
+        (name, str(values[name]), rule.unit, rule.reason)
+        for name, rule in RULES.items()
+        if group in (None, rule.group)
+    ]
