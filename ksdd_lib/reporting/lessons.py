@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ksdd_lib.models.two_stage import SegmentationNet
 from ksdd_lib.reporting.plots import DEFECTIVE, FAINT, GOOD, INK, STYLE
-from ksdd_lib.reporting.surface_pictures import OUTLINE, OUTPUT_COLORS, OUTPUT_SCALE
+from ksdd_lib.reporting.surface_pictures import HEAT, OUTLINE
 from ksdd_lib.training.targets import probability
 
 WIDTH, STAMP = 9.0, 0.26
@@ -232,7 +232,7 @@ def what_it_saw(network: SegmentationNet, image: np.ndarray, loss: str, each: in
     panels = [("surface", image, "gray", None)]
     for scale, found in maps.items():
         panels += [(f"at {scale}", one, "viridis", None) for one in found]
-    panels.append(("mask", mask, OUTPUT_COLORS, OUTPUT_SCALE))
+    panels.append(("mask", mask, HEAT["cmap"], HEAT["norm"]))
     ratio = image.shape[0] / image.shape[1]
     with matplotlib.rc_context(PICTURES):
         figure = _sheet(2 * min(4.2, 1.25 * ratio) + 0.7)

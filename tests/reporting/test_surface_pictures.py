@@ -8,6 +8,7 @@ import pytest
 
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.reporting import plots, surface_pictures
+from ksdd_lib.reporting.defect_strip import defect_strip
 
 RANDOM = np.random.default_rng(0)
 
@@ -43,7 +44,7 @@ def test_the_strip_names_the_verdict_and_the_score_of_each_surface():
         make_prediction("gen02/Part1", False, 2.0),
         make_prediction("gen03/Part2", True, 3.0),
     ]
-    figure = surface_pictures.defect_strip([make_surface(row) for row in rows])
+    figure = defect_strip([make_surface(row) for row in rows])
     shown = " | ".join(texts(ax) for ax in figure.axes)
     for text in (
         "MISSED, fold 0",
@@ -61,14 +62,14 @@ def test_tall_surfaces_lie_and_their_output_lies_with_them():
     output = np.zeros((15, 6))
     output[0] = 1.0  # the top edge, which is drawn at the left
     surface = replace(make_surface(make_prediction()), output=output)
-    image, _, drawn = surface_pictures.defect_strip([surface]).axes[0].images[:3]
+    image, _, drawn = defect_strip([surface]).axes[0].images[:3]
     assert image.get_array().shape == (48, 120)
     assert drawn.get_array()[:, 0].min() == 1.0
     assert drawn.get_array()[:, 1:].max() == 0.0
 
 
 def test_the_outline_runs_around_the_defect_in_image_and_output():
-    ax = surface_pictures.defect_strip([make_surface(make_prediction())]).axes[0]
+    ax = defect_strip([make_surface(make_prediction())]).axes[0]
     outlines = [line for line in ax.lines if line.get_color() == surface_pictures.OUTLINE]
     assert len(outlines) == 2
     left, right, bottom, top = ax.images[1].get_extent()
@@ -83,7 +84,7 @@ def test_the_outline_runs_around_the_defect_in_image_and_output():
 
 def test_outputs_of_all_surfaces_share_one_scale():
     weak, strong = (make_surface(make_prediction(f"a/{index}")) for index in range(2))
-    figure = surface_pictures.defect_strip([weak, replace(strong, output=strong.output * 4)])
+    figure = defect_strip([weak, replace(strong, output=strong.output * 4)])
     first, second = figure.axes[0].images[2:6:3]
     assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) == (0, 1)
 
@@ -116,12 +117,12 @@ def test_a_gallery_takes_surfaces_and_probabilities():
 
 @pytest.mark.parametrize("name", ["a/$x_$", "<img onerror>/1", "é ü/" + "long" * 30, "=1+1/%s"])
 def test_awkward_names_are_drawn_as_they_are(name):
-    figure = surface_pictures.defect_strip([make_surface(make_prediction(name))])
+    figure = defect_strip([make_surface(make_prediction(name))])
     assert pixels(figure).any()
 
 
 def test_a_surface_of_odd_shape_can_be_drawn():
     row = make_prediction()
     for height, width in ((16, 16), (20, 300), (2000, 30)):
-        pixels(surface_pictures.defect_strip([make_surface(row, height, width)]))
-    pixels(surface_pictures.defect_strip([]))
+        pixels(defect_strip([make_surface(row, height, width)]))
+    pixels(defect_strip([]))
