@@ -19,7 +19,7 @@ NAMED = (*BEFORE_FOLDS, "folds", "fold", "twins", "partition", "defective_images
 """What tells results of one preset apart: a run's name has it, or its results name each fold."""
 
 HARMLESS = ("preset", "data", "checkpoint_steps", "precision")
-"""Settings that change no score, or that the name and the data tell."""
+"""Settings that change no score, or that the data and the preset's name tell."""
 
 
 def run_name(settings: Settings) -> str:
@@ -42,15 +42,20 @@ def run_name(settings: Settings) -> str:
 def unnamed(settings: Settings) -> list[str]:
     """The settings that differ from the preset and change scores, but are not in `run_name`."""
     usual = resolve({"preset": settings.preset})
-    unused = {*HARMLESS, *NAMED}
+    passed_over = {*HARMLESS, *NAMED}
     if settings.data != "generated":
-        unused |= {"generated_items"}
+        passed_over |= {"generated_items"}
     if not settings.copy_paste:
-        unused |= {"decision_copy_paste"}
-    if settings.score == "mask":  # the second stage is not asked
-        unused |= {name for name, rule in RULES.items() if rule.group == "decision"}
-    differing = (n for n in RULES if getattr(settings, n) != getattr(usual, n))
-    return [name for name in differing if name not in unused]
+        passed_over |= {"decision_copy_paste"}
+    groups = {"data", "run"}
+    if settings.method == "two_stage":  # with the score of the mask, the second stage is not asked
+        groups |= {"segmentation"} if settings.score == "mask" else {"segmentation", "decision"}
+    return [
+        name
+        for name, rule in RULES.items()
+        if rule.group in groups and name not in passed_over
+        if getattr(settings, name) != getattr(usual, name)
+    ]
 
 
 def _own_data(name: str) -> str:

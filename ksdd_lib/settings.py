@@ -92,20 +92,10 @@ def setting(
 
 switch = partial(setting, unit="yes or no", form="1 or 0")
 steps = partial(
-    setting,
-    6600,
-    unit="steps",
-    low=1,
-    high=999_999,
-    reason="training length of this stage; 6,600 as published",
+    setting, 6600, unit="steps", low=1, high=999_999, reason="training length; 6,600 as published"
 )
 batch_size = partial(
-    setting,
-    1,
-    unit="images",
-    low=1,
-    high=64,
-    reason="images per step, defective and good in turn",
+    setting, 1, unit="images", low=1, high=64, reason="images per step, defective and good in turn"
 )
 optimizer = partial(
     setting,
@@ -307,13 +297,13 @@ class Settings:
 
 RULES: dict[str, Rule] = {
     name: Rule(
-        field["group"],
-        field["unit"],
-        " ".join(field["description"].split()),
-        tuple(field.get("enum", ())),
-        field.get("minimum"),
-        field.get("maximum"),
-        field["form"],
+        group=field["group"],
+        unit=field["unit"],
+        reason=" ".join(field.get("description", "").split()),
+        choices=tuple(field.get("enum", ())),
+        low=field.get("minimum"),
+        high=field.get("maximum"),
+        form=field["form"],
     )
     for name, field in TypeAdapter(Settings).json_schema()["properties"].items()
 }

@@ -1,4 +1,4 @@
-"""Settings as text: from the environment, from `--set`, to and from JSON, and as a table.
+"""Settings as text: from the environment, from `--set`, to and from JSON.
 
 Precedence: defaults < preset < environment (`KSDD_<FIELD>`) < command line (`--set FIELD=VALUE`).
 Widgets start from that result, and win only where they were touched.
@@ -117,13 +117,3 @@ def differences(settings: Settings, given: Values) -> dict[str, tuple[Value, Val
     ours = to_json(settings)
     theirs = to_json(settings.with_values(dict(given) | {"data": settings.data}))
     return {name: (ours[name], theirs[name]) for name in RULES if ours[name] != theirs[name]}
-
-
-def table(settings: Settings, group: str | None = None) -> list[tuple[str, str, str, str]]:
-    """(name, value, unit, reason) of each setting of a group, or of all, in order."""
-    values = to_json(settings)
-    return [
-        (name, str(values[name]), rule.unit, rule.reason)
-        for name, rule in RULES.items()
-        if group in (None, rule.group)
-    ]

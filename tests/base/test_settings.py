@@ -33,6 +33,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
     ("name", "value", "allowed"),
     [
         ("preset", "fast", "demo, cpu, best, paper"),
+        ("method", "dark", "two_stage, darkest_pixel"),
         ("data", "", "text"),
         ("data", None, "str"),
         ("generated_items", 5, "from 6 to 500"),
@@ -62,6 +63,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
         ("decision_learning_rate", 11, "from 1e-06 to 10"),
         ("decision_learning_rate", math.nan, "from 1e-06 to 10"),
         ("decision_learning_rate", "0.1", "float"),
+        ("copy_paste", True, "float"),
         ("decision_schedule", "cosine", "constant, one_cycle"),
         ("checkpoint_steps", 0, "from 1 to"),
     ],
@@ -74,6 +76,18 @@ def test_an_invalid_value_is_refused_with_its_name_and_what_is_allowed(
     with pytest.raises(SettingsError) as refusal:
         Settings(**{name: value})
     assert name in str(refusal.value) and allowed in str(refusal.value)
+
+
+def test_a_whole_number_will_do_for_a_setting_with_a_point() -> None:
+    assert Settings(paste_turn=45).paste_turn == 45.0
+    assert settings_io.to_json(Settings(copy_paste=1)) == settings_io.to_json(
+        Settings(copy_paste=1.0)
+    )
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(SettingsError, match="no setting 'sed': did you mean seed"):
+        Settings().with_values({"sed": 1})
 
 
 def test_settings_do_not_change() -> None:
@@ -209,10 +223,11 @@ def test_stored_settings_of_another_version_are_refused_by_field() -> None:
 
 def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:
     stored = settings_io.to_json(presets.resolve({"preset": "cpu", "seed": 3}))
-    del stored["partition"], stored["score"], stored["twins"]
+    for name in ("partition", "score", "twins", "method"):
+        del stored[name]
     restored = settings_io.from_json(stored)
     assert (restored.partition, restored.score, restored.seed) == (0, "decision", 3)
-    assert restored.twins == "similar"
+    assert (restored.twins, restored.method) == ("similar", "two_stage")
 
 
 @pytest.mark.parametrize(
@@ -258,19 +273,13 @@ def test_differences_are_named_with_both_values() -> None:
     }
 
 
-def test_the_table_shows_each_setting_of_a_group_once() -> None:
-    rows = settings_io.table(Settings(data="/home/ann/parts"))
-    assert [name for name, *_ in rows] == NAMES
-    assert dict((name, value) for name, value, *_ in rows)["data"] == "parts"
-    decision = [name for name, *_ in settings_io.table(Settings(), "decision")]
-    assert decision and all(RULES[name].group == "decision" for name in decision)
-
-
 def test_a_run_is_named_by_what_makes_it_another_experiment():
     assert run_name(presets.resolve({"preset": "cpu", "seed": 1})) == "cpu-clean-seed1"
     other = {"preset": "cpu", "partition": 1, "defective_images": 5}
     assert run_name(presets.resolve(other)) == "cpu-clean-partition1-5defective-seed0"
     assert run_name(presets.resolve({"twins": "identical"})) == "demo-clean-identical-seed0"
+    rule = presets.resolve({"method": "darkest_pixel"})
+    assert run_name(rule) == "demo-darkest_pixel-clean-seed0"
     larger = {"preset": "cpu", "image_size": "1056x384", "data": "/home/ann/My parts.zip"}
     assert run_name(presets.resolve(larger)) == "cpu-my-parts-1056x384-clean-seed0"
     assert run_name(presets.resolve({"preset": "cpu", "score": "mask"})) == "cpu-mask-clean-seed0"
@@ -294,6 +303,7 @@ def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
     other = {"flips": False, "decision_steps": 3}
     assert unnamed(presets.resolve({"preset": "cpu"} | other)) == ["flips", "decision_steps"]
     assert unnamed(presets.resolve({"preset": "cpu", "score": "mask"} | other)) == ["flips"]
+    assert unnamed(presets.resolve({"method": "darkest_pixel", "decision_steps": 3})) == []
     unused = {"generated_items": 20, "decision_copy_paste": False}
     assert unnamed(presets.resolve({"preset": "paper"} | unused)) == []
     assert unnamed(presets.resolve({"preset": "demo"} | unused)) == ["generated_items"]
