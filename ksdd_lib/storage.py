@@ -137,6 +137,15 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def first_free(parent: Path, name: str, is_free: Callable[[Path], bool]) -> Path:
+    """The first of the paths <name>, <name>-2, <name>-3 ... in a folder that is free."""
+    path, number = parent / name, 1
+    while not is_free(path):
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary files below `folder` that killed processes have left."""
     for path in Path(folder).rglob(".*.tmp"):
@@ -171,7 +180,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` atomically, as readable JSON; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as readable JSON with a line end; NaN and infinity are refused."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ksdd_lib import storage
-from ksdd_lib.drive import recovery, upload
+from ksdd_lib.drive import layout, recovery, upload
+from ksdd_lib.runs.lock import claim
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
@@ -38,7 +39,7 @@ class Drive:
         """What stands on Drive of a run, without markers."""
         folder = self.root / "ksdd" / "runs" / name
         paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".ok"]
-        return {path.relative_to(folder).as_posix() for path in paths} - {upload.SENDER}
+        return {path.relative_to(folder).as_posix() for path in paths} - {layout.LAST_COPY}
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
     def move(name: str = "second") -> Path:
         monkeypatch.setenv("KSDD_HOME", str(tmp_path / name))
-        monkeypatch.setattr(upload, "machine_name", lambda: name)
+        monkeypatch.setattr(layout, "machine_name", lambda: name)
         return tmp_path / name
 
     return move
@@ -98,7 +99,7 @@ def run(home: Path) -> Run:
     """A run in the middle of its first stage."""
     run = begin()
     run.write("folds.json", {"protocol": "clean"})
-    run.claim()
+    claim(run.folder)
     save_checkpoint(run, 10)
     save_checkpoint(run, 20)
     (run.fold_folder(0) / "segmentation.jsonl").write_text('{"step": 20}\n')
@@ -118,7 +119,7 @@ def mirror(run: Run, drive: Path) -> None:
     """Copy a run to Drive; where Drive fails, a warning says so."""
     copied = upload.copy(run, drive)
     if copied.failure:
-        upload.warn(copied.explain(run))
+        warnings.warn(copied.explain(run), stacklevel=2)
 
 
 def mirror_whole(run: Run, drive: Path) -> None:

@@ -8,14 +8,14 @@ import time
 import warnings
 from pathlib import Path
 
-from ksdd_lib.drive.upload import Copied, copy, copy_archive, sign_of_life
+from ksdd_lib.drive.upload import Copied, copy, copy_archive, renew_last_copy
 from ksdd_lib.runs.lock import OWNER_SILENT
 from ksdd_lib.runs.run import Run
 
 EVERY = 600.0
 """Seconds between the beginnings of two copies while a stage trains."""
 
-SIGN_OF_LIFE = OWNER_SILENT / 3
+RENEWAL = OWNER_SILENT / 3
 """Seconds between two signs that this machine is at work, whether or not there is what to copy."""
 
 PATIENCE = 120.0
@@ -130,10 +130,10 @@ class BackgroundCopy:
                 self._without_archive = copy_archive(self.run, self.downloads, self.drive)
 
     def _live(self) -> None:
-        while not self._ended.wait(SIGN_OF_LIFE):
+        while not self._ended.wait(RENEWAL):
             with _at_work:
                 if self._goes_on:  # else the last copy has said that nothing more comes
-                    sign_of_life(self.run, self.drive)
+                    renew_last_copy(self.run, self.drive)
 
     def _is_at_work(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

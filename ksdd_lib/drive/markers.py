@@ -1,9 +1,9 @@
-"""Files on Google Drive that are whole, or as good as absent: content first, then its marker.
+"""Files on Google Drive that are whole or else ignored: the content comes first, then its marker.
 
-A Drive's renames are not atomic, its writes arrive late, its mount dies under a running program. So
-content goes to a name that nothing vouches for yet, and then the small marker `<file>.ok` names it,
-with its size and SHA-256. What no marker vouches for is not used. Until the new marker is there,
-the old one vouches for the old content: a copy may be cut anywhere.
+A rename on Drive is not atomic, a write may arrive late, and the mount may die under a running
+program. So content is written under a name that is free. Then a small marker, `<file>.ok`, names it
+with its size and SHA-256. Content without a marker is not used. The old marker holds until the new
+one is there, so a copy may be cut at any point.
 """
 
 import contextlib
@@ -12,66 +12,75 @@ import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 
 VERSION = re.compile(r"(?P<stem>.+)\.[0-9a-f]{8}(?P<suffix>\.\w+)?")
-"""The name of content that came when its plain name was in use: `settings.3f2a9c1b.json`."""
+"""The name of content whose plain name was taken: `settings.3f2a9c1b.json`."""
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-"""What a write is called until it is whole; see `storage.write_bytes`."""
+"""The name of a file that is still being written; see `storage.write_bytes`."""
+
+AnyRecord = TypeVar("AnyRecord", bound=storage.Record)
 
 
-@dataclass(frozen=True)
-class Record:
-    """What a marker says.
+class Marker(storage.FileHash):
+    """What a marker says of a file.
 
     Attributes:
-        file: the content's name in the marker's folder; markers that are older than this field
-            vouch for the plain name.
+        file: the content's name in the marker's folder; older markers have none, and mean the plain
+            name.
     """
 
-    file: str
-    bytes: int
-    sha256: str
+    file: str = ""
 
 
-def send(data: bytes, target: Path, drive: Path) -> bool:
-    """Copy to Drive, then vouch for it; False where the same content was there already.
+def write(data: bytes, target: Path, drive: Path) -> bool:
+    """Write content to Drive, then its marker; False where the same content was there already.
 
     Raises:
         OSError: Drive is gone, full or read-only, or took only a part.
     """
     require_mounted(drive)
-    known, sha256 = _record(marker_of(target)), storage.sha256(data)
-    if known and known.sha256 == sha256 and _size(target.with_name(known.file)) == len(data):
+    known, hashed = _read_marker(marker_of(target)), storage.FileHash.of(data)
+    if known and known.sha256 == hashed.sha256 and _size(target.with_name(known.file)) == len(data):
         return False
     is_free = known is None or known.file != target.name
-    content = target if is_free else version_of(target, sha256)
+    content = target if is_free else version_of(target, hashed.sha256)
     storage.write_bytes(content, data)
     if _size(content) != len(data):
         raise OSError(errno.EIO, "only a part arrived", str(content))
-    record = {"bytes": len(data), "sha256": sha256, "file": content.name}
-    storage.write_json(marker_of(target), record)
+    marker = Marker(bytes=hashed.bytes, sha256=hashed.sha256, file=content.name)
+    storage.write_record(marker_of(target), marker)
     if known and known.file != content.name:
         target.with_name(known.file).unlink(missing_ok=True)
     return True
 
 
+def write_unmarked(data: bytes, target: Path, drive: Path) -> None:
+    """Write a file to Drive for people to open: under its own name, and without a marker.
+
+    Raises:
+        OSError: Drive is gone, full or read-only.
+    """
+    require_mounted(drive)
+    if not target.exists() or target.read_bytes() != data:
+        storage.write_bytes(target, data)
+
+
 def require_mounted(drive: Path) -> None:
-    """Writing into a mount that is gone would create its folder on the local disk."""
+    """Raise OSError where the mount is gone: a write would create its folder on the local disk."""
     if not drive.is_dir():
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(drive))
 
 
 def sweep(paths: Iterable[Path]) -> None:
-    """Remove, among `paths` on Drive, what copies that were killed have left behind.
+    """Remove from `paths` on Drive what interrupted copies have left behind.
 
-    That is temporary files, and content beside which the marker names another.
+    These are temporary files, and content whose marker names another file.
     """
     stale, several = [], set()
     for path in paths:
@@ -80,8 +89,8 @@ def sweep(paths: Iterable[Path]) -> None:
         elif VERSION.fullmatch(path.name):
             several |= {path, plain(path)}
     for path in several:
-        record = _record(marker_of(plain(path)))
-        if record and record.file != path.name:
+        marker = _read_marker(marker_of(plain(path)))
+        if marker and marker.file != path.name:
             stale.append(path)
     for path in stale:
         with contextlib.suppress(OSError):  # the next copy tries again
@@ -89,17 +98,17 @@ def sweep(paths: Iterable[Path]) -> None:
 
 
 def marker_of(path: Path) -> Path:
-    """The marker of a file by its plain name."""
+    """Where the marker of a file is, given the file's plain name."""
     return path.with_name(f"{path.name}.ok")
 
 
-def is_there(path: Path) -> bool:
-    """Whether Drive has, or had, the file whole: its marker came last."""
+def has_marker(path: Path) -> bool:
+    """Whether the file has been whole on Drive: its marker came last."""
     return marker_of(path).exists()
 
 
 def version_of(path: Path, sha256: str) -> Path:
-    """Where content goes whose plain name is in use."""
+    """Where content goes if its plain name is taken."""
     return path.with_name(f"{path.stem}.{sha256[:8]}{path.suffix}")
 
 
@@ -110,32 +119,32 @@ def plain(path: Path) -> Path:
     return path.with_name(VERSION.sub(r"\g<stem>\g<suffix>", name))
 
 
-def read_markers(paths: Iterable[Path]) -> dict[Path, list[Record]]:
-    """Plain file -> what its markers among `paths` say, that of `name (1)` before the first."""
-    found: dict[Path, list[Record]] = {}
-    markers = sorted((path for path in paths if path.suffix == ".ok"), reverse=True)
-    markers.sort(key=lambda path: " (" not in path.name)
+def read_markers(paths: Iterable[Path]) -> dict[Path, list[Marker]]:
+    """Plain file -> its markers among `paths`; Drive's duplicates, `name (1)`, come first."""
+    found: dict[Path, list[Marker]] = {}
+    places = sorted((path for path in paths if path.suffix == ".ok"), reverse=True)
+    places.sort(key=lambda path: " (" not in path.name)
     with ThreadPoolExecutor(16) as pool:  # Drive takes long for each small file
-        records = list(pool.map(_record, markers))
-    for marker, record in zip(markers, records, strict=True):
-        if record:
-            found.setdefault(plain(marker), []).append(record)
+        markers = list(pool.map(_read_marker, places))
+    for place, marker in zip(places, markers, strict=True):
+        if marker:
+            found.setdefault(plain(place), []).append(marker)
     return found
 
 
-def read(path: Path, records: Iterable[Record] | None = None) -> bytes | None:
-    """The content that a marker vouches for, under its name or, newest first, `name (1)`.
+def read(path: Path, markers: Iterable[Marker] | None = None) -> bytes | None:
+    """The content that a marker names, from `name (1)`, newest first, or from the name itself.
 
     Args:
-        records: of the plain file `path`; read from Drive where they are not given.
+        markers: of the plain file `path`; by default they are read from Drive.
     """
-    listed = list_folder(path.parent)
-    if records is None:
-        records = read_markers(p for p in listed if plain(p) == path).get(path, [])
-    hashes = {record.sha256 for record in records}
-    for name in dict.fromkeys(Path(record.file) for record in records):
+    there = list_folder(path.parent)
+    if markers is None:
+        markers = read_markers(p for p in there if plain(p) == path).get(path, [])
+    hashes = {marker.sha256 for marker in markers}
+    for name in dict.fromkeys(Path(marker.file) for marker in markers):
         renamed = re.compile(re.escape(name.stem) + r" \(\d+\)" + re.escape(name.suffix))
-        duplicates = sorted(p for p in listed if renamed.fullmatch(p.name))[::-1]
+        duplicates = sorted(p for p in there if renamed.fullmatch(p.name))[::-1]
         for candidate in [*duplicates, path.with_name(name.name)]:
             data = candidate.read_bytes() if candidate.exists() else b""
             if storage.sha256(data) in hashes:
@@ -144,10 +153,10 @@ def read(path: Path, records: Iterable[Record] | None = None) -> bytes | None:
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """What is in a folder, nothing where it does not exist.
+    """The paths in a folder; none where it does not exist.
 
     Raises:
-        OSError: it cannot be listed. pathlib's `glob` would take a mount that is gone for empty.
+        OSError: it cannot be listed. `Path.glob` would take a mount that is gone for empty.
     """
     try:
         return [folder / name for name in os.listdir(folder)]
@@ -166,22 +175,29 @@ def walk(folder: Path) -> list[Path]:
     return [Path(place, name) for place, _, names in found for name in names]
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object at `path`, empty where it is absent or damaged."""
+def content(path: Path) -> bytes | None:
+    """What a file holds, marker or not; None where it is absent."""
     try:
-        record = storage.read_json(path)
-    except RunError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _record(marker: Path) -> Record | None:
-    """What a marker says; None where it is absent or damaged."""
-    found = read_object(marker)
-    name = found.get("file", re.sub(r"( \(\d+\))?\.ok$", "", marker.name))
-    if not isinstance(found.get("sha256"), str) or not isinstance(name, str) or "/" in name:
+        return path.read_bytes()
+    except FileNotFoundError:
         return None
-    return Record(name, found.get("bytes", -1), found["sha256"])
+
+
+def parsed(data: bytes | None, kind: type[AnyRecord]) -> AnyRecord | None:
+    """The record in the content of a JSON file; None where it is absent or damaged."""
+    try:
+        return None if data is None else storage.parse_record(data, kind, "")
+    except RunError:
+        return None
+
+
+def _read_marker(path: Path) -> Marker | None:
+    """What a marker says; None where it is absent or damaged."""
+    marker = parsed(content(path), Marker)
+    if marker is None or "/" in marker.file:
+        return None
+    name = marker.file or re.sub(r"( \(\d+\))?\.ok$", "", path.name)
+    return marker.model_copy(update={"file": name})
 
 
 def _size(path: Path) -> int:

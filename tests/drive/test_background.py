@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,12 @@ from on_drive import mirror
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
-from ksdd_lib.drive import background, markers, recovery, upload
+from ksdd_lib.drive import background, layout, recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
+from ksdd_lib.drive.layout import LastCopy
+from ksdd_lib.methods.stages import train_stage
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
-from ksdd_lib.training.loop import train_segmentation
 
 
 @pytest.fixture
@@ -220,37 +221,34 @@ def test_copies_of_a_training_keep_their_distance(
 def test_a_machine_that_has_nothing_new_to_copy_goes_on_giving_signs_of_life(
     run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(background, "SIGN_OF_LIFE", 0.01)
-    sender = drive / "ksdd" / "runs" / run.folder.name / upload.SENDER
+    monkeypatch.setattr(background, "RENEWAL", 0.01)
+    sender = drive / "ksdd" / "runs" / run.folder.name / layout.LAST_COPY
 
-    def until(is_so) -> dict:
+    def until(is_so: Callable[[LastCopy], bool]) -> None:
         end = time.monotonic() + 20
-        while time.monotonic() < end:
-            told = markers.read_object(sender)
-            if told and is_so(told):
-                return told
-        raise AssertionError(told)
+        while not is_so(layout.read_last_copy(sender.parent)):
+            assert time.monotonic() < end
 
-    def write(**told) -> dict:
+    def write(**told: str | int) -> LastCopy:
         with background._at_work:  # one writer at a time, as in a copy
-            whole = markers.read_object(sender) | told
-            storage.write_json(sender, whole)
+            whole = layout.read_last_copy(sender.parent).model_copy(update=told)
+            storage.write_record(sender, whole)
         return whole
 
     with BackgroundCopy(run, drive) as sent:
-        until(lambda told: told["at_work"])
+        until(lambda told: told.at_work)
         sent._wait(time.monotonic() + 20)
         write(time=0)
-        until(lambda told: told["time"] > 0 and told["at_work"])
+        until(lambda told: told.time > 0 and told.at_work)
         taken_over = write(machine="another", time=7)
         time.sleep(0.1)
-        assert markers.read_object(sender) == taken_over, "the run is the other machine's now"
-        write(machine=upload.machine_name())
-        until(lambda told: told["time"] > 7)
-    ended = markers.read_object(sender)
-    assert not ended["at_work"]
+        assert layout.read_last_copy(sender.parent) == taken_over, "it is the other machine's now"
+        write(machine=layout.machine_name())
+        until(lambda told: told.time > 7)
+    ended = layout.read_last_copy(sender.parent)
+    assert not ended.at_work
     time.sleep(0.1)
-    assert markers.read_object(sender) == ended
+    assert layout.read_last_copy(sender.parent) == ended
 
 
 def test_without_drive_nothing_happens(run: Run, capsys: pytest.CaptureFixture):

@@ -28,7 +28,7 @@ from on_drive import (
 )
 
 from ksdd_lib import presets, storage
-from ksdd_lib.drive import markers, recovery, upload
+from ksdd_lib.drive import layout, markers, recovery, upload
 from ksdd_lib.errors import DiskFullError, RunError
 from ksdd_lib.runs.lock import OWNER_SILENT
 from ksdd_lib.runs.open import create, resume
@@ -94,8 +94,8 @@ def test_killed_before_the_run_is_named_the_run_copied_last_is_taken(
 ):
     other = begin("demo-clean-seed5", seed=5)
     mirror_whole(other, drive.root)
-    sender = drive.root / "ksdd" / "runs" / other.folder.name / upload.SENDER
-    sender.write_text(json.dumps(markers.read_object(sender) | {"time": time.time() - 60}))
+    sender = drive.root / "ksdd" / "runs" / other.folder.name / layout.LAST_COPY
+    sender.write_text(json.dumps(json.loads(sender.read_text()) | {"time": time.time() - 60}))
     for path in sender.parent.parent.glob("latest*"):
         path.unlink()
     plain = storage.write_bytes
@@ -426,7 +426,7 @@ def test_a_damaged_note_on_what_was_seen_is_written_anew(
     run: Run, drive: Drive, new_machine: Callable[[], Path], home: Path
 ):
     mirror_whole(run, drive.root)
-    note = run.folder.parent / upload.SEEN
+    note = run.folder.parent / layout.AGREEMENT
     for damage in ('{"here": "demo-clean-seed0"}', '{"here": ["x"], "drive": 3}', "[", '{"a'):
         note.write_text(damage)
         assert restore(home, drive) == run.folder
@@ -628,7 +628,7 @@ def test_without_its_settings_a_run_does_not_come_back(
 def at_work(run: Run, drive: Drive, seconds_ago: float) -> None:
     """The run's machine has written to Drive so long ago, in the middle of its work."""
     upload.copy(run, drive.root, at_work=True)
-    sender = drive.root / "ksdd" / "runs" / run.folder.name / upload.SENDER
+    sender = drive.root / "ksdd" / "runs" / run.folder.name / layout.LAST_COPY
     record = json.loads(sender.read_text())
     sender.write_text(json.dumps(record | {"time": time.time() - seconds_ago}))
 
@@ -682,7 +682,7 @@ def test_a_machine_that_is_not_at_work_holds_nobody_up(
     at_work(run, drive, seconds_ago=OWNER_SILENT + 1 if sign == "silent" else 0)
     if sign == "finished":
         mirror_whole(run, drive.root)
-    sender = drive.root / "ksdd" / "runs" / run.folder.name / upload.SENDER
+    sender = drive.root / "ksdd" / "runs" / run.folder.name / layout.LAST_COPY
     if sign == "of an older version":
         record = json.loads(sender.read_text())
         del record["at_work"]

@@ -33,17 +33,19 @@ from on_drive import (
 )
 
 from ksdd_lib import storage
-from ksdd_lib.drive import markers, recovery, upload
+from ksdd_lib.drive import layout, markers, recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.evaluation.scoring import evaluate
+from ksdd_lib.methods.stages import train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import colab
 from ksdd_lib.reporting.report import make_report
 from ksdd_lib.runs import prepare
+from ksdd_lib.runs.lock import release
 from ksdd_lib.runs.open import open_run, resume
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
-from ksdd_lib.training.loop import read_history, train_decision, train_segmentation
+from ksdd_lib.training.loop import read_history
 
 
 def test_drive_gets_the_results_and_the_newest_checkpoint_and_nothing_else(run: Run, drive: Drive):
@@ -70,14 +72,14 @@ def test_only_a_checkpoint_that_was_sent_whole_is_called_safe(
     run: Run, drive: Drive, monkeypatch: pytest.MonkeyPatch, superseded_at: str, said: str
 ):
     """Training goes on meanwhile, and removes what it has superseded at any moment."""
-    marker, send = run.fold_folder(0) / "segmentation-000020.json", markers.send
+    marker, write = run.fold_folder(0) / "segmentation-000020.json", markers.write
 
     def superseded(data: bytes, target: Path, *others: Path) -> bool:
         if target.name == superseded_at:
             marker.unlink()
-        return send(data, target, *others)
+        return write(data, target, *others)
 
-    monkeypatch.setattr(markers, "send", superseded)
+    monkeypatch.setattr(markers, "write", superseded)
     assert upload.copy(run, drive.root) == upload.Copied(said)
 
 
@@ -221,7 +223,7 @@ def two_states(run: Run, drive: Drive) -> tuple[Run, dict[str, bytes], dict[str,
         file.write('{"step": 31}\n')
     begin("demo-clean-seed5", seed=5)
     begin()  # so that latest.txt is written anew
-    (run.folder.parent / upload.SEEN).unlink()
+    (run.folder.parent / layout.AGREEMENT).unlink()
     return later, before, contents(run.folder)
 
 
@@ -237,7 +239,7 @@ def test_a_second_copy_that_is_killed_leaves_each_file_old_or_new(
         number += 1
         shutil.rmtree(drive.root)
         shutil.copytree(first, drive.root)
-        (run.folder.parent / upload.SEEN).unlink(missing_ok=True)
+        (run.folder.parent / layout.AGREEMENT).unlink(missing_ok=True)
         with pytest.MonkeyPatch.context() as patch:
             names = die_at_write(patch, drive, number)
             try:
@@ -284,7 +286,7 @@ def test_the_next_copy_removes_what_killed_copies_have_left(run: Run, drive: Dri
 import os, signal, sys
 from pathlib import Path
 from ksdd_lib.drive import upload
-from ksdd_lib.runs.run import open_folder
+from ksdd_lib.runs.open import open_run
 
 replace, left = os.replace, [int(sys.argv[3])]
 def die(source, target):
@@ -294,7 +296,7 @@ def die(source, target):
     replace(source, target)
 
 os.replace = die
-upload.copy(open_folder(sys.argv[1], {}), Path(sys.argv[2]))
+upload.copy(open_run(Path(sys.argv[1])), Path(sys.argv[2]))
 """
     left = {}
     for number in (1, 2):  # before the content has its name, and before the marker has
@@ -430,7 +432,7 @@ def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offe
 @pytest.mark.fault(27)
 def test_a_copy_says_when_its_machine_is_at_work(run: Run, drive: Drive):
     def is_told() -> bool:
-        sender = drive.root / "ksdd" / "runs" / run.folder.name / upload.SENDER
+        sender = drive.root / "ksdd" / "runs" / run.folder.name / layout.LAST_COPY
         return json.loads(sender.read_text())["at_work"]
 
     with BackgroundCopy(run, drive.root) as sent:
@@ -442,7 +444,8 @@ def test_a_copy_says_when_its_machine_is_at_work(run: Run, drive: Drive):
 @pytest.mark.fault(27)
 def test_a_second_process_on_one_folder_is_refused(run: Run):
     code = (
-        f"from ksdd_lib.runs.run import open_folder; open_folder({str(run.folder)!r}, {{}}).claim()"
+        "from pathlib import Path; from ksdd_lib.runs.lock import claim; "
+        f"claim(Path({str(run.folder)!r}))"
     )
     here = Path(__file__).resolve().parents[2]
     second = subprocess.run(
@@ -450,7 +453,7 @@ def test_a_second_process_on_one_folder_is_refused(run: Run):
     )
     assert second.returncode == 1
     assert f"process {os.getpid()} works on {run.folder.name} and last wrote" in second.stderr
-    run.release()
+    release(run.folder)
     subprocess.run([sys.executable, "-c", code], cwd=here, check=True)
 
 

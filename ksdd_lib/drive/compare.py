@@ -1,0 +1,283 @@
+"""Which copy of a run is further, the one here or the one on Drive.
+
+Checkpoint steps, hashes and done markers decide that, never times.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ksdd_lib import settings_io, storage
+from ksdd_lib.drive import layout, markers
+from ksdd_lib.errors import KsddError
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import RULES
+from ksdd_lib.training import checkpoint
+
+STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
+
+NO_RESULTS = {"settings.json", "folds.json", "data.json", "timing.json", layout.LAST_COPY}
+"""Files of a run that belong neither to a stage nor to the evaluation."""
+
+File = tuple[str, bytes]
+"""A file's name, relative to the run's folder, and its content."""
+
+
+class DataRecord(storage.Record):
+    """What matters here of data.json; see `runs.prepare`."""
+
+    fingerprint: str | None = None
+    archive_sha256: str | None = None
+    place: str = "nowhere"
+
+
+class Identity(storage.Record):
+    """Of a checkpoint's identity, the SHA-256 of the weights of the stage before."""
+
+    predecessor: str | None = None
+
+
+class CheckpointMarker(storage.Record):
+    """What matters here of a checkpoint's marker; see `training.checkpoint`."""
+
+    sha256: str
+    identity: Identity
+
+
+class Done(storage.Record):
+    """What matters here of the marker of a finished stage."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a run here differs from one on Drive.
+
+    Attributes:
+        names: of the settings that differ.
+        begun_here, begun_there: the groups of settings that differ and are fixed there, as
+            `Run.has_begun` says. "data" is also among them where the data differ.
+    """
+
+    names: set[str]
+    begun_here: set[str]
+    begun_there: set[str]
+
+
+def opened(folder: Path, stored: bytes | None) -> Run | None:
+    """The run in a folder, given its settings.json; None where that is absent, damaged or of
+    another version."""
+    try:
+        return None if stored is None else Run(folder, settings_io.from_json(json.loads(stored)))
+    except (KsddError, ValueError):
+        return None
+
+
+def open_here(folder: Path) -> Run | None:
+    """The run in a folder here; None as `opened`."""
+    return opened(folder, markers.content(folder / "settings.json"))
+
+
+def open_there(folder: Path) -> Run | None:
+    """The run in a folder on Drive; None as `opened`."""
+    return opened(folder, markers.read(folder / "settings.json"))
+
+
+def difference(here: Run, there: Run) -> Difference:
+    """How a run here differs from one on Drive."""
+    names = set(settings_io.differences(here.settings, settings_io.to_json(there.settings)))
+    groups = {RULES[name].group for name in names}
+    ours = markers.parsed(markers.content(here.folder / "data.json"), DataRecord)
+    theirs = markers.parsed(markers.read(there.folder / "data.json"), DataRecord)
+    if len({data.fingerprint for data in (ours, theirs) if data and data.fingerprint}) == 2:
+        groups.add("data")
+
+    def has_begun_there(group: str) -> bool:
+        if group == "data":  # there its content may have another name
+            return markers.has_marker(there.folder / "data.json")
+        return there.has_begun(group)
+
+    return Difference(
+        names, set(filter(here.has_begun, groups)), set(filter(has_begun_there, groups))
+    )
+
+
+def folder_on_drive(run: Run, runs: Path) -> Path:
+    """The run's folder on Drive: the known one, else the first free of <name>, <name>-2 ...
+
+    Settings that no stage there has used may differ, as they may have been changed in time.
+
+    Args:
+        runs: the folder of runs on Drive.
+    """
+
+    def is_ours(folder: Path) -> bool:
+        there = open_there(folder)
+        return there is not None and not difference(run, there).begun_there
+
+    agreed = layout.read_agreement(run.folder.parent)
+    if agreed and agreed.here == run.folder.name and is_ours(runs / agreed.drive):
+        return runs / agreed.drive
+    return storage.first_free(
+        runs,
+        run.folder.name,
+        lambda folder: is_ours(folder) or not markers.has_marker(folder / "settings.json"),
+    )
+
+
+class DriveCopy:
+    """All files of a run on Drive, read through their markers.
+
+    Attributes:
+        markers: file name relative to the folder -> its markers.
+        damaged: names of the files read that are not what their markers say.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = markers.walk(folder)
+        found = markers.read_markers(self.files)
+        self.markers = {path.relative_to(folder).as_posix(): found[path] for path in found}
+        self.damaged: set[str] = set()
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None where it is absent or damaged."""
+        data = markers.read(self.folder / name, self.markers.get(name, []))
+        if data is None and name in self.markers:
+            self.damaged.add(name)
+        return data
+
+    def steps(self, prefix: str) -> list[int]:
+        """The steps of the checkpoints of "fold0/segmentation", newest first."""
+        found = re.compile(re.escape(prefix) + r"-(\d{6})\.json")
+        return sorted(int(m[1]) for name in self.markers if (m := found.fullmatch(name)))[::-1]
+
+    def not_whole(self, folder: Path) -> list[str]:
+        """Names of damaged files, and of those missing in `folder` here whose copy was cut."""
+        shown = [path for path in self.files if path.suffix != ".ok" and path.name[0] != "."]
+        names = {markers.plain(path).relative_to(self.folder).as_posix() for path in shown}
+        cut = names - self.markers.keys() - {layout.LAST_COPY}
+        return sorted(self.damaged | {name for name in cut if not (folder / name).exists()})
+
+
+def further_files(copy: DriveCopy, there: Run, folder: Path) -> Iterator[File]:
+    """What a run has further on Drive than in its folder here, in the order of writing.
+
+    Each file must be written before the next is asked for, as later ones depend on it.
+
+    - Of each stage the newest checkpoint with its history and done marker, where its step is
+      higher than here, or as high and the stage is done only there.
+    - Settings that a stage on Drive has used and none here.
+    - data.json and folds.json, or the results of evaluation, where only Drive has them whole.
+    - Any other file, and lines of timing.json, that are missing here.
+    """
+    yield from _settings(copy, there, folder)
+    yield from _unit(copy, folder, ["folds.json", "data.json"], key="data.json")
+    order = [stage.name for stage in method_of(there.settings).stages]
+    found = {(m["fold"], m["stage"]) for m in map(STAGE_FILE.fullmatch, copy.markers) if m}
+    folds, fit = sorted({fold for fold, _ in found}), True
+    for fold in folds:
+        for before, stage in zip([None, *order], order, strict=False):
+            fit = (yield from _stage(copy, folder, fold, stage, before)) and fit
+    if fit and _has_same_results(copy, folder, folds, order[-1] if order else ""):
+        names = [n for n in copy.markers if n not in NO_RESULTS and not STAGE_FILE.fullmatch(n)]
+        yield from _unit(copy, folder, names, key="metrics.json")
+    yield from _timing(copy, folder)
+
+
+def _settings(copy: DriveCopy, there: Run, folder: Path) -> Iterator[File]:
+    here = open_here(folder)
+    if here is None:
+        yield from _whole(copy, ["settings.json"])
+        return
+    found = difference(here, there)
+    further = found.begun_there - found.begun_here
+    names = [name for name in found.names if RULES[name].group in further]
+    if names:
+        taken = replace(here.settings, **{name: getattr(there.settings, name) for name in names})
+        yield "settings.json", storage.json_text(settings_io.to_json(taken)).encode()
+
+
+def _whole(copy: DriveCopy, names: Iterable[str]) -> Iterator[File]:
+    """Those of the files that are whole on Drive."""
+    for name in names:
+        data = copy.read(name)
+        if data is not None:
+            yield name, data
+
+
+def _unit(copy: DriveCopy, folder: Path, names: Iterable[str], key: str) -> Iterator[File]:
+    """All of `names` where `key` is only on Drive, else those that are missing here."""
+    is_further = key in copy.markers and not (folder / key).exists()
+    wanted = [n for n in names if n in copy.markers and (is_further or not (folder / n).exists())]
+    order = sorted(wanted, key=lambda name: (name == key, name.endswith(".json"), name))
+    return _whole(copy, order)
+
+
+def _stage(
+    copy: DriveCopy, folder: Path, fold: str, stage: str, before: str | None
+) -> Generator[File, None, bool]:
+    """The newest whole checkpoint of a stage, if it is further, and what belongs to it.
+
+    Returns:
+        False where it goes on from other weights of the stage `before`, and stays on Drive.
+    """
+    prefix, steps = f"{fold}/{stage}", copy.steps(f"{fold}/{stage}")
+    done = f"{prefix}.done.json"
+    is_only_done_there = done in copy.markers and not (folder / done).exists()
+    ours = checkpoint.newest_whole(folder / fold, stage)[0] if steps else -1
+    for step in steps:
+        if step < ours or (step == ours and not is_only_done_there):
+            return True
+        weights, marker = (f"{prefix}-{step:06d}.{ending}" for ending in ("pt", "json"))
+        record, data = copy.read(marker), copy.read(weights)
+        found = markers.parsed(record, CheckpointMarker)
+        if record is None or data is None or found is None:
+            continue
+        if found.sha256 != storage.sha256(data):  # of two trainings
+            continue
+        predecessor = found.identity.predecessor
+        if predecessor and predecessor != checkpoint.newest_whole(folder / fold, before or "")[1]:
+            warnings.warn(
+                f"{prefix} on Drive goes on from other weights than are here: passed over.",
+                stacklevel=2,
+            )
+            return False
+        yield weights, data
+        yield from _whole(copy, {f"{prefix}.jsonl"} & copy.markers.keys())
+        yield marker, record
+        finished = copy.read(done)
+        last = markers.parsed(finished, Done)
+        if finished and last and last.steps <= step:
+            yield done, finished
+        return True
+    return True
+
+
+def _has_same_results(copy: DriveCopy, folder: Path, folds: Iterable[str], last: str) -> bool:
+    """Whether results on Drive fit the weights of the last stage and the evaluation that are here,
+    if there are any."""
+    for fold in folds:
+        steps = copy.steps(f"{fold}/{last}")
+        record = copy.read(f"{fold}/{last}-{steps[0]:06d}.json") if steps else None
+        found = markers.parsed(record, CheckpointMarker)
+        ours = checkpoint.newest_whole(folder / fold, last)[1]
+        if ours is not None and (found is None or found.sha256 != ours):
+            return False
+    metrics = folder / "metrics.json"
+    named = {marker.sha256 for marker in copy.markers.get("metrics.json", [])}
+    return not metrics.exists() or storage.sha256(metrics) in named
+
+
+def _timing(copy: DriveCopy, folder: Path) -> Iterator[File]:
+    """timing.json with the lines that are missing here."""
+    rows = json.loads(markers.content(folder / "timing.json") or "[]")
+    here = {row["what"] for row in rows}
+    more = [row for row in json.loads(copy.read("timing.json") or "[]") if row["what"] not in here]
+    if more:
+        yield "timing.json", storage.json_text([*rows, *more]).encode()
