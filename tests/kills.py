@@ -31,7 +31,7 @@ import torch
 from tiny_training import TINY, tiny_data
 
 from ksdd_lib import storage
-from ksdd_lib.drive import markers, recovery, upload
+from ksdd_lib.drive import layout, markers, recovery
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.machine import environment
 from ksdd_lib.methods.stages import load_stage, train_stage
@@ -185,7 +185,7 @@ class Series:
         records = markers.read_markers(there)
         whole = {path.with_name(record.file) for path in records for record in records[path]}
         allowed = whole | {path for path in there if path.suffix == ".ok"}
-        left = {path for path in there if path not in allowed and path.name != upload.SENDER}
+        left = {path for path in there if path not in allowed and path.name != layout.LAST_COPY}
         return sorted(path.name for path in left | set(self.home.rglob("*.tmp")))
 
     def result(self) -> dict[str, Any]:
