@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import torch
 
 import ksdd_lib
@@ -26,9 +26,7 @@ HERE = Path(__file__).resolve().parent
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 REUSING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 RETURNING = {MMAP_MAX: 65536, TRIM_THRESHOLD: 64 * 2**20}
-"""Options of glibc's `mallopt`, and what they are otherwise, once large blocks have been freed."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Options of glibc's `mallopt`: to keep freed memory, and as they are without that."""
 
 
 def in_colab() -> bool:
@@ -37,8 +35,12 @@ def in_colab() -> bool:
 
 
 def device() -> torch.device:
-    """The first GPU, or the CPU where there is none; float32 is float32 there from then on."""
-    torch.backends.cudnn.allow_tf32 = False  # 10 bits instead of 23 on newer GPUs: scores would tie
+    """The first GPU, or the CPU where there is none.
+
+    From then on float32 means float32 on a GPU. Newer ones would keep 10 bits of 23, and scores
+    would tie.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -55,7 +57,7 @@ def arithmetic(precision: str, where: torch.device) -> torch.dtype:
     if precision == "float16" and where.type == "cpu":
         raise SettingsError("precision float16 needs a GPU; take auto, bfloat16 or float32.")
     if precision != "auto":
-        return DTYPES[precision]
+        return getattr(torch, precision)
     if where.type == "cuda":
         modern = torch.cuda.get_device_capability(where) >= (8, 0)
         return torch.bfloat16 if modern else torch.float16
@@ -68,36 +70,36 @@ def arithmetic_name(precision: str) -> str:
 
 
 def slug() -> str:
-    """This machine in a file's name: its GPU, or its CPU and number of cores."""
-    made = environment()
-    name = f"{made['cpu']} {made['cpu_cores']} cores" if made["gpu"] == "none" else made["gpu"]
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    """This machine as part of a file's name: its GPU, or its CPU and number of cores."""
+    facts = environment()
+    name = f"{facts['cpu']} {facts['cpu_cores']} cores" if facts["gpu"] == "none" else facts["gpu"]
+    return re.sub(r"[^a-z0-9]+", "-", str(name).lower()).strip("-")
 
 
 @contextmanager
 def reused_memory(where: torch.device) -> Iterator[None]:
     """Within, on a CPU, memory that is freed stays with the process for the next step's tensors.
 
-    glibc else hands every large tensor back, and the kernel clears its pages anew: in float32 a
-    fifth of a training step. The price is memory: at 1408x512 about 1 GB more. At the end all of it
-    is handed back. With another C library nothing changes.
+    Otherwise glibc returns every large tensor, and the kernel clears its pages anew. In float32
+    that takes a fifth of a training step. The price is memory, about 1 GB more at 1408x512. At the
+    end all of it is returned. With another C library nothing changes.
     """
     libc = _glibc() if where.type == "cpu" else None
-    if libc is None:
-        try:
-            yield
-        finally:
-            if where.type == "cuda":  # what this notebook's kernel keeps, the next one's lacks
-                torch.cuda.empty_cache()
-        return
-    for option, value in REUSING.items():
-        libc.mallopt(option, value)
+    if libc:
+        _configure(libc, REUSING)
     try:
         yield
     finally:
-        for option, value in RETURNING.items():
-            libc.mallopt(option, value)
-        libc.malloc_trim(0)
+        if libc:
+            _configure(libc, RETURNING)
+            libc.malloc_trim(0)
+        elif where.type == "cuda":  # what this process keeps, the next notebook's lacks
+            torch.cuda.empty_cache()
+
+
+def _configure(libc: ctypes.CDLL, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        libc.mallopt(option, value)
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -110,7 +112,7 @@ def preflight(folder: Path, drive: str) -> str:
     """One line on this machine, to read before a training and to paste into a bug report.
 
     Args:
-        folder: where results will go; how much room is left there.
+        folder: where results will go; the line says how much room is left there.
         drive: what is known of Drive, in a few words.
     """
     facts = environment()
@@ -119,42 +121,27 @@ def preflight(folder: Path, drive: str) -> str:
         total = torch.cuda.get_device_properties(device()).total_memory
         hardware = f"{facts['gpu']} with {total / 1e9:.0f} GB"
     place = next(place for place in (folder, *folder.parents) if place.exists())
-    parts = [
-        f"Python {facts['python']}",
-        f"torch {facts['torch']}",
-        f"{hardware} ({facts['arithmetic']})",
-        f"{_ram():.0f} GB of memory",
-        f"{shutil.disk_usage(place).free / 1e9:.0f} GB of disk free",
-        drive,
-        f"ksdd_lib {facts['ksdd_lib']}"
-        + (", " if facts["commit"].startswith("files") else " at ")
-        + facts["commit"],
-    ]
-    return ", ".join(parts)
+    return (
+        f"Python {facts['python']}, torch {facts['torch']}, {hardware} ({facts['arithmetic']}), "
+        f"{psutil.virtual_memory().total / 1e9:.0f} GB of memory, "
+        f"{shutil.disk_usage(place).free / 1e9:.0f} GB of disk free, {drive}, "
+        f"ksdd_lib {facts['ksdd_lib']}{', ' if COMMIT.startswith('files') else ' at '}{COMMIT}"
+    )
 
 
 def replaced_packages() -> list[str]:
-    """Packages of which another version was installed after this kernel had loaded them."""
+    """Packages of which this process has loaded another version than is installed now."""
     lines = []
     for name in ("numpy", "torch", "scipy", "matplotlib", "ipywidgets"):
-        if name not in sys.modules:
-            continue
-        loaded = sys.modules[name].__version__.split("+")[0]
-        installed = version(name).split("+")[0]
-        if loaded != installed:
-            lines.append(f"{name} {loaded} is loaded, {installed} is installed")
+        if name in sys.modules:
+            loaded = sys.modules[name].__version__.split("+")[0]
+            installed = version(name).split("+")[0]
+            if loaded != installed:
+                lines.append(f"{name} {loaded} is loaded, {installed} is installed")
     return lines
 
 
-def _ram() -> float:
-    """This machine's memory in GB, as far as it says; 0 where it does not."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    except (AttributeError, ValueError, OSError):
-        return 0.0
-
-
-def environment(precision: str = "auto") -> dict[str, Any]:
+def environment(precision: str = "auto") -> dict[str, str | int]:
     """Versions and hardware, as stored beside a result; `precision` is that of the settings."""
     where = device()
     gpu = torch.cuda.get_device_name(where) if where.type == "cuda" else "none"
@@ -166,7 +153,7 @@ def environment(precision: str = "auto") -> dict[str, Any]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
+        "cpu": _cpuinfo("model name") or platform.processor() or "unknown",
         "cpu_cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "gpu": gpu,
@@ -176,7 +163,7 @@ def environment(precision: str = "auto") -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's commit, "+" behind it where files differ; else a fingerprint of the files."""
+    """The checkout's commit, with a "+" where files differ; else a fingerprint of the files."""
     if not (HERE.parent / ".git").exists():
         return _fingerprint()
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
@@ -188,7 +175,7 @@ def _commit() -> str:
 
 
 def _fingerprint() -> str:
-    """ "files 3f2a...", equal for two copies of the package that are equal, without a checkout."""
+    """ "files 3f2a...": the same for equal copies of the package that are no checkout."""
     digest = hashlib.sha256()
     for path in sorted(HERE.rglob("*")):
         if path.suffix in (".py", ".html", ".json"):
@@ -198,21 +185,18 @@ def _fingerprint() -> str:
 
 
 COMMIT = _commit()
-"""Of the code as it was loaded; what the checkout holds when a training ends may be another one."""
+"""The commit of the code as it was loaded. The checkout may hold another one later."""
 
 
 def _cpu_flags() -> set[str]:
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first core; "" elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return set()
-    match = re.search(r"^flags\s*:\s*(.*)$", text, re.MULTILINE)
-    return set(match[1].split()) if match else set()
-
-
-def _cpu_name() -> str:
-    try:
-        match = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:
-        match = None
-    return match[1] if match else platform.processor() or "unknown"
+        return ""
+    match = re.search(rf"^{field}\s*:\s*(.*)$", text, re.MULTILINE)
+    return match[1] if match else ""

@@ -6,47 +6,51 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
+import psutil
 import torch
 
 from ksdd_lib import machine
 from ksdd_lib.errors import TrainingError
 from ksdd_lib.image_size import parse_size
 from ksdd_lib.models.fourier import is_direct
+from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
 
-Work = TypeVar("Work", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 SIZES = ("1408x512", "1024x384", "704x256", "352x128", "192x128", "128x128")
-"""Image sizes to fall back on, largest first."""
+"""Image sizes to suggest, largest first."""
 
 STATE = 760
-"""MB: weights, gradients, AdamW's two moments and an average of 15.4 million weights in float32,
-and what the process adds around them. Measured at 128x128, where images count for little."""
+"""MB for 15.4 million weights in float32, their gradients, AdamW's two moments and their average,
+and for what the process adds. Measured at 128x128, where images count for little."""
 
 SPECTRA = {"float32": 940, "bfloat16": 320, "float16": 320}
-"""MB that the 15x15 layer takes more where it is computed by spectra (a CPU, maps not small)."""
+"""More MB for the 15x15 layer where it is computed by spectra: on a CPU, unless maps are small."""
 
 PER_PIXEL = {"float32": 2.2e-3, "bfloat16": 1.2e-3, "float16": 1.2e-3}
 """MB for each pixel of the input. A batch is trained image by image and takes no more."""
 
 CONTAINER = Path("/sys/fs/cgroup")
-"""Where Linux tells a container its limits."""
+"""Where Linux shows a container its limits (control groups, version 2)."""
 
 SIGNS = re.compile(
     r"out of memory|can't allocate memory|not enough memory|bad_alloc|could not create a (memory|"
     r"primitive)|cannot allocate memory|ALLOC_FAILED|ALLOCATION_FAILED",
     re.IGNORECASE,
 )
-"""What libraries say for want of memory, where they raise no error of its own kind."""
+"""What libraries say when memory is full and they raise no MemoryError."""
 
 
 def step_megabytes(size: tuple[int, int], arithmetic: str, where: torch.device) -> float:
     """About how many MB a training step of the first stage adds to the process.
 
-    Fitted to the peak of new processes on two CPU cores, five sizes from 128x128 to 1408x512 in
-    float32 and bfloat16, and within 25 % of each; not measured on a GPU, where float16 is taken to
-    cost as much as bfloat16 here.
+    Fitted to the peaks of new processes on two CPU cores, for five sizes from 128x128 to 1408x512
+    in float32 and bfloat16, and within 25 % of each. It was not measured on a GPU, where float16
+    is taken to cost as much as bfloat16 does here.
 
     Args:
         size: of the input, (H, W) in pixels.
@@ -66,11 +70,13 @@ def free_megabytes(where: torch.device) -> float | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def explain_memory(work: Work) -> Work:
+def explain_memory(
+    work: Callable[Concatenate[Run, Arguments], Result],
+) -> Callable[Concatenate[Run, Arguments], Result]:
     """Decorate a function whose first argument is a run: full memory becomes one clear sentence."""
 
     @wraps(work)
-    def explained(run: Any, *others: Any, **named: Any) -> Any:
+    def explained(run: Run, *others: Arguments.args, **named: Arguments.kwargs) -> Result:
         try:
             return work(run, *others, **named)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -82,7 +88,7 @@ def explain_memory(work: Work) -> Work:
     return explained
 
 
-def _sentence(settings: Any, where: torch.device) -> str:
+def _sentence(settings: Settings, where: torch.device) -> str:
     arithmetic = machine.arithmetic_name(settings.precision)
     needed, free = step_megabytes(settings.size, arithmetic, where), free_megabytes(where)
     room = "" if free is None else f", and {free / 1000:.1f} GB are free now"
@@ -93,7 +99,7 @@ def _sentence(settings: Any, where: torch.device) -> str:
     )
 
 
-def _advice(settings: Any, arithmetic: str, where: torch.device) -> str:
+def _advice(settings: Settings, arithmetic: str, where: torch.device) -> str:
     """The sizes that fit, or what else may help."""
     free = free_megabytes(where)
     smaller = [size for size in SIZES if _pixels(size) < _pixels(settings.image_size)]
@@ -111,29 +117,23 @@ def _pixels(size: str) -> int:
 
 
 def _available() -> float | None:
-    """MB that Linux can still give."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    return int(found[1]) / 1e3 if found else None
+    """MB that this machine can still give."""
+    return psutil.virtual_memory().available / 1e6
 
 
 def _contained() -> float | None:
-    """MB up to the limit of the container (control group, version 2) that this runs in, if any;
-    cached files count as free."""
+    """MB up to the limit of the container that this runs in, if any; cached files count as free."""
     try:
         limit = int((CONTAINER / "memory.max").read_text())
         used = int((CONTAINER / "memory.current").read_text())
         cached = re.search(r"^file (\d+)", (CONTAINER / "memory.stat").read_text(), re.MULTILINE)
-    except (OSError, ValueError):  # none, or no limit: "max"
+    except (OSError, ValueError):  # no container, or its limit is "max"
         return None
     return max(0.0, (limit - used + (int(cached[1]) if cached else 0)) / 1e6)
 
 
 def _limited() -> float | None:
-    """MB up to this process's own limit of address space, where it has one."""
+    """MB up to this process's own limit of address space, if it has one."""
     if os.name != "posix":
         return None
     import resource
@@ -141,8 +141,4 @@ def _limited() -> float | None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return None
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
-        return None
-    return max(0.0, (limit - pages * resource.getpagesize()) / 1e6)
+    return max(0.0, (limit - psutil.Process().memory_info().vms) / 1e6)
