@@ -45,8 +45,9 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def listed(values: Sequence[Any], limit: int = 12) -> str:
-    text = ", ".join(str(value) for value in values[:limit])
+def listed(values: Sequence[object], limit: int = 12, separator: str = ", ") -> str:
+    """The first `limit` values, and how many more there are."""
+    text = separator.join(str(value) for value in values[:limit])
     return text + (f" and {len(values) - limit} more" if len(values) > limit else "")
 
 

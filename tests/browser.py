@@ -225,7 +225,7 @@ def take_pictures(out: Path) -> None:
                     take(book, "watch_training", ".jp-Cell-outputArea", "training")
                 if name == "04_evaluate":
                     book.slide("shift of the thresholds", "ArrowLeft", 60)
-                    take(book, "explore.operating_point", ".widget-vbox", "operating_point")
+                    take(book, "operating_point.show(", ".widget-vbox", "operating_point")
                 if name == "05_visualize":
                     book.choose("order", "closest calls")
                     take(book, "browse.parts", ".widget-vbox", "parts")

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from ksdd_lib import machine, storage
-from ksdd_lib.drive import recovery, upload
+from ksdd_lib.drive import layout, recovery
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import RunError
 from ksdd_lib.machine import in_colab
@@ -52,7 +52,7 @@ def begin(needs_run: bool = True) -> Path | None:
             if needs_run:
                 raise
             warnings.warn(f"The last run is not brought here. {busy}", stacklevel=2)
-    elif drive and upload.is_on(drive, named):
+    elif drive and layout.is_on(drive, named):
         os.environ["KSDD_RUN"] = str(_bring(named.resolve(), drive))
     copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
     folder = Path(os.environ.get("KSDD_RUN") or home() / "runs")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -26,6 +27,8 @@ OUR_ERRORS = {kind.__name__ for kind in KsddError.__subclasses__()}
 
 class Client(NotebookClient):
     """Shows what the notebook prints, and ends its kernel gently when it is stopped."""
+
+    km: AsyncKernelManager
 
     def __init__(self, notebook: nbformat.NotebookNode, folder: Path) -> None:
         super().__init__(

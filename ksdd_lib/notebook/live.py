@@ -1,4 +1,4 @@
-"""A training to look at while it runs: the losses of both stages, and masks as they form.
+"""A training to look at while it runs: the losses of its stages, and maps as they form.
 
 Whatever is shown is on disk too, so a stage that goes on, or that had finished, is shown whole.
 """
@@ -15,26 +15,25 @@ from matplotlib.figure import Figure
 from ksdd_lib import storage
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.notebook.outputs import PAUSE, ProgressLine
-from ksdd_lib.reporting import surface_pictures
-from ksdd_lib.reporting.surface_pictures import Forming
+from ksdd_lib.reporting.plots import stamp
+from ksdd_lib.reporting.training_view import Forming, training_view
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import Settings
 from ksdd_lib.text import duration
 from ksdd_lib.training.batches import Surfaces, load_surfaces
-from ksdd_lib.training.loop import Look, Progress, Watch, read_history
+from ksdd_lib.training.loop import Look, Progress, Row, Watch, read_history
 
 MOMENTS = 8
-"""How often a training is asked for its masks: at first more often, as they change more."""
+"""How often a stage is asked for its maps: at first more often, as they change more."""
 
 
 def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> Watch:
-    """A `watch` for the training stages: one picture a fold, drawn again every few seconds.
+    """A `watch` for the training of stages: one line a fold, in a notebook below a picture.
 
-    It shows how far the stage is and how long it still takes, the loss of this fold over those of
-    the folds before, and for the segmentation stage the masks of two training surfaces, one
-    defective and one good, from the first steps to the last. Masks are asked for `MOMENTS` times a
-    stage and stored in the fold's `examples.npz`.
+    The line says how far the stage is and how long it still takes. The picture shows the losses of
+    this fold and of the folds before. Below them stand the maps of two training surfaces, one
+    defective and one good, from the first steps to the last. A stage that makes maps is asked for
+    them `MOMENTS` times; they are stored in the fold's `examples.npz`.
 
     Args:
         state: what is on Drive, in a few words; see `BackgroundCopy.state`.
@@ -50,12 +49,9 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
         line = "; ".join(filter(None, [describe(progress), state()]))
 
         def draw() -> Figure:
-            masks = examples[fold].forming()
-            figure = surface_pictures.training_view(
-                _histories(run, progress), fold, progress.steps, masks
-            )
-            surface_pictures.head(figure, line, data.record["is_generated"])
-            return figure
+            histories, forming = _histories(run, progress), examples[fold].forming()
+            figure = training_view(histories, fold, progress.steps, line, forming)
+            return stamp(figure) if data.is_generated else figure
 
         output.show(line, progress.step >= progress.steps, (progress.stage, fold), draw)
 
@@ -79,14 +75,15 @@ def describe(progress: Progress) -> str:
     )
 
 
-def _histories(run: Run, progress: Progress) -> Mapping[str, Mapping[int, list]]:
+def _histories(run: Run, progress: Progress) -> dict[str, dict[int, list[Row]]]:
     """Stage -> fold -> history, up to the stage and fold in training; of earlier ones from disk."""
-    stages = [plan.name for plan in method_of(run.settings).stages]
-    names = stages[: stages.index(progress.stage) + 1]
-    folds = run.settings.fold_numbers
+    names = [stage.name for stage in method_of(run.settings).stages]
     found = {
-        name: {fold: read_history(run.fold_folder(fold) / f"{name}.jsonl") for fold in folds}
-        for name in names
+        name: {
+            fold: read_history(run.fold_folder(fold) / f"{name}.jsonl")
+            for fold in run.settings.fold_numbers
+        }
+        for name in names[: names.index(progress.stage) + 1]
     }
     found[progress.stage][progress.fold] = list(progress.history)
     return found
@@ -94,14 +91,13 @@ def _histories(run: Run, progress: Progress) -> Mapping[str, Mapping[int, list]]
 
 @dataclass
 class Examples:
-    """The masks of a few training surfaces at some steps of the segmentation stage.
+    """The maps of two training surfaces at some steps of a stage.
 
     Attributes:
-        masks: step -> probabilities (N, H/8, W/8) uint8, 255 for certain.
+        masks: step -> probabilities (2, H/8, W/8) uint8, 255 for certain.
     """
 
     surfaces: Surfaces
-    settings: Settings
     path: Path
     masks: dict[int, np.ndarray]
 
@@ -115,14 +111,14 @@ class Examples:
         ]
         surfaces = load_surfaces(samples, run.settings.size, run.settings.annotation)
         path = run.fold_folder(fold) / "examples.npz"
-        return cls(surfaces, run.settings, path, _read(path))
+        return cls(surfaces, path, _read(path))
 
     def look(self, progress: Progress) -> None:
-        """Ask the network for its masks, if it is time; a lost session's later ones are dropped."""
+        """Ask for the maps, if it is time; those that a lost session saw later are dropped."""
         if progress.look is None:
             return
         self.masks = {step: mask for step, mask in self.masks.items() if step <= progress.step}
-        due = [_moment(number, progress.steps) for number in range(1, MOMENTS + 1)]
+        due = [max(1, round(progress.steps * (n / MOMENTS) ** 2)) for n in range(1, MOMENTS + 1)]
         passed = max((step for step in due if step <= progress.step), default=None)
         if passed is None or any(passed <= step for step in self.masks):
             return
@@ -141,16 +137,12 @@ class Examples:
 
     def _ask(self, look: Look) -> np.ndarray:
         rows = range(len(self.surfaces.samples))
-        answers = [look(self.surfaces.image(row)).numpy() for row in rows]
-        return (255 * np.stack(answers)).round().astype(np.uint8)
-
-
-def _moment(number: int, steps: int) -> int:
-    return max(1, round(steps * (number / MOMENTS) ** 2))
+        answers = np.stack([look(self.surfaces.image(row)).numpy() for row in rows])
+        return (255 * answers).round().astype(np.uint8)
 
 
 def _read(path: Path) -> dict[int, np.ndarray]:
-    """The stored masks; none where the file is missing or damaged: they can be seen again."""
+    """The stored maps; none where the file is missing or damaged: they can be seen again."""
     try:
         with np.load(path) as stored:
             return {int(name): stored[name] for name in stored.files}
@@ -160,5 +152,6 @@ def _read(path: Path) -> dict[int, np.ndarray]:
 
 def _write(path: Path, masks: Mapping[int, np.ndarray]) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, **{str(step): mask for step, mask in masks.items()})
+    arrays = {str(step): mask for step, mask in masks.items()}
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     storage.write_bytes(path, content.getvalue())

@@ -1,6 +1,6 @@
-"""What a notebook shows and what stays in it when it is saved: pictures, and lines that move on.
+"""What a cell shows and what stays when the notebook is saved: pictures, tables, renewed lines.
 
-Plain output, without ipywidgets; in a terminal a line of text.
+Plain output needs no ipywidgets. On a terminal a line of text stands for it.
 """
 
 import base64
@@ -8,42 +8,67 @@ import html
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from ksdd_lib.reporting import plots
-from ksdd_lib.text import duration
+from ksdd_lib.text import duration, words
+
+Widget = Any
+"""A control, or the module ipywidgets, which has no types of its own."""
 
 PAUSE = 5.0
 """Seconds between two drawings of a live picture, at least."""
 
-LEFT = 'style="text-align: left; padding: 0.1em 1.2em 0.1em 0"'
-"""Each notebook front end aligns table cells in its own way, unless told."""
-
 SHARE = 0.02
 """Part of the time that live pictures may take."""
 
+LEFT = 'style="text-align: left; padding: 0.1em 1.2em 0.1em 0"'
+"""Each notebook front end aligns table cells in its own way, unless told."""
 
-def show_figure(figure: Figure, record: Mapping[str, Any]) -> None:
-    """Show a figure as a picture that stays in a saved notebook.
 
-    Args:
-        record: what data.json holds; "GENERATED" is stamped on figures of generated surfaces.
-    """
-    if record["is_generated"]:
+def show_figure(figure: Figure, is_generated: bool = False) -> None:
+    """Show a figure as a picture that stays; GENERATED is stamped on one of generated surfaces."""
+    if is_generated:
         plots.stamp(figure)
     if in_notebook():
         show({"image/png": encoded(figure, 90), "text/plain": plots.describe(figure)})
 
 
 def show_picture(path: Path) -> None:
-    """Show a PNG file as a picture that stays in a saved notebook."""
+    """Show a PNG file as a picture that stays."""
     if in_notebook():
         picture = base64.b64encode(path.read_bytes()).decode()
-        show({"image/png": picture, "text/plain": path.stem.replace("_", " ")})
+        show({"image/png": picture, "text/plain": words(path.stem)})
+
+
+def show_table(page: str, text: str) -> None:
+    """Show HTML that stays; on a terminal `text` stands for it."""
+    if in_notebook():
+        show({"text/html": page, "text/plain": text})
+    else:
+        print(text)
+
+
+def show_controls(*controls: Widget) -> None:
+    """Show controls below each other; they do not stay in a saved notebook."""
+    from IPython.display import display
+
+    display(ipywidgets().VBox(controls))
+
+
+def ipywidgets() -> Widget:
+    """The module of the controls; None outside a notebook, or where it is missing."""
+    if not in_notebook():
+        return None
+    try:
+        import ipywidgets
+    except ImportError:
+        return None
+    return ipywidgets
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -58,9 +83,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def picture_tag(figure: Figure, dpi: int) -> str:
     """A figure as HTML that needs nothing beside it: what a control redraws."""
-    words = html.escape(plots.describe(figure), quote=True)
+    description = html.escape(plots.describe(figure), quote=True)
     source = f"data:image/png;base64,{encoded(figure, dpi)}"
-    return f'<img alt="{words}" style="max-width: 100%" src="{source}">'
+    return f'<img alt="{description}" style="max-width: 100%" src="{source}">'
 
 
 def counter(what: str) -> Callable[..., None]:
@@ -120,10 +145,10 @@ class ProgressLine:
             width = shutil.get_terminal_size().columns - 1
             print(f"\r\x1b[K{line[:width]}", end="", flush=True)
             self._is_open = True
+            if is_last:
+                self.end()
         elif is_last:
             print(line, flush=True)
-        if is_last and self._is_open:
-            self.end()
         now = time.monotonic()
         self._due = now + max(self._pause, (now - began) / SHARE)
 
@@ -151,17 +176,18 @@ def in_notebook() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
-def show(bundle: dict[str, Any], display_id: bool = False) -> Any:
+def show(bundle: dict[str, str], display_id: bool = False) -> Any:
     """Put a MIME bundle under the cell; with `display_id`, the handle that replaces it."""
     from IPython.display import display
 
     return display(bundle, raw=True, display_id=display_id, metadata=_alternative(bundle))
 
 
-def _alternative(bundle: Mapping[str, Any]) -> dict[str, Any]:
+def _alternative(bundle: dict[str, str]) -> dict[str, dict[str, str]]:
     """The words of a picture where front ends look for its alternative text."""
     return {"image/png": {"alt": bundle["text/plain"]}} if "image/png" in bundle else {}
 
 
 def encoded(figure: Figure, dpi: int) -> str:
+    """A figure as a PNG file in base64."""
     return base64.b64encode(plots.png(figure, dpi)).decode()

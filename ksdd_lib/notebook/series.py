@@ -7,6 +7,7 @@ from pathlib import Path
 from ksdd_lib import settings_io
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation import results
+from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs import run as runs
 from ksdd_lib.runs.open import CHECKOUT, home
@@ -24,7 +25,7 @@ NOTEBOOKS = (
 def is_ready_for(run: Run, notebook: str) -> bool:
     """Whether all is finished that comes before the notebook of this name."""
     before = NOTEBOOKS[: NOTEBOOKS.index(notebook)]
-    return all(run.has(part) for part, maker in runs.NOTEBOOKS.items() if maker in before)
+    return all(run.has(part) for part, maker in _makers(run).items() if maker in before)
 
 
 def check_notebooks() -> None:
@@ -47,7 +48,7 @@ def is_finished(run: Run) -> bool:
     Where they are not, the notebooks say why, or mend it.
     """
     executed = all(_executed(run, name).exists() for name in NOTEBOOKS)
-    if not executed or not all(map(run.has, runs.NOTEBOOKS)):
+    if not executed or not all(map(run.has, _makers(run))):
         return False
     try:
         results.load_results(run.folder)
@@ -89,6 +90,11 @@ def _environment(run: Run) -> dict[str, str]:
         "KSDD_DRIVE": os.environ.get("KSDD_DRIVE", ""),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
     }
+
+
+def _makers(run: Run) -> dict[str, str]:
+    """What a finished run holds -> the notebook that makes it."""
+    return runs.NOTEBOOKS | {plan.name: plan.notebook for plan in method_of(run.settings).stages}
 
 
 def _book(name: str) -> Path:

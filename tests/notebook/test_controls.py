@@ -8,15 +8,15 @@ from nbclient import NotebookClient
 
 from ksdd_lib import presets, settings_io
 from ksdd_lib.errors import SettingsError
+from ksdd_lib.methods.two_stage_pace import Pace
 from ksdd_lib.notebook import controls
-from ksdd_lib.notebook.estimate import Pace
 from ksdd_lib.presets import PRESETS
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import GROUPS, RULES, TYPES
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_remembered(screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controls, "_remembered", {})
 
 
@@ -112,13 +112,17 @@ def test_the_button_measures_and_the_panel_tells_the_minutes(screen, monkeypatch
     form = controls.choose(groups=("segmentation",))
     form.controls["segmentation_steps"].value = 10
     *_, says, button = screen.bundles[-1].children
-    assert "for the segmentation network" not in says.value
+    assert "for the segmentation stage" not in says.value
     measured = []
     monkeypatch.setattr(controls.estimate, "measure_pace", measured.append)
-    monkeypatch.setattr(controls.estimate, "known_pace", lambda values: Pace(1.0, 0.1, 0.0))
+    monkeypatch.setattr(
+        controls.estimate,
+        "known_pace",
+        lambda values: Pace(training=1.0, scoring=0.1, deciding=0.0),
+    )
     button.click()
     assert measured[0].segmentation_steps == 10 and not button.disabled
-    assert "for the segmentation network" in says.value
+    assert "for the segmentation stage" in says.value
 
 
 def test_a_whole_number_out_of_range_cannot_be_entered():
@@ -195,7 +199,8 @@ def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen):
     assert "Seed" in bundle["text/plain"]
 
 
-def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture):
+def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture, monkeypatch):
+    monkeypatch.setattr(controls.outputs, "in_notebook", lambda: False)
     controls.show_settings(presets.resolve({}))
     assert len(capsys.readouterr().out.splitlines()) == len(RULES)
 
@@ -208,7 +213,7 @@ from ksdd_lib.presets import resolve
 form = controls.choose(groups=("run", "data"))
 chosen = resolve(form.touched)
 controls.show_settings(chosen)
-watch = outputs.progress_line("scoring")
+watch = outputs.counter("scoring")
 for n in range(1, 51):
     watch(2, n, 50)
 print(form.touched)

@@ -12,7 +12,7 @@ from ksdd_lib.reporting import plots
 def test_a_figure_is_shown_as_a_picture_and_says_generated(screen, is_generated: bool):
     figure = plots.new_axes(2, 2).figure
     figure.axes[0].set(xlabel="distance", ylabel="time")
-    outputs.show_figure(figure, {"is_generated": is_generated})
+    outputs.show_figure(figure, is_generated)
     assert base64.b64decode(screen.bundles[0]["image/png"]).startswith(b"\x89PNG")
     words = "GENERATED; time against distance" if is_generated else "time against distance"
     assert screen.bundles[0]["text/plain"] == words

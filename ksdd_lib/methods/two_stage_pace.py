@@ -1,0 +1,95 @@
+"""How long the two-stage network takes on this machine, from a measurement on one image."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ksdd_lib import machine
+from ksdd_lib.data.synthetic import PARTS
+from ksdd_lib.methods.two_stage import FEATURE_BYTES, frozen_bytes, untrained_segmentation
+from ksdd_lib.models.two_stage import DecisionNet
+from ksdd_lib.settings import Settings
+from ksdd_lib.storage import Record
+from ksdd_lib.training.batches import mirror_images, network_input
+from ksdd_lib.training.targets import decision_loss, segmentation_loss, soft_targets
+
+
+class Pace(Record):
+    """Seconds that this machine takes for one image.
+
+    Attributes:
+        training: forward and backward of the segmentation network.
+        scoring: forward alone.
+        deciding: forward and backward of the decision network on what the first hands on.
+    """
+
+    training: float
+    scoring: float
+    deciding: float
+
+
+def measure(settings: Settings) -> Pace:
+    """Measure each once, after one to warm up: seconds on a GPU, up to a minute on an old CPU."""
+    where = machine.device()
+    first, second = untrained_segmentation(settings), DecisionNet()
+    for network in (first, second):
+        network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dtype = machine.arithmetic(settings.precision, where)
+    pixels = torch.randint(0, 256, (1, 1, *settings.size), dtype=torch.uint8)
+    image, mask = network_input(pixels, 0).to(where), torch.zeros(1, 1, *settings.size)
+
+    def forward() -> tuple[Tensor, Tensor]:
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            return first(image)
+
+    def train() -> None:
+        targets = soft_targets(mask.to(where), settings.segmentation_loss == "mean_squared_error")
+        segmentation_loss(forward()[1], targets, settings.segmentation_loss).backward()
+        first.zero_grad(set_to_none=True)
+
+    def score() -> None:
+        with torch.inference_mode():
+            forward()
+
+    with torch.no_grad():
+        frozen = DecisionNet.pool(*forward())
+
+    def decide() -> None:
+        decision_loss(second.judge(*frozen), torch.ones(1, 1, device=where)).backward()
+        second.zero_grad(set_to_none=True)
+
+    with machine.reused_memory(where):
+        training, scoring, deciding = (seconds(work, where) for work in (train, score, decide))
+    return Pace(training=training, scoring=scoring, deciding=deciding)
+
+
+def seconds(work: Callable[[], None], where: torch.device) -> float:
+    """How long `work` takes the second time."""
+    began = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        work()
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+    return time.perf_counter() - began
+
+
+def minutes(settings: Settings, pace: Pace) -> dict[str, float]:
+    """Minutes of each stage for all chosen folds.
+
+    The decision stage asks the frozen network for an image and view only once, unless a defect is
+    pasted. Its number is the most that it can take.
+    """
+    folds = len(settings.fold_numbers)
+    first = settings.segmentation_steps * settings.segmentation_batch_size * pace.training
+    shown = asked = settings.decision_steps * settings.decision_batch_size
+    images = {"kolektorsdd": 399, "generated": PARTS * settings.generated_items}.get(settings.data)
+    pasted = settings.copy_paste and settings.decision_copy_paste
+    if images and not pasted and not settings.rotation:
+        once = images * len(mirror_images(settings.flips))
+        if once * frozen_bytes(settings) <= FEATURE_BYTES:  # what does not fit is asked again
+            asked = min(asked, once)
+    second = shown * pace.deciding + asked * pace.scoring
+    return {"segmentation": folds * first / 60, "decision": folds * second / 60}

@@ -1,0 +1,149 @@
+"""A picture is judged in one line and one figure, a folder as a table and a contact sheet."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_results import Judge
+
+from ksdd_lib.deploy import detection
+from ksdd_lib.errors import DataError
+from ksdd_lib.notebook import judging
+from ksdd_lib.reporting import surface_pictures
+
+
+def picture(level: int) -> np.ndarray:
+    pixels = np.full((32, 32), level, np.uint8)
+    pixels[0] += 1
+    return pixels
+
+
+def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
+    found = judging.judge_picture(Judge(), picture(120), "mine", False)
+    assert found.label == "defective"
+    assert capsys.readouterr().out == "mine: defective, score 120.03, threshold 100.00\n"
+    figure, upload = screen.bundles
+    assert figure["image/png"] and type(upload).__name__ == "VBox"
+    frame = judging.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark", False)
+    assert frame.label == "not a surface" and capsys.readouterr().out == "dark: not a surface\n"
+    judging.judge_picture(Judge(), picture(120)[:8], "wide", False)
+    assert capsys.readouterr().out.splitlines()[1] == "Warning: it is wide."
+
+
+@pytest.mark.parametrize("version", [7, 8])
+def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, version):
+    content = cv2.imencode(".png", picture(40))[1].tobytes()
+    judging.judge_picture(Judge(), picture(120), "example", False)
+    button = screen.bundles[-1].children[0]
+    capsys.readouterr()
+    for name, bytes_ in (("a.png", content), ("b.txt", b"no picture")):
+        old = {name: {"metadata": {}, "content": bytes_}}
+        new = ({"name": name, "content": memoryview(bytes_)},)
+        button.notify_change(
+            {"name": "value", "new": old if version == 7 else new, "type": "change"}
+        )
+    said = capsys.readouterr().out
+    assert "a.png: good, score 40.03" in said
+    assert "b.txt: the image is not a JPEG" in said
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bright, a dark and a broken picture."""
+    pixels = np.random.default_rng(0).integers(0, 40, (64, 48)).astype(np.uint8)
+    for name, level in (("bright", 150), ("dark", 10)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pixels + level)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    return tmp_path
+
+
+def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, capsys):
+    rows = judging.judge_folder(Judge(), folder, folder / "out")
+    assert [(row.image, row.label) for row in rows] == [
+        ("broken.jpg", "unreadable"),
+        ("bright.png", "defective"),
+        ("dark.png", "good"),
+    ]
+    [results] = (folder / "out").iterdir()
+    assert re.fullmatch(rf"{folder.name}-[\d-]{{17}}", results.name)
+    said = capsys.readouterr().out
+    assert "1 unreadable, 1 defective, 1 good" in said
+    assert f"verdicts.csv and contact_sheet.png are in {results.name} (in out)\n" in said
+    assert (
+        (results / "verdicts.csv")
+        .read_text()
+        .startswith("image,label,score,threshold,x,y,reason\n")
+    )
+    sheet = cv2.imread(str(results / "contact_sheet.png"))
+    assert sheet.std() > 10
+
+
+def test_each_folder_judged_keeps_its_own_results(folder: Path, tmp_path_factory, screen):
+    out = tmp_path_factory.mktemp("judged")
+    for _ in range(2):
+        judging.judge_folder(Judge(), folder, out)
+    assert len(list(out.glob("*/verdicts.csv"))) == 2
+
+
+def test_what_was_judged_goes_to_drive_too(folder: Path, tmp_path_factory, screen, capsys):
+    out, drive = tmp_path_factory.mktemp("judged"), tmp_path_factory.mktemp("MyDrive")
+    judging.judge_folder(Judge(), folder, out, drive)
+    [here], [there] = out.iterdir(), (drive / "ksdd" / "judged").iterdir()
+    assert there.name == here.name
+    for name in ("verdicts.csv", "contact_sheet.png"):
+        assert (there / name).read_bytes() == (here / name).read_bytes()
+    assert f"and in {here.name} (in judged) on Drive" in capsys.readouterr().out
+
+
+@pytest.mark.fault(25)
+def test_where_drive_takes_nothing_the_results_stay_here(
+    folder: Path, tmp_path_factory, screen, capsys
+):
+    out = tmp_path_factory.mktemp("judged")
+    with pytest.warns(UserWarning, match="could not be copied to Drive") as caught:
+        judging.judge_folder(Judge(), folder, out, folder / "gone")
+    assert len(caught) == 1 and len(list(out.glob("*/verdicts.csv"))) == 1
+    assert "on Drive" not in capsys.readouterr().out and not (folder / "gone").exists()
+
+
+def test_in_colab_the_table_is_offered_for_download(folder: Path, screen, monkeypatch):
+    offered = []
+    monkeypatch.setattr(judging.colab, "in_colab", lambda: True)
+    monkeypatch.setattr(judging.colab, "share", offered.append)
+    judging.judge_folder(Judge(), folder, folder / "out")
+    assert [path.name for path in offered] == ["verdicts.csv"]
+
+
+def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
+    folder: Path, screen, monkeypatch, capsys
+):
+    judging.folder_form(Judge(), folder / "out")
+    box, button, _ = screen.bundles[-1].children
+    monkeypatch.chdir(folder)  # an empty box does not mean the folder at work
+    box.value = "  "
+    button.click()
+    assert capsys.readouterr().out == "Type the path of a folder first.\n"
+    assert not (folder / "out").exists() and not button.disabled
+    box.value = str(folder)
+    button.click()
+    assert list((folder / "out").glob("*/contact_sheet.png")) and not button.disabled
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        judging.judge_folder(Judge(), folder / "nowhere", folder)
+    box.value = str(folder / "nowhere")
+    button.click()  # says so below, and raises nothing
+
+
+def test_a_sheet_that_shows_only_some_says_so(tmp_path: Path):
+    rows = [detection.Judged(f"{number}.png", "unreadable") for number in range(50)]
+    heading = "the 48 most suspicious of 50; all are in verdicts.csv"
+    assert judging.sheet_of(rows, tmp_path).get_suptitle() == heading
+    assert not judging.sheet_of(rows[:48], tmp_path).get_suptitle()
+
+
+def test_a_sheet_of_one_and_of_many_can_be_drawn():
+    picture = np.zeros((30, 20), np.uint8)
+    assert len(surface_pictures.contact_sheet([picture], ["x"], [True]).axes) == 1
+    many = surface_pictures.contact_sheet([picture] * 9, ["x"] * 9, [False] * 9)
+    assert len(many.axes) == 16
