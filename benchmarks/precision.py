@@ -7,27 +7,25 @@ Markdown table.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import tables  # noqa: E402
-
-from ksdd_lib import machine, storage  # noqa: E402
-from ksdd_lib.evaluation import metrics  # noqa: E402
-from ksdd_lib.evaluation.scoring import score_images  # noqa: E402
-from ksdd_lib.runs import prepare  # noqa: E402
-from ksdd_lib.runs.open import open_run  # noqa: E402
+from ksdd_lib import machine, storage
+from ksdd_lib.evaluation import metrics
+from ksdd_lib.evaluation.scoring import score_images
+from ksdd_lib.methods.stages import trained_judge
+from ksdd_lib.runs import prepare
+from ksdd_lib.runs.open import open_run
+from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.training.batches import mirror_images  # noqa: E402
-from ksdd_lib.training.loop import trained_model  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def relative_error(masks: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -36,17 +34,21 @@ def relative_error(masks: np.ndarray, exact: np.ndarray) -> np.ndarray:
     return difference / np.sqrt((exact**2).sum((1, 2)))
 
 
-def compare(run: Run, data: prepare.DataSet, fold: int, precisions: Sequence[str]) -> list[dict]:
+def scored(run: Run, data: DataSet, fold: int, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and maps of a fold's test images in this precision, judged as the run judges."""
+    judge = trained_judge(Run(run.folder, replace(run.settings, precision=precision)), data, fold)
+    return score_images(judge, data.folds[fold].test, run.settings.size)
+
+
+def compare(run: Run, data: DataSet, fold: int, precisions: Sequence[str]) -> list[dict]:
     """A fold's test images in each precision beside float32, a row each."""
     samples = data.folds[fold].test
-    model, size = trained_model(run, data, fold), run.settings.size
     labels = [sample.is_defective for sample in samples]
-    views, kind = mirror_images(run.settings.average_flips), run.settings.score
-    exact_scores, exact = score_images(model, samples, size, "float32", None, views, kind)
+    exact_scores, exact = scored(run, data, fold, "float32")
     exact_ap = metrics.average_precision(labels, exact_scores)
     rows = []
     for precision in precisions:
-        scores, masks = score_images(model, samples, size, precision, None, views, kind)
+        scores, masks = scored(run, data, fold, precision)
         errors = relative_error(masks, exact)
         rows.append(
             {

@@ -18,15 +18,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from ksdd_lib.errors import KsddError, SettingsError  # noqa: E402
-from ksdd_lib.evaluation import scoring  # noqa: E402
-from ksdd_lib.reporting.report import make_figures  # noqa: E402
-from ksdd_lib.runs import prepare  # noqa: E402
-from ksdd_lib.runs.open import open_run  # noqa: E402
-from ksdd_lib.settings import from_assignments, resolve  # noqa: E402
-from ksdd_lib.training import loop  # noqa: E402
+from ksdd_lib import storage
+from ksdd_lib.errors import KsddError, SettingsError
+from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.pipeline import run_series
+from ksdd_lib.presets import resolve
+from ksdd_lib.run_names import run_name
+from ksdd_lib.runs.open import open_run
+from ksdd_lib.settings_io import from_assignments
 
 
 def explicit_settings(words: str, data: Path) -> dict:
@@ -38,7 +37,7 @@ def explicit_settings(words: str, data: Path) -> dict:
 def folder_name(words: str, data: Path) -> str:
     """The name of such a run on KolektorSDD, with its fold where it has only one."""
     settings = resolve(explicit_settings(words, data) | {"data": "kolektorsdd"})
-    return settings.name + ("" if settings.fold == "all" else f"-fold{settings.fold}")
+    return run_name(settings) + ("" if settings.fold == "all" else f"-fold{settings.fold}")
 
 
 def train_and_judge(words: str, data: Path, out: Path, command: str) -> str:
@@ -46,15 +45,11 @@ def train_and_judge(words: str, data: Path, out: Path, command: str) -> str:
     began = time.monotonic()
     os.environ["KSDD_COMMAND"] = command
     run = open_run(out / folder_name(words, data), explicit_settings(words, data))
-    surfaces = prepare.prepare_data(run)
-    for fold in run.settings.fold_numbers:
-        loop.train_segmentation(run, surfaces, fold)
-        loop.train_decision(run, surfaces, fold)
-    pooled = scoring.evaluate(run, surfaces)["pooled"]
-    make_figures(run.folder)
+    run_series(run)
+    pooled = storage.read_record(run.folder / "metrics.json", Summary).pooled
     return (
-        f"{run.folder.name}: AP {pooled['ap']:.4f} of {pooled['images']}, "
-        f"{pooled['oracle']['fp']} / {pooled['oracle']['fn']} at the oracle, "
+        f"{run.folder.name}: AP {pooled.ap:.4f} of {pooled.images}, "
+        f"{pooled.oracle.fp} / {pooled.oracle.fn} at the oracle, "
         f"{time.monotonic() - began:.0f} s"
     )
 

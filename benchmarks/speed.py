@@ -26,28 +26,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import plain
+import tables
 import torch
 
+from ksdd_lib import machine, storage
+from ksdd_lib.data import synthetic
+from ksdd_lib.data.dataset import Sample, find_samples
+from ksdd_lib.data.sources import obtain
+from ksdd_lib.methods.two_stage import TwoStage, segmentation_loss_of, untrained_segmentation
+from ksdd_lib.models.two_stage import SegmentationNet
+from ksdd_lib.presets import resolve
+from ksdd_lib.settings import Settings
+from ksdd_lib.settings_io import data_name
+from ksdd_lib.training.batches import Order, Surfaces, load_surfaces
+from ksdd_lib.training.loop import Stage, make_optimizer, take_step
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import plain  # noqa: E402
-import tables  # noqa: E402
-
-from ksdd_lib import machine, storage  # noqa: E402
-from ksdd_lib.data import synthetic  # noqa: E402
-from ksdd_lib.data.dataset import Sample, find_samples  # noqa: E402
-from ksdd_lib.data.sources import obtain  # noqa: E402
-from ksdd_lib.models.two_stage import SegmentationNet  # noqa: E402
-from ksdd_lib.settings import Settings, resolve  # noqa: E402
-from ksdd_lib.training.batches import Order, Surfaces, load_surfaces  # noqa: E402
-from ksdd_lib.training.loop import (  # noqa: E402
-    Stage,
-    make_optimizer,
-    segmentation_loss_of,
-    take_step,
-    untrained_segmentation,
-)
 
 FOURIER = "floor, 15x15 by spectra"
 COMPILED = "ours, torch.compile"
@@ -307,7 +302,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> Case:
         "threads": torch.get_num_threads(),
         "rounds": options.rounds,
         "workers_of_plain": options.workers,
-        "data": resolve({"data": options.data or "generated"}).data_name,
+        "data": data_name(options.data or "generated"),
         "import": import_seconds(),
         **{name: [] for name in ("memory", "loading", "cases", "throughput")},
     }

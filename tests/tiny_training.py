@@ -16,12 +16,13 @@ import torch
 from ksdd_lib.data.dataset import find_samples, fingerprint
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.data.synthetic import generate
+from ksdd_lib.methods.stages import train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training.batches import Order
-from ksdd_lib.training.loop import Progress, train_decision, train_segmentation
+from ksdd_lib.training.loop import Progress
 
 TINY = {
     "preset": "demo",

@@ -239,11 +239,11 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
         RunError: the run is not evaluated yet, or not this fold.
         CheckpointError: a stage of this fold is not finished.
     """
-    threshold = scores_of(run, fold)["threshold"]
+    threshold = scores_of(run, fold).threshold
     others = "real pictures" if data.record.get("is_generated") else "other kinds of parts"
     origin = (
-        f"{run.folder.name}, fold {fold}, trained on {data.record.get('name')} (on {others} its verdicts "
-        "mean nothing)"
+        f"{run.folder.name}, fold {fold}, trained on {data.record.get('name')} (on {others} its "
+        "verdicts mean nothing)"
     )
     return Detector(trained_judge(run, data, fold), run.settings, threshold, origin)
 

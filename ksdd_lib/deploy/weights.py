@@ -14,7 +14,8 @@ import torch
 from ksdd_lib import machine, storage
 from ksdd_lib.errors import CheckpointError, RunError, SettingsError
 from ksdd_lib.evaluation.scoring import scores_of
-from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.evaluation.summary import FoldScores, Summary
+from ksdd_lib.methods.catalog import METHODS, method_of
 from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stages import trained_judge
 from ksdd_lib.presets import resolve
@@ -55,9 +56,9 @@ class Card(Record):
     threshold_rule: str = ""
     fold: int | None = None
     never_trained_on: list[str] = []
-    test_scores_of_the_unrounded_weights: dict | None = None
+    test_scores_of_the_unrounded_weights: FoldScores | None = None
     data: TrainedOn
-    settings: dict[str, str | int | float] = {}
+    settings: dict[str, bool | int | float | str] = {}
     environment: dict[str, str | int] = {}
 
     def judging_settings(self) -> Settings:
@@ -68,10 +69,7 @@ class Card(Record):
         """
         try:
             chosen = resolve({"method": self.method, "image_size": self.image_size})
-            wanted = {name: getattr(self, name, None) for name in method_of(chosen).judged_by}
-            if lacks := [name for name, value in wanted.items() if value is None]:
-                raise CheckpointError(f"{self.file}: its card lacks {', '.join(lacks)}.")
-            return replace(chosen, **wanted)
+            return replace(chosen, **{n: getattr(self, n) for n in method_of(chosen).judged_by})
         except SettingsError as error:
             raise CheckpointError(f"{self.file}: its card cannot be used: {error}") from None
 
@@ -100,8 +98,8 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         sha256=storage.sha256(content),
         method=settings.method,
         image_size=settings.image_size,
-        threshold=scores["threshold"],
-        threshold_rule=run.read("metrics.json")["threshold_rule"],
+        threshold=scores.threshold,
+        threshold_rule=storage.read_record(run.folder / "metrics.json", Summary).threshold_rule,
         fold=fold,
         never_trained_on=sorted({sample.item for sample in data.folds[fold].test}),
         test_scores_of_the_unrounded_weights=scores,
@@ -181,10 +179,17 @@ def load(path: Path) -> tuple[Judge, Card]:
 
 
 def _read_card(path: Path) -> Card:
+    raw = storage.read_json(path)
+    known = raw if isinstance(raw, dict) else {}
+    method = METHODS.get(known.get("method", "two_stage"))
+    needed = [name for name, field in Card.model_fields.items() if field.is_required()]
+    needed += method.judged_by if method else ()
     try:
+        if lacks := [name for name in needed if name not in known]:
+            raise RunError(f"it lacks {', '.join(lacks)}.")
         return storage.read_record(path, Card)
     except RunError as error:
         raise CheckpointError(
-            f"{path.name} is no card of a model, or one of an earlier version ({error}) Write both "
+            f"{path.name} is no card of a model, or one of an earlier version: {error} Write both "
             "files again with `publish`."
         ) from None

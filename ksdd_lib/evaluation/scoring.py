@@ -19,13 +19,13 @@ from ksdd_lib.data.dataset import Sample, read_image
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import metrics, provenance
+from ksdd_lib.evaluation import provenance
 from ksdd_lib.evaluation.predictions import Prediction, read_predictions, write_predictions
-from ksdd_lib.evaluation.summary import conclude
+from ksdd_lib.evaluation.summary import FoldScores, Ranking, Summary, conclude, ranking
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stages import require_trained, trained_judge, weights_sha256
-from ksdd_lib.runs.lock import alone
+from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training.batches import load_surfaces
@@ -45,7 +45,7 @@ def evaluate(
     data: DataSet,
     watch: Callable[[int, int, int], None] | None = None,
     saved: Callable[[], None] | None = None,
-) -> dict:
+) -> Summary:
     """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
 
     Args:
@@ -75,16 +75,19 @@ def evaluate(
     write_masks(run.folder / "masks.npz", [row.image for row in rows], np.concatenate(masks))
     rows, summary = conclude(rows, run.settings.folds, run.settings.seed, train_items)
     write_predictions(run.folder / "predictions.csv", rows)
-    summary["darkest_pixel"] = darkest_pixel(
-        [sample for fold in run.settings.fold_numbers for sample in data.folds[fold].test]
-    )
     folds = run.settings.fold_numbers
+    tested_samples = [sample for fold in folds for sample in data.folds[fold].test]
     weights = {fold: run.read(f"fold{fold}/scores.json")["weights"] for fold in folds}
-    summary["made_from"] = provenance.record(run.settings, data.fingerprint, weights)
-    summary["masks_sha256"] = storage.sha256(run.folder / "masks.npz")
-    if run.settings.defective_images:
-        summary["trained_defects"] = {str(fold): _defects(data.folds[fold]) for fold in folds}
-    run.write("metrics.json", summary)
+    defects = {str(fold): _defects(data.folds[fold]) for fold in folds}
+    summary = summary.model_copy(
+        update={
+            "darkest_pixel": darkest_pixel(tested_samples),
+            "made_from": provenance.made_from(run.settings, data.fingerprint, weights),
+            "masks_sha256": storage.sha256(run.folder / "masks.npz"),
+            "trained_defects": defects if run.settings.defective_images else None,
+        }
+    )
+    storage.write_record(run.folder / "metrics.json", summary)
     run.write("environment.json", _environment(run))
     return summary
 
@@ -125,15 +128,13 @@ def score_images(
     )
 
 
-def darkest_pixel(samples: Sequence[Sample]) -> dict[str, float | None]:
+def darkest_pixel(samples: Sequence[Sample]) -> Ranking:
     """AP and ROC AUC of the simplest rule, "the darker its darkest pixel, the more suspicious".
 
     It needs no training; what a network gains is what it scores above this.
     """
     labels = [sample.is_defective for sample in samples]
-    scores = [-float(read_image(sample).min()) for sample in samples]
-    ap, auc = metrics.average_precision(labels, scores), metrics.roc_auc(labels, scores)
-    return {"ap": ap, "auc": auc}
+    return ranking(labels, [-float(read_image(sample).min()) for sample in samples])
 
 
 def require_unseen(fold: Fold) -> None:
@@ -146,18 +147,18 @@ def require_unseen(fold: Fold) -> None:
         )
 
 
-def scores_of(run: Run, fold: int) -> dict[str, Any]:
+def scores_of(run: Run, fold: int) -> FoldScores:
     """What metrics.json holds of one fold, its operating threshold among it.
 
     Raises:
         RunError: the run is not evaluated yet, or not this fold.
     """
     run.require("evaluation")
-    summary = run.read("metrics.json")
-    for row in summary["folds"]:
-        if row["fold"] == fold:
-            return row
-    raise RunError(f"Fold {fold} is not evaluated; trained are {summary['folds_trained']}.")
+    summary = storage.read_record(run.folder / "metrics.json", Summary)
+    for scores in summary.folds:
+        if scores.fold == fold:
+            return scores
+    raise RunError(f"Fold {fold} is not evaluated; trained are {summary.folds_trained}.")
 
 
 def most_doubtful(run: Run, fold: int) -> str:
@@ -217,7 +218,7 @@ def _scores_of_fold(
     def scored(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last > SIGN_OF_LIFE:
-            run.claim()
+            claim(run.folder)
             last = time.monotonic()
         if watch:
             watch(fold, done, total)

@@ -16,7 +16,8 @@ import torch
 import ksdd_lib
 from ksdd_lib import storage, text
 from ksdd_lib.data.inspection import format_report
-from ksdd_lib.evaluation import metrics, protocols
+from ksdd_lib.data.kolektorsdd import PUBLISHED
+from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import Prediction, every_score, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
 from ksdd_lib.methods.catalog import method_of
@@ -125,6 +126,7 @@ def _kind(figure_name: str) -> str:
 def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tuple[str, Any]]:
     """(name, figure), one at a time, so that only one is in memory."""
     from ksdd_lib.reporting import plots, surface_pictures
+    from ksdd_lib.reporting.defect_strip import defect_strip, logit_range
 
     rows = results.rows
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
@@ -136,10 +138,10 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
             yield "errors", surface_pictures.close_ups(shown)
         for number, page in enumerate(_strip_pages(rows), start=1):
             surfaces = [judged_surface(results, row, read_pair) for row in page]
-            score_range = surface_pictures.logit_range(rows)
-            yield f"strip_{number}", surface_pictures.defect_strip(surfaces, score_range)
-    thresholds = {fold["fold"]: fold["threshold"] for fold in results.metrics["folds"]}
-    oracle = results.metrics["pooled"]["oracle"]["threshold"]
+            score_range = logit_range(rows)
+            yield f"strip_{number}", defect_strip(surfaces, score_range)
+    thresholds = {fold.fold: fold.threshold for fold in results.metrics.folds}
+    oracle = results.metrics.pooled.oracle.threshold
     yield "scores", plots.score_strip(labels, scores, folds, thresholds, oracle).figure
     curve = plots.precision_recall_curve(labels, scores, flagged)
     yield "precision_recall_curve", curve.figure
@@ -155,7 +157,7 @@ def _histories(results: Results) -> dict[str, dict[int, list[dict[str, float]]]]
     return {
         stage: {
             fold: history
-            for fold in results.metrics["folds_trained"]
+            for fold in results.metrics.folds_trained
             if (history := read_history(results.folder / f"fold{fold}" / f"{stage}.jsonl"))
         }
         for stage in [plan.name for plan in method_of(results.settings).stages]
@@ -242,20 +244,20 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
     sections = _sections(results, figures)
     return {
         "metrics": results.metrics,
-        "pooled": results.metrics["pooled"],
+        "pooled": results.metrics.pooled,
         "data": results.data,
         "version": ksdd_lib.__version__,
         "run_name": results.folder.resolve().name,
         "preset": results.settings.get("preset", "own"),
         "folds_text": wording.folds_text(results),
-        "conclusion": wording.conclusion(results.metrics["pooled"], results.data["is_generated"]),
+        "conclusion": wording.conclusion(results.metrics.pooled, results.data["is_generated"]),
         "unlucky": wording.unlucky_thresholds(results.metrics),
         "in_words": [
-            *wording.in_words(results.metrics["pooled"], results.rows),
+            *wording.in_words(results.metrics.pooled, results.rows),
             wording.speed(results),
         ],
         "data_title": "KolektorSDD" if results.data["is_kolektor"] else results.data["name"],
-        "rates": wording.rates(results.metrics["pooled"]),
+        "rates": wording.rates(results.metrics.pooled),
         "cautions": wording.cautions(results),
         "strip_note": _strip_note(results, figures),
         "has_pictures": "strip_1" in figures,
@@ -263,11 +265,11 @@ def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
         "evaluated": results.environment.get("evaluated on"),
         "sections": list(sections.values()),
         "judges": _judges(results),
-        "published": protocols.PUBLISHED if results.data["is_kolektor"] else (),
+        "published": PUBLISHED if results.data["is_kolektor"] else (),
         "published_note": wording.published_note(results),
         "settings": _settings_table(results.settings),
         "data_report": format_report(results.data["report"]),
-        "trained_defects": results.metrics.get("trained_defects", {}),
+        "trained_defects": results.metrics.trained_defects or {},
         "again": _command(results),
         "image_size": results.settings["image_size"],
         "few": results.settings.get("defective_images"),
@@ -344,9 +346,9 @@ def _judges(results: Results) -> list[dict[str, Any]]:
         }
         for name, scores in every_score(results.rows, kind, loss).items()
     ]
-    if darkest := results.metrics.get("darkest_pixel"):
+    if darkest := results.metrics.darkest_pixel:
         name = "the darkest pixel, without training"
-        judges.append({"name": name, "is_own": False, "oracle": None} | darkest)
+        judges.append({"name": name, "is_own": False, "oracle": None, **dict(darkest)})
     return judges
 
 

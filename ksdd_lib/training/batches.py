@@ -14,8 +14,6 @@ from ksdd_lib.data.dataset import Sample, read_image, read_mask
 from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
 from ksdd_lib.training.targets import annotate
 
-STAGES = ("segmentation", "decision")
-
 FLIPS = (0, 4, 6, 2)
 """The views that keep an image's shape: as it is, left to right, top to bottom, both. Each undoes
 itself."""
@@ -150,7 +148,7 @@ class Order:
     good: tuple[int, ...]
     seed: int
     fold: int
-    stage: str
+    stage: int
     batch_size: int
     rotation: bool = False
     flips: bool = False
@@ -198,7 +196,7 @@ class Order:
         return _permutation(self._key(kind, epoch), len((self.defective, self.good)[kind]))
 
     def _key(self, purpose: int, number: int) -> tuple[int, ...]:
-        return (self.seed, self.fold, STAGES.index(self.stage), purpose, number)
+        return (self.seed, self.fold, self.stage, purpose, number)
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,9 @@ from ksdd_lib import storage
 from ksdd_lib.errors import CheckpointError, KsddError, RunError
 from ksdd_lib.settings import Settings
 
+Identity = dict[str, str | int | float | None]
+"""What a state was trained on: data, fold, settings, predecessor."""
+
 SCHEMA = 1
 """Version of the layout; raised when an older reader would misread a newer checkpoint."""
 
@@ -40,7 +43,7 @@ class Checkpoint:
     sha256: str
 
 
-def save(folder: Path, stage: str, step: int, identity: dict[str, Any], state: dict) -> Path:
+def save(folder: Path, stage: str, step: int, identity: Identity, state: dict) -> Path:
     """Write the state after `step` steps and return the marker's path.
 
     Args:
@@ -68,7 +71,7 @@ def save(folder: Path, stage: str, step: int, identity: dict[str, Any], state: d
     return marker
 
 
-def load(folder: Path, stage: str, identity: dict[str, Any]) -> Checkpoint | None:
+def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
     """The newest valid checkpoint of the stage, on the CPU, or None where there is none.
 
     A damaged one is passed over with a warning. Weights are read as plain tensors; no code in the
@@ -209,7 +212,7 @@ def _not_finite(state: Any, name: str = "") -> Iterator[str]:
             yield from _not_finite(value, path)
 
 
-def _require_same(wanted: dict[str, Any], found: dict[str, Any], name: str) -> None:
+def _require_same(wanted: Identity, found: Identity, name: str) -> None:
     # A setting that is newer than the checkpoint had its default, which changes nothing.
     found = {key: getattr(Settings, key, None) for key in wanted} | found
     lines = [

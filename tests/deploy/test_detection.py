@@ -10,14 +10,15 @@ import torch
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib.data import synthetic
-from ksdd_lib.deploy import detection
+from ksdd_lib.deploy import detection, weights
 from ksdd_lib.deploy.detection import Detector
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation import scoring
 from ksdd_lib.evaluation.predictions import read_predictions
+from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.two_stage import TwoStageJudge
 from ksdd_lib.models.two_stage import TwoStageNet, initialize
-from ksdd_lib.training.batches import FLIPS
-from ksdd_lib.training.loop import train_decision, train_segmentation
+from ksdd_lib.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,13 @@ def surface():
     return np.ascontiguousarray(image[:, :140])
 
 
+def detector_of(model, threshold, size="192x128", **chosen):
+    settings = Settings(image_size=size, **chosen)
+    return Detector(TwoStageJudge(model, settings), settings, threshold)
+
+
 def test_the_score_is_the_networks_and_the_mask_has_the_images_size(model, surface):
-    detector = Detector(model, (192, 128), 0.0, precision="float32")
+    detector = detector_of(model, 0.0, precision="float32")
     found = detector.judge(surface)
     resized = cv2.resize(surface, (128, 192), interpolation=cv2.INTER_AREA)
     mask, score = model(torch.from_numpy(resized)[None, None] / 255)
@@ -46,16 +52,16 @@ def test_the_score_is_the_networks_and_the_mask_has_the_images_size(model, surfa
 
 
 def test_the_threshold_decides_and_equality_is_good(model, surface):
-    score = Detector(model, (192, 128), 0.0, precision="float32").judge(surface).score
+    score = detector_of(model, 0.0, precision="float32").judge(surface).score
     labels = [
-        Detector(model, (192, 128), threshold, precision="float32").judge(surface).label
+        detector_of(model, threshold, precision="float32").judge(surface).label
         for threshold in (score - 1, score, score + 1)
     ]
     assert labels == ["defective", "good", "good"]
 
 
 def test_averaged_over_flips_a_mirror_image_is_judged_alike(model, surface):
-    detector = Detector(model, (192, 128), 0.0, FLIPS, precision="float32")
+    detector = detector_of(model, 0.0, average_flips=True, precision="float32")
     straight, mirrored = detector.judge(surface), detector.judge(surface[:, ::-1])
     assert straight.score == pytest.approx(mirrored.score, abs=1e-3)
     np.testing.assert_allclose(straight.mask, mirrored.mask[:, ::-1], atol=1e-2)
@@ -66,7 +72,7 @@ def test_averaged_over_flips_a_mirror_image_is_judged_alike(model, surface):
 def test_a_frame_without_contrast_is_not_a_surface(model, level):
     noise = np.random.default_rng(0).integers(0, 2, (200, 140))
     frame = np.clip(level + noise, 0, 255).astype(np.uint8)
-    found = Detector(model, (192, 128), 0.0).judge(frame)
+    found = detector_of(model, 0.0).judge(frame)
     assert (found.label, found.score, found.mask) == ("not a surface", None, None)
 
 
@@ -76,7 +82,9 @@ def test_the_networks_answer_a_constant_picture_with_finite_numbers(model, level
     """Feature normalisation divides by a deviation that is 0 there."""
     pixels = torch.full((1, 1, 192, 128), level, dtype=torch.uint8)
     for precision in ("float32", "bfloat16"):
-        score, mask = scoring.judge(model, pixels, precision, FLIPS, "both")
+        score, mask = TwoStageJudge(
+            model, Settings(precision=precision, average_flips=True, score="both")
+        ).judge(pixels)
         assert score.isfinite() and mask.isfinite().all()
 
 
@@ -91,7 +99,7 @@ def test_a_model_whose_numbers_are_not_finite_never_judges(surface, part, kind, 
     with torch.no_grad():
         for parameter in getattr(broken, part).parameters():
             parameter.fill_(value)
-    detector = Detector(broken, (192, 128), 0.0, precision="float32", kind=kind)
+    detector = detector_of(broken, 0.0, precision="float32", score=kind)
     with pytest.raises(CheckpointError, match="not finite"):
         detector.judge(surface)
     cv2.imwrite(str(tmp_path / "part.png"), surface)
@@ -101,12 +109,12 @@ def test_a_model_whose_numbers_are_not_finite_never_judges(surface, part, kind, 
 
 def test_a_file_is_judged_as_its_pixels(model, surface, tmp_path):
     cv2.imwrite(str(tmp_path / "part.png"), surface)
-    detector = Detector(model, (192, 128), 0.0)
+    detector = detector_of(model, 0.0)
     assert detector.judge(tmp_path / "part.png").score == detector.judge(surface).score
 
 
 def test_the_bytes_of_a_file_are_judged_too(model, surface):
-    detector = Detector(model, (192, 128), 0.0)
+    detector = detector_of(model, 0.0)
     content = cv2.imencode(".png", surface)[1].tobytes()
     assert detector.judge(content).score == detector.judge(surface).score
     with pytest.raises(DataError, match="the image is not a JPEG"):
@@ -116,7 +124,7 @@ def test_the_bytes_of_a_file_are_judged_too(model, surface):
 @pytest.mark.parametrize("shape, kind", [((20, 20, 3), np.uint8), ((20, 20), np.float32)])
 def test_anything_but_gray_bytes_is_refused(model, shape, kind):
     with pytest.raises(DataError, match=r"must be uint8 \(H, W\), gray"):
-        Detector(model, (192, 128), 0.0).judge(np.zeros(shape, kind))
+        detector_of(model, 0.0).judge(np.zeros(shape, kind))
 
 
 @pytest.mark.fault(11)
@@ -138,7 +146,7 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    rows = detection.judge_folder(Detector(model, (192, 128), -100.0), tmp_path)
+    rows = detection.judge_folder(detector_of(model, -100.0), tmp_path)
     unreadable = ["cut.jpg", "empty.png", "huge.png", "pixel.png", "text.jpg"]
     assert [(row.image, row.label) for row in rows[:6]] == [
         *((name, "unreadable") for name in unreadable),
@@ -161,7 +169,7 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
 
 def test_the_place_in_the_table_is_where_the_mask_is_highest(model, surface, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), surface)
-    detector = Detector(model, (192, 128), 0.0)
+    detector = detector_of(model, 0.0)
     [row] = detection.judge_folder(detector, tmp_path)
     mask = detector.judge(tmp_path / "a.png").mask
     assert mask[row.y, row.x] == mask.max()
@@ -173,11 +181,11 @@ def test_the_place_in_the_table_is_where_the_mask_is_highest(model, surface, tmp
 def test_what_is_no_folder_is_said(model, surface, tmp_path, name, said):
     cv2.imwrite(str(tmp_path / "a.png"), surface)
     with pytest.raises(DataError, match=said):
-        detection.judge_folder(Detector(model, (192, 128), 0.0), tmp_path / name)
+        detection.judge_folder(detector_of(model, 0.0), tmp_path / name)
 
 
 def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp_path):
-    detector = detection.Detector(model, (128, 128), 0.0)
+    detector = detector_of(model, 0.0, "128x128")
     wide = cv2.resize(surface, (300, 128))
     assert detector.doubt((128, 128)) == detector.doubt((160, 128)) == ""
     assert detector.doubt(wide.shape).startswith("the picture is 128x300 (height x width)")
@@ -193,7 +201,7 @@ def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp
 
 def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "good.png"), surface)
-    detector = Detector(model, (192, 128), 0.0)
+    detector = detector_of(model, 0.0)
     detection.judge_folder(detector, tmp_path)
     assert capsys.readouterr().out == ""
     for name in ("a/one.tif", "two.TIF", "three.heic", "two_label.tif", "notes.txt"):
@@ -209,18 +217,20 @@ def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path,
 
 def test_a_folder_without_images_is_refused(model, tmp_path):
     with pytest.raises(DataError, match="There is no image"):
-        detection.judge_folder(Detector(model, (192, 128), 0.0), tmp_path)
+        detection.judge_folder(detector_of(model, 0.0), tmp_path)
 
 
 def test_a_published_file_says_how_to_judge(model, monkeypatch):
-    card = {"image_size": "704x256", "average_flips": True, "threshold": 1.5}
-    card |= {"segmentation_loss": "mean_squared_error", "score": "both"}
-    card |= {"file": "given.safetensors", "data": {"name": "parts"}}
-    monkeypatch.setattr(detection.weights, "load", lambda path: (model, card))
+    data = weights.TrainedOn(name="parts", fingerprint="f" * 64)
+    how = {"average_flips": True, "segmentation_loss": "mean_squared_error", "score": "decision"}
+    card = weights.Card(
+        file="given.safetensors", sha256="", image_size="704x256", threshold=1.5, data=data, **how
+    )
+    judge = TwoStageJudge(model, card.judging_settings())
+    monkeypatch.setattr(detection.weights, "load", lambda path: (judge, card))
     detector = detection.load("given.safetensors")
-    assert detector.size == (704, 256) and detector.views == FLIPS
-    assert (detector.threshold, detector.segmentation_loss) == (1.5, "mean_squared_error")
-    assert detector.kind == "both"
+    assert detector.size == (704, 256) and detector.threshold == 1.5
+    assert {name: getattr(detector.settings, name) for name in how} == how
     assert detector.origin.startswith("given.safetensors, trained on parts (on other kinds of")
 
 

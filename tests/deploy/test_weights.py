@@ -11,7 +11,7 @@ from ksdd_lib import storage
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluation.scoring import evaluate
-from ksdd_lib.training.loop import train_decision, train_segmentation, trained_model
+from ksdd_lib.methods.stages import train_stage, trained_judge
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def file(trained, tmp_path):
 
 def test_the_weights_come_back_in_half_precision(trained, file):
     run, data = trained
-    model, _ = weights.load(file)
-    before, after = trained_model(run, data, 0).state_dict(), model.state_dict()
+    judge, _ = weights.load(file)
+    before, after = trained_judge(run, data, 0).tensors(), judge.tensors()
     assert list(before) == list(after)
     for name, value in before.items():
         assert after[name].dtype == torch.float32
@@ -52,9 +52,9 @@ def test_the_card_says_licence_use_and_origin(trained, file):
     _, card = weights.load(file)
     first = file.with_suffix(".json").read_text().splitlines()[1]
     assert first.strip().startswith('"licence"')
-    assert card["threshold"] == run.read("metrics.json")["folds"][0]["threshold"]
-    assert card["image_size"] == "128x128" and card["average_flips"] is True
-    assert card["never_trained_on"] == [data.folds[0].test[0].item]
+    assert card.threshold == run.read("metrics.json")["folds"][0]["threshold"]
+    assert card.image_size == "128x128" and card.average_flips is True
+    assert card.never_trained_on == [data.folds[0].test[0].item]
     assert str(run.folder) not in file.with_suffix(".json").read_text()
 
 
@@ -155,8 +155,8 @@ class TestPublished:
 
 def test_the_published_model_is_whole_and_says_whose_it_is():
     path = weights.published()
-    model, card = weights.load(path)
-    assert card["licence"].startswith("CC BY-NC-SA 4.0")
+    judge, card = weights.load(path)
+    assert card.licence.startswith("CC BY-NC-SA 4.0")
     assert path.stat().st_size <= 32 * 2**20
-    assert card["never_trained_on"] and card["threshold"] is not None
-    assert not any(p.requires_grad for p in model.parameters())
+    assert card.never_trained_on and card.threshold is not None
+    assert not any(p.requires_grad for p in judge.model.parameters())

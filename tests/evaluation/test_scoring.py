@@ -23,7 +23,6 @@ from ksdd_lib.evaluation import scoring as evaluation
 from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import (
-    deciding_score,
     evaluate,
     most_doubtful,
     read_masks,
@@ -31,12 +30,15 @@ from ksdd_lib.evaluation.scoring import (
     score_images,
     write_masks,
 )
+from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.methods.stages import train_stage, trained_judge
+from ksdd_lib.methods.two_stage import TwoStageJudge, deciding_score
 from ksdd_lib.models.two_stage import TwoStageNet, initialize
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import RULES, to_json
-from ksdd_lib.training.batches import FLIPS, load_surfaces
-from ksdd_lib.training.loop import train_decision, train_segmentation, trained_model
+from ksdd_lib.settings import RULES, Settings
+from ksdd_lib.settings_io import to_json
+from ksdd_lib.training.batches import load_surfaces
 
 COLUMNS = "image,item,fold,seed,is_defective,score,segmentation_score,threshold,is_flagged"
 
@@ -148,7 +150,7 @@ def test_scores_are_the_logits_of_the_fold_that_holds_the_image_out(
     rows = read_predictions(judged.run.folder / "predictions.csv")
     part = data.folds[1]
     scores, masks = score_images(
-        trained_model(judged.run, data, 1), part.test, judged.run.settings.size, "auto"
+        trained_judge(judged.run, data, 1), part.test, judged.run.settings.size
     )
     fold_rows = [row for row in rows if row.fold == 1]
     assert [row.score for row in fold_rows] == pytest.approx(scores.tolist(), abs=1e-3)
@@ -166,10 +168,11 @@ def test_masks_are_stored_beside_the_predictions_in_their_order(judged: Judged) 
 
 
 def test_metrics_and_environment_are_stored(judged: Judged) -> None:
-    assert judged.run.read("metrics.json") == judged.summary
-    assert judged.summary["seed"] == 4 and judged.summary["protocol"] == "clean"
-    assert [fold["images"] for fold in judged.summary["folds"]] == [2, 2, 2]
-    assert judged.summary["pooled"]["images"] == 6
+    stored = storage.read_record(judged.run.folder / "metrics.json", Summary)
+    assert stored == judged.summary
+    assert judged.summary.seed == 4 and judged.summary.protocol == "clean"
+    assert [fold.images for fold in judged.summary.folds] == [2, 2, 2]
+    assert judged.summary.pooled.images == 6
     assert judged.run.read("environment.json")["torch"] == torch.__version__
     day = date.fromisoformat(judged.run.read("environment.json")["evaluated on"])
     assert abs(datetime.now(UTC).date() - day) <= timedelta(days=1)
@@ -178,17 +181,16 @@ def test_metrics_and_environment_are_stored(judged: Judged) -> None:
 def test_few_defects_in_training_are_named_in_the_result(
     judged: Judged, copied: Run, data: DataSet
 ) -> None:
-    assert "trained_defects" not in judged.summary
+    assert judged.summary.trained_defects is None
     few = Run(copied.folder, replace(copied.settings, defective_images=1))
     trained = {str(f.number): [s.name for s in f.train if s.is_defective] for f in data.folds}
-    assert evaluate(few, data)["trained_defects"] == trained
+    assert evaluate(few, data).trained_defects == trained
     assert all(trained.values())
 
 
 def test_what_an_evaluation_leaves_belongs_together(judged: Judged) -> None:
     results = load_results(judged.run.folder)
     assert [row.image for row in results.rows] == list(results.masks)
-    assert set(judged.summary["made_from"]) == {"data", "settings", "weights"}
 
 
 @pytest.mark.fault(32)
@@ -230,7 +232,7 @@ def test_a_lost_runtime_scores_only_what_is_missing(
         (copied.folder / name).unlink()
     summary = evaluate(copied, data)
     assert forwards.count == 2
-    assert summary["pooled"]["ap"] == judged.summary["pooled"]["ap"]
+    assert summary.pooled.ap == judged.summary.pooled.ap
 
 
 def edit_a_score(folder: Path) -> None:
@@ -302,8 +304,8 @@ def test_scores_of_earlier_weights_are_not_used(
 def test_a_single_fold_is_judged_at_one_half(judged: Judged, copied: Run, data: DataSet) -> None:
     single = Run(copied.folder, replace(copied.settings, fold="2"))
     summary = evaluate(single, data)
-    assert [(fold["fold"], fold["threshold"]) for fold in summary["folds"]] == [(2, 0.0)]
-    assert "single fold" in summary["threshold_rule"]
+    assert [(fold.fold, fold.threshold) for fold in summary.folds] == [(2, 0.0)]
+    assert "single fold" in summary.threshold_rule
     rows = read_predictions(single.folder / "predictions.csv")
     assert len(rows) == 2 and all(row.is_flagged == (row.score > 0) for row in rows)
 
@@ -317,12 +319,12 @@ def test_the_most_doubtful_image_of_a_fold_lies_nearest_to_its_threshold(judged:
 
 def test_thresholds_come_from_the_other_folds(judged: Judged) -> None:
     rows = read_predictions(judged.run.folder / "predictions.csv")
-    for fold in judged.summary["folds"]:
-        others = [row for row in rows if row.fold != fold["fold"]]
+    for fold in judged.summary.folds:
+        others = [row for row in rows if row.fold != fold.fold]
         expected = metrics.best_f1_threshold(
             [row.is_defective for row in others], [row.score for row in others]
         )
-        assert fold["threshold"] == expected and math.isfinite(expected)
+        assert fold.threshold == expected and math.isfinite(expected)
 
 
 @pytest.mark.fault(30)
@@ -358,9 +360,8 @@ def test_images_are_scored_alone_and_in_order(data: DataSet, forwards: Forwards)
     initialize(model, "kaiming", 1)
     seen: list[tuple[int, int]] = []
     samples = data.samples[:3]
-    scores, masks = score_images(
-        model, samples, (128, 144), "float32", lambda *done: seen.append(done)
-    )
+    judge = TwoStageJudge(model, Settings(precision="float32"))
+    scores, masks = score_images(judge, samples, (128, 144), lambda *done: seen.append(done))
     assert scores.dtype == np.float64 and scores.shape == (3,) and masks.shape == (3, 16, 18)
     assert forwards.count == 3 and seen == [(1, 3), (2, 3), (3, 3)]
     with torch.no_grad():
@@ -373,7 +374,8 @@ def test_scores_and_masks_are_averaged_over_the_mirror_images(data: DataSet) -> 
     model = TwoStageNet()
     initialize(model, "kaiming", 1)
     samples = data.samples[:2]
-    scores, masks = score_images(model, samples, (128, 144), "float32", views=FLIPS)
+    judge = TwoStageJudge(model, Settings(precision="float32", average_flips=True))
+    scores, masks = score_images(judge, samples, (128, 144))
     image = load_surfaces(samples, (128, 144), "fine").image(1)
     with torch.no_grad():
         seen = [model(image.flip(axes)) for axes in ((), (3,), (2,), (2, 3))]

@@ -11,9 +11,9 @@ from torch import nn
 
 from ksdd_lib import machine, storage
 from ksdd_lib.data.synthetic import generate
+from ksdd_lib.methods.stages import train_stage
 from ksdd_lib.models.two_stage import TwoStageNet
 from ksdd_lib.training.batches import FLIPS, load_surfaces
-from ksdd_lib.training.loop import train_decision, train_segmentation
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -132,10 +132,11 @@ def test_precision_is_compared_on_the_scores_that_judge_in_the_run(
 ):
     data, asked = tiny_data(tmp_path / "data"), []
     run = tiny_run(tmp_path / "run", score=kind, average_flips=len(views) > 1)
-    monkeypatch.setattr(precision, "trained_model", lambda *_: None)
+    monkeypatch.setattr(precision, "trained_judge", lambda run, *_: run.settings)
 
-    def scored(model, samples, size, arithmetic, watch, *how):
-        asked.append((arithmetic, *how))
+    def scored(settings, samples, size):
+        views = FLIPS if settings.average_flips else (0,)
+        asked.append((settings.precision, views, settings.score))
         return np.arange(float(len(samples))), np.ones((len(samples), 2, 2))
 
     monkeypatch.setattr(precision, "score_images", scored)

@@ -20,6 +20,7 @@ import torch
 from ksdd_lib.__main__ import main
 from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.notebook import executor, series
+from ksdd_lib.methods import stages
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.training import loop

@@ -26,7 +26,7 @@ ORDER = Order(
     good=(0, 2, 3, 6, 7),
     seed=0,
     fold=1,
-    stage="segmentation",
+    stage=0,
     batch_size=1,
 )
 
@@ -152,7 +152,7 @@ def test_the_order_depends_on_nothing_but_seed_fold_stage_and_step() -> None:
     first = sequence(ORDER)
     backwards = [replace(ORDER).rows(step)[0] for step in reversed(range(40))]
     assert backwards[::-1] == first
-    others = [replace(ORDER, seed=1), replace(ORDER, fold=2), replace(ORDER, stage="decision")]
+    others = [replace(ORDER, seed=1), replace(ORDER, fold=2), replace(ORDER, stage=1)]
     sequences = [first, *map(sequence, others)]
     assert len({tuple(one) for one in sequences}) == 4
 

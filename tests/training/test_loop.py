@@ -20,36 +20,37 @@ import pytest
 import torch
 from tiny_training import TINY, tiny_data, tiny_run
 
-from ksdd_lib import machine
-from ksdd_lib import settings as schema
+from ksdd_lib import machine, presets
 from ksdd_lib.data import synthetic
 from ksdd_lib.data.dataset import find_samples, fingerprint
 from ksdd_lib.data.folds import Fold, make_folds
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
 from ksdd_lib.evaluation.metrics import average_precision
-from ksdd_lib.evaluation.scoring import judge, score_images
-from ksdd_lib.models import two_stage
-from ksdd_lib.models.two_stage import DecisionNet, SegmentationNet, TwoStageNet, initialize
-from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run, open_folder
-from ksdd_lib.settings import Settings
-from ksdd_lib.training import checkpoint, loop
-from ksdd_lib.training.batches import Shown, load_surfaces, mirror_images
-from ksdd_lib.training.loop import (
+from ksdd_lib.evaluation.scoring import score_images
+from ksdd_lib.methods import stages
+from ksdd_lib.methods import two_stage as method
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.stages import load_stage, train_stage, trained_judge
+from ksdd_lib.methods.two_stage import (
     FrozenFeatures,
-    Progress,
-    learning_rate,
-    load_stage,
-    read_history,
-    train_decision,
-    train_segmentation,
-    trained_model,
+    TwoStage,
+    TwoStageJudge,
     trained_segmentation,
     untrained_segmentation,
 )
+from ksdd_lib.models import two_stage
+from ksdd_lib.models.two_stage import DecisionNet, SegmentationNet, TwoStageNet, initialize
+from ksdd_lib.runs.open import open_run
+from ksdd_lib.runs.prepare import DataSet
+from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
+from ksdd_lib.training import checkpoint, loop, targets
+from ksdd_lib.training.batches import Shown, load_surfaces
+from ksdd_lib.training.loop import Progress, learning_rate, read_history
 
 PROGRAM = Path(__file__).resolve().parents[1] / "tiny_training.py"
 REPOSITORY = PROGRAM.parent.parent
+DECISION = TwoStage().stages[1]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,19 +84,19 @@ class Trained:
 
     def __init__(self, folder: Path, data: DataSet) -> None:
         self.run, self.progress = tiny_run(folder, **self.settings), []
-        assert train_segmentation(self.run, data, 0, self.progress.append)
+        assert train_stage(self.run, data, 0, "segmentation", self.progress.append)
         first = load_stage(self.run, data, 0, "segmentation")
         self.first_stage = {name: w.clone() for name, w in first.state["weights"].items()}
-        kept: list[loop.FrozenFeatures] = []
+        kept: list[method.FrozenFeatures] = []
 
-        class Remembered(loop.FrozenFeatures):
+        class Remembered(method.FrozenFeatures):
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments)
                 kept.append(self)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "FrozenFeatures", Remembered)
-            assert train_decision(self.run, data, 0, self.progress.append)
+            patch.setattr(method, "FrozenFeatures", Remembered)
+            assert train_stage(self.run, data, 0, "decision", self.progress.append)
         self.first_stage_after = kept[0].segmentation.state_dict()
 
 
@@ -119,7 +120,7 @@ def test_no_more_features_are_kept_than_half_of_the_free_memory_holds(
     data: DataSet, monkeypatch: pytest.MonkeyPatch, free: float | None, kept: int
 ) -> None:
     """At 128x128 those of an image take 1025 x 8 x 8 x 4 bytes, 0.26 MB."""
-    monkeypatch.setattr(loop, "free_megabytes", lambda where: free)
+    monkeypatch.setattr(method, "free_megabytes", lambda where: free)
     surfaces = load_surfaces(data.samples[:2], (128, 128), "fine")
     features = FrozenFeatures(SegmentationNet(), surfaces, "float32", torch.device("cpu"))
     first = [features(Shown(row))[0] for row in (0, 1)]
@@ -178,7 +179,7 @@ def test_every_group_of_the_study_trains_both_stages(
         segmentation_steps=2,
         decision_steps=2,
     )
-    assert train_segmentation(run, data, 0) and train_decision(run, data, 0)
+    assert train_stage(run, data, 0, "segmentation") and train_stage(run, data, 0, "decision")
     for stage, network in (("segmentation", SegmentationNet()), ("decision", DecisionNet())):
         assert [row["step"] for row in history(run, stage)] == [1, 2]
         assert all(0 < row["loss"] < 10 for row in history(run, stage))
@@ -188,14 +189,15 @@ def test_every_group_of_the_study_trains_both_stages(
         assert moved == set(learned)
     height, width = run.settings.size
     surface = torch.rand(1, 1, height, width, device=machine.device())
-    mask_logits, score = trained_model(run, data, 0)(surface)
+    mask_logits, score = trained_judge(run, data, 0).model(surface)
     assert mask_logits.shape == (1, 1, height // 8, width // 8) and score.isfinite().all()
 
 
 def test_the_second_stage_is_shown_pasted_defects_only_where_set_so(data: DataSet) -> None:
     def pasted(stage: str, **chosen: bool) -> int:
-        settings = schema.resolve(TINY | {"copy_paste": 0.5} | chosen)
-        _, order = loop._training_part(data.folds[0], settings, stage, torch.device("cpu"))
+        settings = presets.resolve(TINY | {"copy_paste": 0.5} | chosen)
+        plan = next(plan for plan in method_of(settings).stages if plan.name == stage)
+        _, order = stages._training_part(data.folds[0], settings, plan, torch.device("cpu"))
         return sum(shown.pasted is not None for step in range(40) for shown in order.shown(step))
 
     assert pasted("decision") > 0
@@ -212,7 +214,7 @@ def test_both_sizes_of_the_study_train_both_stages(
     data: DataSet, tmp_path: Path, image_size: str
 ) -> None:
     run = tiny_run(tmp_path / "run", image_size=image_size, segmentation_steps=2, decision_steps=2)
-    assert train_segmentation(run, data, 0) and train_decision(run, data, 0)
+    assert train_stage(run, data, 0, "segmentation") and train_stage(run, data, 0, "decision")
     assert history(run, "decision")[-1]["step"] == 2
 
 
@@ -240,15 +242,15 @@ def test_a_live_display_is_told_of_every_row(trained: Trained) -> None:
 def test_the_second_stage_leaves_the_first_as_it_was(trained: Trained, data: DataSet) -> None:
     assert same(trained.first_stage_after, trained.first_stage)
     assert same(weights(trained.run, data, "segmentation"), trained.first_stage)
-    judging = trained_model(trained.run, data, 0)
+    judging = trained_judge(trained.run, data, 0).model
     assert same(judging.segmentation.state_dict(), trained.first_stage)
 
 
 def test_averaged_weights_judge_where_set_so(trained: Trained, data: DataSet) -> None:
-    judging = trained_model(trained.run, data, 0).decision.state_dict()
+    judging = trained_judge(trained.run, data, 0).model.decision.state_dict()
     assert same(judging, weights(trained.run, data, "decision", "average"))
     assert not same(judging, weights(trained.run, data, "decision"))
-    first = trained_segmentation(trained.run, data, 0).state_dict()
+    first = trained_segmentation(load_stage(trained.run, data, 0, "segmentation")).state_dict()
     assert same(first, weights(trained.run, data, "segmentation", "average"))
 
 
@@ -260,7 +262,7 @@ def test_the_average_follows_the_published_decay(first_stage_only: Run, data: Da
         newest = max(run.fold_folder(0).glob("decision-*.pt"))
         seen.append(torch.load(newest, map_location="cpu", weights_only=True)["weights"])
 
-    train_decision(run, data, 0, saved=collect)
+    train_stage(run, data, 0, "decision", saved=collect)
     assert len(seen) == 14
     model = DecisionNet()
     initialize(model, run.settings.initialization, run.settings.seed)
@@ -304,8 +306,8 @@ def test_only_cross_entropy_begins_with_an_expected_share_of_defects() -> None:
 @pytest.mark.fault(20)
 def test_a_finished_stage_is_not_trained_again(trained: Trained, data: DataSet) -> None:
     before = files(trained.run.folder)
-    assert train_segmentation(trained.run, data, 0) is False
-    assert train_decision(trained.run, data, 0) is False
+    assert train_stage(trained.run, data, 0, "segmentation") is False
+    assert train_stage(trained.run, data, 0, "decision") is False
     assert files(trained.run.folder) == before
 
 
@@ -316,7 +318,7 @@ def test_a_finished_state_that_was_not_marked_so_is_marked_and_not_written_again
     run = first_stage_only
     (run.fold_folder(0) / "segmentation.done.json").unlink()
     monkeypatch.setattr(checkpoint, "save", pytest.fail)
-    assert train_segmentation(run, data, 0) is True
+    assert train_stage(run, data, 0, "segmentation") is True
     assert run.has("segmentation", 0)
 
 
@@ -332,10 +334,10 @@ def test_a_stopped_training_goes_on_exactly(
 
     for step in (3, 9):  # between checkpoints, which come every 5 steps
         with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step}; run again"):
-            train_decision(first_stage_only, data, 0, stop)
+            train_stage(first_stage_only, data, 0, "decision", stop)
         assert checkpoint.newest_whole(first_stage_only.fold_folder(0), "decision")[0] == step
         assert not (first_stage_only.folder / "owner.json").exists()
-    assert train_decision(first_stage_only, data, 0)
+    assert train_stage(first_stage_only, data, 0, "decision")
     for which in ("weights", "average"):
         resumed = weights(first_stage_only, data, "decision", which)
         assert same(resumed, weights(trained.run, data, "decision", which))
@@ -355,18 +357,18 @@ def test_gradient_scaling_goes_on_where_it_was(
     )
     alone = adjusted(first_stage_only, decision_steps=7)
     run = Run(shutil.copytree(alone.folder, tmp_path / "stopped"), alone.settings)
-    assert train_decision(alone, data, 0)
+    assert train_stage(alone, data, 0, "decision")
 
     def stop(progress: Progress) -> None:
         if progress.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
-        train_decision(run, data, 0, stop)
+        train_stage(run, data, 0, "decision", stop)
     path = run.fold_folder(0) / "decision-000003.pt"
     stored = torch.load(path, weights_only=True)["scaler"]
     assert (stored["scale"], stored["_growth_tracker"]) == (16.0, 1)
-    assert train_decision(run, data, 0)
+    assert train_stage(run, data, 0, "decision")
     assert scalers[0].state_dict() == scalers[2].state_dict()
     assert scalers[0].get_scale() == 64.0
     assert same(weights(run, data, "decision"), weights(alone, data, "decision"))
@@ -379,8 +381,8 @@ def test_a_stop_in_the_last_step_ends_the_series_too(first_stage_only: Run, data
 
     run = adjusted(first_stage_only, decision_steps=2)
     with pytest.raises(KeyboardInterrupt, match="after the last step"):
-        train_decision(run, data, 0, stop)
-    assert train_decision(run, data, 0) and not train_decision(run, data, 0)
+        train_stage(run, data, 0, "decision", stop)
+    assert train_stage(run, data, 0, "decision") and not train_stage(run, data, 0, "decision")
 
 
 @pytest.mark.parametrize("changed", [{}, {"decision_optimizer": "adamw"}], ids=["", "not fused"])
@@ -398,10 +400,10 @@ def test_a_stage_begun_without_gradient_scaling_goes_on_with_it(
         if changed:  # as this module made it before optimisers were fused
             adamw = functools.partial(torch.optim.AdamW, lr=1e-3)
             earlier.setattr(loop, "make_optimizer", lambda s: adamw(s.model.parameters()))
-        train_decision(run, data, 0, stop)
+        train_stage(run, data, 0, "decision", stop)
     scaler = functools.partial(torch.amp.GradScaler, "cpu", init_scale=2.0)
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, enabled: scaler(enabled=True))
-    assert train_decision(run, data, 0)
+    assert train_stage(run, data, 0, "decision")
 
 
 @pytest.mark.fault(24)
@@ -418,16 +420,16 @@ def test_a_full_gpu_is_one_clear_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop, "load_surfaces", full)
+    monkeypatch.setattr(stages, "load_surfaces", full)
     with pytest.raises(TrainingError, match="too small .* at 128x128 .* is intact"):
-        train_decision(first_stage_only, data, 0)
+        train_stage(first_stage_only, data, 0, "decision")
 
 
 def test_the_signal_handlers_of_the_caller_come_back(
     trained: Trained, first_stage_only: Run, data: DataSet
 ) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    train_decision(adjusted(first_stage_only, decision_steps=1), data, 0)
+    train_stage(adjusted(first_stage_only, decision_steps=1), data, 0, "decision")
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
@@ -438,7 +440,7 @@ def test_killed_before_the_mark_of_the_end_it_only_makes_the_mark(
     done = first_stage_only.fold_folder(0) / "segmentation.done.json"
     before = checkpoint_hash(first_stage_only, data)
     done.unlink()
-    assert train_segmentation(first_stage_only, data, 0)
+    assert train_stage(first_stage_only, data, 0, "segmentation")
     assert done.exists() and checkpoint_hash(first_stage_only, data) == before
     assert history(first_stage_only, "segmentation") == history(trained.run, "segmentation")
 
@@ -454,17 +456,17 @@ def test_a_first_stage_that_diverges_is_marked_and_goes_on_from_its_last_checkpo
 ) -> None:
     monkeypatch.setattr(two_stage, "FEATURES", 8)
     run = tiny_run(tmp_path / "run", segmentation_steps=4, checkpoint_steps=1)
-    calls, real = [], loop.segmentation_loss
+    calls, real = [], targets.segmentation_loss
 
     def diverging(*arguments: Any) -> torch.Tensor:
         calls.append(arguments)
         return real(*arguments) * (value if len(calls) == 3 else 1)
 
     alone = tiny_run(tmp_path / "alone", segmentation_steps=4, checkpoint_steps=1)
-    train_segmentation(alone, data, 0)
-    monkeypatch.setattr(loop, "segmentation_loss", diverging)
+    train_stage(alone, data, 0, "segmentation")
+    monkeypatch.setattr(targets, "segmentation_loss", diverging)
     with pytest.raises(TrainingError, match="segmentation stage, fold 0, .* at step 3"):
-        train_segmentation(run, data, 0)
+        train_stage(run, data, 0, "segmentation")
     assert checkpoint.newest_whole(run.fold_folder(0), "segmentation")[0] == 2
     marked = json.loads((run.fold_folder(0) / "segmentation.diverged.json").read_text())
     assert marked["step"] == 3 and len(marked["images"]) == run.settings.segmentation_batch_size
@@ -475,7 +477,7 @@ def test_a_first_stage_that_diverges_is_marked_and_goes_on_from_its_last_checkpo
         run.require("segmentation")
     assert not run.has("segmentation")
 
-    assert train_segmentation(run, data, 0)
+    assert train_stage(run, data, 0, "segmentation")
     run.require("segmentation")
     assert not list(run.folder.rglob("*.diverged.json"))
     assert same(weights(run, data, "segmentation"), weights(alone, data, "segmentation"))
@@ -499,9 +501,9 @@ def test_weights_that_become_infinite_under_a_finite_loss_are_a_divergence_too(
 
     monkeypatch.setattr(loop, "take_step", overflowing)
     with pytest.raises(TrainingError, match="decision stage.* step 3 .*not finite: weights.sc"):
-        train_decision(run, data, 0)
+        train_stage(run, data, 0, "decision")
     record = json.loads((run.fold_folder(0) / "decision.diverged.json").read_text())
-    _, order = loop._training_part(data.folds[0], run.settings, "decision", torch.device("cpu"))
+    _, order = stages._training_part(data.folds[0], run.settings, DECISION, torch.device("cpu"))
     names = [data.folds[0].train[row].name for row in order.rows(2)]
     assert record == {"stage": "decision", "fold": 0, "step": 3, "images": names}
     with pytest.raises(RunError, match="no finished decision: fold 0 diverged at step 3"):
@@ -513,19 +515,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = adjusted(first_stage_only, decision_steps=600, checkpoint_steps=2)  # a row each 3 steps
-    calls, real = [], loop.decision_loss
+    calls, real = [], targets.decision_loss
 
     def diverging(*arguments: torch.Tensor) -> torch.Tensor:
         calls.append(arguments)
         return real(*arguments) * (float("nan") if len(calls) > 2 * 3 else 1)
 
-    monkeypatch.setattr(loop, "decision_loss", diverging)
-    order_of_4 = loop._training_part(data.folds[0], run.settings, "decision", torch.device("cpu"))
+    monkeypatch.setattr(targets, "decision_loss", diverging)
+    order_of_4 = stages._training_part(data.folds[0], run.settings, DECISION, torch.device("cpu"))
     names = [data.folds[0].train[row].name for row in order_of_4[1].rows(3)]
     with pytest.raises(
         TrainingError, match="decision stage, fold 0, .* at step 4 .* loss is not finite"
     ) as e:
-        train_decision(run, data, 0)
+        train_stage(run, data, 0, "decision")
     assert all(name in str(e.value) for name in names)
     assert checkpoint.newest_whole(run.fold_folder(0), "decision")[0] == 2
     record = json.loads((run.fold_folder(0) / "decision.diverged.json").read_text())
@@ -543,7 +545,7 @@ def test_a_folder_in_which_another_process_works_is_left_alone(
     history_of_other.write_text('{"step": 7, "loss": 0.5, "lr": 0.1, "seconds": 1.0}\n')
     before = files(first_stage_only.folder)
     with pytest.raises(RunError, match=other):
-        train_decision(first_stage_only, data, 0)
+        train_stage(first_stage_only, data, 0, "decision")
     assert files(first_stage_only.folder) == before
 
 
@@ -552,7 +554,7 @@ def test_a_folder_in_which_another_process_works_is_left_alone(
 
 def test_the_second_stage_needs_the_first(data: DataSet, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="segmentation stage of fold 0 has done 0 of"):
-        train_decision(tiny_run(tmp_path / "run"), data, 0)
+        train_stage(tiny_run(tmp_path / "run"), data, 0, "decision")
 
 
 def test_a_first_stage_of_another_hash_is_refused(
@@ -566,7 +568,7 @@ def test_a_first_stage_of_another_hash_is_refused(
     checkpoint.save(
         run.fold_folder(0), "segmentation", first.step, identity["identity"], first.state
     )
-    for read in (train_decision, trained_model):
+    for read in (functools.partial(train_stage, name="decision"), trained_judge):
         with pytest.raises(CheckpointError, match="predecessor: here '.*', there '.*'"):
             read(run, data, 0)
 
@@ -578,13 +580,13 @@ def test_a_training_of_another_fold_data_or_setting_is_refused(
     run = Run(tmp_path / "run", trained.run.settings)
     shutil.copytree(trained.run.fold_folder(0), run.fold_folder(1))
     with pytest.raises(CheckpointError, match="fold: here 1, there 0"):
-        train_segmentation(run, data, 1)
+        train_stage(run, data, 1, "segmentation")
     other = replace(data, record={"fingerprint": "f" * 64})
     with pytest.raises(CheckpointError, match="data: here 'ffff"):
-        train_segmentation(trained.run, other, 0)
+        train_stage(trained.run, other, 0, "segmentation")
     longer = Run(trained.run.folder, replace(trained.run.settings, annotation="box"))
     with pytest.raises(CheckpointError, match="annotation: here 'box', there 'dilated5'"):
-        train_segmentation(longer, data, 0)
+        train_stage(longer, data, 0, "segmentation")
 
 
 @pytest.mark.fault(21)
@@ -593,10 +595,10 @@ def test_a_checkpoint_of_another_architecture_is_refused_tensor_by_tensor(
 ) -> None:
     run = tiny_run(tmp_path / "run", segmentation_steps=1)
     monkeypatch.setattr(two_stage, "FEATURES", 8)
-    train_segmentation(run, data, 0)
+    train_stage(run, data, 0, "segmentation")
     monkeypatch.setattr(two_stage, "FEATURES", 16)
     with pytest.raises(CheckpointError, match="another architecture") as refused:
-        trained_segmentation(run, data, 0)
+        trained_segmentation(load_stage(run, data, 0, "segmentation"))
     assert "mask.weight: here (1, 16, 1, 1), there (1, 8, 1, 1)" in str(refused.value)
 
 
@@ -606,16 +608,16 @@ def test_a_training_of_another_architecture_does_not_go_on(
 ) -> None:
     run = tiny_run(tmp_path / "run", segmentation_steps=2, decision_steps=2, checkpoint_steps=1)
     monkeypatch.setattr(two_stage, "FEATURES", 8)
-    stopped_after_one(train_segmentation, run, data)
+    stopped_after_one("segmentation", run, data)
     monkeypatch.setattr(two_stage, "FEATURES", 16)
     with pytest.raises(CheckpointError, match="segmentation weights are of another architecture"):
-        train_segmentation(run, data, 0)
+        train_stage(run, data, 0, "segmentation")
     monkeypatch.setattr(two_stage, "FEATURES", 8)
-    train_segmentation(run, data, 0)
-    stopped_after_one(train_decision, run, data)
-    monkeypatch.setattr(loop, "DecisionNet", Wider)
+    train_stage(run, data, 0, "segmentation")
+    stopped_after_one("decision", run, data)
+    monkeypatch.setattr(method, "DecisionNet", Wider)
     with pytest.raises(CheckpointError, match="decision weights are of .*: score.weight: here"):
-        train_decision(run, data, 0)
+        train_stage(run, data, 0, "decision")
     assert checkpoint.newest_whole(run.fold_folder(0), "decision")[0] == 1
 
 
@@ -625,9 +627,9 @@ class Wider(DecisionNet):
         self.score = torch.nn.Linear(67, 1)
 
 
-def stopped_after_one(train_stage: Callable[..., bool], run: Run, data: DataSet) -> None:
+def stopped_after_one(stage: str, run: Run, data: DataSet) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_stage(run, data, 0, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        train_stage(run, data, 0, stage, lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @pytest.mark.parametrize("defective", [True, False])
@@ -636,7 +638,7 @@ def test_one_kind_of_image_alone_is_refused(data: DataSet, tmp_path: Path, defec
     part = tuple(sample for sample in fold.train if sample.is_defective is defective)
     one_kind = replace(data, folds=(Fold(0, part, fold.test, "clean", ()),))
     with pytest.raises(TrainingError, match="need defective and good ones"):
-        train_segmentation(tiny_run(tmp_path / "run"), one_kind, 0)
+        train_stage(tiny_run(tmp_path / "run"), one_kind, 0, "segmentation")
 
 
 # In new processes
@@ -725,7 +727,7 @@ def by_the_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[TwoStageNet, 
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     folder = tmp_path_factory.mktemp("learned")
-    run = open_folder(folder / "run", {"preset": "demo", "fold": "0"})
+    run = open_run(folder / "run", {"preset": "demo", "fold": "0"})
     items = run.settings.generated_items
     root = synthetic.generate(folder / "data", items=items, size=run.settings.size)
     samples = find_samples(root)
@@ -733,9 +735,9 @@ def by_the_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[TwoStageNet, 
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         folds = make_folds("clean", samples)
     data = DataSet(root, tuple(samples), tuple(folds), {"fingerprint": fingerprint(samples)})
-    train_segmentation(run, data, 0)
-    train_decision(run, data, 0)
-    model = trained_model(run, data, 0)
+    train_stage(run, data, 0, "segmentation")
+    train_stage(run, data, 0, "decision")
+    model = trained_judge(run, data, 0).model
     torch.set_num_threads(threads)
     return model, data
 
@@ -743,9 +745,9 @@ def by_the_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[TwoStageNet, 
 @pytest.fixture
 def learned(by_the_demo: tuple[TwoStageNet, DataSet]) -> Callable[[torch.Tensor], float]:
     """The score by which the demo judges an image: uint8 (1, 1, H, W) -> logit."""
-    demo = schema.resolve({"preset": "demo"})
-    views = mirror_images(demo.average_flips)
-    return lambda image: judge(by_the_demo[0], image, "float32", views, demo.score)[0].item()
+    demo = presets.resolve({"preset": "demo"})
+    exact = TwoStageJudge(by_the_demo[0], replace(demo, precision="float32"))
+    return lambda image: exact.judge(image)[0].item()
 
 
 @pytest.mark.slow
@@ -756,8 +758,9 @@ def test_bfloat16_judges_as_float32_does(
     """At the larger size the 15x15 layer takes the frequency domain."""
     model, data = by_the_demo
     part = data.folds[0].test
-    scores, masks = score_images(model, part, size, "float32")
-    less_exact_scores, less_exact = score_images(model, part, size, "bfloat16")
+    exact, reduced = (Settings(precision=kind) for kind in ("float32", "bfloat16"))
+    scores, masks = score_images(TwoStageJudge(model, exact), part, size)
+    less_exact_scores, less_exact = score_images(TwoStageJudge(model, reduced), part, size)
     errors = np.linalg.norm((less_exact - masks).reshape(len(part), -1), axis=1)
     errors /= np.linalg.norm(masks.reshape(len(part), -1), axis=1)
     assert 0 < errors.max() < 0.02
@@ -770,7 +773,7 @@ def test_bfloat16_judges_as_float32_does(
 
 def crack(length: float, depth: float, surface: int, width: float = 1) -> torch.Tensor:
     """A surface that no fold knows with a jagged crack: a share of its way, so much darker."""
-    height, across = schema.resolve({"preset": "demo"}).size
+    height, across = presets.resolve({"preset": "demo"}).size
     image, _ = synthetic.render((height, across), 0, 100 + surface, 0, False)
     angles = np.pi + np.random.default_rng(surface).normal(0, 0.5, 64)
     steps = 1.6 * np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -844,7 +847,8 @@ def test_a_crack_as_wide_as_those_trained_on_is_never_taken_for_a_good_surface_a
 
     def score(length: float) -> float:
         image = crack(length, 0.7 * (length > 0), surface, 2)
-        return judge(by_the_demo[0], image, "float32", mirror_images(True), kind)[0].item()
+        chosen = Settings(precision="float32", average_flips=True, score=kind)
+        return TwoStageJudge(by_the_demo[0], chosen).judge(image)[0].item()
 
     good, scores = score(0.0), [score(length) for length in np.linspace(0.1, 1, 10)]
     found = next(place for place, value in enumerate(scores) if value > 0)

@@ -121,7 +121,7 @@ class Run:
     """What `explain_memory` reads of a run."""
 
     def __init__(self, image_size: str) -> None:
-        from ksdd_lib.settings import resolve
+        from ksdd_lib.presets import resolve
 
         self.settings = resolve({"image_size": image_size, "precision": "float32"})
 
@@ -148,25 +148,25 @@ def stop():
     raise KeyboardInterrupt
 
 try:
-    train_segmentation(run, data, 0, saved=stop)
+    train_stage(run, data, 0, "segmentation", saved=stop)
 except KeyboardInterrupt:
     print("saved after a step")
 """
 
 GO_ON = """
 small = tiny_run(Path({folder!r}) / "small", **settings)
-assert train_segmentation(small, data, 0)  # what a process takes once, it has taken now
+assert train_stage(small, data, 0, "segmentation")  # what a process takes once, it has taken now
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 60 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 try:
-    train_segmentation(run, data, 0)
+    train_stage(run, data, 0, "segmentation")
     message = "trained"
 except TrainingError as error:
     message = str(error)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(message)
-assert train_segmentation(run, data, 0)
+assert train_stage(run, data, 0, "segmentation")
 print([row["step"] for row in read_history(run.fold_folder(0) / "segmentation.jsonl")])
 """
 

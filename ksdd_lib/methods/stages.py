@@ -1,0 +1,197 @@
+"""A stage of one fold: trained, gone on with, and read when it is finished."""
+
+from collections.abc import Callable
+
+import torch
+
+from ksdd_lib import machine, storage
+from ksdd_lib.data.folds import Fold
+from ksdd_lib.errors import CheckpointError, RunError, TrainingError
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.protocol import Judge, StagePlan
+from ksdd_lib.runs.prepare import DataSet
+from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import RULES, Settings
+from ksdd_lib.training import checkpoint, loop
+from ksdd_lib.training.batches import Order, Surfaces, load_surfaces
+from ksdd_lib.training.checkpoint import Checkpoint, Identity
+from ksdd_lib.training.loop import Progress, Stage, Watch, read_history
+from ksdd_lib.training.memory import explain_memory
+
+SHARED = (
+    "image_size",
+    "folds",
+    "seed",
+    "rotation",
+    "flips",
+    "weight_averaging",
+    "copy_paste",
+    "paste_turn",
+)
+"""Settings outside a stage's own group that decide its weights, whatever the method."""
+
+
+@explain_memory
+def train_stage(
+    run: Run,
+    data: DataSet,
+    fold: int,
+    name: str,
+    watch: Watch | None = None,
+    saved: Callable[[], None] | None = None,
+) -> bool:
+    """Train a stage of a fold on the finished stages before it, or go on where it stopped.
+
+    Args:
+        watch: told of every new row of the history; once, where the stage had already finished.
+        saved: called after each checkpoint, for a copy elsewhere.
+
+    Returns:
+        False where it had already finished.
+
+    Raises:
+        RunError: the run's method has no such stage.
+        TrainingError: it diverged, memory is too small, or the data has no good or no defective
+            image to train on.
+        CheckpointError: a stage before it is not finished, or the folder holds a training of other
+            data or settings.
+    """
+    settings, plan = run.settings, _plan(run, name)
+    before = _stages_before(run, data, fold, name)
+    identity = _identity(run, data, fold, plan, before)
+    steps = plan.recipe(settings).steps
+    found = checkpoint.load(run.fold_folder(fold), name, identity) if run.has(name, fold) else None
+    if found is not None and found.step >= steps:
+        history = read_history(run.fold_folder(fold) / f"{name}.jsonl")
+        if watch and history:
+            watch(Progress(name, fold, steps, steps, history))
+        return False
+    where = machine.device()
+    surfaces, order = _training_part(data.folds[fold], settings, plan, where)
+    built = plan.build(settings, surfaces, before)
+    stage = Stage(
+        name=name,
+        fold=fold,
+        folder=run.fold_folder(fold),
+        identity=identity,
+        recipe=plan.recipe(settings),
+        model=built.model,
+        loss_of=built.loss_of,
+        order=order,
+        images=tuple(sample.name for sample in data.folds[fold].train),
+        average=settings.weight_averaging,
+        checkpoint_steps=settings.checkpoint_steps,
+        look=built.look,
+        scale_gradients=built.scale_gradients,
+    )
+    loop.train(run, stage, watch, saved)
+    return True
+
+
+def load_stage(run: Run, data: DataSet, fold: int, name: str) -> Checkpoint:
+    """The finished checkpoint of a stage.
+
+    Raises:
+        CheckpointError: the stage is not finished, or belongs to another training.
+    """
+    plan = _plan(run, name)
+    identity = _identity(run, data, fold, plan, _stages_before(run, data, fold, name))
+    found = checkpoint.load(run.fold_folder(fold), name, identity)
+    steps = plan.recipe(run.settings).steps
+    if found is None or found.step < steps:
+        done = 0 if found is None else found.step
+        raise CheckpointError(
+            f"The {name} stage of fold {fold} has done {done} of {steps} steps; train it first."
+        )
+    return found
+
+
+def trained_judge(run: Run, data: DataSet, fold: int) -> Judge:
+    """What judges after a fold's training, on this machine's device.
+
+    Raises:
+        CheckpointError: a stage is not finished, or belongs to another training.
+    """
+    method = method_of(run.settings)
+    stages = [load_stage(run, data, fold, plan.name) for plan in method.stages]
+    return method.trained(run.settings, stages)
+
+
+def weights_sha256(run: Run, data: DataSet, fold: int) -> str:
+    """What names the weights that judge a fold: the hash of its last stage, which names the stages
+    before in turn. Of a method without stages its name stands for it.
+
+    Raises:
+        CheckpointError: as `trained_judge`.
+    """
+    stages = method_of(run.settings).stages
+    if not stages:
+        return storage.sha256(run.settings.method.encode())
+    return load_stage(run, data, fold, stages[-1].name).sha256
+
+
+def require_trained(run: Run) -> None:
+    """Raise RunError, naming what to run first, unless all stages of all folds are finished."""
+    for plan in method_of(run.settings).stages:
+        run.require(plan.name, plan.notebook)
+
+
+def _plan(run: Run, name: str) -> StagePlan:
+    plans = {plan.name: plan for plan in method_of(run.settings).stages}
+    if name not in plans:
+        raise RunError(
+            f"The method {run.settings.method} has no {name} stage: go on with the next notebook."
+        )
+    return plans[name]
+
+
+def _stages_before(run: Run, data: DataSet, fold: int, name: str) -> list[Checkpoint]:
+    names = [plan.name for plan in method_of(run.settings).stages]
+    return [load_stage(run, data, fold, before) for before in names[: names.index(name)]]
+
+
+def _training_part(
+    fold: Fold, settings: Settings, plan: StagePlan, where: torch.device
+) -> tuple[Surfaces, Order]:
+    """The fold's training images in the device's memory, and the order in which they come."""
+    labels = [sample.is_defective for sample in fold.train]
+    if all(labels) or not any(labels):
+        raise TrainingError(
+            f"Fold {fold.number} has {sum(labels)} defective images among {len(labels)} in "
+            "training: the networks need defective and good ones. Add what is missing to the data."
+        )
+    surfaces = load_surfaces(fold.train, settings.size, settings.annotation).to(where)
+    order = Order(
+        defective=tuple(row for row, label in enumerate(labels) if label),
+        good=tuple(row for row, label in enumerate(labels) if not label),
+        seed=settings.seed,
+        fold=fold.number,
+        stage=[stage.name for stage in method_of(settings).stages].index(plan.name),
+        batch_size=plan.recipe(settings).batch_size,
+        rotation=settings.rotation,
+        flips=settings.flips,
+        copy_paste=settings.copy_paste if plan.pastes(settings) else 0.0,
+        paste_turn=settings.paste_turn,
+    )
+    return surfaces, order
+
+
+def _identity(
+    run: Run, data: DataSet, fold: int, plan: StagePlan, before: list[Checkpoint]
+) -> Identity:
+    """All that decides the weights of a stage, and is compared when a checkpoint is loaded."""
+    names = [stage.name for stage in method_of(run.settings).stages]
+    groups = names[: names.index(plan.name) + 1]
+    part = sorted(sample.name for sample in data.folds[fold].train)
+    return {
+        "stage": plan.name,
+        "fold": fold,
+        "data": data.fingerprint,
+        "training_images": storage.sha256("\n".join(part).encode()),
+        "predecessor": before[-1].sha256 if before else None,
+        **{
+            name: getattr(run.settings, name)
+            for name, rule in RULES.items()
+            if rule.group in groups or name in SHARED
+        },
+    }

@@ -1,0 +1,243 @@
+"""The two-stage network as a method: the segmentation network, then the decision network on it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ksdd_lib import machine
+from ksdd_lib.methods.protocol import Judge, StagePlan, Trainable
+from ksdd_lib.models import two_stage as networks
+from ksdd_lib.models.two_stage import DecisionNet, SegmentationNet, TwoStageNet
+from ksdd_lib.settings import Settings
+from ksdd_lib.training import targets
+from ksdd_lib.training.batches import Shown, Surfaces, mirror_images, network_input, turn
+from ksdd_lib.training.checkpoint import Checkpoint, load_weights
+from ksdd_lib.training.loop import Recipe
+from ksdd_lib.training.memory import free_megabytes
+
+FEATURE_BYTES = 3 * 2**30
+"""Memory for the frozen first stage's pooled features. They take at most half of what is free;
+beyond it they are computed again."""
+
+
+@dataclass(frozen=True)
+class TwoStageJudge:
+    """Both networks with the weights to judge by, on one device."""
+
+    model: TwoStageNet
+    settings: Settings
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Score logit () and mask logits (H/8, W/8), averaged over the views of the settings."""
+        dtype = machine.arithmetic(self.settings.precision, pixels.device)
+        scores, masks = [], []
+        for view in mirror_images(self.settings.average_flips):
+            with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+                mask_logits, score = self.model(network_input(pixels, view))
+            scores.append(score[0, 0])
+            masks.append(turn(mask_logits[0, 0].float(), view))
+        mask = torch.stack(masks).mean(0)
+        return deciding_score(torch.stack(scores).mean(0), mask, self.settings.score), mask
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights of both networks."""
+        return self.model.state_dict()
+
+
+class TwoStage:
+    """Segmentation, then decision (Tabernik 2019)."""
+
+    judged_by: tuple[str, ...] = ("average_flips", "segmentation_loss", "score")
+
+    def __init__(self) -> None:
+        self.stages = (
+            StagePlan(
+                "segmentation",
+                "02_train_segmentation",
+                lambda s: Recipe(
+                    s.segmentation_steps,
+                    s.segmentation_batch_size,
+                    s.segmentation_optimizer,
+                    s.segmentation_learning_rate,
+                    s.segmentation_schedule,
+                ),
+                lambda s: True,
+                build_segmentation,
+            ),
+            StagePlan(
+                "decision",
+                "03_train_decision",
+                lambda s: Recipe(
+                    s.decision_steps,
+                    s.decision_batch_size,
+                    s.decision_optimizer,
+                    s.decision_learning_rate,
+                    s.decision_schedule,
+                ),
+                lambda s: s.decision_copy_paste,
+                build_decision,
+            ),
+        )
+
+    def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
+        """Both networks. With weight averaging the decision network has its average; the first
+        keeps the weights that the second was trained on."""
+        first, second = (stage.state for stage in stages)
+        model = TwoStageNet()
+        load_weights(model.segmentation, first["weights"], "segmentation")
+        load_weights(model.decision, second.get("average", second["weights"]), "decision")
+        return _ready(model, settings)
+
+    def loaded(self, settings: Settings, tensors: Mapping[str, Tensor], name: str) -> Judge:
+        """Both networks with the weights of a file."""
+        model = TwoStageNet()
+        load_weights(model, tensors, name)
+        return _ready(model, settings)
+
+    def probability(self, values: Tensor, settings: Settings) -> Tensor:
+        """Mask logits as probabilities, as the loss that they were trained with reads them."""
+        return targets.probability(values, settings.segmentation_loss)
+
+
+def _ready(model: TwoStageNet, settings: Settings) -> TwoStageJudge:
+    placed = model.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TwoStageJudge(placed.requires_grad_(False), settings)
+
+
+def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
+    """The score () by which an image is judged.
+
+    Args:
+        decision: logit () of the decision network.
+        mask_logits: (H/8, W/8).
+        kind: "decision", "mask" (the highest mask logit), or "both" (their sum).
+    """
+    highest = mask_logits.max()
+    return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
+
+
+def untrained_segmentation(settings: Settings) -> SegmentationNet:
+    """The first stage as its training starts, on the CPU."""
+    model = SegmentationNet()
+    networks.initialize(model, settings.initialization, settings.seed)
+    if settings.segmentation_loss == "cross_entropy":
+        networks.expect_defects(model, settings.expected_defect_share)
+    return model
+
+
+def trained_segmentation(finished: Checkpoint) -> SegmentationNet:
+    """The first stage alone with the weights to judge by (averaged where set so), on this machine's
+    device."""
+    model = SegmentationNet()
+    weights = finished.state.get("average", finished.state["weights"])
+    load_weights(model, weights, "segmentation")
+    placed = model.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed.requires_grad_(False)
+
+
+def build_segmentation(
+    settings: Settings, surfaces: Surfaces, before: Sequence[Checkpoint]
+) -> Trainable:
+    """The first stage, ready to train."""
+    where = surfaces.images.device
+    dtype = machine.arithmetic(settings.precision, where)
+    model = untrained_segmentation(settings)
+    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def look(image: Tensor) -> Tensor:
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            mask = model(image.to(where))[1].float()
+        return targets.probability(mask, settings.segmentation_loss)[0, 0].cpu()
+
+    loss_of = segmentation_loss_of(model, surfaces, settings)
+    return Trainable(model, loss_of, look, scale_gradients=dtype == torch.float16)
+
+
+def segmentation_loss_of(
+    model: SegmentationNet, surfaces: Surfaces, settings: Settings
+) -> Callable[[Shown], Tensor]:
+    """The first stage's loss of one sample, as a function of how it is shown."""
+    where = surfaces.images.device
+    dtype = machine.arithmetic(settings.precision, where)
+    binary = settings.segmentation_loss == "mean_squared_error"
+
+    def loss_of(shown: Shown) -> Tensor:
+        image, mask = surfaces.show(shown)
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            _, mask_logits = model(image)
+        wanted = targets.soft_targets(mask, binary)
+        return targets.segmentation_loss(mask_logits, wanted, settings.segmentation_loss)
+
+    return loss_of
+
+
+def build_decision(
+    settings: Settings, surfaces: Surfaces, before: Sequence[Checkpoint]
+) -> Trainable:
+    """The second stage on the frozen first one, ready to train.
+
+    It starts from the last weights of the first stage, not from their average, as published.
+    """
+    where = surfaces.images.device
+    segmentation = SegmentationNet()
+    load_weights(segmentation, before[0].state["weights"], "segmentation")
+    features = FrozenFeatures(segmentation, surfaces, settings.precision, where)
+    model = DecisionNet()
+    networks.initialize(model, settings.initialization, settings.seed)
+    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss_of(shown: Shown) -> Tensor:
+        return targets.decision_loss(model.judge(*features(shown)), surfaces.label(shown.row))
+
+    return Trainable(model, loss_of)
+
+
+class FrozenFeatures:
+    """What a frozen first stage hands on, computed once per sample and view and kept in memory.
+
+    A pasted defect comes only once, and is not kept.
+    """
+
+    def __init__(
+        self,
+        segmentation: SegmentationNet,
+        surfaces: Surfaces,
+        precision: str,
+        where: torch.device,
+    ) -> None:
+        self.segmentation = segmentation.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.segmentation.requires_grad_(False)
+        self.surfaces = surfaces
+        self.dtype = machine.arithmetic(precision, where)
+        self.kept: dict[Shown, tuple[Tensor, Tensor]] = {}
+        free = free_megabytes(where)
+        self.free = FEATURE_BYTES if free is None else min(FEATURE_BYTES, free / 2 * 1e6)
+
+    @torch.no_grad()
+    def __call__(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """The decision network's pooled stack and mask pools of one sample, as `judge` takes it."""
+        if shown in self.kept:
+            return self.kept[shown]
+        image, _ = self.surfaces.show(shown)
+        with torch.autocast(image.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            stack, pools = DecisionNet.pool(*self.segmentation(image))
+        if shown.pasted is None and stack.nbytes < self.free:
+            self.free -= stack.nbytes
+            self.kept[shown] = stack, pools
+        return stack, pools
+
+
+def frozen_bytes(settings: Settings) -> int:
+    """What `FrozenFeatures` keeps of one image and view, in bytes."""
+    height, width = settings.size
+    dtype = machine.arithmetic(settings.precision, machine.device())
+    return (networks.FEATURES + 1) * (height // 16) * (width // 16) * dtype.itemsize

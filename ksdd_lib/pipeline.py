@@ -1,0 +1,64 @@
+"""The whole series: prepare the data, train each stage of each fold, evaluate, report.
+
+The notebooks take these steps one by one; the command `run`, the benchmarks and the tests call
+`run_series`. Each step goes on where it stopped, and only checks what is finished.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ksdd_lib.evaluation.scoring import evaluate
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.reporting.report import make_report
+from ksdd_lib.runs.prepare import DataSet, prepare_data
+from ksdd_lib.runs.run import Run
+from ksdd_lib.training.loop import Watch
+
+Scored = Callable[[int, int, int], None]
+"""Told the fold, the images scored, and the images in all."""
+
+Saved = Callable[[], None]
+"""Called whenever something new is safe in the run folder, for a copy elsewhere."""
+
+
+def run_series(
+    run: Run,
+    drive: Path | None = None,
+    watch: Watch | None = None,
+    scored: Scored | None = None,
+    saved: Saved | None = None,
+) -> Path:
+    """All of a run, or what is left of it -> its report.
+
+    Args:
+        drive: where data may lie that is not here.
+        watch, scored, saved: told how far training and scoring are, and what is safe.
+
+    Raises:
+        KsddError: a step cannot be done; the text says how to mend it.
+        Interrupted: the user stopped it; the same call goes on.
+    """
+    data = prepare_data(run, drive)
+    for stage in method_of(run.settings).stages:
+        train(run, data, stage.name, watch, saved)
+    evaluate(run, data, scored, saved)
+    return make_report(run.folder, data.read_pair)
+
+
+def train(
+    run: Run,
+    data: DataSet,
+    stage: str,
+    watch: Watch | None = None,
+    saved: Saved | None = None,
+) -> None:
+    """Train one stage of each fold of the run, and say of each whether it was finished already.
+
+    Raises: as `methods.stages.train_stage`.
+    """
+    for fold in run.settings.fold_numbers:
+        is_new = train_stage(run, data, fold, stage, watch, saved)
+        print(f"{stage}, fold {fold}: {'trained' if is_new else 'was already finished'}")
+        if saved:
+            saved()
