@@ -61,7 +61,8 @@ def arithmetic(precision: str, where: torch.device) -> torch.dtype:
     if where.type == "cuda":
         modern = torch.cuda.get_device_capability(where) >= (8, 0)
         return torch.bfloat16 if modern else torch.float16
-    return torch.bfloat16 if _cpu_flags() & {"amx_bf16", "avx512_bf16"} else torch.float32
+    has_bfloat16 = {"amx_bf16", "avx512_bf16"} & set(_cpuinfo("flags").split())
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def arithmetic_name(precision: str) -> str:
@@ -186,10 +187,6 @@ def _fingerprint() -> str:
 
 COMMIT = _commit()
 """The commit of the code as it was loaded. The checkout may hold another one later."""
-
-
-def _cpu_flags() -> set[str]:
-    return set(_cpuinfo("flags").split())
 
 
 def _cpuinfo(field: str) -> str:

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
+import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ksdd_lib.errors import DiskFullError, RunError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
-"""What a spreadsheet would execute, or eat, at the start of a text."""
+"""What a spreadsheet would execute, or drop, at the start of a text."""
+
+Content = Path | bytes
+"""A file by its path, or what a file holds."""
 
 
 class Record(BaseModel):
-    """What a JSON file of ours holds: typed, checked when it is read, never changed in place.
+    """What a JSON file holds: typed, checked when it is read, and never changed in place.
 
-    Fields that this version does not know are passed over.
+    Fields that this version does not know are ignored.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
@@ -35,26 +39,28 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class FileHash(Record):
-    """A file's content by its size in bytes and its SHA-256: the one form in which files are tied
-    to what was made from them."""
+    """A file's content by its size in bytes and its SHA-256.
+
+    Files are tied to what was made from them in this form alone.
+    """
 
     bytes: int
     sha256: str
 
     @classmethod
-    def of(cls, source: "Path | bytes") -> Self:
-        """Of a file's content, or of bytes."""
-        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-        return cls(bytes=size, sha256=sha256(source))
+    def of(cls, content: Content) -> Self:
+        """The size and hash of a file's content, or of bytes."""
+        return cls(bytes=_size(content), sha256=sha256(content))
 
-    def fits(self, source: "Path | bytes") -> bool:
+    def fits(self, content: Content) -> bool:
         """Whether a file, or bytes, are this content; an absent file is not."""
-        if not isinstance(source, bytes):
-            if not source.is_file() or source.stat().st_size != self.bytes:
-                return False
-        elif len(source) != self.bytes:
+        if isinstance(content, Path) and not content.is_file():
             return False
-        return sha256(source) == self.sha256
+        return _size(content) == self.bytes and sha256(content) == self.sha256
+
+
+def _size(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -62,9 +68,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises:
         DiskFullError: the disk is full; the old file is untouched, no part is left.
-        OSError: it is not writable; likewise.
+        OSError: the file cannot be written; likewise.
     """
-    path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _explained(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +97,7 @@ def append_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _explained(path: Path, size: int) -> Iterator[None]:
-    """A full disk becomes one sentence that names the file, and what it needs."""
+    """Within, a full disk becomes one sentence that names the file and what it needs."""
     try:
         yield
     except OSError as error:
@@ -109,13 +114,14 @@ def _explained(path: Path, size: int) -> Iterator[None]:
 
 @contextmanager
 def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
-    """A new folder to fill, which is called `target` once it is left without an error.
+    """A new folder to fill; it becomes `target` when the block ends without an error.
 
-    Another process may fill one of its own at the same time; what killed ones have left goes.
+    Another process may fill one of its own at the same time. What killed processes have left is
+    removed.
 
     Args:
-        is_whole: whether `target` has come to be there and complete meanwhile: it then stays, and
-            is never taken from under a reader.
+        is_whole: whether another process has completed `target` meanwhile. If so it stays, as
+            others may be reading it.
     """
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         if _is_abandoned(leftover):
@@ -148,29 +154,15 @@ def first_free(parent: Path, name: str, is_free: Callable[[Path], bool]) -> Path
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files below `folder` that killed processes have left."""
-    for path in Path(folder).rglob(".*.tmp"):
+    for path in folder.rglob(".*.tmp"):
         if path.is_file() and _is_abandoned(path):
             path.unlink(missing_ok=True)
 
 
 def _is_abandoned(temporary: Path) -> bool:
-    """Whether no living process of this machine works on a temporary name of ours."""
+    """Whether no living process of this machine works on a temporary file or folder."""
     process = temporary.name.split(".")[-2]
-    is_ours = process == str(os.getpid())
-    return not is_ours and not (process.isdecimal() and is_running(int(process)))
-
-
-def is_running(process: int) -> bool:
-    """Whether another process of this machine has this number; False where nobody can tell."""
-    if os.name != "posix" or process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return not (process.isdecimal() and psutil.pid_exists(int(process)))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -189,9 +181,9 @@ def json_text(value: Any) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as CSV: None is empty, True 1, and floats keep every digit.
+    """A table as CSV: None is empty, True is 1, and floats keep every digit.
 
-    A text that a spreadsheet would run as a formula gets a leading '.
+    A text that a spreadsheet would run as a formula gets a leading apostrophe.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -217,11 +209,9 @@ def read_json(path: Path) -> Any:
         RunError: the file is absent or not valid JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{Path(path).name} is missing in {Path(path).parent}.") from None
+        return json.loads(_content(path))
     except ValueError as error:
-        raise RunError(f"{Path(path).name} is not valid JSON ({error}).") from None
+        raise RunError(f"{path.name} is not valid JSON ({error}).") from None
 
 
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
@@ -230,17 +220,26 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     Raises:
         RunError: the file is absent, not valid JSON, or not such a record; the text names the field.
     """
-    return parse_record(json.dumps(read_json(path)), kind, Path(path).name)
+    return parse_record(_content(path), kind, path.name)
 
 
 def parse_record(text: str | bytes, kind: type[AnyRecord], name: str) -> AnyRecord:
     """The record in a JSON text; raises as `read_record`, and calls the text `name`."""
     try:
         return kind.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise RunError(f"{name} is not as it was written: {place}: {first['msg']}.") from None
+    except ValidationError as refused:
+        error = refused.errors(include_url=False)[0]
+        if error["type"] == "json_invalid":
+            raise RunError(f"{name} is not valid JSON ({error['msg']}).") from None
+        place = ".".join(map(str, error["loc"])) or "the whole"
+        raise RunError(f"{name} is not as it was written: {place}: {error['msg']}.") from None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path.name} is missing in {path.parent}.") from None
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -249,22 +248,22 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def relative(path: Path, start: Path | str = os.curdir) -> str:
-    """The path as seen from a folder; absolute where there is no way, between drives of Windows."""
+    """The path as seen from a folder; absolute where it lies on another drive of Windows."""
     try:
         return os.path.relpath(path, start)
     except ValueError:
         return str(Path(path).absolute())
 
 
-def sha256(source: Path | bytes) -> str:
+def sha256(content: Content) -> str:
     """The SHA-256 of a file's content, or of bytes, as 64 hexadecimal digits."""
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with open(source, "rb") as file:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with open(content, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
-    """Where answers that can be computed again are kept: `~/.cache/ksdd`, or `$XDG_CACHE_HOME`."""
+    """Where results that can be computed again are kept: in `$XDG_CACHE_HOME`, else `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "ksdd"

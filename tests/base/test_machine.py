@@ -40,7 +40,7 @@ def test_float16_on_a_cpu_is_refused_with_what_to_take() -> None:
 def test_auto_on_a_cpu_takes_bfloat16_only_where_it_is_in_hardware(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr(machine, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(machine, "_cpuinfo", lambda field: " ".join(flags))
     assert machine.arithmetic("auto", CPU) is expected
 
 
