@@ -5,6 +5,7 @@ import errno
 import glob
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -84,6 +85,26 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8 with `\\n` line ends."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically, as readable JSON; NaN and infinity are refused."""
+    write_text(path, json_text(value))
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record to `path` atomically, as readable JSON."""
+    write_json(path, record.model_dump(mode="json"))
+
+
+def json_text(value: Any) -> str:
+    """`value` as readable JSON with a line end; NaN and infinity are refused."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def append_text(path: Path, text: str) -> None:
     """Add `text` to the end of a file, as UTF-8; a kill or a full disk may leave a part of it.
 
@@ -145,11 +166,8 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
 
 def first_free(parent: Path, name: str, is_free: Callable[[Path], bool]) -> Path:
     """The first of the paths <name>, <name>-2, <name>-3 ... in a folder that is free."""
-    path, number = parent / name, 1
-    while not is_free(path):
-        number += 1
-        path = parent / f"{name}-{number}"
-    return path
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    return next(path for path in map(parent.joinpath, names) if is_free(path))
 
 
 def sweep(folder: Path) -> None:
@@ -163,21 +181,6 @@ def _is_abandoned(temporary: Path) -> bool:
     """Whether no living process of this machine works on a temporary file or folder."""
     process = temporary.name.split(".")[-2]
     return not (process.isdecimal() and psutil.pid_exists(int(process)))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, as UTF-8 with `\\n` line ends."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` atomically, as readable JSON; NaN and infinity are refused."""
-    write_text(path, json_text(value))
-
-
-def json_text(value: Any) -> str:
-    """`value` as readable JSON with a line end; NaN and infinity are refused."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -197,9 +200,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return "'" + value if value.startswith(FORMULA_STARTS) else value
-    if isinstance(value, bool | np.bool_):
-        return str(int(value))
-    return str(int(value)) if isinstance(value, int | np.integer) else repr(float(value))
+    is_whole = isinstance(value, int | np.integer | np.bool_)
+    return str(int(value)) if is_whole else repr(float(value))
 
 
 def read_json(path: Path) -> Any:
@@ -218,7 +220,7 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     """The record in the JSON file at `path`.
 
     Raises:
-        RunError: the file is absent, not valid JSON, or not such a record; the text names the field.
+        RunError: the file is absent, not valid JSON, or no such record; the text names the field.
     """
     return parse_record(_content(path), kind, path.name)
 
@@ -240,11 +242,6 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path.name} is missing in {path.parent}.") from None
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Write a record to `path` atomically, as readable JSON."""
-    write_json(path, record.model_dump(mode="json"))
 
 
 def relative(path: Path, start: Path | str = os.curdir) -> str:
