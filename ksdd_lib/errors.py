@@ -45,3 +45,7 @@ class Interrupted(KeyboardInterrupt):
 
 class RunError(KsddError):
     """A run folder lacks an earlier step, or holds results of something else."""
+
+
+class MissingError(RunError):
+    """There is no run yet, or a part of it is not finished; its text says what to run first."""
