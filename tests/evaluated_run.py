@@ -53,9 +53,11 @@ def make_run(
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
     summary = summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
     fingerprint = make_data(generated, **data)["fingerprint"]
-    summary["made_from"] = provenance.record(settings, fingerprint, dict.fromkeys(folds, "0" * 64))
-    summary["masks_sha256"] = storage.sha256(folder / "masks.npz")
-    storage.write_json(folder / "metrics.json", summary)
+    origin = {
+        "made_from": provenance.made_from(settings, fingerprint, dict.fromkeys(folds, "0" * 64)),
+        "masks_sha256": storage.sha256(folder / "masks.npz"),
+    }
+    storage.write_record(folder / "metrics.json", summary.model_copy(update=origin))
     storage.write_json(folder / "folds.json", record)
     storage.write_json(folder / "settings.json", settings_io.to_json(settings))
     storage.write_json(folder / "data.json", make_data(generated, **data))

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import protocols
 from kept import Kept, KeptRun
 from matplotlib.figure import Figure
 from pages import mean_and_range, table
 from run_tables import FEW, readable, recipes
 
 from ksdd_lib import storage
-from ksdd_lib.evaluation import protocols
 from ksdd_lib.reporting import plots
 from ksdd_lib.reporting.plots import DEFECTIVE, FOLD_COLORS, sheet, style
 

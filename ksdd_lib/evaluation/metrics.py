@@ -7,14 +7,50 @@ data do not define (no defective surface, no good one) is None, never 0 or 1.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ksdd_lib.errors import RunError
+from ksdd_lib.storage import Record
 
 CONFIDENCE = 0.95
+
+Interval = tuple[float, float]
+"""The lower and the upper end."""
+
+
+class Counts(Record):
+    """Right and wrong verdicts, and the rates that follow from them."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class Oracle(Record):
+    """Counts at the best-F1 threshold of the scores themselves; all None without both classes.
+
+    Attributes:
+        threshold: in logits.
+        fp_at_fn0: false positives where no defect is missed; None without a defect.
+    """
+
+    threshold: float | None
+    tp: int | None
+    fp: int | None
+    fn: int | None
+    tn: int | None
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    fp_at_fn0: int | None
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -73,21 +109,21 @@ def best_f1_threshold(labels: ArrayLike, scores: ArrayLike) -> float | None:
     return float(middle if middle < upper else lower)  # neighbours in float64 have no middle
 
 
-def error_counts(labels: ArrayLike, flagged: ArrayLike) -> dict[str, int | float | None]:
-    """Counts and rates of a verdict: tp, fp, fn, tn, accuracy, precision, recall, f1."""
+def error_counts(labels: ArrayLike, flagged: ArrayLike) -> Counts:
+    """Counts and rates of verdicts, which are bool (N,) as the labels are."""
     labels, flagged = np.asarray(labels, bool), np.asarray(flagged, bool)
     tp, fp = int(np.sum(labels & flagged)), int(np.sum(~labels & flagged))
     fn, tn = int(np.sum(labels & ~flagged)), int(np.sum(~labels & ~flagged))
-    return {
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        "tn": tn,
-        "accuracy": _ratio(tp + tn, len(labels)),
-        "precision": _ratio(tp, tp + fp),
-        "recall": _ratio(tp, tp + fn),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-    }
+    return Counts(
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=tn,
+        accuracy=_ratio(tp + tn, len(labels)),
+        precision=_ratio(tp, tp + fp),
+        recall=_ratio(tp, tp + fn),
+        f1=_ratio(2 * tp, 2 * tp + fp + fn),
+    )
 
 
 def _ratio(part: int, whole: int) -> float | None:
@@ -100,7 +136,7 @@ def false_positives_at_full_recall(labels: ArrayLike, scores: ArrayLike) -> int 
     return int(np.sum(scores[~labels] >= scores[labels].min())) if labels.any() else None
 
 
-def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> list[float] | None:
+def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval | None:
     """The exact binomial interval [low, high] of the rate k of n; None where n is 0.
 
     It takes the n trials as independent. Surfaces of one item are not quite, so it is a lower
@@ -114,7 +150,7 @@ def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> list[floa
     tail = (1 - confidence) / 2
     low = float(beta.ppf(tail, k, n - k + 1)) if k else 0.0
     high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
-    return [low, high]
+    return low, high
 
 
 def bootstrap_average_precision(
@@ -124,7 +160,7 @@ def bootstrap_average_precision(
     seed: int = 0,
     resamples: int = 2000,
     confidence: float = CONFIDENCE,
-) -> list[float] | None:
+) -> Interval | None:
     """The percentile interval [low, high] of average precision when items are drawn again.
 
     Whole items are drawn with replacement, as the surfaces of one item resemble each other.
@@ -142,7 +178,8 @@ def bootstrap_average_precision(
     values = _weighted_average_precision(labels, scores, draws[:, item_of])
     tail = 100 * (1 - confidence) / 2
     values = values[np.isfinite(values)]
-    return [float(value) for value in np.percentile(values, [tail, 100 - tail])]
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def _weighted_average_precision(
@@ -160,12 +197,12 @@ def _weighted_average_precision(
     return np.where(defined, (steps * precision).sum(axis=1) / np.maximum(defective, 1), np.nan)
 
 
-def oracle(labels: Sequence[bool], scores: Sequence[float]) -> dict[str, Any]:
+def oracle(labels: Sequence[bool], scores: Sequence[float]) -> Oracle:
     """The counts at the best-F1 threshold of these very scores, as the literature reports them."""
     threshold = best_f1_threshold(labels, scores)
-    if threshold is None:
-        counts = dict.fromkeys(error_counts([], []))
-    else:
-        counts = error_counts(labels, np.asarray(scores) > threshold)
     fp_at_fn0 = false_positives_at_full_recall(labels, scores)
-    return {"threshold": threshold, **counts, "fp_at_fn0": fp_at_fn0}
+    if threshold is None:
+        counts = dict.fromkeys(Counts.model_fields)
+    else:
+        counts = dict(error_counts(labels, np.asarray(scores) > threshold))
+    return Oracle(threshold=threshold, **counts, fp_at_fn0=fp_at_fn0)

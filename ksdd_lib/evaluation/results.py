@@ -12,6 +12,9 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import provenance
 from ksdd_lib.evaluation.predictions import Prediction, read_predictions
 from ksdd_lib.evaluation.scoring import read_masks
+from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.settings import Settings
+from ksdd_lib.settings_io import from_json
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Results:
     folder: Path
     rows: list[Prediction]
     masks: Mapping[str, np.ndarray] | None
-    metrics: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    metrics: Summary
+    settings: Settings
     data: Mapping[str, Any]
     folds: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -38,22 +41,22 @@ def load_results(run_folder: Path) -> Results:
     """
     folder = Path(run_folder)
     rows = read_predictions(folder / "predictions.csv")
-    summary = storage.read_json(folder / "metrics.json")
-    if storage.sha256(folder / "predictions.csv") != summary.get("predictions_sha256"):
+    summary = storage.read_record(folder / "metrics.json", Summary)
+    if storage.sha256(folder / "predictions.csv") != summary.predictions_sha256:
         raise RunError(
             "metrics.json was not made from this predictions.csv: one of them was edited, or comes "
             "from another run. Evaluate again."
         )
     folds = storage.read_json(folder / "folds.json")
-    if "made_from" not in summary:
+    if summary.made_from is None:
         raise RunError("metrics.json does not say what it was made from. Evaluate again.")
-    provenance.require_own(folder, summary["made_from"])
+    provenance.require_own(folder, summary.made_from)
     train_items = {fold["fold"]: fold["train_items"] for fold in folds["folds"]}
     provenance.require_true(summary, rows, train_items)
     masks = read_masks(folder / "masks.npz") if (folder / "masks.npz").exists() else None
     if masks is not None and list(masks) != [row.image for row in rows]:
         raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
-    if masks is not None and summary.get("masks_sha256") != storage.sha256(folder / "masks.npz"):
+    if masks is not None and summary.masks_sha256 != storage.sha256(folder / "masks.npz"):
         raise RunError("masks.npz was edited, or is of another run. Evaluate again.")
 
     def stored(name: str, default: Any) -> Any:
@@ -64,7 +67,7 @@ def load_results(run_folder: Path) -> Results:
         rows=rows,
         masks=masks,
         metrics=summary,
-        settings=storage.read_json(folder / "settings.json"),
+        settings=from_json(storage.read_json(folder / "settings.json")),
         data=storage.read_json(folder / "data.json"),
         folds=folds,
         environment=stored("environment.json", {}),

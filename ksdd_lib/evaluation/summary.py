@@ -1,11 +1,15 @@
 """Everything that metrics.json holds, from the rows of predictions.csv alone."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+
+from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.metrics import (
     CONFIDENCE,
+    Counts,
+    Interval,
+    Oracle,
     average_precision,
     bootstrap_average_precision,
     clopper_pearson,
@@ -20,7 +24,137 @@ from ksdd_lib.evaluation.thresholds import (
     operating_thresholds,
     threshold_rule,
 )
-from ksdd_lib.storage import sha256
+from ksdd_lib.storage import Record, sha256
+
+# In the JSON the fields of a second base class stand before those of the first.
+
+
+class Ranking(Record):
+    """How well scores order surfaces: average precision and area under the ROC curve."""
+
+    ap: float | None
+    auc: float | None
+
+
+class MapScores(Ranking):
+    """What the highest values of the maps reach when they are taken as scores."""
+
+    oracle: Oracle
+
+
+class Numbered(Record):
+    """The number of a fold."""
+
+    fold: int
+
+
+class FoldMapScores(MapScores, Numbered):
+    """`MapScores` of one fold."""
+
+
+class FoldMean(Record):
+    """The mean over the folds where each number is defined, and over how many it is."""
+
+    ap: float | None
+    ap_folds: int
+    auc: float | None
+    auc_folds: int
+
+
+class AllMapScores(Record):
+    """`MapScores` of each fold, their mean, and of all folds on one list."""
+
+    folds: list[FoldMapScores]
+    fold_mean: FoldMean
+    pooled: MapScores
+
+
+class Size(Record):
+    """How many images, and how many of them are defective."""
+
+    images: int
+    defective: int
+
+
+class Intervals(Record):
+    """Confidence intervals: of AP by drawing items again, of the others by Clopper and Pearson."""
+
+    confidence: float
+    ap: Interval | None
+    accuracy: Interval | None
+    precision: Interval | None
+    recall: Interval | None
+    false_positive_rate: Interval | None
+
+
+class Scores(Counts, Ranking, Size):
+    """Numbers of some surfaces: their counts at the operating thresholds, and at the oracle."""
+
+    oracle: Oracle
+    intervals: Intervals
+
+
+class FoldThreshold(Numbered):
+    """A fold's operating threshold in logits, and the scores that it comes from."""
+
+    threshold: float
+    threshold_from: Size
+
+
+class FoldScores(Scores, FoldThreshold):
+    """Numbers of one fold."""
+
+
+class PooledScores(Scores):
+    """Numbers of all folds on one list."""
+
+    items: int
+
+
+class MadeFrom(Record):
+    """What results were made from.
+
+    Attributes:
+        data: fingerprint of the data.
+        settings: those that decide the results.
+        weights: fold -> hash that names the weights that judged it.
+    """
+
+    data: str
+    settings: dict[str, JsonValue]
+    weights: dict[str, str]
+
+
+class Summary(Record):
+    """What metrics.json holds.
+
+    Attributes:
+        segmentation_score: of the highest value of each image's map, whatever the method.
+        predictions_sha256: of the predictions.csv that it was made from.
+        darkest_pixel: of the simplest rule, on the same images.
+        masks_sha256: of the maps that belong to it.
+        trained_defects: fold -> names of its defective training images, where they are few.
+    """
+
+    protocol: str
+    seed: int
+    folds_trained: list[int]
+    threshold_rule: str
+    flag_rule: str
+    folds: list[FoldScores]
+    fold_mean: FoldMean
+    pooled: PooledScores
+    segmentation_score: AllMapScores
+    predictions_sha256: str
+    darkest_pixel: Ranking | None = None
+    made_from: MadeFrom | None = None
+    masks_sha256: str | None = None
+    trained_defects: dict[str, list[str]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what is None: every field that may be None was added later."""
+        return {name: value for name, value in write(self).items() if value is not None}
 
 
 def conclude(
@@ -28,10 +162,12 @@ def conclude(
     protocol: str,
     seed: int,
     train_items: Mapping[int, Collection[str]],
-) -> tuple[list[Prediction], dict[str, Any]]:
+) -> tuple[list[Prediction], Summary]:
     """The rows with the thresholds and verdicts that follow from all scores, and their summary.
 
-    Args: as for `summarize`, but the rows may have no thresholds yet, or those of fewer folds.
+    Args:
+        rows: without thresholds, or with those of fewer folds.
+        protocol, seed, train_items: as for `summarize`.
 
     Raises:
         RunError: no rows, an image twice, or another seed.
@@ -45,8 +181,8 @@ def summarize(
     protocol: str,
     seed: int,
     train_items: Mapping[int, Collection[str]],
-) -> dict[str, Any]:
-    """Everything that metrics.json holds, from the rows of predictions.csv alone.
+) -> Summary:
+    """What metrics.json says about the rows of predictions.csv.
 
     Args:
         rows: after `apply_thresholds`.
@@ -56,7 +192,7 @@ def summarize(
 
     Raises:
         RunError: no rows, an image twice, another seed, or thresholds that the rule does not
-            give: the rows are edited, or mixed from several runs.
+            give. The rows are then edited, or mixed from several runs.
     """
     _check_rows(rows, seed)
     thresholds = operating_thresholds(rows, train_items)
@@ -66,20 +202,19 @@ def summarize(
             "or mixed from several runs. Evaluate again."
         )
     by_fold = {fold: [row for row in rows if row.fold == fold] for fold in thresholds}
-    folds = [_fold_summary(by_fold[fold], thresholds[fold], seed) for fold in thresholds]
-    return {
-        "protocol": protocol,
-        "seed": seed,
-        "folds_trained": list(thresholds),
-        "threshold_rule": threshold_rule(thresholds),
-        "flag_rule": "score > threshold",
-        "folds": folds,
-        "fold_mean": _fold_mean(folds),
-        "pooled": _summary(rows, [row.score for row in rows], seed)
-        | {"items": len({row.item for row in rows})},
-        "segmentation_score": _segmentation_summary(list(by_fold.values())),
-        "predictions_sha256": sha256(predictions_text(rows).encode("utf-8")),
-    }
+    folds = [_of_fold(by_fold[fold], threshold, seed) for fold, threshold in thresholds.items()]
+    return Summary(
+        protocol=protocol,
+        seed=seed,
+        folds_trained=list(thresholds),
+        threshold_rule=threshold_rule(thresholds),
+        flag_rule="score > threshold",
+        folds=folds,
+        fold_mean=_fold_mean(folds),
+        pooled=PooledScores(**dict(_scores(rows, seed)), items=len({row.item for row in rows})),
+        segmentation_score=_map_scores(by_fold),
+        predictions_sha256=sha256(predictions_text(rows).encode("utf-8")),
+    )
 
 
 def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
@@ -93,62 +228,61 @@ def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
         raise RunError(f"Rows of seed {others[0]} are mixed into a run of seed {seed}.")
 
 
-def _fold_summary(
-    rows: Sequence[Prediction], threshold: OperatingThreshold, seed: int
-) -> dict[str, Any]:
-    origin = {"images": threshold.images, "defective": threshold.defective}
-    return {
-        "fold": rows[0].fold,
-        "threshold": threshold.value,
-        "threshold_from": origin,
-        **_summary(rows, [row.score for row in rows], seed),
-    }
+def _of_fold(rows: Sequence[Prediction], threshold: OperatingThreshold, seed: int) -> FoldScores:
+    return FoldScores(
+        fold=rows[0].fold,
+        threshold=threshold.value,
+        threshold_from=Size(images=threshold.images, defective=threshold.defective),
+        **dict(_scores(rows, seed)),
+    )
 
 
-def _summary(rows: Sequence[Prediction], scores: Sequence[float], seed: int) -> dict[str, Any]:
-    labels = [row.is_defective for row in rows]
-    counts = error_counts(labels, [row.is_flagged for row in rows])
+def _scores(rows: Sequence[Prediction], seed: int) -> Scores:
+    labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
+    counts = error_counts(labels, [bool(row.is_flagged) for row in rows])
     ap_interval = bootstrap_average_precision(labels, scores, [row.item for row in rows], seed)
-    return {
-        "images": len(rows),
-        "defective": sum(labels),
-        "ap": average_precision(labels, scores),
-        "auc": roc_auc(labels, scores),
-        **counts,
-        "oracle": oracle(labels, scores),
-        "intervals": {"confidence": CONFIDENCE, "ap": ap_interval, **_count_intervals(counts)},
-    }
+    return Scores(
+        images=len(rows),
+        defective=sum(labels),
+        **dict(ranking(labels, scores)),
+        **dict(counts),
+        oracle=oracle(labels, scores),
+        intervals=_intervals(counts, ap_interval),
+    )
 
 
-def _count_intervals(counts: Mapping[str, Any]) -> dict[str, list[float] | None]:
-    tp, fp, fn, tn = (counts[name] for name in ("tp", "fp", "fn", "tn"))
-    return {
-        "accuracy": clopper_pearson(tp + tn, tp + fp + fn + tn),
-        "precision": clopper_pearson(tp, tp + fp),
-        "recall": clopper_pearson(tp, tp + fn),
-        "false_positive_rate": clopper_pearson(fp, fp + tn),
-    }
+def ranking(labels: Sequence[bool], scores: Sequence[float]) -> Ranking:
+    """How well scores order surfaces."""
+    return Ranking(ap=average_precision(labels, scores), auc=roc_auc(labels, scores))
 
 
-def _segmentation_summary(folds: Sequence[Sequence[Prediction]]) -> dict[str, Any]:
-    """What the maximum of the mask reaches without the decision network."""
-
-    def ranks(rows: Sequence[Prediction]) -> dict[str, Any]:
-        labels = [row.is_defective for row in rows]
-        scores = [row.map_score for row in rows]
-        ap, auc = average_precision(labels, scores), roc_auc(labels, scores)
-        return {"ap": ap, "auc": auc, "oracle": oracle(labels, scores)}
-
-    summaries = [{"fold": rows[0].fold, **ranks(rows)} for rows in folds]
-    pooled = ranks([row for rows in folds for row in rows])
-    return {"folds": summaries, "fold_mean": _fold_mean(summaries), "pooled": pooled}
+def _intervals(counts: Counts, ap_interval: Interval | None) -> Intervals:
+    tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
+    return Intervals(
+        confidence=CONFIDENCE,
+        ap=ap_interval,
+        accuracy=clopper_pearson(tp + tn, tp + fp + fn + tn),
+        precision=clopper_pearson(tp, tp + fp),
+        recall=clopper_pearson(tp, tp + fn),
+        false_positive_rate=clopper_pearson(fp, fp + tn),
+    )
 
 
-def _fold_mean(folds: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]:
-    """The mean over the folds where each number is defined, and over how many it is."""
-    mean: dict[str, float | int | None] = {}
-    for name in ("ap", "auc"):
-        values = [fold[name] for fold in folds if fold[name] is not None]
-        mean[name] = sum(values) / len(values) if values else None
-        mean[f"{name}_folds"] = len(values)
-    return mean
+def _map_scores(by_fold: Mapping[int, Sequence[Prediction]]) -> AllMapScores:
+    def reached(part: Sequence[Prediction]) -> MapScores:
+        labels, scores = [row.is_defective for row in part], [row.map_score for row in part]
+        return MapScores(**dict(ranking(labels, scores)), oracle=oracle(labels, scores))
+
+    folds = [FoldMapScores(fold=k, **dict(reached(part))) for k, part in by_fold.items()]
+    pooled = reached([row for part in by_fold.values() for row in part])
+    return AllMapScores(folds=folds, fold_mean=_fold_mean(folds), pooled=pooled)
+
+
+def _fold_mean(folds: Sequence[Ranking]) -> FoldMean:
+    def mean(values: Sequence[float | None]) -> tuple[float | None, int]:
+        known = [value for value in values if value is not None]
+        return (sum(known) / len(known) if known else None), len(known)
+
+    ap, ap_folds = mean([fold.ap for fold in folds])
+    auc, auc_folds = mean([fold.auc for fold in folds])
+    return FoldMean(ap=ap, ap_folds=ap_folds, auc=auc, auc_folds=auc_folds)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdd_lib.evaluation.metrics import CONFIDENCE, clopper_pearson
+from ksdd_lib.evaluation.metrics import CONFIDENCE, Interval, clopper_pearson
 from ksdd_lib.evaluation.predictions import Prediction
 
 
@@ -45,12 +45,12 @@ class Point:
     changed: tuple[Prediction, ...]
 
     @property
-    def miss_interval(self) -> list[float] | None:
+    def miss_interval(self) -> Interval | None:
         """95 % interval of the share of defective parts that pass; None without any."""
         return clopper_pearson(self.misses, self.defective)
 
     @property
-    def false_alarm_interval(self) -> list[float] | None:
+    def false_alarm_interval(self) -> Interval | None:
         """95 % interval of the share of good parts that are flagged; None without any."""
         return clopper_pearson(self.false_alarms, self.good)
 

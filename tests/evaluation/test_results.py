@@ -31,13 +31,13 @@ def edit(folder, **changes):
 @pytest.mark.fault(32)
 def test_numbers_that_the_scores_do_not_give_are_refused_by_name(tmp_path):
     folder = make_run(tmp_path / "run")
-    true = results.load_results(folder).metrics["pooled"]
-    edit(folder, ap=0.999, fn=true["fn"] + 1)
+    true = results.load_results(folder).metrics.pooled
+    edit(folder, ap=0.999, fn=true.fn + 1)
     with pytest.raises(RunError, match="not made from this predictions.csv: .*Evaluate again") as e:
         report.make_report(folder)
-    assert f"pooled ap: stored 0.999, here {true['ap']!r}" in str(e.value)
-    assert f"pooled fn: stored {true['fn'] + 1}, here {true['fn']}" in str(e.value)
-    edit(folder, ap=true["ap"] * (1 + 1e-12), fn=true["fn"])  # as another processor may round
+    assert f"pooled ap: stored 0.999, here {true.ap!r}" in str(e.value)
+    assert f"pooled fn: stored {true.fn + 1}, here {true.fn}" in str(e.value)
+    edit(folder, ap=true.ap * (1 + 1e-12), fn=true.fn)  # as another processor may round
     results.load_results(folder)
 
 

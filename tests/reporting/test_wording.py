@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 from ksdd_lib.evaluation.predictions import Prediction
+from ksdd_lib.evaluation.summary import FoldScores, Intervals, PooledScores, Summary
 from ksdd_lib.reporting import wording
 
 
 def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
-    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324, "ap": 0.99, "recall": 47 / 48}
-    pooled["intervals"] = {"recall": [0.889, 0.999], "false_positive_rate": [0.002, 0.027]}
+    intervals = Intervals.model_construct(recall=(0.889, 0.999), false_positive_rate=(0.002, 0.027))
+    pooled = PooledScores.model_construct(
+        tp=47, fn=1, fp=3, tn=324, ap=0.99, recall=47 / 48, intervals=intervals
+    )
     row = Prediction("a", "a", 0, 0, True, -1.0, 0.0, threshold=0.0, is_flagged=False)
     found, left_open, missed = wording.in_words(pooled, [row])
     assert found.startswith("47 of 48 defective surfaces were found; 3 of 327 good ones")
@@ -31,43 +34,48 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     )
     assert "in all, these 48 included, with no miss but this one." in left_open
     assert "prove nothing" not in left_open
-    toy = pooled | {"tp": 2, "fn": 1, "ap": 1.0}
+    toy = pooled.model_copy(update={"tp": 2, "fn": 1, "ap": 1.0})
     _, left_open, ranked, _ = wording.in_words(toy, [row])
     assert left_open.startswith("Only 3 defective surfaces were tested: so few prove nothing yet.")
     assert ranked.startswith("All defects score above all good surfaces")
     assert missed == "Missed: a. They are shown first below."
-    assert "all of one kind" in wording.in_words(pooled | {"tp": 0, "fn": 0}, [])[0]
+    assert (
+        "all of one kind" in wording.in_words(pooled.model_copy(update={"tp": 0, "fn": 0}), [])[0]
+    )
 
 
 def test_the_conclusion_stands_first_and_recommends_no_more_than_a_trial():
-    pooled = {"tp": 47, "fn": 1, "fp": 3, "tn": 324}
-    pooled["intervals"] = {"recall": [0.8893, 0.999]}
+    intervals = Intervals.model_construct(recall=(0.8893, 0.999))
+    pooled = PooledScores.model_construct(tp=47, fn=1, fp=3, tn=324, intervals=intervals)
     told = wording.conclusion(pooled, is_generated=False)
     assert told.startswith("In short: 47 of 48 defects were found, and 3 of 327 good surfaces were")
     assert "up to 11.1\xa0% may be missed" in told and "not to replace one" in told
     assert "nothing about real parts" in wording.conclusion(pooled, is_generated=True)
-    assert wording.conclusion(pooled | {"tp": 0, "fn": 0}, is_generated=False) == ""
+    undefined = pooled.model_copy(update={"tp": 0, "fn": 0})
+    assert wording.conclusion(undefined, is_generated=False) == ""
 
 
 def test_errors_of_a_threshold_alone_are_called_so():
     """As on the official folds at 1056x384: nearly all misses came from one fold's threshold."""
     names = ("fold", "ap", "fp", "fn", "threshold")
     rows = [(0, 1.0, 2, 0, 1.33), (1, 1.0, 0, 5, 4.8), (2, 0.99, 1, 1, 0.69)]
-    folds = [dict(zip(names, row, strict=True)) for row in rows]
-    told = wording.unlucky_thresholds({"folds": folds})
+    folds = [FoldScores.model_construct(**dict(zip(names, row, strict=True))) for row in rows]
+    told = wording.unlucky_thresholds(Summary.model_construct(folds=folds))
     assert "In fold 0 all defects" in told and "its errors (2 FP, 0 FN) come from" in told
     assert "(0 FP, 5 FN) come from its threshold alone, 4.80" in told and "In fold 2" not in told
     assert told.endswith(
         "The folds' thresholds are 1.33, 4.80, 0.69: with few defects, a limit is unsure."
     )
-    assert wording.unlucky_thresholds({"folds": folds[2:]}) == ""
-    assert wording.unlucky_thresholds({"folds": [folds[0] | {"fp": 0}, folds[2]]}) == ""
+    assert wording.unlucky_thresholds(Summary.model_construct(folds=folds[2:])) == ""
+    lucky = [folds[0].model_copy(update={"fp": 0}), folds[2]]
+    assert wording.unlucky_thresholds(Summary.model_construct(folds=lucky)) == ""
 
 
 def test_what_precision_means_where_defects_are_rare():
     """1 alarm in 100 good surfaces, half of the defects found: 9.99 false for each 0.5 found."""
-    pooled = {"recall": 0.5, "fp": 1, "tn": 99}
+    pooled = PooledScores.model_construct(recall=0.5, fp=1, tn=99)
     assert abs(wording.false_share(pooled, 0.001) - 9.99 / (9.99 + 0.5)) < 1e-12
-    assert wording.false_share(pooled | {"fp": 0, "tn": 100}, 0.001) == 0
-    assert wording.false_share(pooled | {"recall": None}, 0.001) is None
-    assert wording.false_share({"recall": 0.0, "fp": 0, "tn": 9}, 0.001) is None
+    assert wording.false_share(pooled.model_copy(update={"fp": 0, "tn": 100}), 0.001) == 0
+    assert wording.false_share(pooled.model_copy(update={"recall": None}), 0.001) is None
+    none = PooledScores.model_construct(recall=0.0, fp=0, tn=9)
+    assert wording.false_share(none, 0.001) is None

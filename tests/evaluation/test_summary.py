@@ -1,0 +1,105 @@
+"""metrics.json says what the rows of predictions.csv say, and keeps its form."""
+
+from dataclasses import replace
+
+import pytest
+from scored_rows import judged, make_rows, train_items
+
+from ksdd_lib import storage
+from ksdd_lib.errors import RunError
+from ksdd_lib.evaluation.summary import MadeFrom, Ranking, Summary, summarize
+
+COUNTS = ["tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1"]
+SCORES = ["images", "defective", "ap", "auc", *COUNTS, "oracle", "intervals"]
+LATER = ["darkest_pixel", "made_from", "masks_sha256", "trained_defects"]
+
+
+@pytest.fixture
+def summary():
+    rows = make_rows()
+    items = train_items(rows)
+    return summarize(judged(rows, items), "clean", 0, items)
+
+
+def test_the_file_has_the_agreed_names_in_their_order(summary, tmp_path):
+    storage.write_record(tmp_path / "metrics.json", summary)
+    stored = storage.read_json(tmp_path / "metrics.json")
+    assert list(stored) == [name for name in Summary.model_fields if name not in LATER]
+    assert list(stored["pooled"]) == [*SCORES, "items"]
+    assert list(stored["folds"][1]) == ["fold", "threshold", "threshold_from", *SCORES]
+    assert list(stored["folds"][1]["threshold_from"]) == ["images", "defective"]
+    assert list(stored["pooled"]["oracle"]) == ["threshold", *COUNTS, "fp_at_fn0"]
+    of_map = stored["segmentation_score"]
+    assert list(of_map) == ["folds", "fold_mean", "pooled"]
+    assert list(of_map["folds"][0]) == ["fold", "ap", "auc", "oracle"]
+    assert list(of_map["pooled"]) == ["ap", "auc", "oracle"]
+
+
+def test_the_file_gives_back_the_same_summary_with_and_without_what_was_added_later(
+    summary, tmp_path
+):
+    path = tmp_path / "metrics.json"
+    whole = summary.model_copy(
+        update={
+            "darkest_pixel": Ranking(ap=None, auc=0.5),
+            "made_from": MadeFrom(data="f", settings={"seed": 1}, weights={"0": "a"}),
+            "masks_sha256": "b",
+            "trained_defects": {"0": ["a/1"]},
+        }
+    )
+    for one, names in ((summary, []), (whole, LATER)):
+        storage.write_record(path, one)
+        assert storage.read_record(path, Summary) == one
+        assert [name for name in storage.read_json(path) if name in LATER] == names
+    assert storage.read_json(path)["darkest_pixel"] == {"ap": None, "auc": 0.5}
+
+
+def test_pooled_counts_are_the_sums_over_folds(summary):
+    for name in ("images", "defective", "tp", "fp", "fn", "tn"):
+        assert getattr(summary.pooled, name) == sum(getattr(fold, name) for fold in summary.folds)
+
+
+@pytest.mark.fault(14)
+def test_a_fold_without_defects_is_left_out_of_the_mean():
+    rows = [row for row in make_rows() if row.fold != 2 or not row.is_defective]
+    items = train_items(rows)
+    summary = summarize(judged(rows, items), "clean", 0, items)
+    assert summary.folds[2].ap is None
+    assert summary.folds[2].oracle.fp is None
+    assert summary.fold_mean.ap_folds == 2
+    first, second, _ = (fold.ap for fold in summary.folds)
+    assert summary.fold_mean.ap == pytest.approx((first + second) / 2)
+
+
+def test_perfect_separation_has_ap_one_without_an_interval():
+    rows = make_rows(separation=50.0)
+    items = train_items(rows)
+    pooled = summarize(judged(rows, items), "clean", 0, items).pooled
+    assert pooled.ap == pytest.approx(1)
+    assert (pooled.fp, pooled.fn, pooled.oracle.fp_at_fn0) == (0, 0, 0)
+    assert pooled.intervals.ap is None
+    assert pooled.intervals.recall[0] < 1
+
+
+def test_the_map_s_score_is_summarised_beside_the_score():
+    rows = [replace(row, map_score=-row.score) for row in make_rows(separation=50.0)]
+    items = train_items(rows)
+    summary = summarize(judged(rows, items), "clean", 0, items)
+    assert summary.pooled.auc == 1
+    assert summary.segmentation_score.pooled.auc == 0
+
+
+@pytest.mark.fault(32)
+def test_edited_or_mixed_rows_are_refused():
+    rows = make_rows()
+    items = train_items(rows)
+    rows = judged(rows, items)
+    edited = [replace(rows[0], is_flagged=not rows[0].is_flagged), *rows[1:]]
+    with pytest.raises(RunError, match="does not follow from the scores"):
+        summarize(edited, "clean", 0, items)
+    with pytest.raises(RunError, match="gen00/Part0 is predicted twice"):
+        summarize([*rows, rows[0]], "clean", 0, items)
+    with pytest.raises(RunError, match="seed 1 are mixed into a run of seed 0"):
+        summarize([replace(rows[0], seed=1), *rows[1:]], "clean", 0, items)
+    with pytest.raises(RunError, match="no predictions"):
+        summarize([], "clean", 0, items)
