@@ -1,167 +1,178 @@
-"""The results that stay in the repository: scores, curves and times of a finished run."""
+"""Keeps a finished run in assets/results, and writes the tables of results anew.
 
-import tempfile
+python tools/keep_results.py RUN_FOLDER       add a run on KolektorSDD, or folds of it
+python tools/keep_results.py --remove NAME    remove a kept run
+python tools/keep_results.py                  write the tables alone
+"""
+
+import argparse
+import csv
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ksdd_lib import storage
-from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
+from kept import ROOT, Kept, KeptRun, read_kept, read_run_folder, write_kept
+from pydantic import JsonValue
+from result_tables import write_tables
+
+from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib.evaluation.predictions import predictions_text
 from ksdd_lib.evaluation.provenance import FREE
-from ksdd_lib.evaluation.results import Results, load_results
+from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.summary import conclude
-from ksdd_lib.reporting.report import make_figures
-from ksdd_lib.run_names import unnamed
+from ksdd_lib.run_names import run_name, unnamed
+from ksdd_lib.settings import Settings, Value
 from ksdd_lib.settings_io import from_json, to_json
 
-FILES = (
-    "settings.json",
-    "environment.json",
-    "folds.json",
-    "timing.json",
-    "predictions.csv",
-    "metrics.json",
-)
-CURVES = ("scores", "precision_recall_curve", "roc_curve", "confusion_matrix", "training_curves")
-"""The figures that show no surface: pictures of KolektorSDD may not enter the repository."""
+Json = dict[str, JsonValue]
 
 
-def keep(run_folder: Path, root: Path) -> Path:
-    """Copy a finished run's scores and curves to `assets/results/<the name of its settings>`.
+def keep(run_folder: Path, root: Path) -> str:
+    """Add a finished run to the kept results of a checkout, under the name of its settings.
 
-    A fold that an earlier run of that name left there is replaced, or stays where this run did not
-    train it: long trainings are kept fold by fold, and thresholds then follow from all of them.
+    Folds of an earlier run of that name are replaced, or stay where this run did not train them.
+    Long trainings are so kept fold by fold, and thresholds then follow from all folds. Weights,
+    masks and pictures of surfaces are not kept: those of KolektorSDD may not enter the repository.
 
-    Args:
-        root: the checkout. Weights, masks and pictures of surfaces are not copied.
+    Returns:
+        The name.
 
     Raises:
-        RunError: it is no run on KolektorSDD, differs from its preset in what its name does not
-            say, or would join or replace results of other settings or folds, a file is missing, or
-            metrics.json was not made from predictions.csv.
+        RunError: it is no run on KolektorSDD, or not finished, or its files do not belong together.
+            Or it differs from its preset in what its name does not say, or it would join or replace
+            results of other settings or folds.
     """
-    run_folder = Path(run_folder)
     if not (run_folder / "settings.json").exists():
         raise RunError(f"{run_folder.name} is no run folder.")
-    stored = load_results(run_folder)
-    if not stored.data["is_kolektor"]:
+    run = read_run_folder(run_folder, "")
+    load_results(run_folder)
+    about = run.document("data", Json)
+    if not about["is_kolektor"]:
+        raise RunError(f"assets/results holds results on KolektorSDD, not on {about['name']}.")
+    settings = replace(_settings(run), data="kolektorsdd")
+    if different := unnamed(settings):
         raise RunError(
-            f"assets/results holds results on KolektorSDD, not on {stored.data['name']}."
-        )
-    settings = _read_settings(run_folder)
-    typed = replace(from_json(settings), data="kolektorsdd")
-    if unnamed(typed):
-        raise RunError(
-            f"{run_folder.name} is not as its preset {typed.preset}: {', '.join(unnamed(typed))}. "
+            f"{run_folder.name} is not as its preset {settings.preset}: {', '.join(different)}. "
             "Results are joined by their names, which do not tell that: only presets are kept."
         )
-    name = typed.name
-    target = root / "assets" / "results" / name
-    _require_same_recipe(settings, target)
-    _require_finished(run_folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / run_folder.name
-        _copy(run_folder, whole)
-        storage.write_bytes(whole / "data.json", (run_folder / "data.json").read_bytes())
-        _add_kept_folds(whole, stored, target)
-        # The old one may hold folds that are nowhere else: it goes when the new one is there.
-        with storage.whole_folder(target, is_whole=lambda: False) as joined:
-            _copy(whole, joined)
-            storage.write_json(joined / "data.json", stored.data["report"])
-    return target
+    kept, name = read_kept(root), run_name(settings)
+    run = replace(run, name=name)
+    if earlier := kept.runs.get(name):
+        _require_same_recipe(run, earlier)
+        run = _with_kept_folds(run, earlier)
+    write_kept(Kept(kept.folder, kept.runs | {name: run}))
+    return name
 
 
-def _copy(source: Path, target: Path) -> None:
-    for path in _kept_files(source):
-        storage.write_bytes(target / path.relative_to(source), path.read_bytes())
+def remove(name: str, root: Path) -> None:
+    """Remove a kept run from the results of a checkout.
+
+    Raises:
+        RunError: there is none of that name.
+    """
+    kept = read_kept(root)
+    if name not in kept.runs:
+        raise RunError(f"There is no kept run {name!r}.")
+    write_kept(Kept(kept.folder, {n: run for n, run in kept.runs.items() if n != name}))
 
 
-def _kept_files(folder: Path) -> list[Path]:
-    return [
-        *(folder / file for file in FILES),
-        *(folder / "figures" / f"{curve}.png" for curve in CURVES),
-        *sorted(folder.glob("fold*/*.jsonl")),
-    ]
+def _settings(run: KeptRun) -> Settings:
+    """A run's settings; one that is newer than the run has its default."""
+    return from_json(run.document("settings", dict[str, Value]))
 
 
-def _require_finished(run_folder: Path) -> None:
-    for path in _kept_files(run_folder):
-        if not path.exists():
-            raise RunError(f"{path.name} is missing in {run_folder.name}: run 04 and 05 first.")
-
-
-def _add_kept_folds(whole: Path, run: Results, kept: Path) -> None:
-    """Join the folds of `kept` that the run did not train to `whole`, a copy of the run's files."""
-    summary = storage.read_json(kept / "metrics.json") if kept.exists() else {"folds_trained": []}
-    others = sorted(set(summary["folds_trained"]) - set(run.metrics["folds_trained"]))
-    if not others:
-        return
-    if storage.read_json(kept / "folds.json") != run.folds:
+def _require_same_recipe(run: KeptRun, earlier: KeptRun) -> None:
+    """Refuse to replace results of other settings; which folds were trained may differ."""
+    ours, theirs = to_json(_settings(run)), to_json(_settings(earlier))
+    if other := [name for name in ours if name not in FREE and ours[name] != theirs[name]]:
         raise RunError(
-            f"{kept.name} holds folds of other items: delete that folder first, or keep these "
+            f"{earlier.name} holds results of another {', '.join(other)}: keep these under another "
+            "preset or seed, or remove it first (--remove)."
+        )
+
+
+def _with_kept_folds(run: KeptRun, earlier: KeptRun) -> KeptRun:
+    """The run with the folds of `earlier` that it did not train itself."""
+    others = sorted(set(earlier.summary.folds_trained) - set(run.summary.folds_trained))
+    if not others:
+        return run
+    if earlier.documents["folds"] != run.documents["folds"]:
+        raise RunError(
+            f"{earlier.name} holds folds of other items: remove it first (--remove), or keep these "
             "results under another seed."
         )
-    for fold in others:
-        for history in sorted((kept / f"fold{fold}").glob("*.jsonl")):
-            storage.write_bytes(whole / history.relative_to(kept), history.read_bytes())
-    earlier = read_predictions(kept / "predictions.csv")
-    rows = [*run.rows, *(row for row in earlier if row.fold in others)]
-    train_items = {fold["fold"]: fold["train_items"] for fold in run.folds["folds"]}
-    rows, joined = conclude(
+    rows = [*run.rows, *(row for row in earlier.rows if row.fold in others)]
+    rows, summary = conclude(
         sorted(rows, key=lambda row: row.fold),
-        run.metrics["protocol"],
-        run.metrics["seed"],
-        train_items,
+        run.summary.protocol,
+        run.summary.seed,
+        run.train_items,
     )
-    for name in {"made_from", "trained_defects"} & set(summary) & set(run.metrics):
-        joined[name] = _joined(summary[name], run.metrics[name])
-    write_predictions(whole / "predictions.csv", rows)
-    storage.write_json(whole / "metrics.json", joined)
-    storage.write_json(whole / "environment.json", _joined_environment(run, kept, others))
-    timing = storage.read_json(kept / "timing.json")
-    timing = [row for row in timing if row["what"].endswith(_of_folds(others))]
-    storage.write_json(whole / "timing.json", [*timing, *run.timing])
-    if len(joined["folds_trained"]) == len(train_items):
-        storage.write_json(whole / "settings.json", dict(run.settings) | {"fold": "all"})
-    make_figures(whole)
+    before, now = earlier.document("metrics", Json), run.document("metrics", Json)
+    told = {"made_from", "trained_defects"} & set(before) & set(now)
+    metrics = summary.model_dump(mode="json") | {n: _joined(before[n], now[n]) for n in told}
+    settings = run.document("settings", Json)
+    if len(summary.folds_trained) == len(run.train_items):
+        settings |= {"fold": "all"}
+    curves = [*run.curves, *(row for row in earlier.curves if int(row[0]) in others)]
+    documents = dict(run.documents) | {
+        "settings": settings,
+        "environment": _joined_environment(run, earlier, others),
+        "timing": _joined_timing(run, earlier, others),
+        "metrics": metrics,
+    }
+    predictions = list(csv.reader(io.StringIO(predictions_text(rows))))
+    return KeptRun(run.name, documents, predictions, sorted(curves, key=lambda row: row[:2]))
 
 
 def _of_folds(folds: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"fold {fold}" for fold in folds)
 
 
-def _joined_environment(run: Results, kept: Path, others: Sequence[int]) -> dict[str, Any]:
+def _joined_environment(run: KeptRun, earlier: KeptRun, others: Sequence[int]) -> JsonValue:
     """The run's, and of each kept fold where its stages were trained and by which command."""
-    earlier = storage.read_json(kept / "environment.json")
-    commands = {f"command of {fold}": earlier["command"] for fold in _of_folds(others)}
-    of_folds = {what: made for what, made in earlier.items() if what.endswith(_of_folds(others))}
-    return dict(run.environment) | commands | of_folds
+    folds = _of_folds(others)
+    commands = {f"command of {fold}": earlier.environment["command"] for fold in folds}
+    made = {what: how for what, how in earlier.environment.items() if what.endswith(folds)}
+    return {**run.environment, **commands, **made}
 
 
-def _joined(earlier: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
+def _joined_timing(run: KeptRun, earlier: KeptRun, others: Sequence[int]) -> JsonValue:
+    ours, theirs = (one.document("timing", list[JsonValue]) for one in (run, earlier))
+    times = zip(earlier.timing, theirs, strict=True)
+    return [line for timed, line in times if timed.what.endswith(_of_folds(others))] + ours
+
+
+def _joined(earlier: JsonValue, newer: JsonValue) -> JsonValue:
     """Both, down to the single value; the newer one's where both have it."""
-    joined = dict(earlier)
-    for name, value in newer.items():
-        both = isinstance(value, Mapping) and isinstance(joined.get(name), Mapping)
-        joined[name] = _joined(joined[name], value) if both else value
-    return joined
+    if not (isinstance(earlier, Mapping) and isinstance(newer, Mapping)):
+        return newer
+    both = earlier.keys() & newer.keys()
+    return earlier | newer | {name: _joined(earlier[name], newer[name]) for name in both}
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
-    """A result's settings; one that is newer than the result has its default."""
-    return to_json(from_json(storage.read_json(folder / "settings.json")))
+def main(words: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 with one sentence on what is wrong."""
+    plain = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("run_folder", type=Path, nargs="?")
+    parser.add_argument("--remove", metavar="NAME")
+    chosen = parser.parse_args(words)
+    try:
+        if chosen.run_folder:
+            print(f"kept: {keep(chosen.run_folder, ROOT)}")
+        if chosen.remove:
+            remove(chosen.remove, ROOT)
+            print(f"removed: {chosen.remove}")
+        for page in write_tables(ROOT, read_kept(ROOT)):
+            print(f"written: {page}")
+    except KsddError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
-def _require_same_recipe(settings: dict[str, Any], target: Path) -> None:
-    """Refuse to replace results of other settings; the fold may differ: three follow upon one."""
-    if not target.exists():
-        return
-    kept = _read_settings(target)
-    other = [name for name in settings if name not in FREE and settings[name] != kept[name]]
-    if other:
-        raise RunError(
-            f"{target.name} holds results of another {', '.join(other)}: keep them under another "
-            "preset or seed, or delete that folder first."
-        )
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,8 @@
-"""The kept results of all runs, in three tidy files in assets/results.
+"""The kept results of all runs: three tidy files in assets/results.
 
-`predictions.csv` has the rows of each run's own predictions.csv behind a column `run`,
-`curves.csv` the losses of each training, and `runs.json` the other JSON files of each run folder.
-Runs stand in the order of their names, so that adding one changes one place of each file.
+`predictions.csv` has the rows of each run's own predictions.csv behind a column `run`.
+`curves.csv` has the losses of each training, and `runs.json` the other JSON files of each run
+folder. Runs stand in the order of their names, so adding one changes one place of each file.
 """
 
 import csv
@@ -10,25 +10,79 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
+from ksdd_lib.evaluation.predictions import COLUMNS, Prediction
+from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.storage import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 
-DOCUMENTS = ("settings", "data", "folds", "environment", "timing", "metrics")
-"""The JSON files of a run folder that are kept, whole; of data.json its report."""
-
 PREDICTIONS, CURVES, RUNS = "predictions.csv", "curves.csv", "runs.json"
 
-CURVE_COLUMNS = ("fold", "stage", "step", "loss", "lr", "seconds")
+DOCUMENTS = ("settings", "data", "folds", "environment", "timing", "metrics")
+"""The JSON files of a run folder that are kept whole; of data.json its report."""
+
+LOGGED = ("step", "loss", "lr", "seconds")
+"""What a line of a training's log holds."""
+
+Cells = list[str]
+"""A row of a table, as text."""
+
+Environment = dict[str, str | int]
+"""What a run was made with, as environment.json has it."""
+
+AnyValue = TypeVar("AnyValue")
+
+
+class FoldItems(Record):
+    """A fold of folds.json."""
+
+    fold: int
+    train_items: list[str]
+
+
+class Folds(Record):
+    """What the tables need of folds.json."""
+
+    protocol: str
+    folds: list[FoldItems]
+
+
+class FoldCounts(Record):
+    """A fold of the data report."""
+
+    train_defective: int
+
+
+class ProtocolCounts(Record):
+    """The folds of one protocol in the data report."""
+
+    folds: list[FoldCounts]
+
+
+class DataReport(Record):
+    """What the tables need of the data report."""
+
+    twins: list[list[str]]
+    folds: dict[str, ProtocolCounts]
+
+
+class Timed(Record):
+    """A line of timing.json."""
+
+    what: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -37,83 +91,131 @@ class KeptRun:
 
     Attributes:
         documents: name from DOCUMENTS -> the JSON value, as the run folder had it.
-        predictions: the run's predictions.csv as cells of text, the header first.
-        curves: a row for each logged step, as cells of text in the order of CURVE_COLUMNS.
+        predictions: the run's predictions.csv, the header first.
+        curves: fold, stage and the values of LOGGED, a row for each line of a log.
     """
 
     name: str
     documents: Mapping[str, JsonValue]
-    predictions: list[list[str]]
-    curves: list[list[str]]
+    predictions: Sequence[Cells]
+    curves: Sequence[Cells]
+
+    @property
+    def recipe(self) -> str:
+        """The name without its seed: "best-clean" of "best-clean-seed0"."""
+        return self.name.rpartition("-seed")[0]
+
+    @property
+    def seed(self) -> int:
+        return int(self.name.rpartition("-seed")[2])
 
     @property
     def predictions_text(self) -> str:
         """The run's own predictions.csv."""
         return _csv(self.predictions)
 
+    @cached_property
+    def rows(self) -> list[Prediction]:
+        """The predictions, each number as it was written."""
+        header, *lines = self.predictions
+        names = [COLUMNS[column] for column in header]
+        cells = [dict(zip(names, (cell or None for cell in line), strict=True)) for line in lines]
+        return TypeAdapter(list[Prediction]).validate_python(cells)
 
-def results_folder(root: Path) -> Path:
-    """Where a checkout has its kept results."""
-    return root / "assets" / "results"
+    @cached_property
+    def summary(self) -> Summary:
+        """metrics.json."""
+        return self.document("metrics", Summary)
+
+    @cached_property
+    def folds(self) -> Folds:
+        return self.document("folds", Folds)
+
+    @property
+    def train_items(self) -> dict[int, list[str]]:
+        """Fold -> the names of its training items."""
+        return {fold.fold: fold.train_items for fold in self.folds.folds}
+
+    @property
+    def data(self) -> DataReport:
+        return self.document("data", DataReport)
+
+    @property
+    def timing(self) -> list[Timed]:
+        return self.document("timing", list[Timed])
+
+    @property
+    def environment(self) -> Environment:
+        return self.document("environment", Environment)
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        return self.document("settings", dict[str, JsonValue])
+
+    def document(self, name: str, kind: type[AnyValue]) -> AnyValue:
+        """A document as a value of that type."""
+        return TypeAdapter(kind).validate_json(json.dumps(self.documents[name]))
 
 
-def read_kept(root: Path) -> dict[str, KeptRun]:
-    """The kept runs of a checkout by name, in order; none where it has no runs.json.
+@dataclass(frozen=True)
+class Kept:
+    """The kept results of a checkout.
+
+    Attributes:
+        folder: its assets/results.
+        runs: by name, in order.
+    """
+
+    folder: Path
+    runs: dict[str, KeptRun]
+
+
+def read_kept(root: Path) -> Kept:
+    """The kept results of a checkout; no runs where it has no runs.json.
 
     Raises:
         RunError: a file is missing or damaged, or they name different runs.
     """
-    folder = results_folder(root)
+    folder = root / "assets" / "results"
     if not (folder / RUNS).exists():
-        return {}
+        return Kept(folder, {})
     documents = storage.read_json(folder / RUNS)
-    (header, predictions), (_, curves) = (
-        _read_csv(folder / name) for name in (PREDICTIONS, CURVES)
-    )
+    header, predictions = _read_csv(folder / PREDICTIONS)
+    _, curves = _read_csv(folder / CURVES)
     if set(predictions) != set(documents) or not set(curves) <= set(documents):
         raise RunError(f"{PREDICTIONS}, {CURVES} and {RUNS} hold different runs: restore them.")
-    return {
+    runs = {
         name: KeptRun(name, documents[name], [header, *predictions[name]], curves.get(name, []))
         for name in documents
     }
+    return Kept(folder, runs)
 
 
-def write_kept(root: Path, kept: Mapping[str, KeptRun]) -> None:
+def write_kept(kept: Kept) -> None:
     """Write the three files anew; where one cannot be written, all stay as they were."""
-    runs = [kept[name] for name in sorted(kept)]
-    header = runs[0].predictions[0] if runs else []
-    texts = {
-        PREDICTIONS: _csv(
-            [
-                ["run", *header],
-                *([run.name, *row] for run in runs for row in run.predictions[1:]),
-            ]
-        ),
-        CURVES: _csv(
-            [["run", *CURVE_COLUMNS], *([run.name, *row] for run in runs for row in run.curves)]
-        ),
-    }
-    documents = {run.name: dict(run.documents) for run in runs}
-    folder = results_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
-        for name, text in texts.items():
-            storage.write_text(Path(scratch) / name, text)
-        storage.write_json(Path(scratch) / RUNS, documents)
-        for name in (*texts, RUNS):
-            os.replace(Path(scratch) / name, folder / name)
+    runs = [kept.runs[name] for name in sorted(kept.runs)]
+    header = runs[0].predictions[0] if runs else list(COLUMNS)
+    predictions = [[run.name, *row] for run in runs for row in run.predictions[1:]]
+    curves = [[run.name, *row] for run in runs for row in run.curves]
+    kept.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.folder, prefix=".new-") as scratch:
+        new = Path(scratch)
+        storage.write_text(new / PREDICTIONS, _csv([["run", *header], *predictions]))
+        storage.write_text(new / CURVES, _csv([["run", "fold", "stage", *LOGGED], *curves]))
+        storage.write_json(new / RUNS, {run.name: dict(run.documents) for run in runs})
+        for name in (PREDICTIONS, CURVES, RUNS):
+            os.replace(new / name, kept.folder / name)
 
 
-def of_run_folder(folder: Path, name: str) -> KeptRun:
+def read_run_folder(folder: Path, name: str) -> KeptRun:
     """What is to be kept of a finished run.
 
     Raises:
         RunError: a file is missing.
     """
-    needed = [*(f"{document}.json" for document in DOCUMENTS), "predictions.csv"]
-    for file in needed:
-        if not (folder / file).exists():
-            raise RunError(f"{file} is missing in {folder.name}: run 04 and 05 first.")
+    for needed in (*(f"{document}.json" for document in DOCUMENTS), "predictions.csv"):
+        if not (folder / needed).exists():
+            raise RunError(f"{needed} is missing in {folder.name}: run notebooks 4 and 5 first.")
     documents = {document: storage.read_json(folder / f"{document}.json") for document in DOCUMENTS}
     documents["data"] = documents["data"]["report"]
     with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
@@ -123,39 +225,42 @@ def of_run_folder(folder: Path, name: str) -> KeptRun:
 
 
 def write_run_folder(run: KeptRun, folder: Path) -> None:
-    """Write a kept run as a run folder, without weights, masks and figures."""
-    report = run.documents["data"]
-    data = {name: report[name] for name in ("name", "is_kolektor", "is_generated", "fingerprint")}
-    data["report"] = report
+    """Write a kept run as a run folder, which then lacks weights, masks and figures."""
+    report = run.document("data", dict[str, JsonValue])
+    named = ("name", "is_kolektor", "is_generated", "fingerprint")
+    data = {name: report[name] for name in named} | {"report": report}
     for document, value in (dict(run.documents) | {"data": data}).items():
         storage.write_json(folder / f"{document}.json", value)
     storage.write_text(folder / "predictions.csv", run.predictions_text)
     for (fold, stage), rows in groupby(run.curves, itemgetter(0, 1)):
-        lines = (_log_line(row) for row in rows)
-        storage.write_text(folder / f"fold{fold}" / f"{stage}.jsonl", "".join(lines))
+        log = "".join(map(_log_line, rows))
+        storage.write_text(folder / f"fold{fold}" / f"{stage}.jsonl", log)
 
 
-def _curve(path: Path) -> list[list[str]]:
-    """The rows of one history, with its fold and stage."""
+def _curve(path: Path) -> list[Cells]:
+    """The lines of one training's log, with its fold and stage."""
     fold, stage = path.parent.name.removeprefix("fold"), path.stem
     logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [[fold, stage, *(repr(step[name]) for name in CURVE_COLUMNS[2:])] for step in logged]
+    return [[fold, stage, *(repr(line[name]) for name in LOGGED)] for line in logged]
 
 
-def _log_line(row: list[str]) -> str:
-    values = [json.loads(cell) for cell in row[2:]]
-    return json.dumps(dict(zip(CURVE_COLUMNS[2:], values, strict=True))) + "\n"
+def _log_line(row: Cells) -> str:
+    values = map(json.loads, row[2:])
+    return json.dumps(dict(zip(LOGGED, values, strict=True))) + "\n"
 
 
-def _read_csv(path: Path) -> tuple[list[str], dict[str, list[list[str]]]]:
+def _read_csv(path: Path) -> tuple[Cells, dict[str, list[Cells]]]:
     """The header without its first column, and run -> its rows without theirs."""
-    with open(path, encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+    except (FileNotFoundError, ValueError) as error:
+        raise RunError(f"{path.name} is missing or damaged: restore it ({error}).") from None
     groups = groupby(rows, itemgetter(0))
     return header[1:], {name: [row[1:] for row in group] for name, group in groups}
 
 
-def _csv(rows: Iterable[Iterable[str]]) -> str:
+def _csv(rows: Iterable[Cells]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
