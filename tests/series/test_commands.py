@@ -134,9 +134,6 @@ class TestWhatTheUserDoesWrong:
         assert "Fold 0 has no good surface to train on." in text
         assert "Every label has white in it" in text
 
-    def test_a_run_that_is_not_finished_is_not_kept(self, said, tmp_path):
-        assert "is no run folder" in said("keep", str(tmp_path))
-
 
 def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KSDD_HOME", str(tmp_path))
@@ -271,9 +268,7 @@ def test_a_run_that_the_user_interrupts_goes_on_exactly_and_repeated_changes_not
     stages.train_stage(alone, data, 0, "decision")
     torch.set_num_threads(threads)
     for stage in ("segmentation", "decision"):
-        ends = [
-            loop.load_stage(run, data, 0, stage).sha256 for run in (alone, open_run(out, {}))
-        ]
+        ends = [loop.load_stage(run, data, 0, stage).sha256 for run in (alone, open_run(out, {}))]
         assert ends[0] == ends[1]
 
 
