@@ -1,32 +1,60 @@
-"""Surface-crack detection with a two-stage network (segmentation, then decision; Tabernik 2019).
+"""Surface-crack detection from few defective samples, made of rooms; imports run downward only.
 
-One image's way from archive to report; a module imports only modules that stand before it:
+    notebook                     Colab, controls, live pictures, and the series of notebooks
+    pipeline                     the whole series: prepare, train, evaluate, report
+    deploy | drive | reporting   models to give away; copies of a run on Drive; figures and report
+    evaluation                   scores, thresholds, and what they come to
+    methods                      what can be trained on a fold and judge an image
+    training                     the loop of any stage, exactly resumable
+    runs                         the folder of a run: settings, data, what is done
+    models | data                networks; data sets, from a source to samples and folds
+    settings, machine, storage, text, errors
 
-    errors, storage              what can go wrong; atomic files
-    settings, machine            one typed schema of every hyperparameter; what this machine can do
-    run                          the run folder: what is done and what comes next
-    pixels, synthetic            files to pixels; generated surfaces
-    members, archive             what is in a zip archive; the data set fetched and unpacked
-    twins, dataset               one part under two names; samples and masks
-    folds, inspection, prepare   official and clean folds; the data report; all of it for one run
-    fourier, model, memory       the large convolution by its spectra; the networks; their memory
-    targets, copy_paste, batches annotation types; defects on other grounds; deterministic order
-    checkpoint, train            exact resume; the two stages
-    metrics, operating           pure functions of scores; what each threshold costs
-    protocols                    the same scores under each protocol of the literature
-    origin, evaluate             what results are made from; scores -> predictions.csv, metrics.json
-    weights, predict             a model to give away; one image -> score, verdict, mask
-    visualize, panels, lessons   curves; pictures of surfaces; figures that explain the method
-    stored, wording              results read as a whole; what they say, in words
-    report, share                all of a run in one HTML file; an executed notebook to send
-    results, tables              what stays in the repository; its tables
-    vouched, mailbox             files that are whole by their markers; copies of a run on Drive
-    recovery, courier            back from there; copies in the background
-    colab                        Colab itself
-    outputs, live                what a cell shows; a training while it runs
-    estimate                     what a choice of settings takes on this machine
-    controls, explore, browse    widgets from the schema; looking into results
-    __main__                     the same series without a browser
+`import ksdd_lib as ksdd` is all that a notebook needs: `ksdd.NAME` is loaded when it is first used.
 """
 
+from importlib import import_module
+
 __version__ = "0.1.0"
+
+FACE = {
+    "data": "synthetic",
+    "data.dataset": "read_image read_mask",
+    "data.folds": "count_leaks",
+    "data.inspection": "format_report",
+    "deploy": "detection",
+    "drive.background": "BackgroundCopy",
+    "drive.recovery": "bring_from",
+    "errors": "DataError MissingError",
+    "evaluation.metrics": "average_precision",
+    "evaluation.predictions": "every_score failures_first read_predictions verdict",
+    "evaluation.scoring": "evaluate most_doubtful",
+    "evaluation.threshold_costs": "Costs",
+    "methods.stages": "load_stage",
+    "methods.two_stage": "trained_segmentation untrained_segmentation",
+    "notebook": "browse colab controls judging operating_point outputs",
+    "notebook.live": "watch_training",
+    "pipeline": "train",
+    "reporting": "lessons plots surface_pictures",
+    "reporting.report": "make_figures make_report open_surfaces",
+    "runs.open": "create home resume",
+    "runs.prepare": "open_data prepare_data",
+    "settings": "RULES",
+    "text": "interval number",
+    "training.batches": "Order Pasted Shown load_surfaces",
+    "training.loop": "read_history",
+    "training.targets": "annotate probability soft_targets",
+}
+"""Room or module -> its modules or names that the notebooks use."""
+
+
+def __getattr__(name: str) -> object:
+    for place, names in FACE.items():
+        if name in names.split():
+            module = import_module(f"ksdd_lib.{place}")
+            return getattr(module, name, None) or import_module(f"ksdd_lib.{place}.{name}")
+    raise AttributeError(f"module 'ksdd_lib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *" ".join(FACE.values()).split()])

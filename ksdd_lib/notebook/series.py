@@ -4,11 +4,9 @@ import json
 import os
 from pathlib import Path
 
-from ksdd_lib import settings_io
-from ksdd_lib.errors import KsddError, RunError
-from ksdd_lib.evaluation import results
+from ksdd_lib import pipeline, settings_io
+from ksdd_lib.errors import RunError
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.runs import prepare
 from ksdd_lib.runs import run as runs
 from ksdd_lib.runs.open import CHECKOUT, home
 from ksdd_lib.runs.run import Run
@@ -48,14 +46,7 @@ def is_finished(run: Run) -> bool:
     Where they are not, the notebooks say why, or mend it.
     """
     executed = all(_executed(run, name).exists() for name in NOTEBOOKS)
-    if not executed or not all(map(run.has, _makers(run))):
-        return False
-    try:
-        results.load_results(run.folder)
-        prepare.open_data(run)
-    except KsddError:
-        return False
-    return True
+    return executed and pipeline.is_finished(run)
 
 
 def run_notebooks(run: Run, command: str) -> None:
