@@ -1,11 +1,11 @@
-"""What can go wrong, as typed errors whose text is one clear sentence for the user."""
+"""What can go wrong, as typed errors. The text of each is a clear sentence for the user."""
 
 
 class KsddError(Exception):
-    """Base of every error that a user can cause and mend; its text says what to do."""
+    """Base of every error that a user can cause and correct; its text says what to do."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows instead of the calls that led here: they would not help to mend it."""
+        """What IPython shows instead of a traceback, which would not help to correct it."""
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -30,14 +30,14 @@ class TrainingError(KsddError):
 
 
 class DiskFullError(KsddError, OSError):
-    """There is no room to write a file; the file that it was to replace is as it was."""
+    """The disk has no room for a file; the file that it was to replace is intact."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped a training; its text says what is kept and how to go on."""
+    """The user stopped a training; the text says what is kept and how to go on."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"Interrupted: {self}"]

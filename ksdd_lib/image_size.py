@@ -1,4 +1,4 @@
-"""The input size of the networks: what they take, and what a picture loses at it."""
+"""The input size of the networks: which sizes they take, and which distort a picture."""
 
 import math
 import re
@@ -6,14 +6,14 @@ import re
 from ksdd_lib.errors import SettingsError
 
 SQUEEZE = 1.3
-"""By how much height / width of pictures and network may differ without a word."""
+"""By which factor height / width of pictures and network may differ without a warning."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
     """ "1408x512" -> (1408, 512).
 
     Raises:
-        SettingsError: not HEIGHTxWIDTH, or a size that the networks cannot take.
+        SettingsError: it is not HEIGHTxWIDTH, or a size that the networks cannot take.
     """
     match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", str(text))
     if not match:
@@ -22,7 +22,7 @@ def parse_size(text: str) -> tuple[int, int]:
     if size != nearest_size(*size):
         raise SettingsError(
             f"image_size is {text}; both sides must be divisible by 16, at least 128 and at most "
-            "4096: try {}x{}.".format(*nearest_size(*size))
+            "4096. Try {}x{}.".format(*nearest_size(*size))
         )
     return size
 
@@ -34,13 +34,15 @@ def nearest_size(height: float, width: float) -> tuple[int, int]:
 
 
 def is_squeezed(shape: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a picture of `shape` (H, W) loses its proportions at `size` more than `SQUEEZE`."""
+    """Whether a picture of `shape` (H, W) is distorted at `size` by more than `SQUEEZE`."""
     ratio = (shape[0] / shape[1]) / (size[0] / size[1])
     return max(ratio, 1 / ratio) > SQUEEZE
 
 
 def size_like(height: int, width: int, area: int) -> tuple[int, int]:
-    """A size that the networks take, in the shape of (height, width) and of about `area` pixels, or
-    more where the shorter side would be too short."""
+    """A size that the networks take, of the proportions of (height, width) and about `area` pixels.
+
+    It is larger where the shorter side would be too short.
+    """
     scale = max(math.sqrt(area / (height * width)), 128 / min(height, width))
     return nearest_size(scale * height, scale * width)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -11,21 +10,23 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def percent(value: float | None) -> str:
+    """A rate in percent with one digit; "undefined" where the data do not define it."""
     return "undefined" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def percent_up_to(value: float) -> str:
-    """An upper end in percent, never below it."""
+    """A rate in percent, rounded up to one digit: the upper end of an interval."""
     return f"{math.ceil(1000 * value - 1e-6) / 10:.1f}\N{NO-BREAK SPACE}%"
 
 
 def of_ten(share: float) -> str:
-    """A share as "about 9 of 10", where it rests on a few counts and no digit is sure."""
+    """A share as "about 9 of 10", where few counts leave no digit certain."""
     tenths = round(10 * share)
     return {0: "hardly any", 10: "nearly all"}.get(tenths, f"about {tenths} of 10")
 
 
 def whole_percent(value: float) -> str:
+    """A rate in percent without digits after the point."""
     return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
 
 
@@ -35,23 +36,24 @@ def interval(value: Sequence[float] | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that one would say: "40 s", "4.2 min", "2.5 h"."""
+    """Seconds in a readable unit: "40 s", "4.2 min", "2.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.2g} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def words(name: str) -> str:
+    """The name of a setting or a file as words: "image size" of "image_size"."""
     return name.replace("_", " ")
 
 
 def listed(values: Sequence[object], limit: int = 12, separator: str = ", ") -> str:
-    """The first `limit` values, and how many more there are."""
+    """The first `limit` values, and how many more there are: "a, b and 3 more"."""
     text = separator.join(str(value) for value in values[:limit])
     return text + (f" and {len(values) - limit} more" if len(values) > limit else "")
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A setting or a fact of the environment as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"

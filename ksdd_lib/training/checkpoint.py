@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ksdd_lib import storage
 from ksdd_lib.errors import CheckpointError, KsddError, RunError
 from ksdd_lib.settings import Settings
+from ksdd_lib.text import listed
 
 Identity = dict[str, str | int | float | None]
 """What a state was trained on: data, fold, settings, predecessor."""
@@ -113,9 +114,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> Non
         if wanted.get(key) != found.get(key)
     ]
     if lines:
-        more = f"; and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
         raise CheckpointError(
-            f"The {name} weights are of another architecture: {'; '.join(lines[:LISTED])}{more}."
+            f"The {name} weights are of another architecture: {listed(lines, LISTED, '; ')}."
         )
     model.load_state_dict(weights)
 
@@ -195,10 +195,7 @@ def require_finite(state: Any, what: str) -> None:
         what: the subject of the sentence, for example "The weights of x.safetensors".
     """
     if bad := list(_not_finite(state)):
-        more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-        raise CheckpointError(
-            f"{what} hold values that are not finite: {', '.join(bad[:LISTED])}{more}."
-        )
+        raise CheckpointError(f"{what} hold values that are not finite: {listed(bad, LISTED)}.")
 
 
 def _not_finite(state: Any, name: str = "") -> Iterator[str]:
