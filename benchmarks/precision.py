@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tables
 import torch
+from markdown_report import markdown_table, short
 
 from ksdd_lib import machine, storage
 from ksdd_lib.evaluation import metrics
@@ -92,7 +92,8 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     out = options.out or ROOT / f"assets/results/precision-{machine.slug()}.json"
     storage.write_json(out, report)
-    print(tables.markdown_table([{k: tables.short(v) for k, v in row.items()} for row in rows]))
+    cells = [{name: short(value) for name, value in row.items()} for row in rows]
+    print(markdown_table(cells))
 
 
 if __name__ == "__main__":

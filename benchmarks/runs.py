@@ -4,7 +4,7 @@
 
 A RUN is a preset and what differs from it, as best,folds=clean,seed=1,fold=0. It becomes a run
 folder in OUT, named as on KolektorSDD; with one fold, followed by "-fold0". Each goes on where it
-stopped, and `python -m ksdd_lib keep` joins the folds. The first RUN begins first.
+stopped, and `python tools/keep_results.py` joins the folds. The first RUN begins first.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 from ksdd_lib import storage
 from ksdd_lib.errors import KsddError, SettingsError
 from ksdd_lib.evaluation.summary import Summary

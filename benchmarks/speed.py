@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import plain
-import tables
 import torch
+from markdown_report import speed_report
 
 from ksdd_lib import machine, storage
 from ksdd_lib.data import synthetic
@@ -390,7 +390,7 @@ def main(words: Sequence[str] | None = None) -> None:
             return
         report = benchmark(options, Path(folder))
     storage.write_json(options.out or ROOT / f"assets/results/speed-{machine.slug()}.json", report)
-    print(tables.markdown(report))
+    print(speed_report(report))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """The benchmark compares like with like, runs, and stores what it measured."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
+import plain
+import precision
 import pytest
+import runs
+import speed
 import torch
 from tiny_training import tiny_data, tiny_run
 from torch import nn
@@ -14,14 +15,6 @@ from ksdd_lib.data.synthetic import generate
 from ksdd_lib.methods.stages import train_stage
 from ksdd_lib.models.two_stage import TwoStageNet
 from ksdd_lib.training.batches import FLIPS, load_surfaces
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import plain  # noqa: E402
-import precision  # noqa: E402
-import runs  # noqa: E402
-import speed  # noqa: E402
 
 CPU = torch.device("cpu")
 SIZE = "128x128"

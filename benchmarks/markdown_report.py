@@ -1,4 +1,4 @@
-"""The report of `speed.py` as Markdown tables."""
+"""What the benchmarks measured, as Markdown tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 Case = dict[str, Any]
 
 
-def markdown(report: Case) -> str:
+def speed_report(report: Case) -> str:
     """The report as tables: times for each arithmetic, memory, and all else that was measured."""
     kinds = dict.fromkeys(case["arithmetic"] for case in report["cases"])
     tables = [
