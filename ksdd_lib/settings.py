@@ -91,8 +91,10 @@ def setting(
 
 
 switch = partial(setting, unit="yes or no", form="1 or 0")
+
+# What every stage of training has:
 steps = partial(
-    setting, 6600, unit="steps", low=1, high=999_999, reason="training length; 6,600 as published"
+    setting, 6600, unit="steps", low=1, high=999_999, reason="training length. 6,600 as published"
 )
 batch_size = partial(
     setting, 1, unit="images", low=1, high=64, reason="images per step, defective and good in turn"
@@ -109,13 +111,13 @@ learning_rate = partial(
     unit="per step",
     low=1e-6,
     high=10,
-    reason="step length; published for SGD: 0.1 with cross entropy, 0.005 with the squared error",
+    reason="step length. Published for SGD: 0.1 with cross entropy, 0.005 with the squared error",
 )
 schedule = partial(
     setting,
     "constant",
     unit="over the steps",
-    reason="constant as published, or one cycle: up over the first 30 %, then down to zero",
+    reason="constant as published, or one cycle that rises over 30 % and falls to zero",
 )
 
 
@@ -141,50 +143,49 @@ class Settings:
     most suspicious, which needs no training"""
 
     data: Annotated[str, Field(min_length=1)] = setting("generated", "data", "source")
-    """"generated" surfaces, "kolektorsdd" (looked for here, in Drive, then downloaded), or a
-    folder, a zip archive, an https address, a Google Drive link"""
+    """"generated" surfaces, "kolektorsdd", a folder, a zip archive, an https address, or a Google
+    Drive link. KolektorSDD is looked for here and in Drive, then downloaded"""
 
     generated_items: int = setting(12, "data", "items", 6, 500)
-    """how many commutators of 8 surfaces each to generate; unused with real data"""
+    """how many commutators of 8 surfaces each to generate. Unused with real data"""
 
     image_size: Annotated[str, AfterValidator(_one_spelling)] = setting(
         "1408x512", "data", "pixels, height x width", form="HEIGHTxWIDTH"
     )
-    """the network's input; both sides divisible by 16 and at least 128. 1408x512 and 704x256 are
-    the two studied; cost grows with the area"""
+    """the network's input. Both sides are divisible by 16 and at least 128. 1408x512 and 704x256
+    are the two studied. Cost grows with the area"""
 
     folds: Literal["clean", "official"] = setting("clean", "data", "protocol")
-    """clean keeps each physical part on one side of a split; official are the published folds of
+    """clean keeps each physical part on one side of a split. official are the published folds of
     KolektorSDD, which leak"""
 
     twins: Literal["similar", "identical"] = setting("similar", "data", "rule")
     """which items count as one part: those whose pictures look alike once aligned, or only those
-    that share a file byte for byte; take identical where different parts are photographed so
-    alike"""
+    that share a file byte for byte. Take identical where pictures of different parts look alike"""
 
     partition: int = setting(0, "data", "number", 0, 2**31 - 1)
-    """another number shares the items of the clean folds out anew; 0 are the fixed ones"""
+    """which clean folds: 0 are the fixed ones, and another number divides the items anew"""
 
     defective_images: int = setting(0, "data", "images of each fold's training part", 0, 1_000_000)
-    """how few defective images will do: keep at most this many, drawn by the seed; 0 keeps all.
-    The good images all stay"""
+    """how many defective images to learn from at most, drawn by the seed. 0 keeps all. All good
+    images stay"""
 
     fold: Literal["all", "0", "1", "2"] = setting("all", "run", "fold number")
     """which of the three folds to train and judge"""
 
     seed: int = setting(0, "run", "integer", 0, 2**31 - 1)
-    """first weights, the order of the images, what is pasted where, which few defective images are
-    kept; another seed is another experiment"""
+    """draws the first weights, the order of the images, what is pasted where, and which defective
+    images are kept. Another seed is another experiment"""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto", "run", "type of number"
     )
-    """arithmetic of the convolutions; auto takes the fastest that the machine really has"""
+    """arithmetic of the convolutions. auto takes the fastest that the hardware has"""
 
     annotation: Literal["fine", "dilated5", "dilated9", "dilated13", "dilated17", "box"] = setting(
         "dilated5", "segmentation", "pixels of the original image"
     )
-    """how generously the defects are outlined, in pixels of the original image"""
+    """how widely the defects are outlined, in pixels of the original image"""
 
     segmentation_loss: Literal["cross_entropy", "mean_squared_error"] = setting(
         "cross_entropy", "segmentation", "per mask pixel"
@@ -192,30 +193,29 @@ class Settings:
     """what the segmentation network minimises at each mask pixel"""
 
     rotation: bool = switch(False, "run")
-    """turn each batch by 0, 90, 180 or 270 degrees: useful where defects have no preferred
+    """turn each batch by 0, 90, 180 or 270 degrees. Useful where defects have no preferred
     direction"""
 
     flips: bool = switch(False, "run")
-    """mirror each batch left to right, top to bottom, both or not at all: four views of each
-    defect, where a mirrored part is as likely as the part"""
+    """mirror each batch left to right, top to bottom, both or not at all. That gives four views of
+    each defect, where a mirrored part is as likely as the part"""
 
     copy_paste: float = setting(0.0, "run", "share of the defective images", 0, 1)
     """show a defect on a good surface instead of its own, at another height and with 40 to 100 %
-    of its contrast: many grounds for few defects, and faint ones"""
+    of its contrast. Few defects then appear on many surfaces, and some are faint"""
 
     paste_turn: float = setting(0.0, "run", "degrees at most, either way", 0, 90)
-    """turn each pasted defect at random: of few cracks most may lie one way, and one at an angle
+    """turn each pasted defect at random. Few cracks may lie mostly one way, and a crack at an angle
     that was never shown is missed. Unused where copy_paste is 0"""
 
     average_flips: bool = switch(False, "run")
-    """score an image as the mean over its four mirror images: steadier, at four times the time of
-    scoring"""
+    """score an image as the mean over its four mirror images. That is steadier, and scoring takes
+    four times as long"""
 
     score: Literal["decision", "mask", "both"] = setting("decision", "run", "logit")
     """what an image is judged by: the decision network as published, the highest value of the
-    mask, or both: the sum of the two, where one may see what the other misses. None measures size:
-    a normalised map peaks lower for a larger defect, so a crack that grows on once it is found can
-    lower each of them"""
+    mask, or their sum (both), as one may see what the other misses. None of them measures size. A
+    normalised map peaks lower for a larger defect, so a growing crack can lower each of them"""
 
     initialization: Literal["normal", "kaiming"] = setting("normal", "segmentation", "distribution")
     """first weights: N(0, 0.01) as published, or scaled to each layer (Kaiming)"""
@@ -223,8 +223,8 @@ class Settings:
     expected_defect_share: float = setting(
         0.5, "segmentation", "share of the mask pixels", 1e-4, 0.5
     )
-    """how likely a defect is to the untrained mask, with cross entropy; 0.5 as published (no
-    expectation); AdamW needs a small one to begin to learn at all"""
+    """how likely a defect is to the untrained mask, with cross entropy. 0.5 as published expects
+    nothing. AdamW starts to learn only with a small share"""
 
     weight_averaging: bool = switch(True, "run")
     """judge by the moving average of the weights instead of the last ones"""
@@ -241,13 +241,13 @@ class Settings:
     decision_schedule: Schedule = schedule(group="decision")
 
     decision_copy_paste: bool = switch(True, "decision")
-    """whether copy_paste holds in the second stage too; without, it learns from what the first
-    says of real defects alone, asked once an image and view: faster a step, and on the folds that
-    were tuned on good and defective scores lay further apart"""
+    """whether copy_paste holds in the second stage too. Without, this stage learns from real
+    defects alone, and the first one's answer is computed once for each image and view. A step is
+    faster, and good and defective scores lay further apart on the folds used for tuning"""
 
     checkpoint_steps: int = setting(200, "run", "steps", 1, 100_000)
-    """how often the full state is saved: what is lost at most where the process ends. A lost
-    machine loses what came after the last copy on Drive, begun every ten minutes"""
+    """how often the full state is saved. A process that ends loses these steps at most. A lost
+    machine loses what came after the last copy on Drive, which begins every ten minutes"""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -266,14 +266,14 @@ class Settings:
             )
         if self.folds == "official" and self.twins != "similar":
             raise SettingsError(
-                f"twins is {self.twins!r}, but the official folds are KolektorSDD's and their leak "
-                "is counted by similar pictures: take twins similar, or folds clean."
+                f"twins is {self.twins!r}, but the leak of the official folds is counted by "
+                "similar pictures: take twins similar, or folds clean."
             )
         if self.copy_paste and self.annotation not in CLOSE_ANNOTATIONS:
             raise SettingsError(
-                f"copy_paste is {self.copy_paste:g}, but annotation {self.annotation} takes in "
-                "much that is no defect and would be pasted too: take copy_paste 0, or annotation "
-                f"{' or '.join(CLOSE_ANNOTATIONS)}."
+                f"copy_paste is {self.copy_paste:g}, but annotation {self.annotation} outlines "
+                "much that is no defect, which would be pasted too: take copy_paste 0, or "
+                f"annotation {' or '.join(CLOSE_ANNOTATIONS)}."
             )
 
     @property
