@@ -1,66 +1,111 @@
-"""Who works in a run folder: one process at a time, held by owner.json."""
+"""Who works in a run folder: one process at a time, named by owner.json."""
 
 import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
+
+import psutil
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
+from ksdd_lib.runs.run import Run
+from ksdd_lib.storage import Record
 
 OWNER_SILENT = 15 * 60
 """Seconds without a sign of life after which another runtime may take over a run folder."""
 
-Work = TypeVar("Work", bound=Callable[..., Any])
+Place = TypeVar("Place", Run, Path)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Owner(Record):
+    """owner.json: which process works in a run folder.
+
+    Attributes:
+        owner: "HOST process NUMBER".
+        last_wrote: seconds since the epoch.
+        started: seconds from the start of the machine to that of the process, which tell it from
+            a later one of its number. They do not change when the clock is set. None: unknown.
+    """
+
+    owner: str
+    last_wrote: float
+    started: float | None = None
+
+    def may_be(self, other: "Owner") -> bool:
+        """Whether both are the same process, as far as is known."""
+        if self.owner != other.owner or self.started is None or other.started is None:
+            return self.owner == other.owner
+        return abs(self.started - other.started) < 5
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended, or has been silent for long where that is unknown."""
+        host, _, number = self.owner.rpartition(" process ")
+        if host == socket.gethostname():
+            now = _process(int(number))
+            if not psutil.pid_exists(int(number)) or not self.may_be(now):
+                return True
+            if self.started is not None and now.started is not None:
+                return False
+        return time.time() - self.last_wrote > OWNER_SILENT
 
 
 def claim(folder: Path) -> bool:
-    """`Run.claim` of the run in `folder`; False where this process had claimed it already.
+    """Say that this process works in a run folder. Work that takes long says so again and again.
 
-    What a killed owner left half written goes.
+    The first claim removes temporary files that a killed owner has left.
+
+    Returns:
+        False where this process had claimed the folder already.
+
+    Raises:
+        RunError: another living process works there; the text names it and when it last wrote.
     """
     with _locked(folder):
-        owner = _owner(folder)
-        if owner and owner["owner"] != _me() and not _is_dead(owner):
-            silent = time.time() - owner["last_wrote"]
+        owner, me = _owner(folder), _process(os.getpid())
+        is_new = owner is None or not owner.may_be(me)
+        if owner and is_new and not owner.has_ended():
+            silent = time.time() - owner.last_wrote
             raise RunError(
-                f"{owner['owner']} works on {folder.name} and last wrote {silent:.0f} s ago. "
+                f"{owner.owner} works on {folder.name} and last wrote {silent:.0f} s ago. "
                 "Stop it first, or delete owner.json if you know that it is gone."
             )
-        is_new = not owner or owner["owner"] != _me()
         if is_new:
             storage.sweep(folder)
-        mine = {"owner": _me(), "began": _began(os.getpid()), "last_wrote": time.time()}
-        storage.write_json(folder / "owner.json", mine)
+        storage.write_record(folder / "owner.json", me)
         return is_new
 
 
 def release(folder: Path) -> None:
-    """`Run.release` of the run in `folder`."""
+    """Give a run folder up again, unless another process has taken it over."""
     with _locked(folder):
         owner = _owner(folder)
-        if owner and owner["owner"] == _me():
+        if owner and owner.may_be(_process(os.getpid())):
             (folder / "owner.json").unlink(missing_ok=True)
 
 
-def alone(work: Work) -> Work:
-    """Decorate a function whose first argument is a run, or its folder, and which writes there.
+def alone(
+    work: Callable[Concatenate[Place, Arguments], Result],
+) -> Callable[Concatenate[Place, Arguments], Result]:
+    """Decorate a function that writes in a run folder: a run, or its folder, is its first argument.
 
-    It is refused, as `Run.claim`, where another living process works in the folder.
+    The call is refused, as by `claim`, where another living process works in the folder.
     """
 
     @wraps(work)
-    def guarded(run: Any, *others: Any, **named: Any) -> Any:
-        folder = Path(getattr(run, "folder", run))
+    def guarded(run: Place, *others: Arguments.args, **named: Arguments.kwargs) -> Result:
+        folder = run.folder if isinstance(run, Run) else Path(run)
         is_new = folder.is_dir() and claim(folder)
         try:
             return work(run, *others, **named)
@@ -73,9 +118,10 @@ def alone(work: Work) -> Work:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time reads the owner of a folder and writes another.
+    """Let one process at a time read the owner of a folder and write another.
 
-    The system ends the lock with its process. Where it has none, two may begin at once.
+    The folder itself is locked, so that no lock file is left in it. The system ends the lock with
+    its process. Where the system has no such lock, two processes may begin at once.
     """
     if fcntl is None:
         yield
@@ -89,32 +135,16 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _owner(folder: Path) -> dict[str, Any] | None:
+def _owner(folder: Path) -> Owner | None:
     path = folder / "owner.json"
-    return storage.read_json(path) if path.exists() else None
+    return storage.read_record(path, Owner) if path.exists() else None
 
 
-def _me() -> str:
-    return f"{socket.gethostname()} process {os.getpid()}"
-
-
-def _began(process: int) -> str:
-    """When a process of this machine began, to tell it from a later one of its number; "" where
-    nobody can tell."""
-    try:
-        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return words[19]  # field 22 of proc(5): starttime, in clock ticks since boot
-
-
-def _is_dead(owner: Mapping[str, Any]) -> bool:
-    """Whether the owner is a process of this machine that has ended, or, where that cannot be told,
-    is silent for long."""
-    host, _, process = owner["owner"].rpartition(" process ")
-    if host == socket.gethostname() and os.name == "posix":
-        if not storage.is_running(int(process)):
-            return True
-        if began := owner.get("began"):
-            return began != _began(int(process))
-    return time.time() - owner["last_wrote"] > OWNER_SILENT
+def _process(number: int) -> Owner:
+    """A process of this machine as an owner that writes now."""
+    started = None
+    with contextlib.suppress(psutil.Error, OSError, RuntimeError):
+        booted = psutil.boot_time()  # first, as older versions keep its last answer
+        started = psutil.Process(number).create_time() - booted
+    name = f"{socket.gethostname()} process {number}"
+    return Owner(owner=name, last_wrote=time.time(), started=started)

@@ -28,8 +28,8 @@ from ksdd_lib.data.inspection import inspect_data
 from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.runs.lock import alone
-from ksdd_lib.runs.open import home, resume
-from ksdd_lib.runs.run import NOTEBOOKS, Run
+from ksdd_lib.runs.open import home
+from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 
 
@@ -46,6 +46,11 @@ class DataSet:
     def fingerprint(self) -> str:
         """The content hash by which stages and results name this data."""
         return self.record["fingerprint"]
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether the surfaces are generated, which is stamped on every figure of them."""
+        return self.record["is_generated"]
 
     def read_pair(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W) and mask bool (H, W) of the sample "kos01/Part5", at its own size."""
@@ -103,27 +108,6 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
         )
     folds = folds_from_record(run.read("folds.json"), samples, run.settings.twins)
     return DataSet(root, tuple(samples), _as_trained(folds, run.settings), record)
-
-
-def open_evaluated(drive: Path | None = None) -> tuple[Run, DataSet] | tuple[None, None]:
-    """The run opened last and its data; where it is not evaluated, or its data is gone, neither,
-    and one line that says why.
-
-    Raises:
-        RunError: as `open_data`.
-    """
-    run = resume(required=False)
-    if run is None:
-        print(f"There is no run here: {NOTEBOOKS['data']}.ipynb begins one.")
-    elif not run.has("evaluation"):
-        name = run.folder.name
-        print(f"The run {name} is not evaluated yet: {NOTEBOOKS['evaluation']}.ipynb does.")
-    else:
-        try:
-            return run, open_data(run, drive)
-        except DataError as gone:
-            print(gone)
-    return None, None
 
 
 def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:

@@ -1,23 +1,37 @@
 """The run folder: one experiment's settings, checkpoints and results, and what comes next."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ksdd_lib import settings_io, storage
-from ksdd_lib.errors import RunError
-from ksdd_lib.runs import lock
-from ksdd_lib.settings import RULES, Settings
+from ksdd_lib.errors import MissingError, RunError
+from ksdd_lib.settings import RULES, Settings, Value, Values
+from ksdd_lib.storage import Record
 
-NOTEBOOKS = {
-    "data": "01_download_data",
-    "segmentation": "02_train_segmentation",
-    "decision": "03_train_decision",
-    "evaluation": "04_evaluate",
-    "report": "05_visualize",
-}
-"""What a run holds, in order -> the notebook that makes it."""
+FILES = {"data": "data.json", "evaluation": "metrics.json", "report": "report.html"}
+"""Part of a run that belongs to no fold -> the file that is there once it is finished."""
+
+NOTEBOOKS = {"data": "01_download_data", "evaluation": "04_evaluate", "report": "05_visualize"}
+"""Part of `FILES` -> the notebook that makes it. A stage of a method names its own."""
+
+
+class Timing(Record):
+    """A line of timing.json: how many seconds a piece of work took."""
+
+    what: str
+    seconds: float
+
+
+class Divergence(Record):
+    """`<stage>.diverged.json` of a fold: the step at which training diverged, and its images."""
+
+    stage: str
+    fold: int
+    step: int
+    images: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -40,50 +54,52 @@ class Run:
         storage.write_json(self.folder / name, value)
 
     def has(self, part: str, fold: int | None = None) -> bool:
-        """Whether a part of `NOTEBOOKS` is finished (for one fold, or for all that are trained)."""
-        if part == "data":
-            return (self.folder / "data.json").exists()
-        if part == "evaluation":
-            return (self.folder / "metrics.json").exists()
-        if part == "report":
-            return (self.folder / "report.html").exists()
+        """Whether a part of `FILES`, or else a stage, is finished.
+
+        Args:
+            fold: the one fold to look at; None for all folds of the settings.
+        """
+        if part in FILES:
+            return (self.folder / FILES[part]).exists()
         folds = self.settings.fold_numbers if fold is None else (fold,)
         return all((self.fold_folder(k) / f"{part}.done.json").exists() for k in folds)
 
-    def is_ready_for(self, notebook: str) -> bool:
-        """Whether all is finished that comes before the notebook of this file name."""
-        files = [f"{stem}.ipynb" for stem in NOTEBOOKS.values()]
-        return all(self.has(part) for part in list(NOTEBOOKS)[: files.index(notebook)])
+    def require(self, part: str, notebook: str | None = None) -> None:
+        """Raise MissingError unless a part of `FILES`, or else a stage, is finished.
 
-    def require(self, part: str) -> None:
-        """Raise RunError, naming the notebook to run first, unless `part` is finished.
+        The text says what to run first. Of a stage that diverged it says where.
 
-        Of a stage that diverged the text says where.
+        Args:
+            notebook: the one that trains this stage, without its ending.
         """
         if self.has(part):
             return
+        missing = f"The run {self.folder.name} has no finished {part}"
         for fold in self.settings.fold_numbers:
             mark = self.fold_folder(fold) / f"{part}.diverged.json"
             if mark.exists() and not self.has(part, fold):
-                found = storage.read_json(mark)
-                raise RunError(
-                    f"The run {self.folder.name} has no finished {part}: fold {fold} "
-                    f"diverged at step {found['step']} ({', '.join(found['images'])}). "
+                found = storage.read_record(mark, Divergence)
+                raise MissingError(
+                    f"{missing}: fold {fold} diverged at step {found.step} "
+                    f"({', '.join(found.images)}). "
                     f"Take a smaller {part}_learning_rate in a new run."
                 )
-        raise RunError(
-            f"The run {self.folder.name} has no finished {part} yet: "
-            f"run {NOTEBOOKS[part]}.ipynb first."
-        )
+        notebook = notebook or NOTEBOOKS.get(part)
+        first = f"run {notebook}.ipynb first" if notebook else "train it first"
+        raise MissingError(f"{missing} yet: {first}.")
 
     def has_begun(self, group: str) -> bool:
-        """Whether a stage has begun with the settings of this group, which are then fixed."""
+        """Whether settings of this group are in use, and therefore fixed.
+
+        Those of "data" are in use once the data is prepared, those of a stage once it has begun,
+        and those of "run" once any stage has begun.
+        """
         if group == "data":
             return self.has("data")
-        stage = "decision" if group == "decision" else "segmentation"
-        return any(self.folder.glob(f"fold*/{stage}*"))
+        files = self.folder.glob("fold*/*" if group == "run" else f"fold*/{group}*")
+        return any(not path.name.startswith(".") for path in files)
 
-    def amend(self, touched: Mapping[str, Any]) -> "Run":
+    def amend(self, touched: Values) -> "Run":
         """The run with settings changed that no stage has used yet.
 
         Raises:
@@ -93,30 +109,24 @@ class Run:
         fixed = {k: v for k, v in changed.items() if self.has_begun(RULES[k].group)}
         if fixed:
             raise RunError(refusal(self.folder, fixed))
-        amended = Run(self.folder, replace(self.settings, **touched))
+        amended = Run(self.folder, self.settings.with_values(touched))
         self.write("settings.json", settings_io.to_json(amended.settings))
         return amended
 
-    def note_time(self, what: str, seconds: float) -> None:
-        """Add or replace one line of timing.json."""
+    def timing(self) -> list[Timing]:
+        """The lines of timing.json; none where there is no such file."""
         path = self.folder / "timing.json"
         rows = storage.read_json(path) if path.exists() else []
-        rows = [row for row in rows if row["what"] != what]
-        storage.write_json(path, [*rows, {"what": what, "seconds": round(seconds, 1)}])
+        return [storage.parse_record(json.dumps(row), Timing, path.name) for row in rows]
 
-    def claim(self) -> None:
-        """Say that this process works in the folder; again and again, where that takes long.
-
-        Raises:
-            RunError: another living one does; the text names it and when it last wrote.
-        """
-        lock.claim(self.folder)
-
-    def release(self) -> None:
-        """Give the folder up again, unless another process has taken it over."""
-        lock.release(self.folder)
+    def note_time(self, what: str, seconds: float) -> None:
+        """Add or replace one line of timing.json."""
+        kept = [line for line in self.timing() if line.what != what]
+        lines = [*kept, Timing(what=what, seconds=round(seconds, 1))]
+        self.write("timing.json", [line.model_dump() for line in lines])
 
 
-def refusal(folder: Path, different: Mapping[str, tuple[Any, Any]]) -> str:
+def refusal(folder: Path, different: Mapping[str, tuple[Value, Value]]) -> str:
+    """The sentence that refuses other settings than those of the run in `folder`."""
     listed = "; ".join(f"{name} is {a!r} there, {b!r} here" for name, (a, b) in different.items())
     return f"The run {folder.name} was begun with other settings: {listed}. Use another run folder."

@@ -10,11 +10,11 @@ from evaluated_run import make_run
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
+from ksdd_lib.errors import DiskFullError, KsddError
+from ksdd_lib.methods.stages import load_stage, train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.reporting import report
-from ksdd_lib.errors import DiskFullError, KsddError
 from ksdd_lib.runs.run import Run
-from ksdd_lib.training.loop import load_stage, train_segmentation
 
 MEGABYTES = 40
 

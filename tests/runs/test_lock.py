@@ -15,8 +15,8 @@ import pytest
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import scoring
 from ksdd_lib.reporting import report
-from ksdd_lib.runs import lock, prepare
-from ksdd_lib.runs.lock import OWNER_SILENT
+from ksdd_lib.runs import prepare
+from ksdd_lib.runs.lock import OWNER_SILENT, alone, claim, release
 from ksdd_lib.runs.open import forget_settings, open_run
 from ksdd_lib.runs.run import Run
 
@@ -38,12 +38,12 @@ def claim_together(folder: Path, barrier: Any, claimed: Any, dead: str) -> None:
         barrier.wait()
         barrier.wait()
         try:
-            run.claim()
+            claim(run.folder)
             claimed.put((number, os.getpid(), run.read("owner.json")["owner"]))
         except RunError as error:
             claimed.put((number, 0, str(error)))
         barrier.wait()
-        run.release()
+        release(run.folder)
         barrier.wait()
 
 
@@ -70,12 +70,12 @@ def test_of_two_processes_that_claim_together_exactly_one_does(run: Run) -> None
 def test_what_a_killed_owner_left_half_written_goes_with_the_next_claim(run: Run) -> None:
     left = run.folder / ".owner.json.999999999.tmp"
     left.touch()
-    run.claim()
+    claim(run.folder)
     assert not left.exists()
     left.touch()
-    run.claim()
+    claim(run.folder)
     assert left.exists(), "looked for once, not at every step"
-    run.release()
+    release(run.folder)
 
 
 @pytest.fixture
@@ -113,20 +113,20 @@ def test_what_writes_in_a_run_is_refused_while_another_process_works_there(
 
 
 def test_work_within_work_leaves_the_folder_to_the_outer_one(run: Run) -> None:
-    @lock.alone
+    @alone
     def inner(run: Run) -> None:
         assert run.read("owner.json")
 
-    @lock.alone
+    @alone
     def outer(run: Run) -> None:
         inner(run)
         assert run.read("owner.json")
 
     outer(run)
     assert not (run.folder / "owner.json").exists()
-    run.claim()
+    claim(run.folder)
     with pytest.raises(ZeroDivisionError):
-        lock.alone(lambda run: 1 / 0)(run)
+        alone(lambda run: 1 / 0)(run)
     assert run.read("owner.json")
 
 
@@ -138,14 +138,14 @@ def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> No
         owner = f"{socket.gethostname()} process {other.pid}"
         run.write("owner.json", {"owner": owner, "last_wrote": time.time() - 5})
         with pytest.raises(RunError, match=rf"{owner} works on run and last wrote \d+ s ago"):
-            run.claim()
-        run.release()
+            claim(run.folder)
+        release(run.folder)
         assert run.read("owner.json")["owner"] == owner  # not ours to give up
         other.communicate()
-    run.claim()  # it has ended
+    claim(run.folder)  # it has ended
     assert run.read("owner.json")["owner"].endswith(f"process {os.getpid()}")
-    run.claim()
-    run.release()
+    claim(run.folder)
+    release(run.folder)
     assert not (run.folder / "owner.json").exists()
 
 
@@ -154,16 +154,32 @@ def test_a_silent_owner_on_another_machine_loses_the_folder(run: Run) -> None:
     elsewhere = "colab-vm process 1"
     run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT / 2})
     with pytest.raises(RunError, match=elsewhere):
-        run.claim()
+        claim(run.folder)
     run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT - 1})
-    run.claim()
+    claim(run.folder)
     assert elsewhere not in (run.folder / "owner.json").read_text()
 
 
-HAS_PROC = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+@pytest.mark.fault(27)
+def test_an_owner_of_an_earlier_version_counts(run: Run, other: str) -> None:
+    """It said when it began in another form, and is judged by its silence alone."""
+    owner = {"owner": other, "began": "123", "last_wrote": time.time() - 5}
+    run.write("owner.json", owner)
+    with pytest.raises(RunError, match=f"{other} works on run"):
+        claim(run.folder)
+    run.write("owner.json", owner | {"last_wrote": time.time() - OWNER_SILENT - 1})
+    assert claim(run.folder)
 
 
-@HAS_PROC
+def test_an_earlier_process_of_our_number_is_not_we(run: Run) -> None:
+    assert claim(run.folder)
+    owner = run.read("owner.json")
+    run.write("owner.json", owner | {"started": owner["started"] - 60})
+    release(run.folder)
+    assert run.read("owner.json")
+    assert claim(run.folder) and not claim(run.folder)
+
+
 @pytest.mark.fault(27)
 def test_a_process_that_was_stopped_for_long_keeps_its_folder(run: Run) -> None:
     """As with a closed laptop: it is silent, and goes on."""
@@ -176,7 +192,7 @@ def test_a_process_that_was_stopped_for_long_keeps_its_folder(run: Run) -> None:
         silent = owner | {"last_wrote": time.time() - 2 * OWNER_SILENT}
         run.write("owner.json", silent)
         with pytest.raises(RunError, match=f"process {other.pid} works on run"):
-            run.claim()
-        run.write("owner.json", silent | {"began": "1"})
-        run.claim()  # another process, long ended, had its number
+            claim(run.folder)
+        run.write("owner.json", silent | {"started": owner["started"] - 60})
+        claim(run.folder)  # an earlier process, which has ended, had its number
         other.communicate()

@@ -9,7 +9,7 @@ import pytest
 from ksdd_lib.data.folds import clean_folds
 from ksdd_lib.errors import DataError, FoldError, RunError
 from ksdd_lib.runs.open import open_run
-from ksdd_lib.runs.prepare import open_data, open_evaluated, prepare_data
+from ksdd_lib.runs.prepare import open_data, prepare_data
 from ksdd_lib.runs.run import Run
 
 
@@ -91,19 +91,6 @@ def test_moved_data_is_found_where_it_is_said_to_be(
         open_data(open_run(run.folder, {}))
     moved = open_run(run.folder, {"data": str(tmp_path / "elsewhere" / "tiny")})
     assert open_data(moved).fingerprint == fingerprint
-
-
-def test_without_its_data_an_evaluated_run_is_left_aside_and_the_reason_said(
-    run: Run, tiny_root: Path, tmp_path: Path, monkeypatch, capsys
-) -> None:
-    prepare_data(run)
-    monkeypatch.setenv("KSDD_RUN", str(run.folder))
-    assert open_evaluated() == (None, None) and "not evaluated yet" in capsys.readouterr().out
-    run.write("metrics.json", {})
-    found, data = open_evaluated()
-    assert found.folder == run.folder and len(data.samples) == 24
-    tiny_root.rename(tmp_path / "elsewhere")
-    assert open_evaluated() == (None, None) and "not on this machine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("below", ["", "ksdd"], ids=["in MyDrive", "in MyDrive/ksdd"])

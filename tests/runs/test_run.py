@@ -44,6 +44,14 @@ def test_data_settings_are_fixed_once_the_data_is_there(run: Run) -> None:
         run.amend({"image_size": "512x256"})
 
 
+def test_a_stage_of_any_name_fixes_the_settings_of_the_whole_run(run: Run) -> None:
+    storage.write_text(run.fold_folder(0) / ".first_stage.jsonl.1.tmp", "")
+    assert not run.has_begun("run")
+    begin(run, "first_stage")
+    assert run.has_begun("run") and run.has_begun("first_stage")
+    assert not run.has_begun("decision")
+
+
 def test_touching_a_fixed_setting_without_changing_it_is_welcome(run: Run) -> None:
     begin(run, "segmentation")
     assert run.amend({"seed": 3}).settings == run.settings
@@ -52,8 +60,22 @@ def test_touching_a_fixed_setting_without_changing_it_is_welcome(run: Run) -> No
 def test_a_missing_part_names_the_notebook_that_makes_it(run: Run) -> None:
     for part, notebook in NOTEBOOKS.items():
         assert not run.has(part)
-        with pytest.raises(RunError, match=f"{notebook}.ipynb first"):
+        with pytest.raises(RunError, match=f"no finished {part} yet: run {notebook}.ipynb first"):
             run.require(part)
+
+
+def test_a_missing_stage_is_to_be_trained_first(run: Run) -> None:
+    with pytest.raises(RunError, match="The run run has no finished first_stage yet: train it"):
+        run.require("first_stage")
+    with pytest.raises(RunError, match="no finished first_stage yet: run 02_train.ipynb first"):
+        run.require("first_stage", "02_train")
+
+
+def test_a_stage_that_diverged_says_where(run: Run) -> None:
+    mark = {"stage": "first_stage", "fold": 0, "step": 7, "images": ["kos01/Part1", "kos02/Part3"]}
+    run.write("fold0/first_stage.diverged.json", mark)
+    with pytest.raises(RunError, match=r"fold 0 diverged at step 7 \(kos01/Part1, kos02/Part3\)"):
+        run.require("first_stage")
 
 
 @pytest.mark.fault(20)
