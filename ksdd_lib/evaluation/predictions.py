@@ -101,29 +101,6 @@ def suspicious(rows: Sequence[Prediction], count: int = 4) -> list[Prediction]:
     return sorted(chosen, key=doubt, reverse=True)
 
 
-def every_score(rows: Sequence[Prediction], kind: str, loss: str) -> dict[str, list[float]]:
-    """What the rows would have been judged by under each `score` setting, as far as they tell.
-
-    Args:
-        kind: the setting that they were judged by; after "mask" the decision network is unknown.
-        loss: the `segmentation_loss`; only a mask trained with "cross_entropy" has logits to add.
-
-    Returns:
-        "decision", "mask" and "both" -> a score for each row.
-    """
-    mask = [row.map_score for row in rows]
-    if kind == "mask":
-        return {"mask": mask}
-    known = [row.score for row in rows]
-    if loss != "cross_entropy":
-        return {"decision": known, "mask": mask}
-    if kind == "both":
-        decision = [score - highest for score, highest in zip(known, mask, strict=True)]
-        return {"decision": decision, "mask": mask, "both": known}
-    both = [score + highest for score, highest in zip(known, mask, strict=True)]
-    return {"decision": known, "mask": mask, "both": both}
-
-
 def write_predictions(path: Path, rows: Iterable[Prediction]) -> None:
     """Write rows as predictions.csv, atomically. `read_predictions` gives back equal rows."""
     write_text(path, predictions_text(rows))

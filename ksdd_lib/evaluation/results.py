@@ -1,6 +1,6 @@
 """What a run folder stores about its results, read as a whole and checked to belong together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,20 @@ from ksdd_lib.evaluation import provenance
 from ksdd_lib.evaluation.predictions import Prediction, read_predictions
 from ksdd_lib.evaluation.scoring import read_masks
 from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.runs.run import Run, Timing
 from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import from_json
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run folder stores about its results, checked to belong together."""
+    """The results of a run, checked to belong together.
+
+    Attributes:
+        rows: of predictions.csv.
+        masks: image -> its map (H/8, W/8); None where they are not stored.
+        metrics: of metrics.json; settings, data, folds, environment and timing likewise.
+    """
 
     folder: Path
     rows: list[Prediction]
@@ -28,8 +35,8 @@ class Results:
     settings: Settings
     data: Mapping[str, Any]
     folds: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    timing: Sequence[Mapping[str, Any]]
+    environment: Mapping[str, str | int]
+    timing: list[Timing]
 
 
 def load_results(run_folder: Path) -> Results:
@@ -47,29 +54,34 @@ def load_results(run_folder: Path) -> Results:
             "metrics.json was not made from this predictions.csv: one of them was edited, or comes "
             "from another run. Evaluate again."
         )
-    folds = storage.read_json(folder / "folds.json")
     if summary.made_from is None:
         raise RunError("metrics.json does not say what it was made from. Evaluate again.")
     provenance.require_own(folder, summary.made_from)
+    folds = storage.read_json(folder / "folds.json")
     train_items = {fold["fold"]: fold["train_items"] for fold in folds["folds"]}
     provenance.require_true(summary, rows, train_items)
-    masks = read_masks(folder / "masks.npz") if (folder / "masks.npz").exists() else None
-    if masks is not None and list(masks) != [row.image for row in rows]:
-        raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
-    if masks is not None and summary.masks_sha256 != storage.sha256(folder / "masks.npz"):
-        raise RunError("masks.npz was edited, or is of another run. Evaluate again.")
-
-    def stored(name: str, default: Any) -> Any:
-        return storage.read_json(folder / name) if (folder / name).exists() else default
-
+    environment = folder / "environment.json"
+    settings = from_json(storage.read_json(folder / "settings.json"))
     return Results(
         folder=folder,
         rows=rows,
-        masks=masks,
+        masks=_masks(folder / "masks.npz", rows, summary),
         metrics=summary,
-        settings=from_json(storage.read_json(folder / "settings.json")),
+        settings=settings,
         data=storage.read_json(folder / "data.json"),
         folds=folds,
-        environment=stored("environment.json", {}),
-        timing=stored("timing.json", []),
+        environment=storage.read_json(environment) if environment.exists() else {},
+        timing=Run(folder, settings).timing(),
     )
+
+
+def _masks(path: Path, rows: list[Prediction], summary: Summary) -> dict[str, np.ndarray] | None:
+    """The maps of these rows; None where the file is absent."""
+    if not path.exists():
+        return None
+    masks = read_masks(path)
+    if list(masks) != [row.image for row in rows]:
+        raise RunError("masks.npz holds other images than predictions.csv. Evaluate again.")
+    if summary.masks_sha256 != storage.sha256(path):
+        raise RunError("masks.npz was edited, or is of another run. Evaluate again.")
+    return masks

@@ -124,6 +124,34 @@ def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
     return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
 
 
+def every_score(
+    settings: Settings, scores: Sequence[float], highest: Sequence[float]
+) -> dict[str, list[float]]:
+    """What surfaces would have been judged by under each `score` setting, as far as is known.
+
+    Only a mask trained with "cross_entropy" has logits to add. Where the mask alone judges, the
+    decision network was not stored.
+
+    Args:
+        settings: those of the run.
+        scores: logits by which the surfaces were judged.
+        highest: the highest value of each mask.
+
+    Returns:
+        "decision", "mask" and "both" -> a score for each surface.
+    """
+    known, mask = list(scores), list(highest)
+    if settings.score == "mask":
+        return {"mask": mask}
+    if settings.segmentation_loss != "cross_entropy":
+        return {"decision": known, "mask": mask}
+    if settings.score == "both":
+        decision = [both - peak for both, peak in zip(known, mask, strict=True)]
+        return {"decision": decision, "mask": mask, "both": known}
+    both = [decision + peak for decision, peak in zip(known, mask, strict=True)]
+    return {"decision": known, "mask": mask, "both": both}
+
+
 def untrained_segmentation(settings: Settings) -> SegmentationNet:
     """The first stage as its training starts, on the CPU."""
     model = SegmentationNet()

@@ -12,7 +12,6 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.predictions import (
     COLUMNS,
     Prediction,
-    every_score,
     failures_first,
     read_predictions,
     suspicious,
@@ -102,17 +101,3 @@ def test_the_labels_that_scores_doubt_most_come_first_from_both_kinds():
     rows += [surface("a/miss", True, -3.0), surface("a/hit", True, 2.0)]
     found = [row.image.removeprefix("a/") for row in suspicious(rows, count=2)]
     assert found == ["loud alarm", "miss", "alarm", "hit"]
-
-
-@pytest.mark.parametrize(("kind", "score"), [("decision", 2.0), ("both", 0.5), ("mask", -1.5)])
-def test_the_stored_scores_tell_what_each_kind_would_have_been(kind, score):
-    rows = [Prediction("a/1", "a", 0, 0, True, score, -1.5)]
-    found = every_score(rows, kind, "cross_entropy")
-    expected = {"decision": [2.0], "mask": [-1.5], "both": [0.5]}
-    assert found == (expected if kind != "mask" else {"mask": [-1.5]})
-
-
-def test_a_mask_without_logits_is_never_added_to_the_decision():
-    rows = [Prediction("a/1", "a", 0, 0, True, 2.0, 0.9)]
-    found = every_score(rows, "decision", "mean_squared_error")
-    assert found == {"decision": [2.0], "mask": [0.9]}
