@@ -31,7 +31,7 @@ import torch
 from tiny_training import TINY, tiny_data
 
 from ksdd_lib import storage
-from ksdd_lib.drive import layout, markers, recovery
+from ksdd_lib.drive import background, layout, markers, recovery
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.machine import environment
 from ksdd_lib.methods.stages import load_stage, train_stage
@@ -90,6 +90,7 @@ def train(home: Path, drive: Path, data_folder: Path, log: Path, kill: Kill | No
     os.environ["KSDD_HOME"] = str(home)
     torch.set_num_threads(1)  # the threads decide the order of sums, and so the last bits
     two_stage.FEATURES = FEATURES
+    background.EVERY = 0
     handle = os.open(log, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     if kill:
         _arm(kill, drive if kill.kind == "drive" else home, handle)
@@ -99,7 +100,7 @@ def train(home: Path, drive: Path, data_folder: Path, log: Path, kill: Kill | No
     def watch(progress: Any) -> None:
         os.write(handle, f"step {progress.stage} {progress.step}\n".encode())
 
-    with BackgroundCopy(run, drive, every=0) as copies:
+    with BackgroundCopy(run, drive) as copies:
         os.write(handle, b"began\n")
         train_stage(run, data, 0, "segmentation", watch, copies.start_if_due)
         train_stage(run, data, 0, "decision", watch, copies.start_if_due)

@@ -1,7 +1,4 @@
-"""A run goes to Drive behind its training's back: copies in a thread, which nothing waits for long.
-
-Drive may hang for minutes, or for good. A training that waited for it would hang too.
-"""
+"""Copies to Drive in a thread, so that a training never waits for a Drive that hangs."""
 
 import threading
 import time
@@ -13,85 +10,76 @@ from ksdd_lib.runs.lock import OWNER_SILENT
 from ksdd_lib.runs.run import Run
 
 EVERY = 600.0
-"""Seconds between the beginnings of two copies while a stage trains."""
+"""Seconds from the start of one copy to the next while a stage trains."""
 
 RENEWAL = OWNER_SILENT / 3
-"""Seconds between two signs that this machine is at work, whether or not there is what to copy."""
+"""Seconds between two notes that this machine is at work, whether or not anything is new."""
 
 PATIENCE = 120.0
-"""Seconds that the end of a cell waits for its copy; it then goes on in the background."""
+"""Seconds that the end of a cell waits for its copy, which then goes on in the background."""
 
 _at_work = threading.Lock()
-"""One copy at a time, also where two cells have sent one."""
+"""One copy at a time, also where two cells have started one."""
 
 
 class BackgroundCopy:
     """Copies one run to Drive; without a Drive it does nothing.
 
     with BackgroundCopy(run, drive) as copies:
-        train_segmentation(run, data, 0, saved=copies.start_if_due)
+        train_stage(run, data, 0, "segmentation", saved=copies.start_if_due)
 
-    Until the end of the block Drive tells other machines that this one is at work on the run. There
-    it copies what is new and says what is on Drive. A failure of Drive is one warning, and the next
-    copy catches up.
+    Inside the block other machines see on Drive that this one is at work on the run. At its end
+    what is new is copied. A failure of Drive is one warning, and the next copy catches up.
 
     Args:
-        downloads: where the run's data archive may be, which then goes to Drive after the run.
+        downloads: where the run's data archive may be, which goes to Drive after the run.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        drive: Path | None,
-        every: float | None = None,
-        patience: float = PATIENCE,
-        downloads: Path | None = None,
-    ) -> None:
-        self.run, self.drive, self.patience = run, drive, patience
-        self.downloads = downloads
-        self.every = EVERY if every is None else every
+    def __init__(self, run: Run, drive: Path | None, downloads: Path | None = None) -> None:
+        self.run, self.drive, self.downloads = run, drive, downloads
         self._copied: Copied | None = None
         self._thread: threading.Thread | None = None
-        self._due = time.monotonic() + self.every
+        self._due = time.monotonic() + EVERY
         self._goes_on = self._has_begun = False
         self._ended = threading.Event()
-        self._without_archive = ""
-        self._warned = ""
+        self._without_archive = self._warned = ""
 
     def __enter__(self) -> "BackgroundCopy":
         self._goes_on = True
         self.start()
         if self.drive is not None:
-            threading.Thread(target=self._live, daemon=True).start()
+            threading.Thread(target=self._renew, args=(self.drive,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.finish()
 
     def start_if_due(self) -> None:
-        """For `saved` of the training stages: begin a copy at the first checkpoint, then at most
-        one in `every` seconds."""
+        """Start a copy at the first checkpoint, then at most one in `EVERY` seconds."""
         self._warn()
         if not self._has_begun or time.monotonic() >= self._due:
             self._has_begun = True
             self.start()
 
     def start(self) -> None:
-        """Begin a copy and return at once; where one is at work, leave it to the next."""
+        """Start a copy and return at once; where one is at work, leave it to the next."""
         if self.drive is None or self._is_at_work():
             return
-        self._due = time.monotonic() + self.every
-        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._due = time.monotonic() + EVERY
+        self._thread = threading.Thread(target=self._copy, args=(self.drive,), daemon=True)
         self._thread.start()
 
     def finish(self) -> bool:
-        """Copy what is new, wait for it, but not for long, say what is on Drive, and return whether
-        all is there: without a Drive nothing is."""
+        """Copy what is new, wait `PATIENCE` seconds for it, and say what is on Drive.
+
+        Returns:
+            Whether all is on Drive; without a Drive nothing is.
+        """
         if self.drive is None:
             return False
         self._goes_on = False
         self._ended.set()
-        end = time.monotonic() + self.patience
+        end = time.monotonic() + PATIENCE
         self._wait(end)  # it may have begun before the newest files were there
         self.start()
         self._wait(end)
@@ -112,28 +100,27 @@ class BackgroundCopy:
             return ""
         if self._copied is None:
             return "not yet on Drive"
-        newest = self._copied.newest
-        if self._copied.failure:
-            before = f", before that {newest}" if newest else ""
-            return f"not on Drive ({self._copied.failure}){before}"
+        newest, failure = self._copied.newest, self._copied.failure
+        if failure:
+            return f"not on Drive ({failure})" + (f", before that {newest}" if newest else "")
         if self._goes_on and not newest:
             return "no step is on Drive yet"
         return f"safe on Drive: {newest}" if newest else "safe on Drive"
 
-    def _copy(self) -> None:
+    def _copy(self, drive: Path) -> None:
         with _at_work:
-            copied = copy(self.run, self.drive, self._goes_on)
+            copied = copy(self.run, drive, self._goes_on)
             if copied.failure and self._copied is not None:
                 copied = Copied(self._copied.newest, copied.failure)
             self._copied = copied
             if self.downloads and not copied.failure:
-                self._without_archive = copy_archive(self.run, self.downloads, self.drive)
+                self._without_archive = copy_archive(self.run, self.downloads, drive)
 
-    def _live(self) -> None:
+    def _renew(self, drive: Path) -> None:
         while not self._ended.wait(RENEWAL):
             with _at_work:
                 if self._goes_on:  # else the last copy has said that nothing more comes
-                    renew_last_copy(self.run, self.drive)
+                    renew_last_copy(self.run, drive)
 
     def _is_at_work(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -143,9 +130,9 @@ class BackgroundCopy:
             self._thread.join(max(0.0, end - time.monotonic()))
 
     def _warn(self) -> None:
-        """Warn of a failure, in the training's thread and once until it has passed."""
+        """Warn of a failure once until it has passed, in the thread of the training."""
         failure = self._copied.failure if self._copied else ""
-        if failure and failure != self._warned:
+        if self._copied and failure and failure != self._warned:
             warnings.warn(self._copied.explain(self.run), stacklevel=3)
         self._warned = failure
         if self._without_archive and not self._is_at_work():

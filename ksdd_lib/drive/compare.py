@@ -7,7 +7,6 @@ import json
 import re
 import warnings
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ksdd_lib import settings_io, storage
@@ -54,24 +53,8 @@ class Done(storage.Record):
     steps: int
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How a run here differs from one on Drive.
-
-    Attributes:
-        names: of the settings that differ.
-        begun_here, begun_there: the groups of settings that differ and are fixed there, as
-            `Run.has_begun` says. "data" is also among them where the data differ.
-    """
-
-    names: set[str]
-    begun_here: set[str]
-    begun_there: set[str]
-
-
 def opened(folder: Path, stored: bytes | None) -> Run | None:
-    """The run in a folder, given its settings.json; None where that is absent, damaged or of
-    another version."""
+    """The run with this settings.json; None where that is absent, damaged or of another version."""
     try:
         return None if stored is None else Run(folder, settings_io.from_json(json.loads(stored)))
     except (KsddError, ValueError):
@@ -88,23 +71,27 @@ def open_there(folder: Path) -> Run | None:
     return opened(folder, markers.read(folder / "settings.json"))
 
 
-def difference(here: Run, there: Run) -> Difference:
-    """How a run here differs from one on Drive."""
-    names = set(settings_io.differences(here.settings, settings_io.to_json(there.settings)))
+def fixed_differences(here: Run, there: Run) -> tuple[set[str], set[str]]:
+    """The groups of settings in which a run here and one on Drive differ, and which are in use.
+
+    "data" is also among them where the data differ.
+
+    Returns:
+        Those in use here, and those in use there; see `Run.has_begun`.
+    """
+    names = settings_io.differences(here.settings, settings_io.to_json(there.settings))
     groups = {RULES[name].group for name in names}
     ours = markers.parsed(markers.content(here.folder / "data.json"), DataRecord)
     theirs = markers.parsed(markers.read(there.folder / "data.json"), DataRecord)
     if len({data.fingerprint for data in (ours, theirs) if data and data.fingerprint}) == 2:
         groups.add("data")
 
-    def has_begun_there(group: str) -> bool:
-        if group == "data":  # there its content may have another name
-            return markers.has_marker(there.folder / "data.json")
+    def is_used_there(group: str) -> bool:
+        if group == "data":  # the content of data.json may have another name there
+            return markers.marker_of(there.folder / "data.json").exists()
         return there.has_begun(group)
 
-    return Difference(
-        names, set(filter(here.has_begun, groups)), set(filter(has_begun_there, groups))
-    )
+    return set(filter(here.has_begun, groups)), set(filter(is_used_there, groups))
 
 
 def folder_on_drive(run: Run, runs: Path) -> Path:
@@ -118,7 +105,7 @@ def folder_on_drive(run: Run, runs: Path) -> Path:
 
     def is_ours(folder: Path) -> bool:
         there = open_there(folder)
-        return there is not None and not difference(run, there).begun_there
+        return there is not None and not fixed_differences(run, there)[1]
 
     agreed = layout.read_agreement(run.folder.parent)
     if agreed and agreed.here == run.folder.name and is_ours(runs / agreed.drive):
@@ -126,7 +113,7 @@ def folder_on_drive(run: Run, runs: Path) -> Path:
     return storage.first_free(
         runs,
         run.folder.name,
-        lambda folder: is_ours(folder) or not markers.has_marker(folder / "settings.json"),
+        lambda folder: is_ours(folder) or not markers.marker_of(folder / "settings.json").exists(),
     )
 
 
@@ -182,7 +169,7 @@ def further_files(copy: DriveCopy, there: Run, folder: Path) -> Iterator[File]:
     found = {(m["fold"], m["stage"]) for m in map(STAGE_FILE.fullmatch, copy.markers) if m}
     folds, fit = sorted({fold for fold, _ in found}), True
     for fold in folds:
-        for before, stage in zip([None, *order], order, strict=False):
+        for before, stage in zip(["", *order], order, strict=False):
             fit = (yield from _stage(copy, folder, fold, stage, before)) and fit
     if fit and _has_same_results(copy, folder, folds, order[-1] if order else ""):
         names = [n for n in copy.markers if n not in NO_RESULTS and not STAGE_FILE.fullmatch(n)]
@@ -195,12 +182,13 @@ def _settings(copy: DriveCopy, there: Run, folder: Path) -> Iterator[File]:
     if here is None:
         yield from _whole(copy, ["settings.json"])
         return
-    found = difference(here, there)
-    further = found.begun_there - found.begun_here
-    names = [name for name in found.names if RULES[name].group in further]
-    if names:
-        taken = replace(here.settings, **{name: getattr(there.settings, name) for name in names})
-        yield "settings.json", storage.json_text(settings_io.to_json(taken)).encode()
+    used_here, used_there = fixed_differences(here, there)
+    theirs = settings_io.to_json(there.settings)
+    names = settings_io.differences(here.settings, theirs)
+    taken = {n: theirs[n] for n in names if RULES[n].group in used_there - used_here}
+    if taken:
+        settings = settings_io.to_json(here.settings.with_values(taken))
+        yield "settings.json", storage.json_text(settings).encode()
 
 
 def _whole(copy: DriveCopy, names: Iterable[str]) -> Iterator[File]:
@@ -214,13 +202,13 @@ def _whole(copy: DriveCopy, names: Iterable[str]) -> Iterator[File]:
 def _unit(copy: DriveCopy, folder: Path, names: Iterable[str], key: str) -> Iterator[File]:
     """All of `names` where `key` is only on Drive, else those that are missing here."""
     is_further = key in copy.markers and not (folder / key).exists()
-    wanted = [n for n in names if n in copy.markers and (is_further or not (folder / n).exists())]
+    wanted = [name for name in names if is_further or not (folder / name).exists()]
     order = sorted(wanted, key=lambda name: (name == key, name.endswith(".json"), name))
     return _whole(copy, order)
 
 
 def _stage(
-    copy: DriveCopy, folder: Path, fold: str, stage: str, before: str | None
+    copy: DriveCopy, folder: Path, fold: str, stage: str, before: str
 ) -> Generator[File, None, bool]:
     """The newest whole checkpoint of a stage, if it is further, and what belongs to it.
 
@@ -237,19 +225,15 @@ def _stage(
         weights, marker = (f"{prefix}-{step:06d}.{ending}" for ending in ("pt", "json"))
         record, data = copy.read(marker), copy.read(weights)
         found = markers.parsed(record, CheckpointMarker)
-        if record is None or data is None or found is None:
-            continue
-        if found.sha256 != storage.sha256(data):  # of two trainings
-            continue
+        if not (record and data and found and found.sha256 == storage.sha256(data)):
+            continue  # damaged, or of two trainings
         predecessor = found.identity.predecessor
-        if predecessor and predecessor != checkpoint.newest_whole(folder / fold, before or "")[1]:
-            warnings.warn(
-                f"{prefix} on Drive goes on from other weights than are here: passed over.",
-                stacklevel=2,
-            )
+        if predecessor and predecessor != checkpoint.newest_whole(folder / fold, before)[1]:
+            told = f"{prefix} on Drive goes on from other weights than are here: passed over."
+            warnings.warn(told, stacklevel=2)
             return False
         yield weights, data
-        yield from _whole(copy, {f"{prefix}.jsonl"} & copy.markers.keys())
+        yield from _whole(copy, [f"{prefix}.jsonl"])
         yield marker, record
         finished = copy.read(done)
         last = markers.parsed(finished, Done)
@@ -260,18 +244,15 @@ def _stage(
 
 
 def _has_same_results(copy: DriveCopy, folder: Path, folds: Iterable[str], last: str) -> bool:
-    """Whether results on Drive fit the weights of the last stage and the evaluation that are here,
-    if there are any."""
+    """Whether weights of the last stage and an evaluation, where they are here, are Drive's too."""
     for fold in folds:
-        steps = copy.steps(f"{fold}/{last}")
-        record = copy.read(f"{fold}/{last}-{steps[0]:06d}.json") if steps else None
-        found = markers.parsed(record, CheckpointMarker)
-        ours = checkpoint.newest_whole(folder / fold, last)[1]
-        if ours is not None and (found is None or found.sha256 != ours):
+        names = [f"{fold}/{last}-{step:06d}.json" for step in copy.steps(f"{fold}/{last}")[:1]]
+        found = [markers.parsed(copy.read(name), CheckpointMarker) for name in names]
+        theirs = [marker.sha256 for marker in found if marker]
+        if checkpoint.newest_whole(folder / fold, last)[1] not in [None, *theirs]:
             return False
-    metrics = folder / "metrics.json"
-    named = {marker.sha256 for marker in copy.markers.get("metrics.json", [])}
-    return not metrics.exists() or storage.sha256(metrics) in named
+    metrics = markers.content(folder / "metrics.json")
+    return metrics is None or any(m.fits(metrics) for m in copy.markers.get("metrics.json", []))
 
 
 def _timing(copy: DriveCopy, folder: Path) -> Iterator[File]:

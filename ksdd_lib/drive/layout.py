@@ -1,4 +1,4 @@
-"""Where things are on Drive, and the small files by which machines find and respect each other."""
+"""Where things lie on Drive, and the notes there by which machines find each other's runs."""
 
 import os
 import socket
@@ -11,13 +11,13 @@ from ksdd_lib.errors import DiskFullError
 from ksdd_lib.runs.run import Run
 
 FOLDER = "ksdd"
-"""Our folder on Drive."""
+"""Our folder on Drive: the runs below `runs`, the data archives beside them."""
 
 REPORTS = "reports"
 """Below `FOLDER`: the newest report of each run, under the run's name, for people."""
 
 LATEST = "latest.txt"
-"""The name of the run begun or opened last, in the folder of runs here and on Drive."""
+"""In the folder of runs, here and on Drive: the name of the run begun or opened last."""
 
 LAST_COPY = "sender.json"
 """In a run's folder on Drive: the `LastCopy`."""
@@ -27,12 +27,12 @@ AGREEMENT = "drive.json"
 
 
 class LastCopy(storage.Record):
-    """Who copied a run to Drive last.
+    """Which machine copied a run to Drive last.
 
     Attributes:
-        run: the name of the run on that machine.
-        time: seconds since 1970.
-        at_work: whether the machine was going on with the run.
+        run: what the run is called on that machine.
+        time: in seconds since 1970.
+        at_work: whether the machine was to go on with the run.
     """
 
     run: str = ""
@@ -49,7 +49,7 @@ class Agreement(storage.Record):
 
 
 def runs_on(drive: Path) -> Path:
-    """The folder of runs on Drive; the data archives are beside it."""
+    """The folder of runs on Drive."""
     return drive / FOLDER / "runs"
 
 
@@ -64,29 +64,28 @@ def machine_name() -> str:
 
 
 def read_last_copy(folder: Path) -> LastCopy:
-    """Who copied to a run's folder on Drive last; without a name where the note is damaged."""
+    """The `LastCopy` in a run's folder on Drive; an empty one where it is absent or damaged."""
     return markers.parsed(markers.content(folder / LAST_COPY), LastCopy) or LastCopy()
 
 
 def write_last_copy(run: Run, folder: Path, at_work: bool) -> None:
-    """Note in a run's folder on Drive that this machine has just copied there."""
-    note = LastCopy(
-        run=run.folder.name, machine=machine_name(), time=int(time.time()), at_work=at_work
-    )
+    """Note in a run's folder on Drive that this machine has just written there."""
+    name, now = run.folder.name, int(time.time())
+    note = LastCopy(run=name, machine=machine_name(), time=now, at_work=at_work)
     storage.write_record(folder / LAST_COPY, note)
 
 
 def read_latest(runs: Path) -> str | None:
-    """The run that `LATEST` names on Drive; None where no marker holds for it."""
+    """The run that `LATEST` names on Drive; None where it is absent or damaged."""
     data = markers.read(runs / LATEST)
     return PurePath(data.decode().strip()).name if data else None
 
 
 def name_latest(run: Run, folder: Path, drive: Path) -> None:
-    """Name the run as the last on Drive, once.
+    """Name a run as the last on Drive, once, if it is the last one here.
 
-    A training that goes on does not name its run again. Else two machines at work would take turns,
-    and neither could hand over.
+    A training that goes on does not name it again. Else two machines at work would take turns, and
+    neither could hand over.
     """
     here = run.folder.parent / LATEST
     if here.exists() and here.read_text("utf-8").strip() != run.folder.name:
@@ -108,7 +107,7 @@ def read_agreement(runs: Path) -> Agreement | None:
 def reason(error: Exception) -> str:
     """Why Drive could not be read or written, in a few words."""
     if isinstance(error, DiskFullError):
-        return os.strerror(error.errno)
+        return os.strerror(error.errno or 0)
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")

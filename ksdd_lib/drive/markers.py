@@ -22,16 +22,16 @@ VERSION = re.compile(r"(?P<stem>.+)\.[0-9a-f]{8}(?P<suffix>\.\w+)?")
 """The name of content whose plain name was taken: `settings.3f2a9c1b.json`."""
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-"""The name of a file that is still being written; see `storage.write_bytes`."""
+"""The name of a file that `storage.write_bytes` has not finished."""
 
 AnyRecord = TypeVar("AnyRecord", bound=storage.Record)
 
 
 class Marker(storage.FileHash):
-    """What a marker says of a file.
+    """What a marker says.
 
     Attributes:
-        file: the content's name in the marker's folder; older markers have none, and mean the plain
+        file: the content's name in the marker's folder; old markers have none, and mean the plain
             name.
     """
 
@@ -45,15 +45,16 @@ def write(data: bytes, target: Path, drive: Path) -> bool:
         OSError: Drive is gone, full or read-only, or took only a part.
     """
     require_mounted(drive)
-    known, hashed = _read_marker(marker_of(target)), storage.FileHash.of(data)
-    if known and known.sha256 == hashed.sha256 and _size(target.with_name(known.file)) == len(data):
+    known, sha256 = _read_marker(marker_of(target)), storage.sha256(data)
+    if known and known.sha256 == sha256 and _size(target.with_name(known.file)) == len(data):
         return False
     is_free = known is None or known.file != target.name
-    content = target if is_free else version_of(target, hashed.sha256)
+    version = target.with_name(f"{target.stem}.{sha256[:8]}{target.suffix}")
+    content = target if is_free else version
     storage.write_bytes(content, data)
     if _size(content) != len(data):
         raise OSError(errno.EIO, "only a part arrived", str(content))
-    marker = Marker(bytes=hashed.bytes, sha256=hashed.sha256, file=content.name)
+    marker = Marker(bytes=len(data), sha256=sha256, file=content.name)
     storage.write_record(marker_of(target), marker)
     if known and known.file != content.name:
         target.with_name(known.file).unlink(missing_ok=True)
@@ -61,11 +62,7 @@ def write(data: bytes, target: Path, drive: Path) -> bool:
 
 
 def write_unmarked(data: bytes, target: Path, drive: Path) -> None:
-    """Write a file to Drive for people to open: under its own name, and without a marker.
-
-    Raises:
-        OSError: Drive is gone, full or read-only.
-    """
+    """Write a file to Drive for people to open; raises as `write`."""
     require_mounted(drive)
     if not target.exists() or target.read_bytes() != data:
         storage.write_bytes(target, data)
@@ -82,13 +79,10 @@ def sweep(paths: Iterable[Path]) -> None:
 
     These are temporary files, and content whose marker names another file.
     """
-    stale, several = [], set()
-    for path in paths:
-        if TEMPORARY.fullmatch(path.name):
-            stale.append(path)
-        elif VERSION.fullmatch(path.name):
-            several |= {path, plain(path)}
-    for path in several:
+    paths = list(paths)
+    stale = [path for path in paths if TEMPORARY.fullmatch(path.name)]
+    versions = [path for path in paths if VERSION.fullmatch(path.name)]
+    for path in {*versions, *map(plain, versions)}:
         marker = _read_marker(marker_of(plain(path)))
         if marker and marker.file != path.name:
             stale.append(path)
@@ -98,18 +92,8 @@ def sweep(paths: Iterable[Path]) -> None:
 
 
 def marker_of(path: Path) -> Path:
-    """Where the marker of a file is, given the file's plain name."""
+    """Where the marker of a plain file is. Once it exists, the file has been whole."""
     return path.with_name(f"{path.name}.ok")
-
-
-def has_marker(path: Path) -> bool:
-    """Whether the file has been whole on Drive: its marker came last."""
-    return marker_of(path).exists()
-
-
-def version_of(path: Path, sha256: str) -> Path:
-    """Where content goes if its plain name is taken."""
-    return path.with_name(f"{path.stem}.{sha256[:8]}{path.suffix}")
 
 
 def plain(path: Path) -> Path:
@@ -120,10 +104,10 @@ def plain(path: Path) -> Path:
 
 
 def read_markers(paths: Iterable[Path]) -> dict[Path, list[Marker]]:
-    """Plain file -> its markers among `paths`; Drive's duplicates, `name (1)`, come first."""
+    """Plain file -> its markers among `paths`, the newest first: Drive calls it `name (1)`."""
     found: dict[Path, list[Marker]] = {}
-    places = sorted((path for path in paths if path.suffix == ".ok"), reverse=True)
-    places.sort(key=lambda path: " (" not in path.name)
+    places = [path for path in paths if path.suffix == ".ok"]
+    places.sort(key=lambda path: (" (" in path.name, path), reverse=True)
     with ThreadPoolExecutor(16) as pool:  # Drive takes long for each small file
         markers = list(pool.map(_read_marker, places))
     for place, marker in zip(places, markers, strict=True):
@@ -133,23 +117,36 @@ def read_markers(paths: Iterable[Path]) -> dict[Path, list[Marker]]:
 
 
 def read(path: Path, markers: Iterable[Marker] | None = None) -> bytes | None:
-    """The content that a marker names, from `name (1)`, newest first, or from the name itself.
+    """The content of the newest marker that has any, whatever Drive has called it; else None.
 
     Args:
         markers: of the plain file `path`; by default they are read from Drive.
     """
-    there = list_folder(path.parent)
+    names = [name for name in list_folder(path.parent) if plain(name) == path]
     if markers is None:
-        markers = read_markers(p for p in there if plain(p) == path).get(path, [])
-    hashes = {marker.sha256 for marker in markers}
-    for name in dict.fromkeys(Path(marker.file) for marker in markers):
-        renamed = re.compile(re.escape(name.stem) + r" \(\d+\)" + re.escape(name.suffix))
-        duplicates = sorted(p for p in there if renamed.fullmatch(p.name))[::-1]
-        for candidate in [*duplicates, path.with_name(name.name)]:
-            data = candidate.read_bytes() if candidate.exists() else b""
-            if storage.sha256(data) in hashes:
+        markers = read_markers(names).get(path, [])
+    found = [content(name) for name in names if name.suffix != ".ok"] if markers else []
+    for marker in markers:
+        for data in found:
+            if data is not None and marker.fits(data):
                 return data
     return None
+
+
+def content(path: Path) -> bytes | None:
+    """What a file holds, whether or not it has a marker; None where it is absent."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def parsed(data: bytes | None, kind: type[AnyRecord]) -> AnyRecord | None:
+    """The record in the content of a JSON file; None where it is absent or damaged."""
+    try:
+        return None if data is None else storage.parse_record(data, kind, "")
+    except RunError:
+        return None
 
 
 def list_folder(folder: Path) -> list[Path]:
@@ -173,22 +170,6 @@ def walk(folder: Path) -> list[Path]:
 
     found = os.walk(folder, onerror=fail)
     return [Path(place, name) for place, _, names in found for name in names]
-
-
-def content(path: Path) -> bytes | None:
-    """What a file holds, marker or not; None where it is absent."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def parsed(data: bytes | None, kind: type[AnyRecord]) -> AnyRecord | None:
-    """The record in the content of a JSON file; None where it is absent or damaged."""
-    try:
-        return None if data is None else storage.parse_record(data, kind, "")
-    except RunError:
-        return None
 
 
 def _read_marker(path: Path) -> Marker | None:

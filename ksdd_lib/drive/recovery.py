@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from ksdd_lib import storage
 from ksdd_lib.data import sources
 from ksdd_lib.drive import compare, layout, markers
-from ksdd_lib.drive.compare import DataRecord, DriveCopy, folder_on_drive
+from ksdd_lib.drive.compare import DataRecord, DriveCopy
 from ksdd_lib.drive.layout import Agreement
 from ksdd_lib.errors import DiskFullError, KsddError, RunError
 from ksdd_lib.runs.lock import OWNER_SILENT
@@ -30,44 +30,35 @@ PATIENCE = 300.0
 
 
 def bring_from(drive: Path | None) -> Callable[[Settings], Path | None]:
-    """What `runs.open.create` asks for a run of these settings that only Drive has."""
+    """What brings to `runs.open.create` a run of its settings that only Drive has."""
     return lambda settings: restore(home(), drive, like=settings)
 
 
 def restore(
-    home: Path,
-    drive: Path | None,
-    patience: float | None = None,
-    named: Path | None = None,
-    like: Settings | None = None,
+    home: Path, drive: Path | None, named: Path | None = None, like: Settings | None = None
 ) -> Path | None:
     """Bring here what is further on Drive; called at every start of a notebook.
 
     The run that another machine has named as the last one on Drive becomes the run in use here,
     unless this machine has opened another one itself since it last looked. Else the run in use
-    stays. A machine without one takes the run that was copied last, with a warning. Nothing here is
-    replaced that is as far as on Drive. The run's data archive is unpacked too, where Drive has it
-    and the data is missing.
+    stays. A machine without one takes the run that was copied last, with a warning. Files here are
+    replaced only where Drive is further, see `compare.further_files`. The data archive of the run
+    is unpacked too, where Drive has it and the data is missing.
 
     Args:
-        patience: seconds to wait for Drive; by default `PATIENCE`.
-        named: the folder on Drive of the run to bring, whichever was the last one. It is then the
-            run in use here, as if this machine had opened it.
-        like: bring the run with the same start as these settings, as notebook 1 decides it, and
-            nothing where Drive has none.
+        named: the folder on Drive of the run to bring and use, whichever was the last one.
+        like: bring and use the run with the same start as these settings, if Drive has one.
 
     Returns:
-        The folder of the run in use. None, where Drive has nothing usable of it, or has not
-        answered in time, which is a warning.
+        The folder of the run in use. None, where Drive has nothing usable of it, or does not answer
+        for `PATIENCE` seconds, which is a warning.
 
     Raises:
         RunError: another machine is at work on the run, and `$KSDD_TAKE_OVER` is not set.
     """
     if drive is None:
         return None
-    patience = PATIENCE if patience is None else patience
-    attempt = _Attempt(Path(home), Path(drive))
-    outcome: Future[Path | None] = Future()
+    attempt, outcome = _Attempt(home, drive), Future[Path | None]()
 
     def look() -> None:
         try:
@@ -77,10 +68,10 @@ def restore(
 
     threading.Thread(target=look, daemon=True).start()
     try:
-        return outcome.result(patience)
+        return outcome.result(PATIENCE)
     except TimeoutError:
         warnings.warn(
-            f"Drive has not answered for {patience / 60:.0f} minutes, and what is further there is "
+            f"Drive has not answered for {PATIENCE / 60:.0f} minutes, and what is further there is "
             "not here: run this cell again, or go on with what this machine has.",
             stacklevel=2,
         )
@@ -104,11 +95,11 @@ class _Attempt:
     def restore(self, named: Path | None, like: Settings | None) -> Path | None:
         """`restore`, however long Drive takes."""
         try:
-            source = named if like is None else _copied_last(self.there, like)
-            if source is not None:
-                folder = self._adopt(source)
+            if like is not None:
+                named = _copied_last(self.there, like)
+                folder = self._adopt(named) if named else None
             else:
-                folder = self._follow() if like is None else None
+                folder = self._adopt(named) if named else self._follow()
             if folder is not None:
                 self._unpack_archive(folder)
             return folder
@@ -133,80 +124,68 @@ class _Attempt:
 
     def _follow(self) -> Path | None:
         """Go to the last run on Drive, or stay with the run in use here."""
-        here, agreed = self._latest_here(), layout.read_agreement(self.runs)
-        last = layout.read_latest(self.there)
+        latest = (markers.content(self.runs / layout.LATEST) or b"").decode().strip()
+        here = latest if latest and (self.runs / latest / "settings.json").exists() else None
+        agreed, last = layout.read_agreement(self.runs), layout.read_latest(self.there)
         if last is None and here is None and (newest := _copied_last(self.there)):
             last = newest.name
             self._warn(
                 f"Drive does not say which run was in use; {last} was copied last and is taken."
             )
         is_new = here == (agreed and agreed.here) and last != (agreed and agreed.drive)
-        if last is None or (here is not None and not is_new):
-            return self._catch_up(self.runs / here, agreed) if here else None
-        folder = self._adopt(self.there / last)
-        if folder is not None:
-            self._require_wanted()
-            agreed = Agreement(here=folder.name, drive=last)
-            storage.write_record(self.runs / layout.AGREEMENT, agreed)
-        return folder
-
-    def _latest_here(self) -> str | None:
-        name = (markers.content(self.runs / layout.LATEST) or b"").decode().strip()
-        return name if name and (self.runs / name / "settings.json").exists() else None
+        if last is not None and (here is None or is_new):
+            folder = self._adopt(self.there / last)
+            if folder is not None:
+                self._require_wanted()
+                agreed = Agreement(here=folder.name, drive=last)
+                storage.write_record(self.runs / layout.AGREEMENT, agreed)
+            return folder
+        run = compare.open_here(self.runs / here) if here else None
+        if run is None:
+            return None
+        if agreed and agreed.here == here:
+            source = self.there / agreed.drive
+        else:
+            source = compare.folder_on_drive(run, self.there)
+        is_there = markers.marker_of(source / "settings.json").exists()
+        return self._bring(source, run.folder) if is_there else None
 
     def _adopt(self, source: Path) -> Path | None:
         """Bring the run in `source`, a folder on Drive, and make it the run in use here."""
-        copy = DriveCopy(source)
-        there = compare.opened(source, copy.read("settings.json"))
-        if there is None:
-            self._warn_of_damage(copy, self.runs / source.name)
+        folder = self._bring(source)
+        if folder is None:
             self._warn(f"Without its settings, {source.name} cannot be continued; begin a new run.")
-            return None
-
-        def is_free(folder: Path) -> bool:
-            if not (folder / "settings.json").exists():
-                return True
-            here = compare.open_here(folder)
-            found = here and compare.difference(here, there)
-            return found is not None and not (found.begun_here | found.begun_there)
-
-        name = PurePath(layout.read_last_copy(source).run or source.name).name
-        folder = storage.first_free(self.runs, name, is_free)
-        self._bring(copy, there, folder)
-        self._write(self.runs / layout.LATEST, f"{folder.name}\n".encode())
+        else:
+            self._write(self.runs / layout.LATEST, f"{folder.name}\n".encode())
         return folder
 
-    def _catch_up(self, folder: Path, agreed: Agreement | None) -> Path | None:
-        """Bring to the run in use what is further on Drive; None where Drive does not have it."""
-        here = compare.open_here(folder)
-        if here is None:
-            return None
-        is_known = agreed is not None and agreed.here == folder.name
-        source = self.there / agreed.drive if is_known else folder_on_drive(here, self.there)
-        if not markers.has_marker(source / "settings.json"):
-            return None
-        copy = DriveCopy(source)
-        there = compare.opened(source, copy.read("settings.json"))
-        if there is None:
-            self._warn_of_damage(copy, folder)
-            return None
-        found = compare.difference(here, there)
-        if both := found.begun_here & found.begun_there:
-            self._warn(
-                f"{folder.name} was continued on Drive with other settings ({', '.join(both)}), "
-                "which are not brought here."
-            )
-            return None
-        self._bring(copy, there, folder)
-        return folder
+    def _bring(self, source: Path, folder: Path | None = None) -> Path | None:
+        """Bring what the run in `source`, a folder on Drive, has further there.
 
-    def _bring(self, copy: DriveCopy, there: Run, folder: Path) -> None:
-        """Write to `folder` what the same run has further on Drive.
+        Args:
+            folder: the same run here; by default the first folder that is free, or has this run.
+
+        Returns:
+            Its folder here; None, with a warning, where its settings are damaged or conflict.
 
         Raises:
             RunError: another machine is at work on the run.
         """
-        self._refuse_if_at_work(copy.folder, folder.name)
+        copy = DriveCopy(source)
+        there = compare.opened(source, copy.read("settings.json"))
+        if there is None:
+            self._warn_of_damage(copy, folder or self.runs / source.name)
+            return None
+        folder = folder or self._free_folder(there)
+        if here := compare.open_here(folder):
+            used_here, used_there = compare.fixed_differences(here, there)
+            if both := used_here & used_there:
+                self._warn(
+                    f"{folder.name} was continued on Drive with other settings "
+                    f"({', '.join(sorted(both))}), which are not brought here."
+                )
+                return None
+        self._refuse_if_at_work(source, folder.name)
         brought = 0
         for name, data in compare.further_files(copy, there, folder):
             self._write(folder / name, data)
@@ -214,6 +193,19 @@ class _Attempt:
         self._warn_of_damage(copy, folder)
         if brought:
             print(f"{folder.name} is back from Drive: {brought} files.")
+        return folder
+
+    def _free_folder(self, there: Run) -> Path:
+        """The first of the folders <name>, <name>-2 ... here that is free, or has this run."""
+
+        def is_free(folder: Path) -> bool:
+            if not (folder / "settings.json").exists():
+                return True
+            here = compare.open_here(folder)
+            return here is not None and not any(compare.fixed_differences(here, there))
+
+        name = PurePath(layout.read_last_copy(there.folder).run or there.folder.name).name
+        return storage.first_free(self.runs, name, is_free)
 
     def _refuse_if_at_work(self, source: Path, name: str) -> None:
         """Refuse a run that another machine is at work on, unless `$KSDD_TAKE_OVER` is set.

@@ -6,7 +6,7 @@ failure of Drive stops no training: it is one warning, and the next copy catches
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,6 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
     Args:
         at_work: whether more is to come soon, so that no other machine should go on meanwhile.
     """
-    drive = Path(drive)
     if layout.is_on(drive, run.folder):
         return Copied()
     try:
@@ -65,15 +64,15 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
         files, reports = _worth_copying(run.folder), drive / layout.FOLDER / layout.REPORTS
         listed = [*markers.list_folder(target.parent), *markers.list_folder(reports)]
         markers.sweep([*listed, *markers.walk(target)])
-        sent, failures = _send(files, run.folder, target, drive)
+        copied = _send(files, run.folder, target, drive)
         layout.write_last_copy(run, target, at_work)
         layout.name_latest(run, target, drive)
         if run.has("report"):
             report = (run.folder / "report.html").read_bytes()
             markers.write_unmarked(report, reports / f"{target.name}.html", drive)
+        return copied
     except Exception as error:  # in a thread, an error would end it without a word
         return Copied(failure=layout.reason(error))
-    return Copied(failure=layout.reason(failures[0])) if failures else Copied(_newest(sent))
 
 
 def renew_last_copy(run: Run, drive: Path) -> None:
@@ -81,13 +80,12 @@ def renew_last_copy(run: Run, drive: Path) -> None:
 
     Where checkpoints are far apart, other machines would else take this one for lost.
     """
-    drive = Path(drive)
     with contextlib.suppress(Exception):  # the next copy tells of a Drive that fails
-        if not layout.is_on(drive, run.folder):
-            markers.require_mounted(drive)
-            target = compare.folder_on_drive(run, layout.runs_on(drive))
-            if layout.read_last_copy(target).machine == layout.machine_name():
-                layout.write_last_copy(run, target, at_work=True)
+        markers.require_mounted(drive)
+        target = compare.folder_on_drive(run, layout.runs_on(drive))
+        is_ours = layout.read_last_copy(target).machine == layout.machine_name()
+        if is_ours and not layout.is_on(drive, run.folder):
+            layout.write_last_copy(run, target, at_work=True)
 
 
 def copy_archive(run: Run, downloads: Path, drive: Path) -> str:
@@ -98,10 +96,10 @@ def copy_archive(run: Run, downloads: Path, drive: Path) -> str:
     """
     try:
         wanted = storage.read_record(run.folder / "data.json", DataRecord).archive_sha256
-        for path in sorted(Path(downloads).glob("*.zip")) if wanted else ():
+        for path in sorted(downloads.glob("*.zip")) if wanted else ():
             if storage.sha256(path) == wanted:
-                target = Path(drive) / layout.FOLDER / path.name
-                markers.write(path.read_bytes(), target, Path(drive))
+                target = drive / layout.FOLDER / path.name
+                markers.write(path.read_bytes(), target, drive)
                 markers.sweep(p for p in markers.list_folder(target.parent) if path.name in p.name)
     except Exception as error:
         return (
@@ -135,51 +133,38 @@ def _worth_copying(folder: Path) -> list[Path]:
     return sorted(filter(is_wanted, files), key=place)
 
 
-def _newest(sent: Mapping[Path, float]) -> str:
-    """The checkpoint saved last among files with their times, as `Copied` names it."""
-    saved = [path for path in sent if CHECKPOINT.fullmatch(path.name) and path.suffix == ".json"]
-    if not saved:
-        return ""
-    last = max(saved, key=lambda path: sent[path])
-    stage, _, step = last.stem.rpartition("-")
-    return f"step {int(step)} of {stage}, fold {last.parent.name.removeprefix('fold')}"
-
-
-def _send(
-    files: Iterable[Path], folder: Path, target: Path, drive: Path
-) -> tuple[dict[Path, float], list[OSError]]:
-    """Copy what is new of `files` in `folder`.
-
-    Returns:
-        File on Drive now -> when it was written here; and the failures, at most `FAILURES`.
-    """
-    sent: dict[Path, float] = {}
-    failures: list[OSError] = []
+def _send(files: Iterable[Path], folder: Path, target: Path, drive: Path) -> Copied:
+    """Copy what is new of `files` in `folder`; after `FAILURES` failures give up."""
+    newest, failures = (0.0, ""), []
     for path in files:
         try:
             data, written = path.read_bytes(), path.stat().st_mtime
         except FileNotFoundError:  # training has gone on, and removed an older checkpoint
             continue
-        there = target / path.relative_to(folder)
+        there, match = target / path.relative_to(folder), CHECKPOINT.fullmatch(path.name)
         try:
             is_new = markers.write(data, there, drive)
-            sent[path] = written
-            _remove_superseded(there, kept=1 if is_new else 0)
+            if match:
+                _remove_superseded(there, match, kept=1 if is_new else 0)
         except OSError as error:
-            failures.append(error)
+            failures.append(layout.reason(error))
             if len(failures) == FAILURES:
                 break
-    return sent, failures
+        else:
+            if match and path.suffix == ".json":
+                fold = path.parent.name.removeprefix("fold")
+                told = f"step {int(match['step'])} of {match['stage']}, fold {fold}"
+                newest = max(newest, (written, told))
+    return Copied(failure=failures[0]) if failures else Copied(newest[1])
 
 
-def _remove_superseded(copied: Path, kept: int) -> None:
+def _remove_superseded(there: Path, match: re.Match[str], kept: int) -> None:
     """Where a checkpoint is whole on Drive, remove all older ones of its stage but `kept`."""
-    match = CHECKPOINT.fullmatch(copied.name)
-    both = [copied.with_suffix(ending) for ending in (".pt", ".json")]
-    if match is None or not all(map(markers.has_marker, both)):
+    both = [there.with_suffix(ending) for ending in (".pt", ".json")]
+    if not all(markers.marker_of(path).exists() for path in both):
         return
     older: dict[str, list[Path]] = {}
-    for path in markers.list_folder(copied.parent):
+    for path in markers.list_folder(there.parent):
         found = CHECKPOINT.fullmatch(markers.plain(path).name)
         if found and found["stage"] == match["stage"] and found["step"] < match["step"]:
             older.setdefault(found["step"], []).append(path)

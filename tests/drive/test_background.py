@@ -102,15 +102,23 @@ def test_what_was_saved_while_a_copy_was_at_work_is_sent_at_the_end(
 
 @pytest.mark.fault(25)
 def test_a_training_goes_on_while_drive_hangs(
-    run: Run, drive: Path, hanging: Hanging, tmp_path: Path, capsys: pytest.CaptureFixture
+    run: Run,
+    drive: Path,
+    hanging: Hanging,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ):
+    monkeypatch.setattr(background, "EVERY", 0)
     data = tiny_data(tmp_path / "data")
     for path in run.fold_folder(0).iterdir():
         path.unlink()
-    sent = BackgroundCopy(run, drive, every=0, patience=0.1)
+    sent = BackgroundCopy(run, drive)
     sent.start()
     assert train_stage(run, data, 0, "segmentation", saved=sent.start_if_due)
-    sent.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(background, "PATIENCE", 0.1)
+        sent.finish()
     assert "Drive is slow: run is still being copied" in capsys.readouterr().out
     assert sent.state() == "not yet on Drive"
     hanging.release()
@@ -121,20 +129,25 @@ def test_a_training_goes_on_while_drive_hangs(
 
 @pytest.mark.fault(25)
 def test_an_archive_that_hangs_does_not_stop_the_cell(
-    run: Run, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    run: Run,
+    drive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ):
     archive = tmp_path / "downloads" / "parts.zip"
     storage.write_bytes(archive, b"zip")
     run.write("data.json", {"archive_sha256": storage.sha256(b"zip")})
     hanging = Hanging(drive / "ksdd" / "parts.zip.ok")
-    sent = BackgroundCopy(run, drive, patience=0.1, downloads=archive.parent)
-    sent.finish()
+    sent = BackgroundCopy(run, drive, downloads=archive.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(background, "PATIENCE", 0.1)
+        sent.finish()
     assert "Drive is slow: run is still being copied" in capsys.readouterr().out
     while sent.state() == "not yet on Drive":  # the run goes first
         assert sent._is_at_work()
     assert sent.state().startswith("safe on Drive: step 20") and sent._is_at_work()
     hanging.release()
-    sent.patience = background.PATIENCE
     sent.finish()
     assert (drive / "ksdd" / "parts.zip").read_bytes() == b"zip"
 
@@ -151,13 +164,15 @@ def test_a_start_does_not_wait_for_ever_and_what_it_gave_up_is_not_written_later
         whole = (there / name).read_bytes()
         hanging, before = Hanging(there / name), threading.enumerate()
         with pytest.warns(UserWarning, match="has not answered for 0 minutes.*run this cell again"):
-            assert recovery.restore(tmp_path / "second", drive, patience=0.2) is None
+            monkeypatch.setattr(recovery, "PATIENCE", 0.2)
+            assert recovery.restore(tmp_path / "second", drive) is None
         hanging.release(whole)
         for thread in set(threading.enumerate()) - set(before):
             if "ThreadPool" not in thread.name:
                 thread.join()
         assert not (tmp_path / "second" / "runs").exists()
         (there / name).write_bytes(whole)
+    monkeypatch.setattr(recovery, "PATIENCE", 60)
     assert recovery.restore(tmp_path / "second", drive).name == "demo"
 
 
@@ -166,7 +181,8 @@ def test_a_failing_drive_is_one_warning_until_it_is_back(
     run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ):
     lost = drive.rename(drive.with_name("away"))
-    sent = BackgroundCopy(run, drive, every=0)
+    monkeypatch.setattr(background, "EVERY", 0)
+    sent = BackgroundCopy(run, drive)
     for _ in range(3):
         sent.finish()
         sent.start_if_due()
@@ -209,7 +225,8 @@ def test_copies_of_a_training_keep_their_distance(
     clock, begun = [0.0], []
     monkeypatch.setattr(background.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(background, "copy", lambda *_: begun.append(clock[0]) or upload.Copied())
-    sent = BackgroundCopy(run, drive, every=60)
+    monkeypatch.setattr(background, "EVERY", 60)
+    sent = BackgroundCopy(run, drive)
     for clock[0] in (30, 61, 100, 122, 161):
         sent.start_if_due()
         while sent._is_at_work():
@@ -252,6 +269,6 @@ def test_a_machine_that_has_nothing_new_to_copy_goes_on_giving_signs_of_life(
 
 
 def test_without_drive_nothing_happens(run: Run, capsys: pytest.CaptureFixture):
-    with BackgroundCopy(run, None, every=0) as sent:
+    with BackgroundCopy(run, None) as sent:
         sent.start_if_due()
     assert sent.state() == "" and capsys.readouterr().out == ""

@@ -33,7 +33,7 @@ from on_drive import (
 )
 
 from ksdd_lib import storage
-from ksdd_lib.drive import layout, markers, recovery, upload
+from ksdd_lib.drive import background, layout, markers, recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.methods.stages import train_stage
@@ -379,11 +379,12 @@ def test_training_goes_on_without_drive_and_copies_when_it_is_back(
     home: Path, drive: Drive, tiny_root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
     monkeypatch.setattr(two_stage, "FEATURES", 16)
+    monkeypatch.setattr(background, "EVERY", 0)
     run = begin(data=str(tiny_root), **TRAINED)
     data = prepare.prepare_data(run)
     drive.fault = lambda n: number
     with pytest.warns(UserWarning, match=re.escape(os.strerror(number))):
-        with BackgroundCopy(run, drive.root, every=0) as sent:
+        with BackgroundCopy(run, drive.root) as sent:
             assert train_stage(run, data, 0, "segmentation", saved=sent.start_if_due)
     assert read_history(run.fold_folder(0) / "segmentation.jsonl")[-1]["step"] == 2
     drive.fault = lambda n: None
@@ -405,6 +406,7 @@ def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offe
     kind: str,
 ):
     monkeypatch.setattr(two_stage, "FEATURES", 16)
+    monkeypatch.setattr(background, "EVERY", 0)
     monkeypatch.setenv("KSDD_DRIVE", "" if kind == "none" else str(drive.root))
     drive.fault = lambda n: READ_ONLY
     with warnings.catch_warnings(record=True) as caught:
@@ -412,7 +414,7 @@ def test_without_a_drive_that_takes_files_the_series_ends_and_the_report_is_offe
         there = colab.begin()
         run = begin(data=str(tiny_root), **TRAINED)
         data = prepare.prepare_data(run, there)
-        with BackgroundCopy(run, there, every=0) as sent:
+        with BackgroundCopy(run, there) as sent:
             train_stage(run, data, 0, "segmentation", saved=sent.start_if_due)
             train_stage(run, data, 0, "decision", saved=sent.start_if_due)
         with BackgroundCopy(run, there) as sent:
