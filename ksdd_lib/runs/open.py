@@ -114,22 +114,6 @@ def last_settings() -> Settings | None:
     return next(filter(None, map(_settings_if_whole, _last_folders())), None)
 
 
-@alone
-def forget_settings(folder: Path) -> None:
-    """Remove the settings of a run for which no data was found; a new attempt may choose others.
-
-    Raises:
-        RunError: settings.json is not that of a run, or another process works in the folder.
-    """
-    try:
-        if _stored_settings(folder) is not None:
-            (folder / "settings.json").unlink()
-    except KsddError as error:
-        raise RunError(
-            f"{folder.name} holds a settings.json that is no run's ({error}): name another folder."
-        ) from None
-
-
 def is_same_start(stored: Settings, wanted: Settings) -> bool:
     """Whether two runs agree in all settings that notebook 1 decides."""
     ours, theirs = settings_io.to_json(stored), settings_io.to_json(wanted)
@@ -166,7 +150,11 @@ def _opened_last() -> list[Path]:
 
 def _stored_settings(folder: Path) -> Settings | None:
     path = folder / "settings.json"
-    return settings_io.from_json(storage.read_json(path)) if path.exists() else None
+    try:
+        return settings_io.from_json(storage.read_json(path)) if path.exists() else None
+    except KsddError as error:
+        text = f"The settings.json in {folder.name} is not that of a run: {error}"
+        raise RunError(text) from None
 
 
 def _settings_if_whole(folder: Path) -> Settings | None:
@@ -174,7 +162,7 @@ def _settings_if_whole(folder: Path) -> Settings | None:
     try:
         return _stored_settings(folder)
     except KsddError as error:
-        warnings.warn(f"The run {folder.name} is passed over: {error}", stacklevel=3)
+        warnings.warn(f"Passed over: {error}", stacklevel=3)
         return None
 
 

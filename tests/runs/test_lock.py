@@ -14,10 +14,11 @@ import pytest
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import scoring
+from ksdd_lib.presets import resolve
 from ksdd_lib.reporting import report
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.lock import OWNER_SILENT, alone, claim, release
-from ksdd_lib.runs.open import forget_settings, open_run
+from ksdd_lib.runs.open import create, open_run
 from ksdd_lib.runs.run import Run
 
 
@@ -98,9 +99,9 @@ def other(run: Run) -> Iterator[str]:
         lambda run: report.make_figures(run.folder),
         lambda run: report.make_report(run.folder),
         lambda run: open_run(run.folder, {"seed": 4}),
-        lambda run: forget_settings(run.folder),
+        lambda run: create(resolve({}), run.folder),
     ],
-    ids=["data", "evaluation", "figures", "report", "other settings", "no settings"],
+    ids=["data", "evaluation", "figures", "report", "other settings", "all settings"],
 )
 def test_what_writes_in_a_run_is_refused_while_another_process_works_there(
     run: Run, other: str, work: Callable[[Run], Any]

@@ -154,9 +154,13 @@ def test_a_run_that_cannot_be_read_is_passed_over_by_name(own_home: Path, conten
     wanted = presets.resolve({})
     first = create(wanted)
     storage.write_text(first.folder / "settings.json", content)
-    with pytest.warns(UserWarning, match=f"The run {first.folder.name} is passed over: "):
+    with pytest.warns(
+        UserWarning, match=f"Passed over: The settings.json in {first.folder.name} is"
+    ):
         assert last_settings() is None
-    with pytest.warns(UserWarning, match=f"The run {first.folder.name} is passed over: "):
+    with pytest.warns(
+        UserWarning, match=f"Passed over: The settings.json in {first.folder.name} is"
+    ):
         second = create(wanted)
     assert second.folder.name == f"{run_name(wanted)}-2"
     assert (first.folder / "settings.json").read_text() == content

@@ -109,7 +109,7 @@ class TestWhatTheUserDoesWrong:
         mine.parent.mkdir()
         mine.write_text('{"mine": 1}')
         text = said("run", "--data", "generated", "--out", str(mine.parent))
-        assert "mine holds a settings.json that is no run's" in text
+        assert "The settings.json in mine is not that of a run" in text
         assert mine.read_text() == '{"mine": 1}'
 
     def test_settings_are_checked_before_an_earlier_attempt_is_forgotten(self, said, tmp_path):
