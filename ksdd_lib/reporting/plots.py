@@ -133,7 +133,7 @@ def describe(figure: Figure) -> str:
 def roc_curve(
     labels: ArrayLike,
     scores: ArrayLike,
-    flagged: ArrayLike | None = None,
+    flagged: ArrayLike,
     ax: Axes | None = None,
     label: str = "pooled",
     point: str = "operating",
@@ -142,7 +142,7 @@ def roc_curve(
 
     Args:
         labels, scores: (N,), defective or not, and logits.
-        flagged: (N,), the verdicts at the operating threshold; None draws the curve alone.
+        flagged: (N,), the verdicts at the operating threshold.
         label: the name of the curve.
         point: the name of the verdicts.
     """
@@ -154,11 +154,10 @@ def roc_curve(
         return _write_undefined(ax)
     x, y, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
     ax.plot(x, y, color=INK, linewidth=2, label=f"{label}: AUC {area:.4f}")
-    if flagged is not None:
-        ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
-        for name, counts, marker in _points(labels, scores, flagged, point):
-            place = counts.fp / (counts.fp + counts.tn), counts.tp / (counts.tp + counts.fn)
-            ax.plot(*place, label=name, **marker)
+    ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
+    for name, counts, marker in _points(labels, scores, flagged, point):
+        place = counts.fp / (counts.fp + counts.tn), counts.tp / (counts.tp + counts.fn)
+        ax.plot(*place, label=name, **marker)
     ax.legend(loc="lower right")
     return ax
 
@@ -167,7 +166,7 @@ def roc_curve(
 def precision_recall_curve(
     labels: ArrayLike,
     scores: ArrayLike,
-    flagged: ArrayLike | None = None,
+    flagged: ArrayLike,
     ax: Axes | None = None,
     label: str = "pooled",
     point: str = "operating",
@@ -185,13 +184,12 @@ def precision_recall_curve(
     y, x, _ = sklearn_metrics.precision_recall_curve(labels, scores)
     name = f"{label}: AP {area:.4f}"
     ax.plot(x, y, color=INK, linewidth=2, drawstyle="steps-post", label=name)
-    if flagged is not None:
-        share = float(np.mean(np.asarray(labels, bool)))
-        ax.axhline(share, color=FAINT, linewidth=1, linestyle=":", label="chance")
-        for name, counts, marker in _points(labels, scores, flagged, point):
-            if counts.tp + counts.fp:
-                place = counts.tp / (counts.tp + counts.fn), counts.tp / (counts.tp + counts.fp)
-                ax.plot(*place, label=name, **marker)
+    share = float(np.mean(np.asarray(labels, bool)))
+    ax.axhline(share, color=FAINT, linewidth=1, linestyle=":", label="chance")
+    for name, counts, marker in _points(labels, scores, flagged, point):
+        if counts.tp + counts.fp:
+            place = counts.tp / (counts.tp + counts.fn), counts.tp / (counts.tp + counts.fp)
+            ax.plot(*place, label=name, **marker)
     ax.legend(loc="lower left")
     return ax
 
@@ -240,27 +238,19 @@ Histories = Mapping[str, Mapping[int, History]]
 
 
 @style()
-def training_curve(
-    history: History,
-    ax: Axes | None = None,
-    label: str | None = None,
-    color: str = FOLD_COLORS[0],
-) -> Axes:
-    """The loss of one stage over its steps: faint as logged, strong as a running mean."""
-    ax = ax or new_axes()
+def _draw_history(ax: Axes, history: History, label: str, color: str) -> None:
+    """Draw the loss of one stage over its steps: faint as logged, strong as a running mean."""
     step = np.array([row["step"] for row in history], float)
     loss = np.array([row["loss"] for row in history], float)
     ax.plot(step, loss, color=color, linewidth=0.8, alpha=0.35)
     ax.plot(step, running_mean(loss), color=color, linewidth=2, label=label)
-    if len(loss) and loss.min() > 0:
+    if loss.min() > 0:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="step", ylabel="loss")
-    if label:
-        ax.legend(loc="upper right")
-    return ax
+    ax.legend(loc="upper right")
 
 
 def running_mean(values: np.ndarray, share: float = 0.08) -> np.ndarray:
@@ -285,8 +275,7 @@ def draw_stages(axes: Sequence[Axes], stages: Histories) -> None:
     for ax, (stage, histories) in zip(axes, stages.items(), strict=True):
         for fold, history in histories.items():
             if history:
-                color = FOLD_COLORS[fold % len(FOLD_COLORS)]
-                training_curve(history, ax, label=f"fold {fold}", color=color)
+                _draw_history(ax, history, f"fold {fold}", FOLD_COLORS[fold % len(FOLD_COLORS)])
         ax.set_title(f"{stage.capitalize()} network: training loss")
 
 

@@ -1,6 +1,6 @@
 """The figures of a run, and one HTML file to send: both from the stored files alone.
 
-The model is not run again. Pictures of surfaces come from a reader that the caller passes in; where
+The model is not run again. Pictures of surfaces come from a reader that the caller passes in. Where
 the data set is not at hand they are left out, and the report says so.
 """
 
@@ -8,79 +8,50 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import jinja2
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import ksdd_lib
 from ksdd_lib import storage, text
 from ksdd_lib.data.inspection import format_report
 from ksdd_lib.data.kolektorsdd import PUBLISHED
 from ksdd_lib.evaluation import metrics
-from ksdd_lib.evaluation.predictions import Prediction, every_score, failures_first, verdict
+from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
 from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.two_stage import every_score
 from ksdd_lib.presets import resolve
-from ksdd_lib.reporting import wording
+from ksdd_lib.reporting import plots, wording
+from ksdd_lib.reporting.defect_strip import defect_strip, logit_range
+from ksdd_lib.reporting.surface_pictures import JudgedSurface, close_ups
 from ksdd_lib.runs.lock import alone
-from ksdd_lib.settings import RULES
-from ksdd_lib.settings_io import from_json, to_json
+from ksdd_lib.settings import RULES, Rule, Settings
+from ksdd_lib.settings_io import to_json
 from ksdd_lib.training.loop import read_history
-from ksdd_lib.training.targets import probability
 
 ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """Image name -> image uint8 (H, W) and mask bool (H, W)."""
+
+KINDS = (
+    "errors",
+    "strip",
+    "scores",
+    "precision_recall_curve",
+    "roc_curve",
+    "confusion_matrix",
+    "training_curves",
+)
+"""The kinds of figures. Of "strip" there may be several: strip_1, strip_2 and so on."""
 
 STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
 
 CLOSE_UPS = 6
 """Errors that the first screen shows, misses first."""
-
-CAPTIONS = {
-    "errors": (
-        "The errors at a glance",
-        "The place that matters, enlarged: a missed defect in its outline; in a false alarm, where "
-        "the network saw one, with its width in pixels of the photograph. Whole surfaces, also "
-        "without the outline, stand below.",
-    ),
-    "strip": (
-        "Defective and flagged surfaces",
-        "Misses first, then false alarms, then the hits with the lowest scores first; upright "
-        "surfaces lie on their side. Compare the outline of the annotation with where the output "
-        "is bright; {scale}. It is the mask alone; the verdict comes from the score at the right. "
-        "A straight dark line near an edge is no fault of the surface: the network sees there that "
-        "the picture ends, and is surer.",
-    ),
-    "scores": (
-        "Scores",
-        "Each dot is one surface. The further apart the two kinds, the safer the verdict: a dot on "
-        "the wrong side of its fold's line is an error, one near it would flip with little noise.",
-    ),
-    "precision_recall_curve": (
-        "Precision and recall",
-        "Going right, more defects are found; going down, more of the alarms are false. The "
-        "area under the steps is the average precision (AP). The point may lie beside the curve: "
-        "each fold has its own threshold, the curve one for all.",
-    ),
-    "roc_curve": (
-        "ROC curve",
-        "The share of defects found against the share of good surfaces flagged. With few defective "
-        "surfaces it looks kinder than precision and recall do.",
-    ),
-    "confusion_matrix": (
-        "Verdicts",
-        "All test surfaces at the operating thresholds; orange fields are errors.",
-    ),
-    "training_curves": (
-        "Training",
-        "The loss on training surfaces, on a logarithmic axis. Faint: as logged; strong: its "
-        "running mean. One that is flat from the start learned nothing. Where the step length "
-        "falls to zero at the end (one cycle), a flat end does not say that more steps are no use.",
-    ),
-}
-"""Kind of figure -> its title, and how to read it."""
 
 
 # Figures
@@ -94,7 +65,7 @@ def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[st
         read_pair: gives image and mask of a name; None leaves out the pictures of surfaces.
 
     Returns:
-        Figure name ("strip_1", "roc_curve", ...) -> PNG file, in the order of the report.
+        Figure name ("strip_1", "roc_curve", ...) -> PNG file.
 
     Raises:
         RunError: as of `load_results`, or another process works in the folder.
@@ -103,17 +74,15 @@ def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[st
 
 
 def _write_figures(results: Results, read_pair: ReadPair | None) -> dict[str, Path]:
-    from ksdd_lib.reporting import plots
-
     folder = results.folder / "figures"
     paths = {}
     for name, figure in _draw_figures(results, read_pair):
-        if results.data["is_generated"]:
+        if results.data.is_generated:
             plots.stamp(figure)
         paths[name] = folder / f"{name}.png"
         storage.write_bytes(paths[name], plots.png(figure))
     for path in folder.glob("*.png"):
-        if _kind(path.stem) in CAPTIONS and path.stem not in paths:
+        if _kind(path.stem) in KINDS and path.stem not in paths:
             path.unlink()
     return paths
 
@@ -123,44 +92,44 @@ def _kind(figure_name: str) -> str:
     return figure_name.rstrip("0123456789").removesuffix("_")
 
 
-def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tuple[str, Any]]:
+def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tuple[str, Figure]]:
     """(name, figure), one at a time, so that only one is in memory."""
-    from ksdd_lib.reporting import plots, surface_pictures
-    from ksdd_lib.reporting.defect_strip import defect_strip, logit_range
-
     rows = results.rows
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
-    flagged, folds = [row.is_flagged for row in rows], [row.fold for row in rows]
+    flagged, folds = [bool(row.is_flagged) for row in rows], [row.fold for row in rows]
     if read_pair is not None and results.masks is not None:
-        wrong = [row for row in failures_first(rows) if verdict(row) != "found"]
-        shown = [judged_surface(results, row, read_pair) for row in wrong[:CLOSE_UPS]]
-        if shown:
-            yield "errors", surface_pictures.close_ups(shown)
+        wrong = [row for row in failures_first(rows) if verdict(row) != "found"][:CLOSE_UPS]
+        if wrong:
+            yield "errors", close_ups([judged_surface(results, row, read_pair) for row in wrong])
         for number, page in enumerate(_strip_pages(rows), start=1):
             surfaces = [judged_surface(results, row, read_pair) for row in page]
-            score_range = logit_range(rows)
-            yield f"strip_{number}", defect_strip(surfaces, score_range)
+            yield f"strip_{number}", defect_strip(surfaces, logit_range(rows))
     thresholds = {fold.fold: fold.threshold for fold in results.metrics.folds}
     oracle = results.metrics.pooled.oracle.threshold
-    yield "scores", plots.score_strip(labels, scores, folds, thresholds, oracle).figure
-    curve = plots.precision_recall_curve(labels, scores, flagged)
-    yield "precision_recall_curve", curve.figure
-    yield "roc_curve", plots.roc_curve(labels, scores, flagged).figure
-    yield "confusion_matrix", plots.confusion_matrix(labels, flagged).figure
+    axes = {
+        "scores": plots.score_strip(labels, scores, folds, thresholds, oracle),
+        "precision_recall_curve": plots.precision_recall_curve(labels, scores, flagged),
+        "roc_curve": plots.roc_curve(labels, scores, flagged),
+        "confusion_matrix": plots.confusion_matrix(labels, flagged),
+    }
+    for name, ax in axes.items():
+        figure = ax.get_figure(root=True)
+        assert figure is not None
+        yield name, figure
     histories = _histories(results)
     if any(histories.values()):
         yield "training_curves", plots.training_curves(histories)
 
 
-def _histories(results: Results) -> dict[str, dict[int, list[dict[str, float]]]]:
-    """Stage -> fold -> the rows of its history, where there are any."""
+def _histories(results: Results) -> plots.Histories:
+    """The loss of each stage that the method has, where it is stored."""
     return {
-        stage: {
+        stage.name: {
             fold: history
             for fold in results.metrics.folds_trained
-            if (history := read_history(results.folder / f"fold{fold}" / f"{stage}.jsonl"))
+            if (history := read_history(results.folder / f"fold{fold}" / f"{stage.name}.jsonl"))
         }
-        for stage in [plan.name for plan in method_of(results.settings).stages]
+        for stage in method_of(results.settings).stages
     }
 
 
@@ -181,19 +150,18 @@ def _strip_pages(rows: Sequence[Prediction]) -> Iterator[list[Prediction]]:
         yield shown[start : start + STRIP_ROWS]
 
 
-def judged_surface(results: Results, row: Prediction, read_pair: ReadPair) -> Any:
-    """All that a picture of a row shows, as `panels.JudgedSurface`, from the stored files."""
-    from ksdd_lib.reporting import surface_pictures
-
+def judged_surface(results: Results, row: Prediction, read_pair: ReadPair) -> JudgedSurface:
+    """All that a picture of a row shows, from the stored files, which must hold the maps."""
+    assert results.masks is not None
     image, annotation = read_pair(row.image)
-    logits = results.masks[row.image].astype(np.float32)
-    output = probability(torch.from_numpy(logits), results.settings["segmentation_loss"]).numpy()
-    return surface_pictures.JudgedSurface(row, image, annotation, output)
+    values = torch.from_numpy(results.masks[row.image].astype(np.float32))
+    output = method_of(results.settings).probability(values, results.settings).numpy()
+    return JudgedSurface(row, image, annotation, output)
 
 
 def open_surfaces(
     run_folder: Path, read_pair: ReadPair
-) -> tuple[list[Prediction], Callable[[Prediction], Any]]:
+) -> tuple[list[Prediction], Callable[[Prediction], JudgedSurface]]:
     """The rows of a run's predictions.csv, and a function that gives all that is shown of one.
 
     Raises:
@@ -220,159 +188,111 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     Raises:
         RunError: as of `load_results`, or another process works in the folder.
     """
-    import jinja2
-
     results = load_results(run_folder)
-    figures = _write_figures(results, read_pair)
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    pictures = _pictures(_write_figures(results, read_pair))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "number": text.number,
-        "interval": text.interval,
-        "percent": text.percent,
-    }
-    context = _context(results, figures)
+    filters = (text.number, text.interval, text.percent, text.duration, text.plain, text.words)
+    environment.filters |= {one.__name__: one for one in (*filters, spelled_out)}
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(
+        results=results,
+        metrics=results.metrics,
+        pooled=results.metrics.pooled,
+        data=results.data,
+        settings=results.settings,
+        stages=[stage.name for stage in method_of(results.settings).stages],
+        wording=wording,
+        pictures=pictures,
+        strip_shown=len(_strip_rows(results.rows)),
+        strip_wanted=len(failures_first(results.rows)),
+        judges=_judges(results),
+        published=PUBLISHED if results.data.is_kolektor else (),
+        data_report=format_report(results.data.report),
+        again=_command(results),
+        setting_rows=_setting_rows(results.settings),
+        version=ksdd_lib.__version__,
+    )
     path = results.folder / "report.html"
-    storage.write_text(path, environment.from_string(template).render(context) + "\n")
+    storage.write_text(path, page + "\n")
     return path
 
 
-def _context(results: Results, figures: Mapping[str, Path]) -> dict[str, Any]:
-    """Everything that the template shows, ready to print."""
-    sections = _sections(results, figures)
-    return {
-        "metrics": results.metrics,
-        "pooled": results.metrics.pooled,
-        "data": results.data,
-        "version": ksdd_lib.__version__,
-        "run_name": results.folder.resolve().name,
-        "preset": results.settings.get("preset", "own"),
-        "folds_text": wording.folds_text(results),
-        "conclusion": wording.conclusion(results.metrics.pooled, results.data["is_generated"]),
-        "unlucky": wording.unlucky_thresholds(results.metrics),
-        "in_words": [
-            *wording.in_words(results.metrics.pooled, results.rows),
-            wording.speed(results),
-        ],
-        "data_title": "KolektorSDD" if results.data["is_kolektor"] else results.data["name"],
-        "rates": wording.rates(results.metrics.pooled),
-        "cautions": wording.cautions(results),
-        "strip_note": _strip_note(results, figures),
-        "has_pictures": "strip_1" in figures,
-        "glance": sections.pop("errors", None),
-        "evaluated": results.environment.get("evaluated on"),
-        "sections": list(sections.values()),
-        "judges": _judges(results),
-        "published": PUBLISHED if results.data["is_kolektor"] else (),
-        "published_note": wording.published_note(results),
-        "settings": _settings_table(results.settings),
-        "data_report": format_report(results.data["report"]),
-        "trained_defects": results.metrics.trained_defects or {},
-        "again": _command(results),
-        "image_size": results.settings["image_size"],
-        "few": results.settings.get("defective_images"),
-        "rows": sorted(results.rows, key=lambda row: -row.score),
-        "environment": [
-            (
-                text.words(name),
-                DIRTY.sub(r"\1 with changes that are in no commit", text.plain(value)),
-            )
-            for name, value in results.environment.items()
-        ],
-        "example": results.rows[0],
-        "leaks": bool(wording.leak(results)),
-        "timing": [(row["what"], text.duration(row["seconds"])) for row in results.timing],
-        "time_total": text.duration(sum(row["seconds"] for row in results.timing)),
-    }
-
-
-DIRTY = re.compile(r"\b([0-9a-f]{7,40})\+")
-"""A commit, with the "+" of a checkout whose files differ from it."""
-
-
-def _strip_note(results: Results, figures: Mapping[str, Path]) -> str:
-    """Why surfaces are not shown, or which of them are left out; empty where all are."""
-    wanted = len(failures_first(results.rows))
-    if "strip_1" not in figures:
-        if not wanted:
-            return "No surface is defective or flagged, so there is none to show."
-        missing = "the data set was not at hand" if results.masks else "masks.npz is missing"
-        return f"Pictures of the surfaces are left out: {missing}."
-    shown = len(_strip_rows(results.rows))
-    return f"{shown} of {wanted} defective or flagged surfaces are shown." * (shown < wanted)
-
-
-def _sections(results: Results, figures: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Kind of figure -> all of that kind: title, how to read it, pictures as data addresses."""
-    scale = (
-        "it is drawn on one scale, the probability of a defect from 0 to 1; colours follow its "
-        "square root"
-    )
-    if results.settings["segmentation_loss"] == "mean_squared_error":
-        scale = "it is drawn on one scale, the mask output itself from 0 to 1"
-    sections: dict[str, dict[str, Any]] = {}
+def _pictures(figures: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Kind of figure -> all of that kind, as addresses that hold the pictures themselves."""
+    found: dict[str, list[str]] = {}
     for name, path in figures.items():
-        title, text = CAPTIONS[_kind(name)]
-        section = sections.setdefault(
-            _kind(name),
-            {"kind": _kind(name), "title": title, "text": text.format(scale=scale), "pictures": []},
-        )
         encoded = base64.b64encode(path.read_bytes()).decode("ascii")
-        section["pictures"].append(f"data:image/png;base64,{encoded}")
-    return sections
+        found.setdefault(_kind(name), []).append(f"data:image/png;base64,{encoded}")
+    return found
 
 
-JUDGES = {
-    "decision": "the decision network alone",
-    "mask": "the highest value of the mask alone",
-    "both": "both: the sum of their logits",
-}
+class Judged(NamedTuple):
+    """What one way to judge reaches, all folds pooled; `is_own` marks that of the run."""
+
+    name: str
+    is_own: bool
+    ap: float | None
+    auc: float | None
+    oracle: metrics.Oracle | None
 
 
-def _judges(results: Results) -> list[dict[str, Any]]:
-    """What each way to judge reaches, pooled; the run's own is marked, the darkest pixel last."""
-    labels = [row.is_defective for row in results.rows]
-    kind = results.settings.get("score", "decision")
-    loss = results.settings["segmentation_loss"]
+def _judges(results: Results) -> list[Judged]:
+    """The scores that the run's method may be judged by, then the darkest pixel.
+
+    There are none where the method has but one score.
+    """
+    settings, method = results.settings, method_of(results.settings)
+    if "score" not in method.judged_by:
+        return []
+    names = {stage.name: f"the {stage.name} network alone" for stage in method.stages} | {
+        "mask": "the highest value of the mask alone",
+        "both": "both: the sum of their logits",
+    }
+    labels, own = [row.is_defective for row in results.rows], [row.score for row in results.rows]
+    highest = [row.map_score for row in results.rows]
     judges = [
-        {
-            "name": JUDGES[name],
-            "is_own": name == kind,
-            "ap": metrics.average_precision(labels, scores),
-            "auc": metrics.roc_auc(labels, scores),
-            "oracle": metrics.oracle(labels, scores),
-        }
-        for name, scores in every_score(results.rows, kind, loss).items()
+        Judged(
+            names[name],
+            name == settings.score,
+            metrics.average_precision(labels, scores),
+            metrics.roc_auc(labels, scores),
+            metrics.oracle(labels, scores),
+        )
+        for name, scores in every_score(settings, own, highest).items()
     ]
     if darkest := results.metrics.darkest_pixel:
         name = "the darkest pixel, without training"
-        judges.append({"name": name, "is_own": False, "oracle": None, **dict(darkest)})
+        judges.append(Judged(name, False, darkest.ap, darkest.auc, None))
     return judges
 
 
 def _command(results: Results) -> str:
     """The command that does the run again, but for where the data lies."""
-    settings = to_json(from_json(results.settings))
-    preset = to_json(resolve({"preset": settings["preset"]}))
+    settings = to_json(results.settings)
     arithmetic = results.environment.get("arithmetic", "float32")
     if settings["precision"] == "auto" and arithmetic in RULES["precision"].choices:
         settings["precision"] = arithmetic  # another machine might choose another
+    preset = to_json(resolve({"preset": results.settings.preset}))
     changed = [
-        f"--set {name}={settings[name]}"
-        for name in settings
-        if settings[name] != preset[name] and name not in ("data", "preset", "checkpoint_steps")
-    ]
-    return " ".join(["python -m ksdd_lib run --data DATA --preset", settings["preset"], *changed])
-
-
-def _settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str, str, str, bool]]:
-    """(name, value, unit, reason, whether the preset has another value) of each stored setting."""
-    preset = to_json(resolve({"preset": settings.get("preset", "demo")}))
-    return [
-        (name, text.plain(value), RULES[name].unit, RULES[name].reason, value != preset[name])
-        if name in RULES
-        else (name, text.plain(value), "", "", False)
+        f"--set {name}={value}"
         for name, value in settings.items()
+        if value != preset[name] and name not in ("data", "preset", "checkpoint_steps")
+    ]
+    command = f"python -m ksdd_lib run --data DATA --preset {results.settings.preset}"
+    return " ".join([command, *changed])
+
+
+def spelled_out(fact: str) -> str:
+    """A fact of the environment; the "+" after a commit says that files of the checkout differ."""
+    return re.sub(r"\b([0-9a-f]{7,40})\+", r"\1 with changes that are in no commit", fact)
+
+
+def _setting_rows(settings: Settings) -> list[tuple[str, str, Rule, bool]]:
+    """(name, value, rule, whether the preset has another value) of each setting."""
+    preset = to_json(resolve({"preset": settings.preset}))
+    return [
+        (name, text.plain(value), RULES[name], value != preset[name])
+        for name, value in to_json(settings).items()
     ]

@@ -50,7 +50,8 @@ def training_view(
     below = forming.height() if forming else 0.0
     figure = sheet(9.0, CURVES + below, above=0.3)
     with style():
-        top, bottom = figure.subfigures(2, 1, height_ratios=(CURVES, max(below, 1e-3)))
+        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(CURVES, max(below, 1e-3)))
+        top, bottom = parts[:, 0]
         axes = top.subplots(1, len(stages), squeeze=False)[0]
         place = 0.08 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight()
         figure.text(*place, heading, ha="left", va="top", fontsize=9.5).set_in_layout(False)
