@@ -251,7 +251,7 @@ class Settings:
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse_in_one_sentence(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+    def _refuse_in_one_sentence(cls, given: object, build: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return build(given)
         except ValidationError as refused:
@@ -320,7 +320,7 @@ def unknown(name: str) -> SettingsError:
     return SettingsError(f"There is no setting {name!r}: {hint}Settings are: {', '.join(RULES)}.")
 
 
-def _sentence(name: str, value: Any) -> str:
+def _sentence(name: str, value: object) -> str:
     """Why a value is refused: its type, or the values that are allowed."""
     if name not in RULES:
         return str(unknown(name))

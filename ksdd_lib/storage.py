@@ -90,7 +90,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write `value` to `path` atomically, as readable JSON; NaN and infinity are refused."""
     write_text(path, json_text(value))
 
@@ -100,7 +100,7 @@ def write_record(path: Path, record: Record) -> None:
     write_json(path, record.model_dump(mode="json"))
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """`value` as readable JSON with a line end; NaN and infinity are refused."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -183,7 +183,7 @@ def _is_abandoned(temporary: Path) -> bool:
     return not (process.isdecimal() and psutil.pid_exists(int(process)))
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as CSV: None is empty, True is 1, and floats keep every digit.
 
     A text that a spreadsheet would run as a formula gets a leading apostrophe.

@@ -39,7 +39,15 @@ OLDER = (
 )
 """What is taken in Colab's version; the last four are what its IPython needs."""
 
-TOUCHED = ("data", "deploy", "evaluation", "notebook", "reporting", "training/test_batches.py")
+TOUCHED = (
+    "base",
+    "data",
+    "deploy",
+    "evaluation",
+    "notebook",
+    "reporting",
+    "training/test_batches.py",
+)
 """The tests of the rooms that work with those packages."""
 
 
