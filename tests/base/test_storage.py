@@ -57,6 +57,43 @@ def test_a_missing_or_torn_json_file_is_named(tmp_path: Path) -> None:
         storage.read_json(tmp_path / "a.json")
 
 
+class Step(storage.Record):
+    step: int
+    rate: float = 0.5
+
+
+def test_a_record_comes_back_and_one_of_another_form_is_refused_by_field(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    storage.write_record(path, Step(step=3))
+    assert storage.read_record(path, Step) == Step(step=3, rate=0.5)
+    for text, reason in (
+        ('{"step": 3, "of_a_later_version": 1}', None),
+        ('{"rate": 0.1}', "a.json is not as it was written: step"),
+        ('{"step": "3"}', "a.json is not as it was written: step"),
+        ('{"step": 3, "rate": NaN}', "a.json is not as it was written: rate"),
+        ('{"step": 3', "a.json is not valid JSON"),
+        ("[]", "a.json is not as it was written: the whole"),
+    ):
+        path.write_text(text)
+        if reason is None:
+            assert storage.read_record(path, Step) == Step(step=3)
+            continue
+        with pytest.raises(RunError, match=reason):
+            storage.read_record(path, Step)
+    path.unlink()
+    with pytest.raises(RunError, match="a.json is missing"):
+        storage.read_record(path, Step)
+
+
+def test_a_content_is_known_by_its_size_and_hash(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    known = storage.FileHash.of(path)
+    assert known == storage.FileHash.of(b"abc") and known.bytes == 3
+    assert known.fits(path) and known.fits(b"abc")
+    assert not known.fits(b"abd") and not known.fits(b"abcd") and not known.fits(tmp_path / "b")
+
+
 def test_bytes_and_file_have_the_same_hash(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
