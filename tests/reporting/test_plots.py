@@ -1,9 +1,9 @@
 """Curves and matrices show what the arrays say, on any data, without touching pyplot."""
 
-import cv2
 import matplotlib
 import numpy as np
 import pytest
+from drawn import pixels, texts
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
@@ -14,19 +14,6 @@ RANDOM = np.random.default_rng(0)
 LABELS = np.arange(60) % 4 == 3
 SCORES = RANDOM.normal(2.0 * LABELS, 1.0)
 FLAGGED = SCORES > 1.0
-
-
-def pixels(figure):
-    """The figure as it will be stored: uint8 (H, W, 3)."""
-    return cv2.imdecode(np.frombuffer(plots.png(figure), np.uint8), cv2.IMREAD_COLOR)
-
-
-def texts(ax):
-    legend = ax.get_legend()
-    return " | ".join(
-        [text.get_text() for text in ax.texts]
-        + ([text.get_text() for text in legend.get_texts()] if legend else [])
-    )
 
 
 def test_drawing_leaves_pyplot_and_its_style_alone():

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
+from drawn import pixels, texts
 
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.reporting import plots, surface_pictures
+from ksdd_lib.reporting import surface_pictures
 from ksdd_lib.reporting.defect_strip import defect_strip
 
 RANDOM = np.random.default_rng(0)
@@ -23,19 +23,6 @@ def make_surface(row, height=120, width=48):
     mask[40:44, 10:30] = row.is_defective
     image = RANDOM.integers(90, 160, (height, width)).astype(np.uint8)
     return surface_pictures.JudgedSurface(row, image, mask, np.full((height // 8, width // 8), 0.2))
-
-
-def pixels(figure):
-    """The figure as it will be stored: uint8 (H, W, 3)."""
-    return cv2.imdecode(np.frombuffer(plots.png(figure), np.uint8), cv2.IMREAD_COLOR)
-
-
-def texts(ax):
-    legend = ax.get_legend()
-    return " | ".join(
-        [text.get_text() for text in ax.texts]
-        + ([text.get_text() for text in legend.get_texts()] if legend else [])
-    )
 
 
 def test_the_strip_names_the_verdict_and_the_score_of_each_surface():

@@ -21,12 +21,6 @@ from ksdd_lib.runs.lock import OWNER_SILENT, alone, claim, release
 from ksdd_lib.runs.open import create, open_run
 from ksdd_lib.runs.run import Run
 
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return open_run(tmp_path / "run", {"seed": 3, "fold": "0"})
-
-
 ROUNDS = 10
 
 

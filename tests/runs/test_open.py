@@ -13,17 +13,6 @@ from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return open_run(tmp_path / "run", {"seed": 3, "fold": "0"})
-
-
 def test_a_run_restores_its_own_settings(run: Run) -> None:
     again = open_run(run.folder, {})
     assert again.settings == run.settings and again.settings.seed == 3

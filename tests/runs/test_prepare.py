@@ -1,16 +1,20 @@
 """The data of a run: got once, found again, and the same ever after."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from ksdd_lib import storage
 from ksdd_lib.data.folds import clean_folds
 from ksdd_lib.errors import DataError, FoldError, RunError
 from ksdd_lib.runs.open import open_run
-from ksdd_lib.runs.prepare import open_data, prepare_data
+from ksdd_lib.runs.prepare import DataRecord, open_data, prepare_data
 from ksdd_lib.runs.run import Run
+from ksdd_lib.training.batches import load_surfaces
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +39,12 @@ def test_own_data_is_surveyed_and_split(run: Run, tiny_root: Path) -> None:
     assert len(data.samples) == 24 and sum(one.is_defective for one in data.samples) == 6
     assert [len(fold.test) for fold in data.folds] == [8, 8, 8]
     assert names(run) == ["data.json", "folds.json", "settings.json"]
-    record = run.read("data.json")
-    assert record["name"] == "tiny" and record["fingerprint"] == data.fingerprint
-    assert not record["is_generated"] and not record["is_kolektor"]
-    assert record["report"]["images"] == 24
-    assert "The preset demo is made for generated surfaces" in record["report"]["advice"][0]
+    record = storage.read_record(run.folder / "data.json", DataRecord)
+    assert record == data.record
+    assert record.name == "tiny" and record.fingerprint == data.fingerprint
+    assert not record.is_generated and not record.is_kolektor
+    assert record.report.images == 24
+    assert "The preset demo is made for generated surfaces" in record.report.advice[0]
 
 
 def test_no_absolute_path_is_stored(run: Run, tmp_path: Path) -> None:
@@ -59,6 +64,53 @@ def test_later_notebooks_find_the_same_data(run: Run) -> None:
         ]
         assert found.fingerprint == prepared.fingerprint
     assert stored == {name: (run.folder / name).stat().st_mtime_ns for name in names(run)}
+
+
+def test_before_training_each_file_is_decoded_twice_at_most(run: Run, decoded: Counter) -> None:
+    data = prepare_data(run)
+    assert len(decoded) == 48 and set(decoded.values()) == {1}
+    assert open_data(run).samples == data.samples
+    assert set(decoded.values()) == {1}, "opening a prepared run decodes nothing"
+    load_surfaces(data.samples, run.settings.size, "fine")
+    assert len(decoded) == 48 and max(decoded.values()) == 2
+
+
+def test_a_run_of_before_the_contents_were_stored_opens(run: Run, decoded: Counter) -> None:
+    data = prepare_data(run)
+    stored = run.read("data.json")
+    del stored["contents"], stored["report"]["advice"], stored["report"]["defect_widths"]
+    run.write("data.json", stored)
+    decoded.clear()
+    again = open_data(run)
+    assert again.samples == data.samples and again.folds == data.folds
+    assert len(decoded) == 48 and set(decoded.values()) == {1}
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("edited", ["Part1.jpg", "Part1_label.bmp"])
+def test_an_edited_picture_or_mask_is_noticed(run: Run, tiny_root: Path, edited: str) -> None:
+    prepare_data(run)
+    path = tiny_root / "tiny01" / edited
+    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    pixels[:9, :9] = 255
+    cv2.imwrite(str(path), pixels)
+    with pytest.raises(RunError, match="is not what run was begun with: fingerprint"):
+        open_data(run)
+
+
+@pytest.mark.fault(15)
+def test_folds_edited_so_that_twins_stand_on_both_sides_are_refused(
+    run: Run, tiny_root: Path
+) -> None:
+    shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
+    prepare_data(run)
+    stored = run.read("folds.json")
+    for fold in stored["folds"]:
+        if "tiny02" in fold["test_items"]:
+            fold["train_items"].append("tiny07")
+    run.write("folds.json", stored)
+    with pytest.raises(FoldError, match="leaks: tiny02"):
+        open_data(run)
 
 
 def test_a_pair_is_read_by_its_name_at_its_own_size(run: Run) -> None:
@@ -161,7 +213,7 @@ def test_parts_that_look_alike_are_kept_where_the_settings_say_so(
     run = open_run(tmp_path / "run", {"data": str(tiny_root), "twins": "identical"})
     data = prepare_data(run)
     assert len({sample.item for fold in data.folds for sample in fold.test}) == 7
-    assert data.record["report"]["twins"] == []
+    assert data.record.report.twins == ()
     assert open_data(open_run(run.folder, {})).folds == data.folds
 
 
@@ -180,6 +232,6 @@ def test_generated_surfaces_are_made_once_and_made_again_when_gone(
     run = open_run(tmp_path / "run", settings)
     data = prepare_data(run)
     assert data.root == own_home / "data" / "generated-6-128x128"
-    assert run.read("data.json")["is_generated"] and len(data.samples) == 48
+    assert data.is_generated and len(data.samples) == 48
     shutil.rmtree(own_home / "data")
     assert open_data(run).fingerprint == data.fingerprint

@@ -10,11 +10,6 @@ from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.run import NOTEBOOKS, Run
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return open_run(tmp_path / "run", {"seed": 3, "fold": "0"})
-
-
 def begin(run: Run, stage: str) -> None:
     storage.write_text(run.fold_folder(0) / f"{stage}.jsonl", "")
 
