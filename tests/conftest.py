@@ -1,6 +1,7 @@
 """Fixtures: a clean environment, a tiny data set in the layout, and the real one if near."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core of its own
 import cv2
 import numpy as np
 import pytest
-from on_drive import drive, home, new_machine, run  # noqa: F401  fixtures
+from fake_drive import drive, home, new_machine, run  # noqa: F401  fixtures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -68,6 +69,21 @@ def tiny_root(tmp_path: Path) -> Path:
     return write_data_set(tmp_path / "tiny")
 
 
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each image and mask has been decoded, by `<item>/<file>`."""
+    from ksdd_lib.data import pixels
+
+    decode, counts = pixels._decode, Counter()
+
+    def counted(data: bytes, name: str, flags: int) -> np.ndarray:
+        counts[name] += 1
+        return decode(data, name, flags)
+
+    monkeypatch.setattr(pixels, "_decode", counted)
+    return counts
+
+
 @pytest.fixture(scope="session")
 def kolektor_archive() -> Path:
     """KolektorSDD.zip: $KSDD_ARCHIVE, or the one shared beside the repository."""
@@ -84,7 +100,15 @@ def kolektor_root(kolektor_archive: Path, tmp_path_factory: pytest.TempPathFacto
     """KolektorSDD, unpacked for this session."""
     from ksdd_lib.data.sources import unpack
 
-    return unpack(kolektor_archive, tmp_path_factory.mktemp("kolektor"))
+    return unpack(kolektor_archive, tmp_path_factory.mktemp("kolektor")).root
+
+
+@pytest.fixture(scope="session")
+def kolektor_samples(kolektor_root: Path) -> list:
+    """Its 399 samples."""
+    from ksdd_lib.data.survey import find_samples
+
+    return find_samples(kolektor_root)
 
 
 class Screen:

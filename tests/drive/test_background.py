@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from on_drive import mirror
+from fake_drive import mirror
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
@@ -137,7 +137,7 @@ def test_an_archive_that_hangs_does_not_stop_the_cell(
 ):
     archive = tmp_path / "downloads" / "parts.zip"
     storage.write_bytes(archive, b"zip")
-    run.write("data.json", {"archive_sha256": storage.sha256(b"zip")})
+    storage.write_json(run.folder / "data.json", {"archive_sha256": storage.sha256(b"zip")})
     hanging = Hanging(drive / "ksdd" / "parts.zip.ok")
     sent = BackgroundCopy(run, drive, downloads=archive.parent)
     with monkeypatch.context() as patch:

@@ -17,7 +17,6 @@ from ksdd_lib.notebook.series import NOTEBOOKS
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
-COLAB = TESTS / "fake_colab"
 
 INJECTED = """
 import importlib
@@ -27,19 +26,21 @@ import socket
 import time
 from pathlib import Path
 
-from fake_drive import Liar
+import fake_colab
+from fake_drive import UnreliableDrive
 
 from ksdd_lib.drive import background
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import colab
 
+fake_colab.install()
 colab.MOUNT = Path(os.environ["FAKE_MOUNT"])
 background.EVERY = 0  # a copy after each checkpoint, not every ten minutes
 two_stage.FEATURES = 16  # instead of 1024
 socket.gethostname = lambda: os.environ["FAKE_HOST"]
 if os.environ["FAKE_LIES"]:
-    Liar(os.environ["FAKE_MOUNT"], os.environ["FAKE_LIES"], seed=0).install()
+    UnreliableDrive(os.environ["FAKE_MOUNT"], os.environ["FAKE_LIES"], seed=0).install()
 
 
 def die_in(module, name, number):
@@ -115,7 +116,7 @@ class Colab:
         """
         environment = SETTINGS | {
             "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": f"{ROOT}:{COLAB}:{TESTS}",
+            "PYTHONPATH": f"{ROOT}:{TESTS}",
             "COLAB_RELEASE_TAG": "release-colab",
             "KSDD_HOME": str(self.machine / "ksdd"),
             "HOME": str(self.machine / "root"),

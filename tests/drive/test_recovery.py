@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from on_drive import (
+from fake_drive import (
     BROKEN,
     GONE,
     NO_SPACE,
@@ -81,7 +81,7 @@ def test_a_folder_from_before_markers_named_their_content_is_read_and_gone_on_wi
     drive.written.clear()
     mirror_whole(run, drive.root)
     assert drive.written == ["sender"], "nothing is copied again"
-    run.write("folds.json", {"protocol": "official"})
+    storage.write_json(run.folder / "folds.json", {"protocol": "official"})
     mirror_whole(run, drive.root)
     assert same(run.folder, restore(new_machine(), drive), WHOLE)
 
@@ -144,7 +144,7 @@ def test_a_notebook_opened_too_early_gets_the_rest_when_it_is_there(
     )
 
     new_machine("first")
-    run.write("metrics.json", {"ap": 1.0})
+    storage.write_json(run.folder / "metrics.json", {"ap": 1.0})
     (run.folder / "predictions.csv").write_text("image\n")
     (run.folder / "figures").mkdir()
     (run.folder / "figures" / "roc.png").write_bytes(b"png")
@@ -229,7 +229,7 @@ def test_what_is_further_here_is_kept_stage_by_stage(
 
     new_machine("first")
     finish(run, 40, "decision", predecessor=weights(run))
-    run.write("metrics.json", {"ap": 1.0})
+    storage.write_json(run.folder / "metrics.json", {"ap": 1.0})
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     restore(home, drive)
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
@@ -240,10 +240,10 @@ def test_as_many_steps_and_the_same_content_is_not_further(
 ):
     mirror(run, drive.root)
     checkpoint.save(run.fold_folder(0), "segmentation", 20, {"fold": 0}, {"step": 20, "other": 1})
-    run.write("folds.json", {"protocol": "official"})
+    storage.write_json(run.folder / "folds.json", {"protocol": "official"})
     mine = weights(run)
     restore(home, drive)
-    assert weights(run) == mine and run.read("folds.json") == {"protocol": "official"}
+    assert weights(run) == mine and storage.read_json(run.folder / "folds.json") == {"protocol": "official"}
 
 
 def test_a_checkpoint_damaged_here_is_replaced(
@@ -282,7 +282,7 @@ def test_a_stage_that_goes_on_from_other_weights_is_passed_over(
     other = resume({})
     finish(other, 30, "segmentation", by="second")
     finish(other, 40, "decision", predecessor="0" * 64)
-    other.write("metrics.json", {"ap": 0.5})
+    storage.write_json(other.folder / "metrics.json", {"ap": 0.5})
     mirror(other, drive.root)
 
     new_machine("first")
@@ -301,8 +301,8 @@ def test_results_of_other_weights_do_not_come(
     restore(second, drive)
     other = resume({})
     checkpoint.save(other.fold_folder(0), "decision", 40, {"fold": 0}, {"by": "second"})
-    other.write("fold0/decision.done.json", {"steps": 40})
-    other.write("metrics.json", {"ap": 0.5})
+    storage.write_json(other.folder / "fold0/decision.done.json", {"steps": 40})
+    storage.write_json(other.folder / "metrics.json", {"ap": 0.5})
     mirror(other, drive.root)
 
     new_machine("first")
@@ -384,11 +384,11 @@ def test_a_run_keeps_its_name_on_drive_whatever_it_is_called_here(
 def test_a_run_of_other_data_on_drive_is_left_alone(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
-    run.write("data.json", {"fingerprint": "a", "archive_sha256": None})
+    storage.write_json(run.folder / "data.json", {"fingerprint": "a", "archive_sha256": None})
     mirror(run, drive.root)
     new_machine()
     other = begin()
-    other.write("data.json", {"fingerprint": "b", "archive_sha256": None})
+    storage.write_json(other.folder / "data.json", {"fingerprint": "b", "archive_sha256": None})
     mirror(other, drive.root)
     assert {"data.json"} <= drive.files(f"{run.folder.name}-2")
     assert same(run.folder, drive.root / "ksdd" / "runs" / run.folder.name, WHOLE | {"data.json"})

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from on_drive import (
+from fake_drive import (
     BROKEN,
     GONE,
     NO_SPACE,
@@ -95,7 +95,7 @@ def test_the_weights_are_whole_on_drive_before_their_own_marker_comes(run: Run, 
 def test_what_is_there_already_is_not_copied_again(run: Run, drive: Drive):
     mirror(run, drive.root)
     drive.written.clear()
-    run.write("folds.json", {"protocol": "official"})
+    storage.write_json(run.folder / "folds.json", {"protocol": "official"})
     mirror_whole(run, drive.root)
     assert sorted(drive.written) == ["folds", "folds", "sender"]
 
@@ -134,7 +134,7 @@ def test_while_a_stage_trains_drive_holds_two_of_its_checkpoints(run: Run, drive
 def test_a_run_that_lies_on_drive_is_not_copied_onto_itself(run: Run, drive: Drive):
     mirror(run, drive.root)
     there = open_run(drive.root / "ksdd" / "runs" / run.folder.name, {})
-    there.write("metrics.json", {"ap": 0.5})
+    storage.write_json(there.folder / "metrics.json", {"ap": 0.5})
     before = contents(there.folder)
     mirror_whole(there, drive.root)
     mirror_whole(there, drive.root)
@@ -207,8 +207,8 @@ def test_settings_changed_before_their_stage_stay_with_their_run(run: Run, drive
 def two_states(run: Run, drive: Drive) -> tuple[Run, dict[str, bytes], dict[str, bytes]]:
     """A run on Drive that has gone on since -> it, its files on Drive, its files here."""
     finish(run, 30, "segmentation")
-    run.write("data.json", {"fingerprint": "a", "archive_sha256": None, "report": "short"})
-    run.write("metrics.json", {"ap": 0.5})
+    storage.write_json(run.folder / "data.json", {"fingerprint": "a", "archive_sha256": None, "report": "short"})
+    storage.write_json(run.folder / "metrics.json", {"ap": 0.5})
     mirror_whole(run, drive.root)
     before = contents(run.folder)
     for ending in ("pt", "json"):  # the older checkpoint, which is not copied
@@ -269,7 +269,7 @@ def test_content_that_is_replaced_leaves_drive_when_the_new_one_is_vouched_for(
 ):
     folder = drive.root / "ksdd" / "runs" / run.folder.name
     for protocol in ("clean", "official", "known", "clean"):
-        run.write("folds.json", {"protocol": protocol})
+        storage.write_json(run.folder / "folds.json", {"protocol": protocol})
         mirror_whole(run, drive.root)
         [held] = [path for path in folder.glob("folds*.json")]
         assert json.loads(held.read_bytes()) == {"protocol": protocol}
@@ -300,13 +300,13 @@ upload.copy(open_run(Path(sys.argv[1])), Path(sys.argv[2]))
 """
     left = {}
     for number in (1, 2):  # before the content has its name, and before the marker has
-        run.write("folds.json", {"protocol": f"killed {number}"})
+        storage.write_json(run.folder / "folds.json", {"protocol": f"killed {number}"})
         words = [sys.executable, "-c", code, run.folder, drive.root, number]
         repository = Path(__file__).resolve().parents[2]
         subprocess.run(list(map(str, words)), cwd=repository, check=False)
         left[number] = [path.suffix for path in set(drive.root.rglob("*")) - set(whole)]
     assert left[1] == [".tmp"] and sorted(left[2]) == [".json", ".tmp"]
-    run.write("folds.json", {"protocol": "clean"})
+    storage.write_json(run.folder / "folds.json", {"protocol": "clean"})
     mirror_whole(run, drive.root)
     assert sorted(drive.root.rglob("*")) == whole
 
@@ -466,7 +466,7 @@ def test_a_second_process_on_one_folder_is_refused(run: Run):
 def test_without_drive_nothing_happens(
     run: Run, home: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture
 ):
-    run.write("data.json", {"archive_sha256": "0" * 64})
+    storage.write_json(run.folder / "data.json", {"archive_sha256": "0" * 64})
     assert recovery.restore(home, None) is None
     assert not list(recwarn) and capsys.readouterr().out == ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from on_drive import mirror
+from fake_drive import mirror
 
 from ksdd_lib import machine
 from ksdd_lib.drive import layout, upload
@@ -145,7 +145,7 @@ def test_a_run_named_in_drive_is_brought_here_and_worked_on_here(
     drive = tmp_path / "MyDrive"
     drive.mkdir()
     wanted, last = (create(resolve({"preset": "demo", "seed": seed})) for seed in (3, 4))
-    wanted.write("metrics.json", {"ap": 0.5})
+    storage.write_json(wanted.folder / "metrics.json", {"ap": 0.5})
     for run in (wanted, last):
         mirror(run, drive)
     there = drive / "ksdd" / "runs" / wanted.folder.name
@@ -156,7 +156,7 @@ def test_a_run_named_in_drive_is_brought_here_and_worked_on_here(
     colab.begin()
     run = resume({})
     assert run.folder == tmp_path / "new" / "runs" / wanted.folder.name
-    assert run.settings.seed == 3 and run.read("metrics.json") == {"ap": 0.5}
+    assert run.settings.seed == 3 and storage.read_json(run.folder / "metrics.json") == {"ap": 0.5}
     mirror(run, drive)
     assert {path.name for path in there.iterdir()} == before
     monkeypatch.delenv("KSDD_RUN")
@@ -203,7 +203,7 @@ def test_the_last_cell_says_what_is_safe_and_what_comes_next(
     folder = tmp_path / "drive" / "MyDrive"
     folder.mkdir(parents=True)
     run = create(resolve({"seed": 7}))
-    run.write("data.json", {"archive_sha256": None})
+    storage.write_json(run.folder / "data.json", {"archive_sha256": None})
     colab.leave(run, folder, "02_train_segmentation.ipynb")
     safe, then = capsys.readouterr().out.splitlines()
     assert safe == f"{run.folder.name}: safe on Drive"
