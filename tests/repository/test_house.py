@@ -1,14 +1,85 @@
-"""The pages tell the truth about the house: its files, the order of its modules, its links."""
+"""The house keeps its rules, and its pages tell the truth about it."""
 
+import ast
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import contributing
 import pytest
+from pages import place_of
 
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
+ROOT = TESTS.parent
+PACKAGE = ROOT / "ksdd_lib"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("assets/*/*.md")])
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines()
+
+
+class TestSize:
+    """The package stays thin, and no part of it is long."""
+
+    def test_no_file_is_long(self):
+        sizes = {str(path.relative_to(ROOT)): len(lines_of(path)) for path in MODULES}
+        assert {name: size for name, size in sizes.items() if size > 400} == {}
+        assert sum(sizes.values()) <= 10_800
+
+    def test_no_function_is_long(self):
+        sizes = {
+            f"{path.name}::{node.name}": node.end_lineno - node.lineno + 1
+            for path in MODULES
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.FunctionDef)
+        }
+        assert {name: size for name, size in sizes.items() if size > 50} == {}
+
+    @pytest.mark.parametrize("folder", [PACKAGE, *ROOMS], ids=lambda folder: folder.name)
+    def test_no_folder_holds_many_modules(self, folder):
+        modules = [path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")]
+        assert len(modules) <= 12, modules
+
+    def test_records_are_typed(self):
+        untyped = re.compile(r"\b(dict|Mapping)\[str, Any\]")
+        found = [line for path in MODULES for line in lines_of(path) if untyped.search(line)]
+        assert len(found) <= 20, found
+
+    def test_the_pipeline_is_read_at_a_glance(self):
+        assert len(lines_of(PACKAGE / "pipeline.py")) <= 80
+
+
+class TestRooms:
+    def test_imports_run_downward(self):
+        """The contracts stand in pyproject.toml."""
+        program = "from importlinter import cli; raise SystemExit(cli.lint_imports(no_cache=True))"
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_each_room_says_in_one_line_what_it_is_for(self):
+        for room in ROOMS:
+            [line] = lines_of(room / "__init__.py")
+            assert ast.get_docstring(ast.parse(line)), room.name
+
+    def test_the_face_and_the_rooms_are_light(self):
+        """Importing them loads nothing heavy: a runtime at the edge has no torch."""
+        names = ["ksdd_lib", *(f"ksdd_lib.{room.name}" for room in ROOMS)]
+        program = f"import sys, {', '.join(names)}; print(*sys.modules)"
+        loaded = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
+        assert not {"torch", "numpy", "matplotlib", "ipywidgets"} & set(loaded.split())
+
+    def test_nothing_that_a_user_imports_knows_the_upkeep(self):
+        text = "".join(path.read_text("utf-8") for path in MODULES)
+        assert not re.search(r"assets/results|README|badge|pyproject\.toml", text)
 
 
 def text_of(path: Path) -> str:
@@ -26,12 +97,57 @@ def anchors(path: Path) -> set[str]:
     return made | set(re.findall(r'<a id="([^"]+)"', text))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda path: path.stem)
-def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
-        if "://" in link:
-            continue
-        place, _, anchor = link.partition("#")
-        target = (page.parent / place).resolve() if place else page
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+class TestPages:
+    @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda path: path.stem)
+    def test_links_lead_somewhere(self, page):
+        for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+            if "://" in link:
+                continue
+            place, _, anchor = link.partition("#")
+            target = (page.parent / place).resolve() if place else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+    def test_the_map_shows_the_package_as_it_is(self):
+        """`python tools/contributing.py` writes it anew."""
+        page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+        for name, make in contributing.TEXTS.items():
+            assert place_of(name).search(page)[0] == make(ROOT), name
+
+
+TABLE = (TESTS / "faults.md").read_text("utf-8")
+FAULTS = [int(number) for number in re.findall(r"^\| (\d+) \|", TABLE, re.M)]
+
+
+def marks(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(fault, test) for each `@pytest.mark.fault(number)`, of functions and their classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            for call in node.decorator_list:
+                if ast.unparse(call).startswith("pytest.mark.fault("):
+                    yield ast.literal_eval(call.args[0]), node.name
+
+
+@pytest.fixture(scope="module")
+def proofs() -> dict[int, list[str]]:
+    """The tests of each fault."""
+    found: dict[int, list[str]] = {}
+    for path in sorted(TESTS.rglob("test_*.py")):
+        for number, name in marks(ast.parse(path.read_text("utf-8"))):
+            found.setdefault(number, []).append(f"{path.name}::{name}")
+    return found
+
+
+class TestFaults:
+    """Every line of faults.md has a test, and every mark a line."""
+
+    def test_the_lines_are_numbered(self):
+        assert FAULTS == list(range(1, len(FAULTS) + 1))
+
+    @pytest.mark.parametrize("number", FAULTS)
+    def test_each_line_has_a_test(self, proofs: dict[int, list[str]], number: int):
+        names = [name.partition("::")[2].lower() for name in proofs.get(number, [])]
+        assert names and all(name.startswith("test") for name in names)
+
+    def test_each_mark_has_a_line(self, proofs: dict[int, list[str]]):
+        assert set(proofs) <= set(FAULTS)
