@@ -8,8 +8,7 @@ from ksdd_lib import settings_io, storage
 from ksdd_lib.evaluation import provenance
 from ksdd_lib.evaluation.predictions import Prediction, write_predictions
 from ksdd_lib.evaluation.scoring import write_masks
-from ksdd_lib.evaluation.summary import summarize
-from ksdd_lib.evaluation.thresholds import apply_thresholds, operating_thresholds
+from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.settings import Settings
 
 SHAPE = 128, 64
@@ -47,11 +46,11 @@ def make_run(
         ],
     }
     rows = [row for row in rows if row.fold in folds]
-    rows = apply_thresholds(rows, operating_thresholds(rows, train_items))
+    protocol = data.get("protocol", "clean")
+    rows, summary = conclude(rows, protocol, settings.seed, train_items)
     write_predictions(folder / "predictions.csv", rows)
     masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
-    summary = summarize(rows, data.get("protocol", "clean"), settings.seed, train_items)
     fingerprint = make_data(generated, **data)["fingerprint"]
     origin = {
         "made_from": provenance.made_from(settings, fingerprint, dict.fromkeys(folds, "0" * 64)),

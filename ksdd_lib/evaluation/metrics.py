@@ -2,8 +2,8 @@
 
 Labels are bool (N,), True for defective. Scores are raw logits (N,), higher for more suspicious.
 Items are the names (N,) of the physical parts. A surface is flagged when its score is strictly
-greater than the threshold, at the operating threshold and at the oracle alike. A number that the
-data do not define (no defective surface, no good one) is None, never 0 or 1.
+greater than the threshold. A number that the data do not define, for want of defective or of good
+surfaces, is None, never 0 or 1.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.storage import Record
 
 CONFIDENCE = 0.95
+RESAMPLES = 2000
 
 Interval = tuple[float, float]
 """The lower and the upper end."""
@@ -41,15 +42,15 @@ class Oracle(Record):
         fp_at_fn0: false positives where no defect is missed; None without a defect.
     """
 
-    threshold: float | None
-    tp: int | None
-    fp: int | None
-    fn: int | None
-    tn: int | None
-    accuracy: float | None
-    precision: float | None
-    recall: float | None
-    f1: float | None
+    threshold: float | None = None
+    tp: int | None = None
+    fp: int | None = None
+    fn: int | None = None
+    tn: int | None = None
+    accuracy: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
     fp_at_fn0: int | None
 
 
@@ -88,10 +89,9 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
 def best_f1_threshold(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """The middle of the gap between two neighbouring scores that gives the best F1, in logits.
 
-    Of cuts with equal F1 the one with fewer errors (FP + FN) wins; equal F1 and equal errors are
-    the same cut, so no further rule is needed. Equal scores are never separated. Where flagging
-    everything is best (as when all scores are equal) there is no gap, and the threshold is the
-    next number below the lowest score. None unless both classes occur.
+    Of cuts with equal F1 the one with fewer errors (FP + FN) wins. Equal scores are never
+    separated. Where flagging everything is best there is no gap, and the threshold is the next
+    number below the lowest score. None unless both classes occur.
     """
     labels, scores = _checked(labels, scores)
     if not _has_both_classes(labels):
@@ -136,36 +136,31 @@ def false_positives_at_full_recall(labels: ArrayLike, scores: ArrayLike) -> int 
     return int(np.sum(scores[~labels] >= scores[labels].min())) if labels.any() else None
 
 
-def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval | None:
-    """The exact binomial interval [low, high] of the rate k of n; None where n is 0.
+def clopper_pearson(k: int, n: int) -> Interval | None:
+    """The exact binomial interval of the rate k of n; None where n is 0.
 
-    It takes the n trials as independent. Surfaces of one item are not quite, so it is a lower
-    bound of the uncertainty. Source: Clopper and Pearson, Biometrika 26 (1934).
+    It takes the n trials as independent. Surfaces of one item are not quite, so the uncertainty is
+    at least this. Source: Clopper and Pearson, Biometrika 26 (1934).
     """
     from scipy.stats import beta
 
     assert 0 <= k <= n, (k, n)
     if n == 0:
         return None
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low = float(beta.ppf(tail, k, n - k + 1)) if k else 0.0
     high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
     return low, high
 
 
 def bootstrap_average_precision(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    items: Sequence[str],
-    seed: int = 0,
-    resamples: int = 2000,
-    confidence: float = CONFIDENCE,
+    labels: ArrayLike, scores: ArrayLike, items: Sequence[str], seed: int = 0
 ) -> Interval | None:
-    """The percentile interval [low, high] of average precision when items are drawn again.
+    """The percentile interval of average precision when items are drawn again.
 
-    Whole items are drawn with replacement, as the surfaces of one item resemble each other.
-    Draws without both classes are left out. None where average precision is undefined, where
-    separation is perfect (every draw would give 1, which says nothing) or with a single item.
+    Whole items are drawn with replacement, as the surfaces of one item resemble each other. Draws
+    without both classes are left out. None where average precision is undefined, with a single
+    item, or where separation is perfect: every draw would give 1, which says nothing.
     """
     labels, scores = _checked(labels, scores)
     names, item_of = np.unique(np.asarray(items), return_inverse=True)
@@ -174,9 +169,9 @@ def bootstrap_average_precision(
     if len(names) < 2:
         return None
     generator = np.random.default_rng(seed)
-    draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     values = _weighted_average_precision(labels, scores, draws[:, item_of])
-    tail = 100 * (1 - confidence) / 2
+    tail = 100 * (1 - CONFIDENCE) / 2
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)
@@ -202,7 +197,6 @@ def oracle(labels: Sequence[bool], scores: Sequence[float]) -> Oracle:
     threshold = best_f1_threshold(labels, scores)
     fp_at_fn0 = false_positives_at_full_recall(labels, scores)
     if threshold is None:
-        counts = dict.fromkeys(Counts.model_fields)
-    else:
-        counts = dict(error_counts(labels, np.asarray(scores) > threshold))
-    return Oracle(threshold=threshold, **counts, fp_at_fn0=fp_at_fn0)
+        return Oracle(fp_at_fn0=fp_at_fn0)
+    counts = error_counts(labels, np.asarray(scores) > threshold)
+    return Oracle(threshold=threshold, **dict(counts), fp_at_fn0=fp_at_fn0)

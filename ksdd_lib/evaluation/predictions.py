@@ -3,7 +3,8 @@
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from heapq import nlargest
 from pathlib import Path
 
 from ksdd_lib.errors import RunError
@@ -53,15 +54,8 @@ class Prediction:
 
 
 COLUMNS = {
-    "image": "image",
-    "item": "item",
-    "fold": "fold",
-    "seed": "seed",
-    "is_defective": "is_defective",
-    "score": "score",
-    "segmentation_score": "map_score",
-    "threshold": "threshold",
-    "is_flagged": "is_flagged",
+    "segmentation_score" if field.name == "map_score" else field.name: field.name
+    for field in fields(Prediction)
 }
 """Column of predictions.csv -> attribute of `Prediction`."""
 
@@ -96,8 +90,8 @@ def suspicious(rows: Sequence[Prediction], count: int = 4) -> list[Prediction]:
     def doubt(row: Prediction) -> float:
         return -row.margin if row.is_defective else row.margin
 
-    kinds = [[row for row in rows if row.is_defective is kind] for kind in (False, True)]
-    chosen = [row for kind in kinds for row in sorted(kind, key=doubt, reverse=True)[:count]]
+    kinds = ([row for row in rows if row.is_defective is kind] for kind in (False, True))
+    chosen = [row for kind in kinds for row in nlargest(count, kind, key=doubt)]
     return sorted(chosen, key=doubt, reverse=True)
 
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.evaluation.summary import MadeFrom, Summary, summarize
+from ksdd_lib.evaluation.summary import MadeFrom, Summary, conclude
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import from_json, to_json
@@ -54,7 +54,7 @@ def require_own(folder: Path, origin: MadeFrom) -> None:
         "settings": settings,
         "weights": _newest_weights(folder, from_json(settings), origin.weights),
     }
-    if lines := _listed(_differences(origin.model_dump(mode="json"), here)):
+    if lines := listed(list(_differences(origin.model_dump(mode="json"), here)), LISTED, "; "):
         raise RunError(f"metrics.json is not of this run: {lines}. Evaluate again.")
 
 
@@ -70,18 +70,24 @@ def require_true(
     rows: Sequence[Prediction],
     train_items: Mapping[int, Collection[str]],
 ) -> None:
-    """Refuse a summary whose numbers are not those of the rows, as `summarize` has them.
+    """Refuse a summary whose numbers are not those of the rows, as `conclude` has them.
 
     Intervals from drawing again are not compared: another numpy may draw otherwise.
 
     Raises:
-        RunError: a number differs; the text says which. Or as of `summarize`.
+        RunError: a number differs, and the text says which; or a threshold or verdict does. Or as
+            of `conclude`.
     """
-    again = summarize(rows, summary.protocol, summary.seed, train_items)
+    judged, again = conclude(rows, summary.protocol, summary.seed, train_items)
+    if judged != list(rows):
+        raise RunError(
+            "A threshold or verdict does not follow from the scores: predictions.csv was edited "
+            "or mixed from several runs. Evaluate again."
+        )
     here = again.model_dump(mode="json")
     for part in (here["pooled"], *here["folds"]):
         del part["intervals"]["ap"]
-    if lines := _listed(_differences(summary.model_dump(mode="json"), here)):
+    if lines := listed(list(_differences(summary.model_dump(mode="json"), here)), LISTED, "; "):
         raise RunError(
             f"metrics.json was not made from this predictions.csv: {lines}. Evaluate again."
         )
@@ -103,7 +109,3 @@ def _is_same(stored: JsonValue, here: JsonValue) -> bool:
     if isinstance(stored, float) and isinstance(here, float):
         return math.isclose(stored, here, rel_tol=1e-9, abs_tol=1e-12)  # of another scipy
     return stored == here
-
-
-def _listed(differences: Iterable[str]) -> str:
-    return listed(list(differences), LISTED, "; ")

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ksdd_lib import storage
+from ksdd_lib.data.folds import FoldsRecord
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import provenance
 from ksdd_lib.evaluation.predictions import Prediction, read_predictions
 from ksdd_lib.evaluation.scoring import read_masks
 from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.runs.prepare import DataRecord
 from ksdd_lib.runs.run import Run, Timing
 from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import from_json
@@ -33,8 +34,8 @@ class Results:
     masks: Mapping[str, np.ndarray] | None
     metrics: Summary
     settings: Settings
-    data: Mapping[str, Any]
-    folds: Mapping[str, Any]
+    data: DataRecord
+    folds: FoldsRecord
     environment: Mapping[str, str | int]
     timing: list[Timing]
 
@@ -57,8 +58,8 @@ def load_results(run_folder: Path) -> Results:
     if summary.made_from is None:
         raise RunError("metrics.json does not say what it was made from. Evaluate again.")
     provenance.require_own(folder, summary.made_from)
-    folds = storage.read_json(folder / "folds.json")
-    train_items = {fold["fold"]: fold["train_items"] for fold in folds["folds"]}
+    folds = storage.read_record(folder / "folds.json", FoldsRecord)
+    train_items = {fold.fold: fold.train_items for fold in folds.folds}
     provenance.require_true(summary, rows, train_items)
     environment = folder / "environment.json"
     settings = from_json(storage.read_json(folder / "settings.json"))
@@ -68,7 +69,7 @@ def load_results(run_folder: Path) -> Results:
         masks=_masks(folder / "masks.npz", rows, summary),
         metrics=summary,
         settings=settings,
-        data=storage.read_json(folder / "data.json"),
+        data=storage.read_record(folder / "data.json", DataRecord),
         folds=folds,
         environment=storage.read_json(environment) if environment.exists() else {},
         timing=Run(folder, settings).timing(),

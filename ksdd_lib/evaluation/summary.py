@@ -19,7 +19,8 @@ from ksdd_lib.evaluation.metrics import (
 )
 from ksdd_lib.evaluation.predictions import Prediction, predictions_text
 from ksdd_lib.evaluation.thresholds import (
-    OperatingThreshold,
+    FoldThreshold,
+    Size,
     apply_thresholds,
     operating_thresholds,
     threshold_rule,
@@ -69,13 +70,6 @@ class AllMapScores(Record):
     pooled: MapScores
 
 
-class Size(Record):
-    """How many images, and how many of them are defective."""
-
-    images: int
-    defective: int
-
-
 class Intervals(Record):
     """Confidence intervals: of AP by drawing items again, of the others by Clopper and Pearson."""
 
@@ -92,13 +86,6 @@ class Scores(Counts, Ranking, Size):
 
     oracle: Oracle
     intervals: Intervals
-
-
-class FoldThreshold(Numbered):
-    """A fold's operating threshold in logits, and the scores that it comes from."""
-
-    threshold: float
-    threshold_from: Size
 
 
 class FoldScores(Scores, FoldThreshold):
@@ -166,55 +153,35 @@ def conclude(
     """The rows with the thresholds and verdicts that follow from all scores, and their summary.
 
     Args:
-        rows: without thresholds, or with those of fewer folds.
-        protocol, seed, train_items: as for `summarize`.
-
-    Raises:
-        RunError: no rows, an image twice, or another seed.
-    """
-    judged = apply_thresholds(rows, operating_thresholds(rows, train_items))
-    return judged, summarize(judged, protocol, seed, train_items)
-
-
-def summarize(
-    rows: Sequence[Prediction],
-    protocol: str,
-    seed: int,
-    train_items: Mapping[int, Collection[str]],
-) -> Summary:
-    """What metrics.json says about the rows of predictions.csv.
-
-    Args:
-        rows: after `apply_thresholds`.
+        rows: of predictions.csv; their thresholds do not count.
         protocol: "clean", "official" or another name of the split.
         seed: of the run; it also seeds the bootstrap.
         train_items: of each fold, the names of its training items.
 
     Raises:
-        RunError: no rows, an image twice, another seed, or thresholds that the rule does not
-            give. The rows are then edited, or mixed from several runs.
+        RunError: no rows, an image twice, or another seed.
     """
     _check_rows(rows, seed)
     thresholds = operating_thresholds(rows, train_items)
-    if list(rows) != apply_thresholds(rows, thresholds):
-        raise RunError(
-            "A threshold or verdict does not follow from the scores: predictions.csv was edited "
-            "or mixed from several runs. Evaluate again."
-        )
-    by_fold = {fold: [row for row in rows if row.fold == fold] for fold in thresholds}
-    folds = [_of_fold(by_fold[fold], threshold, seed) for fold, threshold in thresholds.items()]
-    return Summary(
+    judged = apply_thresholds(rows, thresholds)
+    parts = [[row for row in judged if row.fold == one.fold] for one in thresholds]
+    folds = [
+        FoldScores(**dict(threshold), **dict(_scores(part, seed)))
+        for threshold, part in zip(thresholds, parts, strict=True)
+    ]
+    summary = Summary(
         protocol=protocol,
         seed=seed,
-        folds_trained=list(thresholds),
+        folds_trained=[one.fold for one in thresholds],
         threshold_rule=threshold_rule(thresholds),
         flag_rule="score > threshold",
         folds=folds,
         fold_mean=_fold_mean(folds),
-        pooled=PooledScores(**dict(_scores(rows, seed)), items=len({row.item for row in rows})),
-        segmentation_score=_map_scores(by_fold),
-        predictions_sha256=sha256(predictions_text(rows).encode("utf-8")),
+        pooled=PooledScores(**dict(_scores(judged, seed)), items=len({row.item for row in rows})),
+        segmentation_score=_map_scores(parts),
+        predictions_sha256=sha256(predictions_text(judged).encode("utf-8")),
     )
+    return judged, summary
 
 
 def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
@@ -226,15 +193,6 @@ def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
         raise RunError(f"{twice} is predicted twice: rows of several runs are mixed.")
     if others := sorted({row.seed for row in rows} - {seed}):
         raise RunError(f"Rows of seed {others[0]} are mixed into a run of seed {seed}.")
-
-
-def _of_fold(rows: Sequence[Prediction], threshold: OperatingThreshold, seed: int) -> FoldScores:
-    return FoldScores(
-        fold=rows[0].fold,
-        threshold=threshold.value,
-        threshold_from=Size(images=threshold.images, defective=threshold.defective),
-        **dict(_scores(rows, seed)),
-    )
 
 
 def _scores(rows: Sequence[Prediction], seed: int) -> Scores:
@@ -268,21 +226,22 @@ def _intervals(counts: Counts, ap_interval: Interval | None) -> Intervals:
     )
 
 
-def _map_scores(by_fold: Mapping[int, Sequence[Prediction]]) -> AllMapScores:
-    def reached(part: Sequence[Prediction]) -> MapScores:
-        labels, scores = [row.is_defective for row in part], [row.map_score for row in part]
+def _map_scores(folds: Sequence[Sequence[Prediction]]) -> AllMapScores:
+    def reached(rows: Sequence[Prediction]) -> MapScores:
+        labels, scores = [row.is_defective for row in rows], [row.map_score for row in rows]
         return MapScores(**dict(ranking(labels, scores)), oracle=oracle(labels, scores))
 
-    folds = [FoldMapScores(fold=k, **dict(reached(part))) for k, part in by_fold.items()]
-    pooled = reached([row for part in by_fold.values() for row in part])
-    return AllMapScores(folds=folds, fold_mean=_fold_mean(folds), pooled=pooled)
+    each = [FoldMapScores(fold=rows[0].fold, **dict(reached(rows))) for rows in folds]
+    pooled = reached([row for rows in folds for row in rows])
+    return AllMapScores(folds=each, fold_mean=_fold_mean(each), pooled=pooled)
 
 
 def _fold_mean(folds: Sequence[Ranking]) -> FoldMean:
-    def mean(values: Sequence[float | None]) -> tuple[float | None, int]:
-        known = [value for value in values if value is not None]
-        return (sum(known) / len(known) if known else None), len(known)
-
-    ap, ap_folds = mean([fold.ap for fold in folds])
-    auc, auc_folds = mean([fold.auc for fold in folds])
-    return FoldMean(ap=ap, ap_folds=ap_folds, auc=auc, auc_folds=auc_folds)
+    aps = [fold.ap for fold in folds if fold.ap is not None]
+    aucs = [fold.auc for fold in folds if fold.auc is not None]
+    return FoldMean(
+        ap=sum(aps) / len(aps) if aps else None,
+        ap_folds=len(aps),
+        auc=sum(aucs) / len(aucs) if aucs else None,
+        auc_folds=len(aucs),
+    )

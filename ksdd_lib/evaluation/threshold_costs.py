@@ -1,8 +1,8 @@
-"""Where to draw the line: what each threshold costs, on the stored scores of the test surfaces.
+"""What each threshold costs, on the scores of the test surfaces.
 
-Each fold has an operating threshold of its own, fixed before. What is moved here is one shift of
-all of them, in logits: 0 is where they are, below it more is flagged. Points that are chosen by
-looking at the test scores (`cheapest`, `without_misses`) are oracles, and are called so.
+Each fold has an operating threshold, fixed in advance. All of them are moved here by one shift in
+logits: below 0 more is flagged. Points that are chosen by the test scores themselves (`cheapest`,
+`without_misses`) are oracles, and are called so.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ class Costs:
     """What errors cost, and how often parts are defective.
 
     Attributes:
-        miss: of a defective part that passes, in the user's own money.
-        false_alarm: of a good part that is flagged.
-        defective_share: of the parts on the line; a test set holds far more.
+        miss: cost of a defective part that passes, in the user's own money.
+        false_alarm: cost of a good part that is flagged.
+        defective_share: how many parts on the line are defective; in a test set it is far more.
     """
 
     miss: float = 100.0
@@ -31,7 +31,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Point:
-    """What all test surfaces come to at one shift of the thresholds.
+    """The errors on all test surfaces at one shift of the thresholds.
 
     Attributes:
         changed: the surfaces that are judged otherwise than at the operating thresholds.
@@ -69,11 +69,7 @@ def margins(rows: Sequence[Prediction]) -> np.ndarray:
 
 
 def at(rows: Sequence[Prediction], shift: float) -> Point:
-    """What the surfaces come to where every fold's threshold is moved by `shift` logits.
-
-    Args:
-        rows: of predictions.csv, with thresholds.
-    """
+    """The errors where every fold's threshold is moved by `shift` logits."""
     flagged = margins(rows) > shift
     defective = np.array([row.is_defective for row in rows], bool)
     return Point(
@@ -95,30 +91,24 @@ def shifts(rows: Sequence[Prediction]) -> np.ndarray:
 
 
 def cheapest(rows: Sequence[Prediction], costs: Costs) -> Point:
-    """The point of least cost on these very scores, of equals the one nearest to the operating."""
+    """The point of least cost on these very scores; of equals the one nearest to shift 0."""
     points = [at(rows, shift) for shift in shifts(rows)]
     return min(points, key=lambda point: (point.cost(costs), abs(point.shift)))
 
 
 def without_misses(rows: Sequence[Prediction]) -> Point:
-    """The highest shift at which none of these surfaces is missed."""
-    return max(
-        (point for point in (at(rows, shift) for shift in shifts(rows)) if point.misses == 0),
-        key=lambda point: point.shift,
-    )
+    """The point of the highest shift at which none of these surfaces is missed."""
+    points = (at(rows, shift) for shift in reversed(shifts(rows)))
+    return next(point for point in points if point.misses == 0)
 
 
-def parts_needed(rate: float, misses: int = 0, confidence: float = CONFIDENCE) -> int:
-    """How many defective parts must be tested to claim less than `rate` misses.
+def parts_needed(rate: float, misses: int = 0) -> int:
+    """How many defective parts must be tested to claim a rate of misses below `rate`.
 
-    The smallest n for which so few misses as `misses` would be seen with a probability of at most
-    1 - confidence if the rate were `rate` (one-sided, exact binomial): 299 for 1 % and no miss.
-
-    Args:
-        rate: of misses among defective parts, between 0 and 1.
-        misses: how many were seen.
+    At this many parts, were the rate `rate`, the chance of no more than `misses` misses is at most
+    5 % (one-sided, exact binomial). It is 299 for 1 % and no miss.
     """
     from scipy.stats import nbinom
 
-    found = int(nbinom.ppf(confidence, misses + 1, rate))  # before so many misses and one more
+    found = int(nbinom.ppf(CONFIDENCE, misses + 1, rate))  # parts found before one miss more
     return found + misses + 1

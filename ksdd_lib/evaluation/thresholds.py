@@ -1,28 +1,35 @@
 """Operating thresholds, fixed without the scores of the surfaces that they judge."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.metrics import best_f1_threshold
 from ksdd_lib.evaluation.predictions import Prediction
+from ksdd_lib.storage import Record
 from ksdd_lib.text import listed
 
 DEFAULT_THRESHOLD = 0.0  # logits: even odds
 
 
-@dataclass(frozen=True)
-class OperatingThreshold:
-    """A threshold in logits, and how many images (and defective ones) it was taken from."""
+class Size(Record):
+    """How many images, and how many of them are defective."""
 
-    value: float
     images: int
     defective: int
 
 
+class FoldThreshold(Record):
+    """A fold's operating threshold in logits, and the scores that it was taken from."""
+
+    fold: int
+    threshold: float
+    threshold_from: Size
+
+
 def operating_thresholds(
     rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
-) -> dict[int, OperatingThreshold]:
+) -> list[FoldThreshold]:
     """Each trained fold's threshold, from out-of-fold scores of its own training items.
 
     For fold k these are the test rows of the *other* folds whose item is in `train_items[k]`.
@@ -34,12 +41,12 @@ def operating_thresholds(
         RunError: a fold tests an item that it was trained on.
     """
     folds = sorted({row.fold for row in rows})
-    return {k: _operating_threshold(rows, k, train_items[k]) for k in folds}
+    return [_operating_threshold(rows, k, train_items[k]) for k in folds]
 
 
 def _operating_threshold(
     rows: Sequence[Prediction], fold: int, items: Collection[str]
-) -> OperatingThreshold:
+) -> FoldThreshold:
     tested = {row.item for row in rows if row.fold == fold}
     if shared := sorted(tested & set(items)):
         raise RunError(f"Fold {fold} tests {listed(shared, 5)}, which it was trained on.")
@@ -47,32 +54,32 @@ def _operating_threshold(
     labels = [row.is_defective for row in used]
     threshold = best_f1_threshold(labels, [row.score for row in used])
     if threshold is None:
-        return OperatingThreshold(DEFAULT_THRESHOLD, 0, 0)
-    return OperatingThreshold(threshold, len(used), sum(labels))
+        used, labels, threshold = [], [], DEFAULT_THRESHOLD
+    origin = Size(images=len(used), defective=sum(labels))
+    return FoldThreshold(fold=fold, threshold=threshold, threshold_from=origin)
 
 
 def apply_thresholds(
-    rows: Sequence[Prediction], thresholds: Mapping[int, OperatingThreshold]
+    rows: Sequence[Prediction], thresholds: Sequence[FoldThreshold]
 ) -> list[Prediction]:
     """The rows with their fold's threshold, and flagged where the score is greater than it."""
-    values = {fold: threshold.value for fold, threshold in thresholds.items()}
+    values = {one.fold: one.threshold for one in thresholds}
     return [
         replace(row, threshold=values[row.fold], is_flagged=row.score > values[row.fold])
         for row in rows
     ]
 
 
-def threshold_rule(thresholds: Mapping[int, OperatingThreshold]) -> str:
+def threshold_rule(thresholds: Sequence[FoldThreshold]) -> str:
     """Where the operating thresholds come from, in words for the report."""
-    ruled = [fold for fold, threshold in thresholds.items() if threshold.images]
+    fixed = [str(one.fold) for one in thresholds if not one.threshold_from.images]
     default = "a logit of 0.0, fixed in advance"
-    if not ruled and len(thresholds) == 1:
+    if len(fixed) == len(thresholds) == 1:
         return f"{default}: with a single fold trained there are no out-of-fold scores"
-    if not ruled:
+    if len(fixed) == len(thresholds):
         return f"{default}: the out-of-fold scores of the training items lack a class"
     rule = (
         "middle of the gap at best F1, in logits, over out-of-fold scores of the fold's own "
         "training items (each scored by the model of the fold that holds it out)"
     )
-    others = [str(fold) for fold in thresholds if fold not in ruled]
-    return rule + (f"; {default}, in fold {', '.join(others)}" if others else "")
+    return rule + (f"; {default}, in fold {', '.join(fixed)}" if fixed else "")

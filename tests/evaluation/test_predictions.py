@@ -17,7 +17,7 @@ from ksdd_lib.evaluation.predictions import (
     suspicious,
     write_predictions,
 )
-from ksdd_lib.evaluation.summary import summarize
+from ksdd_lib.evaluation.summary import conclude
 
 
 def test_rows_round_trip_exactly_and_match_the_hash_of_their_summary(tmp_path):
@@ -27,7 +27,7 @@ def test_rows_round_trip_exactly_and_match_the_hash_of_their_summary(tmp_path):
     rows = [*rows[:-1], replace(rows[-1], map_score=-1e-300 / 3)]
     write_predictions(tmp_path / "predictions.csv", rows)
     assert read_predictions(tmp_path / "predictions.csv") == rows
-    summary = summarize(rows, "clean", 0, items)
+    _, summary = conclude(rows, "clean", 0, items)
     assert summary.predictions_sha256 == storage.sha256(tmp_path / "predictions.csv")
 
 

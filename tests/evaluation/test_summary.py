@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from scored_rows import judged, make_rows, train_items
+from scored_rows import make_rows, train_items
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation.summary import MadeFrom, Ranking, Summary, summarize
+from ksdd_lib.evaluation.provenance import require_true
+from ksdd_lib.evaluation.summary import MadeFrom, Ranking, Summary, conclude
 
 COUNTS = ["tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1"]
 SCORES = ["images", "defective", "ap", "auc", *COUNTS, "oracle", "intervals"]
@@ -18,7 +19,7 @@ LATER = ["darkest_pixel", "made_from", "masks_sha256", "trained_defects"]
 def summary():
     rows = make_rows()
     items = train_items(rows)
-    return summarize(judged(rows, items), "clean", 0, items)
+    return conclude(rows, "clean", 0, items)[1]
 
 
 def test_the_file_has_the_agreed_names_in_their_order(summary, tmp_path):
@@ -63,7 +64,7 @@ def test_pooled_counts_are_the_sums_over_folds(summary):
 def test_a_fold_without_defects_is_left_out_of_the_mean():
     rows = [row for row in make_rows() if row.fold != 2 or not row.is_defective]
     items = train_items(rows)
-    summary = summarize(judged(rows, items), "clean", 0, items)
+    _, summary = conclude(rows, "clean", 0, items)
     assert summary.folds[2].ap is None
     assert summary.folds[2].oracle.fp is None
     assert summary.fold_mean.ap_folds == 2
@@ -74,7 +75,7 @@ def test_a_fold_without_defects_is_left_out_of_the_mean():
 def test_perfect_separation_has_ap_one_without_an_interval():
     rows = make_rows(separation=50.0)
     items = train_items(rows)
-    pooled = summarize(judged(rows, items), "clean", 0, items).pooled
+    pooled = conclude(rows, "clean", 0, items)[1].pooled
     assert pooled.ap == pytest.approx(1)
     assert (pooled.fp, pooled.fn, pooled.oracle.fp_at_fn0) == (0, 0, 0)
     assert pooled.intervals.ap is None
@@ -84,22 +85,22 @@ def test_perfect_separation_has_ap_one_without_an_interval():
 def test_the_map_s_score_is_summarised_beside_the_score():
     rows = [replace(row, map_score=-row.score) for row in make_rows(separation=50.0)]
     items = train_items(rows)
-    summary = summarize(judged(rows, items), "clean", 0, items)
+    _, summary = conclude(rows, "clean", 0, items)
     assert summary.pooled.auc == 1
     assert summary.segmentation_score.pooled.auc == 0
 
 
 @pytest.mark.fault(32)
 def test_edited_or_mixed_rows_are_refused():
-    rows = make_rows()
-    items = train_items(rows)
-    rows = judged(rows, items)
+    items = train_items(make_rows())
+    rows, summary = conclude(make_rows(), "clean", 0, items)
+    require_true(summary, rows, items)
     edited = [replace(rows[0], is_flagged=not rows[0].is_flagged), *rows[1:]]
     with pytest.raises(RunError, match="does not follow from the scores"):
-        summarize(edited, "clean", 0, items)
+        require_true(summary, edited, items)
     with pytest.raises(RunError, match="gen00/Part0 is predicted twice"):
-        summarize([*rows, rows[0]], "clean", 0, items)
+        conclude([*rows, rows[0]], "clean", 0, items)
     with pytest.raises(RunError, match="seed 1 are mixed into a run of seed 0"):
-        summarize([replace(rows[0], seed=1), *rows[1:]], "clean", 0, items)
+        conclude([replace(rows[0], seed=1), *rows[1:]], "clean", 0, items)
     with pytest.raises(RunError, match="no predictions"):
-        summarize([], "clean", 0, items)
+        conclude([], "clean", 0, items)

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from scored_rows import judged, make_rows, train_items
+from scored_rows import make_rows, train_items
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
-from ksdd_lib.evaluation.summary import summarize
+from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.evaluation.thresholds import (
-    OperatingThreshold,
+    FoldThreshold,
+    Size,
     apply_thresholds,
     operating_thresholds,
 )
@@ -31,8 +32,8 @@ def test_a_folds_threshold_comes_from_its_training_items_only():
     others = [row for row in rows if row.fold != 0 and row.item != "gen01"]
     items[0].remove("gen01")
     threshold = operating_thresholds(rows, items)[0]
-    assert threshold.images == len(others) == 36
-    assert threshold.value == metrics.best_f1_threshold(
+    assert threshold.threshold_from.images == len(others) == 36
+    assert threshold.threshold == metrics.best_f1_threshold(
         [row.is_defective for row in others], [row.score for row in others]
     )
 
@@ -41,8 +42,8 @@ def test_a_single_fold_is_judged_at_even_odds_and_says_so():
     rows = [row for row in make_rows() if row.fold == 0]
     items = train_items(make_rows())
     threshold = operating_thresholds(rows, items)[0]
-    assert (threshold.value, threshold.images) == (0.0, 0)
-    summary = summarize(judged(rows, items), "clean", 0, items)
+    assert (threshold.threshold, threshold.threshold_from.images) == (0.0, 0)
+    _, summary = conclude(rows, "clean", 0, items)
     assert "a logit of 0.0" in summary.threshold_rule
     assert "single fold" in summary.threshold_rule
     assert summary.folds_trained == [0]
@@ -51,15 +52,15 @@ def test_a_single_fold_is_judged_at_even_odds_and_says_so():
 def test_two_of_three_folds_use_the_training_items_that_have_a_score():
     rows = [row for row in make_rows() if row.fold != 2]
     thresholds = operating_thresholds(rows, train_items(make_rows()))
-    assert set(thresholds) == {0, 1}
-    assert thresholds[0].images == sum(row.fold == 1 for row in rows)
+    assert [one.fold for one in thresholds] == [0, 1]
+    assert thresholds[0].threshold_from.images == sum(row.fold == 1 for row in rows)
 
 
 def test_out_of_fold_scores_without_defects_give_even_odds():
     rows = [row for row in make_rows() if row.fold == 0 or not row.is_defective]
     items = train_items(rows)
-    assert operating_thresholds(rows, items)[0].value == 0.0
-    summary = summarize(judged(rows, items), "clean", 0, items)
+    assert operating_thresholds(rows, items)[0].threshold == 0.0
+    _, summary = conclude(rows, "clean", 0, items)
     assert "in fold 0" in summary.threshold_rule
 
 
@@ -73,7 +74,7 @@ def test_a_test_item_among_the_training_items_is_refused():
 
 def test_a_score_at_the_threshold_is_not_flagged():
     row = replace(make_rows()[0], score=1.5)
-    at = {0: OperatingThreshold(1.5, 4, 2)}
-    below = {0: OperatingThreshold(1.4, 4, 2)}
-    assert apply_thresholds([row], at)[0].is_flagged is False
-    assert apply_thresholds([row], below)[0].is_flagged is True
+    for threshold, is_flagged in ((1.5, False), (1.4, True)):
+        origin = Size(images=4, defective=2)
+        one = FoldThreshold(fold=0, threshold=threshold, threshold_from=origin)
+        assert apply_thresholds([row], [one])[0].is_flagged is is_flagged
