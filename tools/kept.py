@@ -24,6 +24,7 @@ from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.predictions import COLUMNS, Prediction
 from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.runs.prepare import DataRecord
 from ksdd_lib.storage import Record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -227,8 +228,8 @@ def read_run_folder(folder: Path, name: str) -> KeptRun:
 def write_run_folder(run: KeptRun, folder: Path) -> None:
     """Write a kept run as a run folder, which then lacks weights, masks and figures."""
     report = run.document("data", dict[str, JsonValue])
-    named = ("name", "is_kolektor", "is_generated", "fingerprint")
-    data = {name: report[name] for name in named} | {"report": report}
+    named = [name for name in DataRecord.model_fields if name in report]
+    data = {name: report[name] for name in named} | {"place": ".", "report": report}
     for document, value in (dict(run.documents) | {"data": data}).items():
         storage.write_json(folder / f"{document}.json", value)
     storage.write_text(folder / "predictions.csv", run.predictions_text)
