@@ -26,7 +26,7 @@ class TestEachKeptRun:
     @pytest.mark.fault(32)
     def test_its_metrics_follow_from_its_predictions(self, run):
         kept = run.summary
-        again = summary.summarize(run.rows, kept.protocol, kept.seed, run.train_items)
+        _, again = summary.conclude(run.rows, kept.protocol, kept.seed, run.train_items)
         assert again.predictions_sha256 == kept.predictions_sha256
         assert storage.sha256(run.predictions_text.encode()) == kept.predictions_sha256
         assert again.pooled.ap == pytest.approx(kept.pooled.ap, abs=1e-12)

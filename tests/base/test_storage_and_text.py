@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Files are whole or absent, and numbers, times and lists read the same everywhere."""
 
 import errno
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import storage
+from ksdd_lib import storage, text
 from ksdd_lib.errors import RunError
 
 
@@ -66,7 +66,7 @@ def test_a_record_comes_back_and_one_of_another_form_is_refused_by_field(tmp_pat
     path = tmp_path / "a.json"
     storage.write_record(path, Step(step=3))
     assert storage.read_record(path, Step) == Step(step=3, rate=0.5)
-    for text, reason in (
+    for content, reason in (
         ('{"step": 3, "of_a_later_version": 1}', None),
         ('{"rate": 0.1}', "a.json is not as it was written: step"),
         ('{"step": "3"}', "a.json is not as it was written: step"),
@@ -74,7 +74,7 @@ def test_a_record_comes_back_and_one_of_another_form_is_refused_by_field(tmp_pat
         ('{"step": 3', "a.json is not valid JSON"),
         ("[]", "a.json is not as it was written: the whole"),
     ):
-        path.write_text(text)
+        path.write_text(content)
         if reason is None:
             assert storage.read_record(path, Step) == Step(step=3)
             continue
@@ -161,3 +161,34 @@ def test_a_place_on_another_drive_is_named_whole(
 
     monkeypatch.setattr(os.path, "relpath", no_way)
     assert storage.relative(tmp_path / "a", tmp_path / "c") == str(tmp_path / "a")
+
+
+def test_a_long_list_says_how_many_more_there_are() -> None:
+    assert text.listed(["a", "b", "c"], 3) == "a, b, c"
+    assert text.listed(["a", "b", "c", "d"], 2, "; ") == "a; b and 2 more"
+    assert text.listed([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(40, "40 s"), (99.6, "100 s"), (250, "4.2 min"), (9000, "2.5 h")]
+)
+def test_a_duration_has_the_unit_that_is_easy_to_read(seconds: float, expected: str) -> None:
+    assert text.duration(seconds) == expected
+
+
+def test_what_the_data_do_not_define_is_said_in_a_word() -> None:
+    assert (text.number(None), text.percent(None), text.interval(None)) == (
+        "undefined",
+        "undefined",
+        "none",
+    )
+    assert text.interval((0.5, 1.0)) == "0.500 to 1.000"
+
+
+def test_an_upper_end_is_never_rounded_down() -> None:
+    assert text.percent_up_to(0.0301) == "3.1\N{NO-BREAK SPACE}%"
+    assert text.percent_up_to(0.03) == "3.0\N{NO-BREAK SPACE}%"
+
+
+def test_settings_and_facts_read_as_words() -> None:
+    assert (text.plain(True), text.plain(["x", "y"]), text.plain(3)) == ("yes", "x, y", "3")
