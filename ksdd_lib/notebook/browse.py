@@ -1,8 +1,4 @@
-"""Going through the parts of a run, and the labels that may be wrong.
-
-The first view stands as plain output, so that a saved notebook keeps it. The controls are written
-to what ipywidgets 7.7.1 (Colab) and 8 have in common.
-"""
+"""Going through the parts of a run, and the labels that may be wrong."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -13,12 +9,12 @@ from ksdd_lib.data.dataset import Sample, read_mask
 from ksdd_lib.data.kolektorsdd import kolektor_twins
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, suspicious, verdict
 from ksdd_lib.notebook import outputs
-from ksdd_lib.reporting import plots, surface_pictures
+from ksdd_lib.notebook.outputs import Widget
+from ksdd_lib.reporting import surface_pictures
 from ksdd_lib.reporting.surface_pictures import JudgedSurface
 from ksdd_lib.runs.prepare import DataSet
 
 OPACITY = 0.5
-LOOK = {"style": {"description_width": "8em"}, "layout": {"width": "40em"}}
 
 Surface = Callable[[Prediction], JudgedSurface]
 """A row of predictions.csv -> all that a picture of it shows; see `report.open_surfaces`."""
@@ -53,14 +49,12 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
     ways = orders(rows)
     first = next(iter(ways.values()))[0]
     print(title(first))
-    outputs.show_figure(_picture(surface(first), OPACITY, is_generated))
+    outputs.show_figure(surface_pictures.overlay(surface(first), OPACITY), is_generated)
     widgets = outputs.ipywidgets()
     if widgets is None:
         return
-    order = widgets.Dropdown(options=list(ways), description="order", **LOOK)
-    place = widgets.IntSlider(
-        min=1, max=len(ways[order.value]), value=1, description="part", **LOOK
-    )
+    order = widgets.Dropdown(options=list(ways), description="order", **outputs.LOOK)
+    place = widgets.IntSlider(min=1, max=len(ways[order.value]), description="part", **outputs.LOOK)
     opacity = widgets.FloatSlider(
         value=OPACITY,
         min=0,
@@ -68,29 +62,19 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
         step=0.05,
         continuous_update=False,
         description="output",
-        **LOOK,
+        **outputs.LOOK,
     )
-    told = widgets.HTML("<i>Move a control: the part that you choose is then shown here.</i>")
-    drawn = widgets.HTML()
 
-    def renew(_: object) -> None:
-        row = ways[order.value][place.value - 1]
-        told.value = f"<b>{html.escape(title(row))}</b>"
-        drawn.value = outputs.picture_tag(_picture(surface(row), opacity.value, is_generated), 90)
-
-    def reorder(change: object) -> None:
+    def reorder(_: Widget) -> None:
         place.max, place.value = len(ways[order.value]), 1
-        renew(change)
+
+    def answer() -> tuple[str, Figure]:
+        row = ways[order.value][place.value - 1]
+        text = f"<b>{html.escape(title(row))}</b>"
+        return text, surface_pictures.overlay(surface(row), opacity.value)
 
     order.observe(reorder, names="value")
-    for control in (place, opacity):
-        control.observe(renew, names="value")
-    outputs.show_controls(order, place, opacity, told, drawn)
-
-
-def _picture(surface: JudgedSurface, opacity: float, is_generated: bool) -> Figure:
-    figure = surface_pictures.overlay(surface, opacity)
-    return plots.stamp(figure) if is_generated else figure
+    outputs.show_answers((order, place, opacity), answer, is_generated)
 
 
 def suspicious_labels(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:
@@ -133,7 +117,7 @@ def annotated_twice(data: DataSet) -> list[tuple[tuple[str, str], float]]:
     The overlap is the IoU of the two masks. Those of KolektorSDD are aligned before; in other data
     the photographs are byte for byte the same.
     """
-    if data.record["is_kolektor"]:
+    if data.record.is_kolektor:
         return [
             (pair.surfaces, pair.mask_iou) for pair in kolektor_twins() if pair.mask_iou is not None
         ]

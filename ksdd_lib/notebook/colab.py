@@ -26,15 +26,15 @@ NO_GPU = (
 def begin(needs_run: bool = True) -> Path | None:
     """Start a notebook: mount Drive, bring back the last run on a new machine, say where we are.
 
-    The line on the machine holds no path and no name, so it can go into a bug report as it is.
+    What it says of the machine holds no path and no name, so it can go into a bug report.
 
     Args:
         needs_run: False: where another machine is at work on the last run, warn and go on without.
 
     Returns:
-        The Drive folder for `mailbox`, or None: outside Colab, or where Drive was refused.
-        `$KSDD_DRIVE` names another folder; empty, it means no Drive. Where `$KSDD_RUN` names a
-        run's copy on Drive, the run is brought here, and `$KSDD_RUN` names it here from then on.
+        The folder of Drive; None outside Colab, or where Drive was refused. `$KSDD_DRIVE` names
+        another folder; empty, it means no Drive. Where `$KSDD_RUN` names a run's copy on Drive,
+        the run is brought here, and `$KSDD_RUN` names it here from then on.
 
     Raises:
         RunError: another machine is at work on the run, see `recovery.restore`; or `$KSDD_RUN`
@@ -88,23 +88,23 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
     """
     safe = BackgroundCopy(run, drive, downloads=home() / "downloads").finish() if run else True
     if not in_colab():
-        print(f"Next: {following}" if following else "The series ends here.")
-        return
-    if drive is None:
-        print(
+        advice = f"Next: {following}" if following else "The series ends here."
+    elif drive is None:
+        advice = (
             "Drive is not connected: what is here ends with this machine. Download what you need."
         )
-        return
-    if not safe:
-        print("Not all is safe on Drive yet: run this cell again in a minute, before you leave.")
-        return
-    if run and following and not series.is_ready_for(run, following.removesuffix(".ipynb")):
-        print("This notebook is not finished: open it again and Run all; it goes on where it was.")
-        return
-    print(
-        "Now wait a minute, save (Ctrl+S), and choose Runtime, Disconnect and delete runtime."
-        + f" Then open {following} in Drive's folder ksdd-main/notebooks." * bool(following)
-    )
+    elif not safe:
+        advice = "Not all is safe on Drive yet: run this cell again in a minute, before you leave."
+    elif run and following and not series.is_ready_for(run, following.removesuffix(".ipynb")):
+        advice = (
+            "This notebook is not finished: open it again and Run all; it goes on where it was."
+        )
+    else:
+        advice = (
+            "Now wait a minute, save (Ctrl+S), and choose Runtime, Disconnect and delete runtime."
+        )
+        advice += f" Then open {following} in Drive's folder ksdd-main/notebooks." * bool(following)
+    print(advice)
 
 
 def share(path: Path, name: str | None = None) -> None:

@@ -1,7 +1,6 @@
 """A form from the schema, and the table of what was chosen.
 
-A form never waits: it starts from the run's settings and is read as it stands. It is written to
-what ipywidgets 7.7.1 (Colab) and 8 have in common.
+A form never waits: it starts from the run's settings and is read as it stands.
 """
 
 import html
@@ -20,10 +19,7 @@ from ksdd_lib.text import words
 ALARM = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
 """How an error looks, in the light and in the dark theme."""
 
-LOOK = {
-    "style": {"description_width": "14em"},
-    "layout": {"width": "28em", "flex": "0 0 auto"},
-}
+LOOK = {"style": {"description_width": "14em"}, "layout": {"width": "28em", "flex": "0 0 auto"}}
 
 _remembered: dict[tuple[str, ...], dict[str, Value]] = {}
 """Run and groups -> what was touched in their form, so that *Run all* keeps it."""
@@ -49,11 +45,7 @@ class Form:
 
     @property
     def touched(self) -> dict[str, Value]:
-        """The values that the user has chosen.
-
-        Raises:
-            SettingsError: a value is not allowed; the text names the allowed ones.
-        """
+        """The values that the user has chosen; raises as `settings`."""
         return {name: getattr(self.settings, name) for name in self.changed}
 
     def note(self, name: str, value: Value) -> None:

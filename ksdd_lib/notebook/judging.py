@@ -1,8 +1,4 @@
-"""Judging pictures of one's own: one that is uploaded, or a whole folder.
-
-The first view stands as plain output, so that a saved notebook keeps it. The controls are written
-to what ipywidgets 7.7.1 (Colab) and 8 have in common.
-"""
+"""Judging pictures of one's own: one that is uploaded, or a whole folder."""
 
 import time
 import warnings
@@ -25,19 +21,16 @@ from ksdd_lib.reporting.surface_pictures import shortened
 
 LABELS = ("unreadable", "not a surface", "defective", "good")
 
+Picture = np.ndarray | bytes | Path
+"""A picture as `Detector.judge` takes it."""
 
-def judge_picture(
-    detector: Detector, example: np.ndarray | bytes | Path, name: str, is_generated: bool
-) -> Verdict:
-    """Show the verdict on an example, and a button to upload pictures, each judged below it.
+
+def judge_picture(detector: Detector, example: Picture, name: str, is_generated: bool) -> Verdict:
+    """Show the verdict on an example, and return it; below it is a button to upload pictures.
 
     Args:
-        example: a picture as `Detector.judge` takes it.
-        name: what stands above it.
+        name: what stands above the example.
         is_generated: the example is generated, which then stands on it.
-
-    Returns:
-        The verdict on the example.
     """
     found = _show_verdict(detector, example, name, is_generated)
     widgets = outputs.ipywidgets()
@@ -60,10 +53,7 @@ def judge_picture(
 
 
 def _show_verdict(
-    detector: Detector,
-    picture: np.ndarray | bytes | Path,
-    name: str,
-    is_generated: bool = False,
+    detector: Detector, picture: Picture, name: str, is_generated: bool = False
 ) -> Verdict:
     """One line and a figure: the picture, and where a defect is seen."""
     pixels = as_pixels(picture)

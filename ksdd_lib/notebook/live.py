@@ -6,7 +6,6 @@ Whatever is shown is on disk too, so a stage that goes on, or that had finished,
 import io
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ from ksdd_lib.reporting.training_view import Forming, training_view
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.text import duration
-from ksdd_lib.training.batches import Surfaces, load_surfaces
-from ksdd_lib.training.loop import Look, Progress, Row, Watch, read_history
+from ksdd_lib.training.batches import load_surfaces
+from ksdd_lib.training.loop import Progress, Row, Watch, read_history
 
 MOMENTS = 8
 """How often a stage is asked for its maps: at first more often, as they change more."""
@@ -44,7 +43,7 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
     def watch(progress: Progress) -> None:
         fold = progress.fold
         if fold not in examples:
-            examples[fold] = Examples.of(run, data, fold)
+            examples[fold] = Examples(run, data, fold)
         examples[fold].look(progress)
         line = "; ".join(filter(None, [describe(progress), state()]))
 
@@ -89,29 +88,19 @@ def _histories(run: Run, progress: Progress) -> dict[str, dict[int, list[Row]]]:
     return found
 
 
-@dataclass
 class Examples:
-    """The maps of two training surfaces at some steps of a stage.
+    """The maps of one defective and one good training surface at some steps of a stage.
 
     Attributes:
         masks: step -> probabilities (2, H/8, W/8) uint8, 255 for certain.
     """
 
-    surfaces: Surfaces
-    path: Path
-    masks: dict[int, np.ndarray]
-
-    @classmethod
-    def of(cls, run: Run, data: DataSet, fold: int) -> "Examples":
-        """The first defective and the first good surface of the fold's training part."""
-        train = data.folds[fold].train
-        samples = [
-            next(sample for sample in train if sample.is_defective is kind)
-            for kind in (True, False)
-        ]
-        surfaces = load_surfaces(samples, run.settings.size, run.settings.annotation)
-        path = run.fold_folder(fold) / "examples.npz"
-        return cls(surfaces, path, _read(path))
+    def __init__(self, run: Run, data: DataSet, fold: int) -> None:
+        train, settings = data.folds[fold].train, run.settings
+        samples = [next(s for s in train if s.is_defective is kind) for kind in (True, False)]
+        self.surfaces = load_surfaces(samples, settings.size, settings.annotation)
+        self.path = run.fold_folder(fold) / "examples.npz"
+        self.masks = _read(self.path)
 
     def look(self, progress: Progress) -> None:
         """Ask for the maps, if it is time; those that a lost session saw later are dropped."""
@@ -122,23 +111,18 @@ class Examples:
         passed = max((step for step in due if step <= progress.step), default=None)
         if passed is None or any(passed <= step for step in self.masks):
             return
-        self.masks[progress.step] = self._ask(progress.look)
+        seen = [progress.look(self.surfaces.image(row)).numpy() for row in (0, 1)]
+        self.masks[progress.step] = (255 * np.stack(seen)).round().astype(np.uint8)
         _write(self.path, self.masks)
 
     def forming(self) -> Forming | None:
         """What the picture shows of them; None before the first look."""
         if not self.masks:
             return None
-        rows = range(len(self.surfaces.samples))
-        images = [self.surfaces.images[row, 0].numpy() for row in rows]
-        outlines = [self.surfaces.mask(row)[0, 0].numpy() > 0 for row in rows]
+        images = [self.surfaces.images[row, 0].numpy() for row in (0, 1)]
+        outlines = [self.surfaces.mask(row)[0, 0].numpy() > 0 for row in (0, 1)]
         masks = {step: mask.astype(np.float32) / 255 for step, mask in self.masks.items()}
         return Forming(images, outlines, masks)
-
-    def _ask(self, look: Look) -> np.ndarray:
-        rows = range(len(self.surfaces.samples))
-        answers = np.stack([look(self.surfaces.image(row)).numpy() for row in rows])
-        return (255 * answers).round().astype(np.uint8)
 
 
 def _read(path: Path) -> dict[int, np.ndarray]:

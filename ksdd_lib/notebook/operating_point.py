@@ -1,12 +1,7 @@
-"""Where to draw the line: the errors of each fold, and a slider that moves the thresholds.
-
-The first view stands as plain output, so that a saved notebook keeps it. The controls are written
-to what ipywidgets 7.7.1 (Colab) and 8 have in common.
-"""
+"""Where to draw the line: the errors of each fold, and a slider that moves the thresholds."""
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
@@ -15,10 +10,9 @@ from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import FoldScores, Scores, Summary
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
 from ksdd_lib.notebook import outputs
+from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.reporting import plots
 from ksdd_lib.text import listed, number
-
-LOOK = {"style": {"description_width": "16em"}, "layout": {"width": "40em"}}
 
 SHOWN = 8
 """Parts that change sides, by name."""
@@ -46,74 +40,17 @@ def _fold_cells(name: str, one: Scores) -> list[str]:
     return [name, *errors, number(one.ap), number(one.auc), threshold]
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """The scores of a run, and what their errors cost.
-
-    Attributes:
-        rows: of predictions.csv, with thresholds.
-        costs: what an error costs.
-        is_generated: the data set is generated, which then stands on each figure.
-    """
-
-    rows: Sequence[Prediction]
-    costs: Costs
-    is_generated: bool
-
-    def table(self, named: Mapping[str, Point]) -> str:
-        """The points as an HTML table: misses and false alarms first, with intervals and cost."""
-        heads = ("", "shift, logits", "misses [95 %]", "false alarms [95 %]", "cost of 1,000 parts")
-        rows = [
-            (
-                f"<b>{html.escape(name)}</b>",
-                f"{point.shift:+.2f}",
-                _k_of_n(point.misses, point.defective, point.miss_interval),
-                _k_of_n(point.false_alarms, point.good, point.false_alarm_interval),
-                f"{point.cost(self.costs):,.1f}",
-            )
-            for name, point in named.items()
-        ]
-        return outputs.table(heads, rows)
-
-    def words(self, point: Point) -> str:
-        """What changes against the operating thresholds, and what could be claimed, as HTML."""
-        needed = threshold_costs.parts_needed(0.01, point.misses)
-        changed = sorted(point.changed, key=lambda row: (not row.is_defective, -row.score))
-        names = [
-            f"{html.escape(row.image)} ({'defective' if row.is_defective else 'good'}, "
-            f"{'passed' if row.is_flagged else 'flagged'} now, score {row.score:.2f})"
-            for row in changed
-        ]
-        sides = (
-            f"Change sides: {listed(names, SHOWN, '; ')}." if names else "No part changes sides."
-        )
-        return (
-            f"<p>To claim fewer than 1 % misses (95 % sure) with {point.misses} missed, "
-            f"{needed:,} defective parts must be tested; here are {point.defective}.</p>"
-            f"<p>{sides}</p>"
-        )
-
-    def figure(self, point: Point, name: str) -> Figure:
-        """Precision-recall and ROC curve of the margins, with the point on them."""
-        labels = [row.is_defective for row in self.rows]
-        values = threshold_costs.margins(self.rows)
-        figure = plots.both_curves(labels, values, values > point.shift, name)
-        return plots.stamp(figure) if self.is_generated else figure
-
-
 def show(rows: Sequence[Prediction], is_generated: bool, costs: Costs) -> None:
     """Show three operating points as a table and a figure that stay, and controls to try others.
 
     One slider moves the thresholds of all folds. Three boxes take what a miss and a false alarm
-    cost, and the share of defective parts on the line. What they change is shown below them, from
-    the first move on.
+    cost, and the share of defective parts on the line.
 
     Args:
         rows: of predictions.csv, with thresholds.
         is_generated: the data set is generated.
         costs: what the controls start from.
     """
-    view = OperatingPoint(rows, costs, is_generated)
     here = threshold_costs.at(rows, 0.0)
     named = {
         "operating": here,
@@ -125,17 +62,27 @@ def show(rows: Sequence[Prediction], is_generated: bool, costs: Costs) -> None:
         f"{point.false_alarms} false alarms of {point.good}"
         for name, point in named.items()
     )
-    outputs.show_table(view.table(named) + view.words(here), text)
-    outputs.show_figure(view.figure(here, "operating"))
-    _show_controls(view)
-
-
-def _show_controls(view: OperatingPoint) -> None:
-    """The slider and the boxes; nothing where there are no controls."""
+    outputs.show_table(_table(named, costs) + _words(here), text)
+    outputs.show_figure(_figure(rows, here, "operating"), is_generated)
     widgets = outputs.ipywidgets()
     if widgets is None:
         return
-    rows, costs, here = view.rows, view.costs, threshold_costs.at(view.rows, 0.0)
+    slider, *boxes = _controls(widgets, rows, costs)
+
+    def answer() -> tuple[str, Figure | None]:
+        values = [box.value for box in boxes]
+        if min(values) < 0 or values[-1] > 1:
+            return "Costs are 0 or more, and the share lies between 0 and 1.", None
+        chosen, point = Costs(*values), threshold_costs.at(rows, slider.value)
+        best = threshold_costs.cheapest(rows, chosen)
+        points = {"operating": here, "chosen": point, "least cost (oracle)": best}
+        return _table(points, chosen) + _words(point), _figure(rows, point, "chosen")
+
+    outputs.show_answers((slider, *boxes), answer, is_generated)
+
+
+def _controls(widgets: Widget, rows: Sequence[Prediction], costs: Costs) -> list[Widget]:
+    """The slider of the shift, and the boxes of `Costs` in their order."""
     low, high = (float(value) for value in threshold_costs.shifts(rows)[[0, -1]])
     slider = widgets.FloatSlider(
         value=0.0,
@@ -145,37 +92,61 @@ def _show_controls(view: OperatingPoint) -> None:
         readout_format="+.2f",
         continuous_update=False,
         description="shift of the thresholds",
-        **LOOK,
+        **outputs.LOOK,
     )
-    boxes = [
-        widgets.FloatText(value, description=description, **LOOK)
-        for value, description in (
-            (costs.miss, "a missed defect costs"),
-            (costs.false_alarm, "a false alarm costs"),
-            (costs.defective_share, "share of defective parts"),
-        )
+    boxes = {
+        "a missed defect costs": costs.miss,
+        "a false alarm costs": costs.false_alarm,
+        "share of defective parts": costs.defective_share,
+    }
+    return [
+        slider,
+        *(
+            widgets.FloatText(cost, description=name, **outputs.LOOK)
+            for name, cost in boxes.items()
+        ),
     ]
-    told = widgets.HTML("<i>Move a control: what it changes is then shown here.</i>")
-    drawn = widgets.HTML()
 
-    def renew(_: object) -> None:
-        values = [box.value for box in boxes]
-        if min(values) < 0 or values[-1] > 1:
-            told.value = "Costs are 0 or more, and the share lies between 0 and 1."
-            return
-        chosen = OperatingPoint(rows, Costs(*values), view.is_generated)
-        point = threshold_costs.at(rows, slider.value)
-        best = threshold_costs.cheapest(rows, chosen.costs)
-        points = {"operating": here, "chosen": point, "least cost (oracle)": best}
-        told.value = chosen.table(points) + chosen.words(point)
-        drawn.value = outputs.picture_tag(chosen.figure(point, "chosen"), 80)
 
-    for control in (slider, *boxes):
-        control.observe(renew, names="value")
-    outputs.show_controls(slider, *boxes, told, drawn)
+def _table(named: Mapping[str, Point], costs: Costs) -> str:
+    """The points as an HTML table: misses and false alarms first, with intervals and cost."""
+    heads = ("", "shift, logits", "misses [95 %]", "false alarms [95 %]", "cost of 1,000 parts")
+    rows = [
+        (
+            f"<b>{html.escape(name)}</b>",
+            f"{point.shift:+.2f}",
+            _k_of_n(point.misses, point.defective, point.miss_interval),
+            _k_of_n(point.false_alarms, point.good, point.false_alarm_interval),
+            f"{point.cost(costs):,.1f}",
+        )
+        for name, point in named.items()
+    ]
+    return outputs.table(heads, rows)
+
+
+def _words(point: Point) -> str:
+    """What changes against the operating thresholds, and what could be claimed, as HTML."""
+    needed = threshold_costs.parts_needed(0.01, point.misses)
+    changed = sorted(point.changed, key=lambda row: (not row.is_defective, -row.score))
+    names = [
+        f"{html.escape(row.image)} ({'defective' if row.is_defective else 'good'}, "
+        f"{'passed' if row.is_flagged else 'flagged'} now, score {row.score:.2f})"
+        for row in changed
+    ]
+    sides = f"Change sides: {listed(names, SHOWN, '; ')}." if names else "No part changes sides."
+    return (
+        f"<p>To claim fewer than 1 % misses (95 % sure) with {point.misses} missed, "
+        f"{needed:,} defective parts must be tested; here are {point.defective}.</p>"
+        f"<p>{sides}</p>"
+    )
+
+
+def _figure(rows: Sequence[Prediction], point: Point, name: str) -> Figure:
+    """Precision-recall and ROC curve of the margins, with the point on them."""
+    values = threshold_costs.margins(rows)
+    labels = [row.is_defective for row in rows]
+    return plots.both_curves(labels, values, values > point.shift, name)
 
 
 def _k_of_n(k: int, n: int, limits: Sequence[float] | None) -> str:
-    if limits is None:
-        return f"{k} of {n}"
-    return f"{k} of {n} [{limits[0]:.1%}, {limits[1]:.1%}]"
+    return f"{k} of {n}" + (f" [{limits[0]:.1%}, {limits[1]:.1%}]" if limits else "")

@@ -1,6 +1,7 @@
-"""What a cell shows and what stays when the notebook is saved: pictures, tables, renewed lines.
+"""What a cell shows: pictures, tables and renewed lines, which stay, and controls, which do not.
 
-Plain output needs no ipywidgets. On a terminal a line of text stands for it.
+What matters stands as plain output before any control. On a terminal a line of text stands for it.
+Controls are written to what ipywidgets 7.7.1 (Colab) and 8 have in common.
 """
 
 import base64
@@ -29,35 +30,41 @@ SHARE = 0.02
 LEFT = 'style="text-align: left; padding: 0.1em 1.2em 0.1em 0"'
 """Each notebook front end aligns table cells in its own way, unless told."""
 
+LOOK = {"style": {"description_width": "16em"}, "layout": {"width": "40em"}}
+"""How wide a control and its name are."""
+
 
 def show_figure(figure: Figure, is_generated: bool = False) -> None:
-    """Show a figure as a picture that stays; GENERATED is stamped on one of generated surfaces."""
+    """Show a figure; GENERATED is stamped on one of generated surfaces."""
     if is_generated:
         plots.stamp(figure)
     if in_notebook():
-        show({"image/png": encoded(figure, 90), "text/plain": plots.describe(figure)})
+        show({"image/png": encoded(figure), "text/plain": plots.describe(figure)})
 
 
 def show_picture(path: Path) -> None:
-    """Show a PNG file as a picture that stays."""
+    """Show a PNG file."""
     if in_notebook():
         picture = base64.b64encode(path.read_bytes()).decode()
         show({"image/png": picture, "text/plain": words(path.stem)})
 
 
 def show_table(page: str, text: str) -> None:
-    """Show HTML that stays; on a terminal `text` stands for it."""
+    """Show HTML; on a terminal `text` stands for it."""
     if in_notebook():
         show({"text/html": page, "text/plain": text})
     else:
         print(text)
 
 
-def show_controls(*controls: Widget) -> None:
-    """Show controls below each other; they do not stay in a saved notebook."""
-    from IPython.display import display
-
-    display(ipywidgets().VBox(controls))
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table, aligned to the left in every front end; cells are HTML already."""
+    lines = [("th", heads), *(("td", row) for row in rows)]
+    inner = "".join(
+        "<tr>" + "".join(f"<{tag} {LEFT}>{cell}</{tag}>" for cell in line) + "</tr>"
+        for tag, line in lines
+    )
+    return f"<table>{inner}</table>"
 
 
 def ipywidgets() -> Widget:
@@ -71,21 +78,40 @@ def ipywidgets() -> Widget:
     return ipywidgets
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table, aligned to the left in every front end; cells are HTML already."""
-    lines = [("th", heads), *(("td", row) for row in rows)]
-    inner = "".join(
-        "<tr>" + "".join(f"<{tag} {LEFT}>{cell}</{tag}>" for cell in line) + "</tr>"
-        for tag, line in lines
-    )
-    return f"<table>{inner}</table>"
+def show_controls(*controls: Widget) -> None:
+    """Show controls below each other."""
+    from IPython.display import display
+
+    display(ipywidgets().VBox(controls))
 
 
-def picture_tag(figure: Figure, dpi: int) -> str:
-    """A figure as HTML that needs nothing beside it: what a control redraws."""
-    description = html.escape(plots.describe(figure), quote=True)
-    source = f"data:image/png;base64,{encoded(figure, dpi)}"
-    return f'<img alt="{description}" style="max-width: 100%" src="{source}">'
+def show_answers(
+    controls: Sequence[Widget],
+    answer: Callable[[], tuple[str, Figure | None]],
+    is_generated: bool,
+) -> None:
+    """Show controls, and from the first move on what they answer.
+
+    Args:
+        answer: HTML, and a figure that stands below it or stays as it is.
+        is_generated: GENERATED is stamped on the figures.
+    """
+    widgets = ipywidgets()
+    told = widgets.HTML("<i>Move a control: what it changes is then shown here.</i>")
+    drawn = widgets.HTML()
+
+    def renew(_: Widget) -> None:
+        told.value, figure = answer()
+        if figure is not None:
+            if is_generated:
+                plots.stamp(figure)
+            description = html.escape(plots.describe(figure), quote=True)
+            source = f"data:image/png;base64,{encoded(figure)}"
+            drawn.value = f'<img alt="{description}" style="max-width: 100%" src="{source}">'
+
+    for control in controls:
+        control.observe(renew, names="value")
+    show_controls(*controls, told, drawn)
 
 
 def counter(what: str) -> Callable[..., None]:
@@ -159,7 +185,7 @@ class ProgressLine:
         self._is_open, self._handle, self._due = False, None, 0.0
 
     def _renew(self, line: str, draw: Callable[[], Figure] | None) -> None:
-        picture = {"image/png": encoded(draw(), 90)} if draw else {}
+        picture = {"image/png": encoded(draw())} if draw else {}
         bundle = picture | {"text/plain": line}
         if self._handle is None:
             self._handle = show(bundle, display_id=True)
@@ -188,6 +214,6 @@ def _alternative(bundle: dict[str, str]) -> dict[str, dict[str, str]]:
     return {"image/png": {"alt": bundle["text/plain"]}} if "image/png" in bundle else {}
 
 
-def encoded(figure: Figure, dpi: int) -> str:
+def encoded(figure: Figure) -> str:
     """A figure as a PNG file in base64."""
-    return base64.b64encode(plots.png(figure, dpi)).decode()
+    return base64.b64encode(plots.png(figure, 90)).decode()

@@ -1,6 +1,6 @@
 """An executed notebook made fit to send: outputs stay; widgets, personal places and secrets go.
 
-Widgets are dead in a saved notebook, and GitHub refuses one whose widget state is incomplete; what
+Widgets are dead in a saved notebook, and GitHub refuses one whose widget state is incomplete. What
 matters stands as plain output beside them.
 """
 
@@ -10,41 +10,39 @@ from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
+Node = dict[str, Any]
+"""A notebook, a cell, an output or their metadata, as `json.load` gives them."""
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 PATTERNS = {
     "secret": (
-        re.compile(
-            r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|AIza[\w-]{30,}|sk-[\w-]{20,}|"
-            r"ya29\.[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
-        ),
+        r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|AIza[\w-]{30,}|sk-[\w-]{20,}|"
+        r"ya29\.[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})",
         "<secret removed>",
     ),
     "named secret": (
-        re.compile(
-            r"(?i)\b((?:[\w-]*(?:token|password|passwd|secret|api_?key))[\"']?\s*[=:]\s*)"
-            r"(\"[^\"\n]+\"|'[^'\n]+'|[^\s\"',;)]+)"
-        ),
+        r"(?i)\b((?:[\w-]*(?:token|password|passwd|secret|api_?key))[\"']?\s*[=:]\s*)"
+        r"(\"[^\"\n]+\"|'[^'\n]+'|[^\s\"',;)]+)",
         r"\1<secret removed>",
     ),
-    "address": (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]*\w"), "<address removed>"),
+    "address": (r"\b[\w.+-]+@[\w-]+\.[\w.-]*\w", "<address removed>"),
     "folder on Drive": (
-        re.compile(
-            r"(/content/drive)/(?!MyDrive/(?:ksdd|ksdd-main)(?:[/\s\"'<>,;)]|$))"
-            r"(?:MyDrive|Shareddrives|\.[\w-]+)/[^\n\"'<>`;)]+"
-        ),
+        r"(/content/drive)/(?!MyDrive/(?:ksdd|ksdd-main)(?:[/\s\"'<>,;)]|$))"
+        r"(?:MyDrive|Shareddrives|\.[\w-]+)/[^\n\"'<>`;)]+",
         r"\1/…",
     ),
     "home folder": (
-        re.compile(
-            r"(?:/home/[^/\s\"'<>]+|/Users/[^/\s\"'<>]+|[A-Z]:\\+Users\\+[^\\\s\"'<>]+|/root)\b"
-        ),
+        r"(?:/home/[^/\s\"'<>]+|/Users/[^/\s\"'<>]+|[A-Z]:\\+Users\\+[^\\\s\"'<>]+|/root)\b",
         "~",
     ),
 }
 """Kind -> what is looked for, and what stands there instead."""
 
-NOTEBOOK_FACTS = ("accelerator", "colab", "kernelspec", "language_info")
+MADE = "made_by_ksdd_lib_share"
+"""In the metadata of a copy: it may be replaced by a newer one."""
+
+NOTEBOOK_FACTS = ("accelerator", "colab", "kernelspec", "language_info", MADE)
 COLAB_FACTS = ("gpuType", "toc_visible")
 CELL_FACTS = ("tags",)
 """What stays of the metadata of a notebook, of what Colab keeps there, and of a cell. Beside them
@@ -54,47 +52,41 @@ TEXTS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xm
 """Outputs that can hold words; pictures stay as they are."""
 
 
-MADE = "made_by_ksdd_lib_share"
-"""In the metadata of a copy: it may be replaced by a newer one."""
-
-
-def shareable(notebook: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
+def shareable(notebook: Node) -> tuple[Node, Counter[str]]:
     """A copy of a notebook without widget state, personal places, secrets and who ran it.
 
     Patterns find the usual forms of secrets and places, not every one: look before you send.
 
     Args:
-        notebook: as `json.load` gives it, version 4.
+        notebook: of version 4.
 
     Returns:
         The copy, and how many of which kind were removed.
     """
-    notebook, removed = deepcopy(notebook), Counter()
+    notebook, removed = deepcopy(notebook), Counter[str]()
     about = notebook.get("metadata", {})
     if about.pop("widgets", None) is not None:
         removed["widget state"] += 1
     if "colab" in about:
         about["colab"] = _known(about["colab"], COLAB_FACTS, removed)
-    notebook["metadata"] = _known(about, (*NOTEBOOK_FACTS, MADE), removed) | {MADE: True}
+    notebook["metadata"] = _known(about, NOTEBOOK_FACTS, removed) | {MADE: True}
     for cell in notebook["cells"]:
         cell["source"] = _cleaned(cell["source"], removed)
         cell["metadata"] = _known(cell.get("metadata", {}), CELL_FACTS, removed)
         if "outputs" in cell:
-            cell["outputs"] = [
-                kept for output in cell["outputs"] if (kept := _output(output, removed)) is not None
-            ]
+            cell["outputs"] = [one for one in cell["outputs"] if _clean_output(one, removed)]
     return notebook, removed
 
 
-def _known(about: dict[str, Any], names: Collection[str], removed: Counter[str]) -> dict[str, Any]:
+def _known(about: Node, names: Collection[str], removed: Counter[str]) -> Node:
     """Metadata of these names alone; the rest may tell who ran the notebook, and counts."""
     if any(value and name not in names for name, value in about.items()):
         removed["note on who ran it, or where"] += 1
     return {name: value for name, value in about.items() if name in names}
 
 
-def _output(output: dict[str, Any], removed: Counter[str]) -> dict[str, Any] | None:
-    """An output without what must go; None where nothing of it is left to see."""
+def _clean_output(output: Node, removed: Counter[str]) -> bool:
+    """Take out of an output what must go; False where nothing of it is left to see."""
     if "text" in output:
         output["text"] = _cleaned(output["text"], removed)
     if "traceback" in output:
@@ -107,18 +99,17 @@ def _output(output: dict[str, Any], removed: Counter[str]) -> dict[str, Any] | N
     if data.pop(WIDGET, None) is not None:
         removed["widget"] += 1
         if set(data) <= {"text/plain"}:  # the name of its class
-            return None
-    for kind in TEXTS:
-        if kind in data:
-            data[kind] = _cleaned(data[kind], removed)
-    return output
+            return False
+    for kind in set(TEXTS) & set(data):
+        data[kind] = _cleaned(data[kind], removed)
+    return True
 
 
 def _cleaned(text: str | list[str], removed: Counter[str]) -> str | list[str]:
     """A text, or its lines, with every pattern replaced; what was found is counted."""
     whole = text if isinstance(text, str) else "".join(text)
     for kind, (pattern, instead) in PATTERNS.items():
-        whole, count = pattern.subn(instead, whole)
+        whole, count = re.subn(pattern, instead, whole)
         if count:
             removed[kind] += count
     return whole if isinstance(text, str) else whole.splitlines(keepends=True)

@@ -5,9 +5,10 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from data_record import data_record
 from small_results import ROWS
 
-from ksdd_lib.data.dataset import find_samples
+from ksdd_lib.data.survey import find_samples
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.notebook import browse
 from ksdd_lib.reporting import surface_pictures
@@ -72,7 +73,7 @@ def test_a_surface_annotated_twice_is_shown(tmp_path, make_data_set, screen, cap
         wider = cv2.dilate(cv2.imread(str(root / "tiny04" / "Part1_label.bmp"), 0), np.ones((3, 3)))
         cv2.imwrite(str(root / "tiny04" / "Part1_label.bmp"), wider)
     samples = tuple(find_samples(root))
-    data = DataSet(root, samples, (), {"is_kolektor": False, "is_generated": True})
+    data = DataSet(root, samples, (), data_record(is_generated=True))
     browse.second_annotations(data)
     if not twice:
         assert "No defective surface" in capsys.readouterr().out and not screen.bundles
@@ -85,7 +86,5 @@ def test_a_surface_annotated_twice_is_shown(tmp_path, make_data_set, screen, cap
 @pytest.mark.slow
 def test_kolektor_has_four_defective_surfaces_annotated_twice(kolektor_root, screen):
     samples = tuple(find_samples(kolektor_root))
-    browse.second_annotations(
-        DataSet(kolektor_root, samples, (), {"is_kolektor": True, "is_generated": False})
-    )
+    browse.second_annotations(DataSet(kolektor_root, samples, (), data_record(is_kolektor=True)))
     assert screen.bundles[0]["text/plain"].count("IoU") == 8

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fake_drive import mirror
 
-from ksdd_lib import machine
+from ksdd_lib import machine, storage
 from ksdd_lib.drive import layout, upload
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import colab

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from ksdd_lib import presets, settings_io
+from ksdd_lib import presets, settings_io, storage
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.methods.two_stage_pace import Pace
 from ksdd_lib.notebook import controls
@@ -22,7 +22,7 @@ def nothing_remembered(screen, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_run(folder: Path) -> Run:
     run = Run(folder, presets.resolve({"preset": "demo"}))
-    run.write("settings.json", settings_io.to_json(run.settings))
+    storage.write_json(run.folder / "settings.json", settings_io.to_json(run.settings))
     return run
 
 

@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A tiny run, its data, and a network of few weights."""
     monkeypatch.setattr(two_stage, "FEATURES", 8)
     data = tiny_data(tmp_path / "data")
-    data = replace(data, record=data.record | {"is_generated": True})
+    data = replace(data, record=data.record.model_copy(update={"is_generated": True}))
     return tiny_run(tmp_path / "run", segmentation_steps=3), data
 
 
@@ -79,7 +79,7 @@ def test_progress_says_what_is_done_at_which_rate_and_how_long_it_takes():
 
 def test_masks_are_asked_for_a_few_times_and_stay_on_disk(place):
     run, data = place
-    examples = live.Examples.of(run, data, 0)
+    examples = live.Examples(run, data, 0)
     kinds = [sample.is_defective for sample in examples.surfaces.samples]
     assert kinds == [True, False]
     train = {sample.name for sample in data.folds[0].train}
@@ -88,14 +88,14 @@ def test_masks_are_asked_for_a_few_times_and_stay_on_disk(place):
         examples.look(replace(at(step), look=look))
     assert list(examples.masks) == [10, 30, 50, 90, 140, 200, 270, 350]
     assert examples.masks[350].shape == (2, 16, 16) and examples.masks[350].dtype == np.uint8
-    again = live.Examples.of(run, data, 0)
+    again = live.Examples(run, data, 0)
     assert list(again.masks) == list(examples.masks)
     assert np.array_equal(again.masks[350], examples.masks[350])
 
 
 def test_what_a_lost_session_saw_later_is_dropped(place):
     run, data = place
-    examples = live.Examples.of(run, data, 0)
+    examples = live.Examples(run, data, 0)
     for step in (10, 140, 270):
         examples.look(replace(at(step), look=look))
     examples.look(replace(at(100), look=look))
@@ -106,7 +106,7 @@ def test_damaged_masks_are_asked_for_again(place):
     run, data = place
     (run.fold_folder(0)).mkdir(parents=True)
     (run.fold_folder(0) / "examples.npz").write_bytes(b"PK\x03\x04 cut")
-    assert live.Examples.of(run, data, 0).masks == {}
+    assert live.Examples(run, data, 0).masks == {}
 
 
 def test_looking_changes_nothing_of_the_training(screen, place, tmp_path: Path):
