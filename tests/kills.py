@@ -4,7 +4,7 @@
 
 A child process trains both stages of a tiny series and copies each checkpoint to a folder that
 stands for Drive. It is killed with SIGKILL: anywhere, inside the write of a checkpoint (half
-written, written but not yet named, named but not yet vouched for), or inside a copy to Drive.
+written, written but not yet named, named but without its marker), or inside a copy to Drive.
 Sometimes its disk is lost too, and only Drive is left. Then it is started again. A series that
 finishes is compared, bit for bit, with one that nobody killed, and the next begins.
 """
@@ -63,7 +63,7 @@ class Kill:
 
     Attributes:
         kind: "anywhere", "checkpoint" or "drive".
-        when: seconds after the start of training ("anywhere"), or the how manieth file operation.
+        when: seconds after the start of training ("anywhere"), or the number of the file operation.
         disk_is_lost: whether only Drive is left after it.
     """
 
@@ -181,7 +181,7 @@ class Series:
         return len(lives[-1] & set().union(*lives[:-1]))
 
     def leftovers(self) -> list[str]:
-        """Temporary files here and on Drive, and files there that no marker vouches for."""
+        """Temporary files here and on Drive, and files there that no marker names."""
         there = markers.walk(self.drive)
         records = markers.read_markers(there)
         whole = {path.with_name(record.file) for path in records for record in records[path]}

@@ -6,7 +6,7 @@ Checkpoint steps, hashes and done markers decide that, never times.
 import json
 import re
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 from ksdd_lib import settings_io, storage
@@ -26,8 +26,8 @@ File = tuple[str, bytes]
 """A file's name, relative to the run's folder, and its content."""
 
 
-class DataRecord(storage.Record):
-    """What matters here of data.json; see `runs.prepare`."""
+class DataFacts(storage.Record):
+    """What matters here of data.json, whichever version wrote it; see `runs.prepare`."""
 
     fingerprint: str | None = None
     archive_sha256: str | None = None
@@ -53,22 +53,17 @@ class Done(storage.Record):
     steps: int
 
 
-def opened(folder: Path, stored: bytes | None) -> Run | None:
-    """The run with this settings.json; None where that is absent, damaged or of another version."""
+def opened(folder: Path, read: Callable[[Path], bytes | None] = markers.content) -> Run | None:
+    """The run in a folder; None where its settings are absent, damaged or of another version.
+
+    Args:
+        read: how to read its settings.json: `markers.read`, where the folder is on Drive.
+    """
+    stored = read(folder / "settings.json")
     try:
         return None if stored is None else Run(folder, settings_io.from_json(json.loads(stored)))
     except (KsddError, ValueError):
         return None
-
-
-def open_here(folder: Path) -> Run | None:
-    """The run in a folder here; None as `opened`."""
-    return opened(folder, markers.content(folder / "settings.json"))
-
-
-def open_there(folder: Path) -> Run | None:
-    """The run in a folder on Drive; None as `opened`."""
-    return opened(folder, markers.read(folder / "settings.json"))
 
 
 def fixed_differences(here: Run, there: Run) -> tuple[set[str], set[str]]:
@@ -81,8 +76,8 @@ def fixed_differences(here: Run, there: Run) -> tuple[set[str], set[str]]:
     """
     names = settings_io.differences(here.settings, settings_io.to_json(there.settings))
     groups = {RULES[name].group for name in names}
-    ours = markers.parsed(markers.content(here.folder / "data.json"), DataRecord)
-    theirs = markers.parsed(markers.read(there.folder / "data.json"), DataRecord)
+    ours = markers.parsed(markers.content(here.folder / "data.json"), DataFacts)
+    theirs = markers.parsed(markers.read(there.folder / "data.json"), DataFacts)
     if len({data.fingerprint for data in (ours, theirs) if data and data.fingerprint}) == 2:
         groups.add("data")
 
@@ -104,7 +99,7 @@ def folder_on_drive(run: Run, runs: Path) -> Path:
     """
 
     def is_ours(folder: Path) -> bool:
-        there = open_there(folder)
+        there = opened(folder, markers.read)
         return there is not None and not fixed_differences(run, there)[1]
 
     agreed = layout.read_agreement(run.folder.parent)
@@ -178,7 +173,7 @@ def further_files(copy: DriveCopy, there: Run, folder: Path) -> Iterator[File]:
 
 
 def _settings(copy: DriveCopy, there: Run, folder: Path) -> Iterator[File]:
-    here = open_here(folder)
+    here = opened(folder)
     if here is None:
         yield from _whole(copy, ["settings.json"])
         return

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from ksdd_lib import storage
 from ksdd_lib.data import sources
 from ksdd_lib.drive import compare, layout, markers
-from ksdd_lib.drive.compare import DataRecord, DriveCopy
+from ksdd_lib.drive.compare import DataFacts, DriveCopy
 from ksdd_lib.drive.layout import Agreement
 from ksdd_lib.errors import DiskFullError, KsddError, RunError
 from ksdd_lib.runs.lock import OWNER_SILENT
@@ -140,7 +140,7 @@ class _Attempt:
                 agreed = Agreement(here=folder.name, drive=last)
                 storage.write_record(self.runs / layout.AGREEMENT, agreed)
             return folder
-        run = compare.open_here(self.runs / here) if here else None
+        run = compare.opened(self.runs / here) if here else None
         if run is None:
             return None
         if agreed and agreed.here == here:
@@ -172,12 +172,12 @@ class _Attempt:
             RunError: another machine is at work on the run.
         """
         copy = DriveCopy(source)
-        there = compare.opened(source, copy.read("settings.json"))
+        there = compare.opened(source, lambda path: copy.read(path.name))
         if there is None:
             self._warn_of_damage(copy, folder or self.runs / source.name)
             return None
         folder = folder or self._free_folder(there)
-        if here := compare.open_here(folder):
+        if here := compare.opened(folder):
             used_here, used_there = compare.fixed_differences(here, there)
             if both := used_here & used_there:
                 self._warn(
@@ -201,7 +201,7 @@ class _Attempt:
         def is_free(folder: Path) -> bool:
             if not (folder / "settings.json").exists():
                 return True
-            here = compare.open_here(folder)
+            here = compare.opened(folder)
             return here is not None and not any(compare.fixed_differences(here, there))
 
         name = PurePath(layout.read_last_copy(there.folder).run or there.folder.name).name
@@ -238,7 +238,7 @@ class _Attempt:
 
     def _unpack_archive(self, folder: Path) -> None:
         """Unpack the run's data to the place in data.json, where Drive has its archive."""
-        data = markers.parsed(markers.content(folder / "data.json"), DataRecord) or DataRecord()
+        data = markers.parsed(markers.content(folder / "data.json"), DataFacts) or DataFacts()
         if (folder / data.place).is_dir() or not data.archive_sha256:
             return
         there = markers.list_folder(self.drive / layout.FOLDER)
@@ -256,7 +256,7 @@ class _Attempt:
 def _copied_last(runs: Path, like: Settings | None = None) -> Path | None:
     """Of the runs on Drive, or of those with the same start, the folder that was copied last."""
     folders = [path for path in markers.list_folder(runs) if path.is_dir()]
-    found = [run for run in map(compare.open_there, folders) if run]
+    found = [run for folder in folders if (run := compare.opened(folder, markers.read))]
     same = [run.folder for run in found if like is None or is_same_start(run.settings, like)]
     times = {folder: layout.read_last_copy(folder).time for folder in sorted(same)}
     return max(times, key=lambda folder: times[folder], default=None)

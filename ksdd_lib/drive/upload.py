@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ksdd_lib import storage
 from ksdd_lib.drive import compare, layout, markers
-from ksdd_lib.drive.compare import DataRecord
+from ksdd_lib.drive.compare import DataFacts
 from ksdd_lib.runs.run import Run
 
 CHECKPOINT = re.compile(r"(?P<stage>\w+)-(?P<step>\d{6})\.(pt|json)")
@@ -95,7 +95,7 @@ def copy_archive(run: Run, downloads: Path, drive: Path) -> str:
         One sentence on a failure, or ""; never raises.
     """
     try:
-        wanted = storage.read_record(run.folder / "data.json", DataRecord).archive_sha256
+        wanted = storage.read_record(run.folder / "data.json", DataFacts).archive_sha256
         for path in sorted(downloads.glob("*.zip")) if wanted else ():
             if storage.sha256(path) == wanted:
                 target = drive / layout.FOLDER / path.name

@@ -63,7 +63,7 @@ def test_weights_and_marker_of_two_trainings_are_passed_over(
     mirror_whole(run, drive.root)
     checkpoint.save(run.fold_folder(0), "segmentation", 40, {"fold": 0}, {"step": 40, "by": 2})
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        die_at_write(patch, drive, 3)  # the new weights are vouched for
+        die_at_write(patch, drive, 3)  # the new weights have their marker
         mirror(run, drive.root)
     folder = restore(new_machine(), drive)
     assert checkpoint.load(folder / "fold0", "segmentation", {"fold": 0}).step == 30
@@ -243,7 +243,9 @@ def test_as_many_steps_and_the_same_content_is_not_further(
     storage.write_json(run.folder / "folds.json", {"protocol": "official"})
     mine = weights(run)
     restore(home, drive)
-    assert weights(run) == mine and storage.read_json(run.folder / "folds.json") == {"protocol": "official"}
+    assert weights(run) == mine and storage.read_json(run.folder / "folds.json") == {
+        "protocol": "official"
+    }
 
 
 def test_a_checkpoint_damaged_here_is_replaced(

@@ -207,7 +207,9 @@ def test_settings_changed_before_their_stage_stay_with_their_run(run: Run, drive
 def two_states(run: Run, drive: Drive) -> tuple[Run, dict[str, bytes], dict[str, bytes]]:
     """A run on Drive that has gone on since -> it, its files on Drive, its files here."""
     finish(run, 30, "segmentation")
-    storage.write_json(run.folder / "data.json", {"fingerprint": "a", "archive_sha256": None, "report": "short"})
+    storage.write_json(
+        run.folder / "data.json", {"fingerprint": "a", "archive_sha256": None, "report": "short"}
+    )
     storage.write_json(run.folder / "metrics.json", {"ap": 0.5})
     mirror_whole(run, drive.root)
     before = contents(run.folder)
@@ -217,7 +219,8 @@ def two_states(run: Run, drive: Drive) -> tuple[Run, dict[str, bytes], dict[str,
     later = run.amend({"decision_steps": 9})
     save_checkpoint(later, 9, "decision", predecessor=weights(run))
     for name in ("data.json", "folds.json", "metrics.json", "fold0/segmentation.done.json"):
-        later.write(name, later.read(name) | {"later": True})
+        path = later.folder / name
+        storage.write_json(path, storage.read_json(path) | {"later": True})
     later.note_time("segmentation stage, fold 0", 31)
     with (run.fold_folder(0) / "segmentation.jsonl").open("a") as file:
         file.write('{"step": 31}\n')
@@ -264,7 +267,7 @@ def test_a_second_copy_that_is_killed_leaves_each_file_old_or_new(
 
 
 @pytest.mark.fault(26)
-def test_content_that_is_replaced_leaves_drive_when_the_new_one_is_vouched_for(
+def test_content_that_is_replaced_leaves_drive_when_the_new_one_has_its_marker(
     run: Run, drive: Drive, new_machine: Callable[[], Path]
 ):
     folder = drive.root / "ksdd" / "runs" / run.folder.name
@@ -274,7 +277,7 @@ def test_content_that_is_replaced_leaves_drive_when_the_new_one_is_vouched_for(
         [held] = [path for path in folder.glob("folds*.json")]
         assert json.loads(held.read_bytes()) == {"protocol": protocol}
     assert restore(new_machine(), drive)
-    assert resume({}).read("folds.json") == {"protocol": "clean"}
+    assert storage.read_json(resume({}).folder / "folds.json") == {"protocol": "clean"}
 
 
 @pytest.mark.fault(19)
@@ -349,7 +352,7 @@ def test_a_dead_drive_is_given_up_soon_and_nothing_is_written_in_its_place(run: 
 
 
 @pytest.mark.fault(26)
-def test_a_file_that_arrives_in_part_is_not_vouched_for(
+def test_a_file_that_arrives_in_part_gets_no_marker(
     run: Run, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ):
     plain = storage.write_bytes
