@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import protocols
-from kept import Kept, KeptRun
+from kept import FEW, Kept, KeptRun, readable
 from matplotlib.figure import Figure
 from pages import mean_and_range, table
-from run_tables import FEW, readable, recipes
+from protocols import Judgement, pooled
 
 from ksdd_lib import storage
 from ksdd_lib.reporting import plots
@@ -35,7 +34,7 @@ PUBLISHED = {
 Few = Mapping[int, Sequence[float]]
 """Number of defective training images -> AP in percent of each draw."""
 
-Draws = dict[int, list[protocols.Judgement]]
+Draws = dict[int, list[Judgement]]
 """Number of defective training images -> each draw, its folds pooled."""
 
 
@@ -75,14 +74,14 @@ def _few_defects(kept: Kept) -> dict[str, Draws]:
     Its trainings with all are there too, under the mean number of defective images in its folds.
     """
     found: dict[str, Draws] = {}
-    runs_of = recipes(kept)
+    runs_of = kept.recipes
     for name, runs in runs_of.items():
         if match := FEW.fullmatch(name):
             draws = found.setdefault(match["recipe"], {})
-            draws[int(match["count"])] = [protocols.pooled(run.rows) for run in runs]
+            draws[int(match["count"])] = [pooled(run.rows) for run in runs]
     for name, draws in found.items():
         if runs := runs_of.get(name, []):
-            draws[_training_defects(runs[0])] = [protocols.pooled(run.rows) for run in runs]
+            draws[_training_defects(runs[0])] = [pooled(run.rows) for run in runs]
     return found
 
 

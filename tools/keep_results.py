@@ -1,32 +1,71 @@
 """Keeps a finished run in assets/results, and writes the tables of results anew.
 
-python tools/keep_results.py RUN_FOLDER       add a run on KolektorSDD, or folds of it
-python tools/keep_results.py --remove NAME    remove a kept run
-python tools/keep_results.py                  write the tables alone
+python tools/keep_results.py RUN_FOLDER           add a run on KolektorSDD, or folds of it
+python tools/keep_results.py --remove NAME        remove a kept run
+python tools/keep_results.py --draw NAME FOLDER   draw its figures, but for those of surfaces
+python tools/keep_results.py                      write the tables alone
 """
 
 import argparse
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from kept import ROOT, Kept, KeptRun, read_kept, read_run_folder, write_kept
+from choice_tables import recipe_table, try_table
+from few_defects import draw_few_defects, few_defects_table
+from kept import (
+    ROOT,
+    Kept,
+    KeptRun,
+    read_kept,
+    read_run_folder,
+    write_kept,
+    write_run_folder,
+)
+from pages import write_page
+from protocols import protocol_table, published_table, twin_table, variant_protocol_table
 from pydantic import JsonValue
-from result_tables import write_tables
+from run_tables import error_table, headline_table, run_table, variant_run_table
+from speed_tables import short_speed_table, speed_table
 
+from ksdd_lib import storage
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation.predictions import predictions_text
 from ksdd_lib.evaluation.provenance import FREE
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.summary import conclude
+from ksdd_lib.reporting.report import make_figures
 from ksdd_lib.run_names import run_name, unnamed
 from ksdd_lib.settings import Settings, Value
 from ksdd_lib.settings_io import from_json, to_json
 
 Json = dict[str, JsonValue]
+
+PAGES: dict[str, dict[str, Callable[[Kept], str]]] = {
+    "README.md": {
+        "headline": headline_table,
+        "published": published_table,
+        "speed": short_speed_table,
+    },
+    "assets/results/README.md": {
+        "runs": run_table,
+        "variant-runs": variant_run_table,
+        "protocols": protocol_table,
+        "variant-protocols": variant_protocol_table,
+        "errors": error_table,
+        "recipes": recipe_table,
+        "tries": try_table,
+        "few": few_defects_table,
+        "twins": twin_table,
+        "speed": speed_table,
+    },
+}
+"""Page -> the name that marks a table's place in it -> what makes its text."""
 
 
 def keep(run_folder: Path, root: Path) -> str:
@@ -76,6 +115,35 @@ def remove(name: str, root: Path) -> None:
     if name not in kept.runs:
         raise RunError(f"There is no kept run {name!r}.")
     write_kept(Kept(kept.folder, {n: run for n, run in kept.runs.items() if n != name}))
+
+
+def draw(name: str, folder: Path, root: Path) -> list[Path]:
+    """Draw the figures of a checkout's kept run; returns the PNG files.
+
+    Raises:
+        RunError: there is no kept run of that name.
+    """
+    runs = read_kept(root).runs
+    if name not in runs:
+        raise RunError(f"There is no kept run {name!r}; there are {', '.join(runs)}.")
+    drawn = []
+    with tempfile.TemporaryDirectory() as scratch:
+        write_run_folder(runs[name], Path(scratch))
+        for figure in make_figures(Path(scratch)).values():
+            storage.write_bytes(folder / figure.name, figure.read_bytes())
+            drawn.append(folder / figure.name)
+    return drawn
+
+
+def write_tables(root: Path, kept: Kept) -> list[str]:
+    """Write every table into its page; returns the pages that this changed."""
+    draw_few_defects(kept)
+    changed = []
+    for page, tables in PAGES.items():
+        texts = {name: partial(table, kept) for name, table in tables.items()}
+        if write_page(root / page, texts):
+            changed.append(page)
+    return changed
 
 
 def _settings(run: KeptRun) -> Settings:
@@ -159,8 +227,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("run_folder", type=Path, nargs="?")
     parser.add_argument("--remove", metavar="NAME")
+    parser.add_argument("--draw", nargs=2, metavar=("NAME", "FOLDER"))
     chosen = parser.parse_args(words)
     try:
+        if chosen.draw:
+            name, folder = chosen.draw
+            print(*draw(name, Path(folder), ROOT), sep="\n")
+            return 0
         if chosen.run_folder:
             print(f"kept: {keep(chosen.run_folder, ROOT)}")
         if chosen.remove:

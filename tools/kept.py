@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import TypeVar
 from pydantic import JsonValue, TypeAdapter
 
 from ksdd_lib import storage
+from ksdd_lib.data.folds import FOLDS
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.predictions import COLUMNS, Prediction
 from ksdd_lib.evaluation.summary import Summary
@@ -36,6 +38,12 @@ DOCUMENTS = ("settings", "data", "folds", "environment", "timing", "metrics")
 
 LOGGED = ("step", "loss", "lr", "seconds")
 """What a line of a training's log holds."""
+
+FEW = re.compile(r"(?P<recipe>.+)-(?P<count>[0-9]+)defective")
+"""A recipe that is trained with few defects."""
+
+UNCHANGED = re.compile(r"[a-z]+-(official|clean(-partition[0-9]+)?)")
+"""A preset with nothing changed, on any folds; every other recipe is a variant."""
 
 Cells = list[str]
 """A row of a table, as text."""
@@ -169,6 +177,29 @@ class Kept:
 
     folder: Path
     runs: dict[str, KeptRun]
+
+    @property
+    def recipes(self) -> dict[str, list[KeptRun]]:
+        """Recipe -> its runs of all three folds, in the order of their seeds."""
+        found: dict[str, list[KeptRun]] = {}
+        for run in self.runs.values():
+            if len(run.summary.folds_trained) == FOLDS:
+                found.setdefault(run.recipe, []).append(run)
+        return {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
+
+    def with_all_defects(self, variants: bool) -> list[KeptRun]:
+        """The runs of the presets, or of their variants, but for those with few defects."""
+        return [
+            run
+            for run in self.runs.values()
+            if not FEW.fullmatch(run.recipe)
+            and variants == (UNCHANGED.fullmatch(run.recipe) is None)
+        ]
+
+
+def readable(name: str) -> str:
+    """ "best, clean" of "best-clean", and "best, clean, 0" of "best-clean-seed0"."""
+    return name.replace("-", ", ").replace("seed", "")
 
 
 def read_kept(root: Path) -> Kept:

@@ -1,34 +1,19 @@
 """The tables of the kept runs: in short, each run, and its errors by name."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
-import protocols
-from kept import Environment, Kept, KeptRun
-from pages import in_percent, interval_in_percent, mean_and_range, table
+from kept import Environment, Kept, KeptRun, readable
+from pages import in_percent, interval_in_percent, table
+from protocols import SEED_COLUMNS, over_seeds, pooled
 
-from ksdd_lib.data.folds import FOLDS
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import failures_first, verdict
 from ksdd_lib.text import number
 
-FEW = re.compile(r"(?P<recipe>.+)-(?P<count>[0-9]+)defective")
-"""A recipe that is trained with few defects."""
-
 PLAIN = re.compile(r"[a-z]+-(clean|official)")
 """A preset with nothing changed, on the folds that are fixed: what the README shows."""
-
-UNCHANGED = re.compile(r"[a-z]+-(official|clean(-partition[0-9]+)?)")
-"""A preset with nothing changed, on any folds; every other recipe is a variant."""
-
-SEED_COLUMNS = (
-    "seeds",
-    "AP: mean (range)",
-    "FP / FN, operating threshold",
-    "FP / FN, oracle",
-    "FP at FN = 0",
-)
 
 HEADLINE_COLUMNS = (
     "preset, folds",
@@ -59,36 +44,13 @@ ERROR_COLUMNS = (
 WRONG = ("missed", "false alarm")
 
 
-def recipes(kept: Kept) -> dict[str, list[KeptRun]]:
-    """Recipe -> its runs of all three folds, in the order of their seeds."""
-    found: dict[str, list[KeptRun]] = {}
-    for run in kept.runs.values():
-        if len(run.summary.folds_trained) == FOLDS:
-            found.setdefault(run.recipe, []).append(run)
-    return {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
-
-
-def runs_of(kept: Kept, variants: bool) -> list[KeptRun]:
-    """The runs with all defects, of the presets or of their variants."""
-    return [
-        run
-        for run in kept.runs.values()
-        if not FEW.fullmatch(run.recipe) and variants == (UNCHANGED.fullmatch(run.recipe) is None)
-    ]
-
-
-def readable(name: str) -> str:
-    """ "best, clean" of "best-clean", and "best, clean, 0" of "best-clean-seed0"."""
-    return name.replace("-", ", ").replace("seed", "")
-
-
 def headline_table(kept: Kept) -> str:
     """The presets as they are, all three folds pooled, seeds together."""
     rows = []
-    for recipe, runs in recipes(kept).items():
+    for recipe, runs in kept.recipes.items():
         if not PLAIN.fullmatch(recipe):
             continue
-        judged = [protocols.pooled(run.rows) for run in runs]
+        judged = [pooled(run.rows) for run in runs]
         surfaces = f"{judged[0].images}, {judged[0].defective} defective"
         rows.append([readable(recipe), surfaces, *over_seeds(judged), minutes(runs)])
     return table(HEADLINE_COLUMNS, rows)
@@ -96,28 +58,17 @@ def headline_table(kept: Kept) -> str:
 
 def run_table(kept: Kept) -> str:
     """Each run of the presets as they are, with the intervals of one run."""
-    return table(RUN_COLUMNS, map(_run_row, runs_of(kept, variants=False)))
+    return table(RUN_COLUMNS, map(_run_row, kept.with_all_defects(variants=False)))
 
 
 def variant_run_table(kept: Kept) -> str:
     """Each run of every other recipe, but for those with few defects."""
-    return table(RUN_COLUMNS, map(_run_row, runs_of(kept, variants=True)))
+    return table(RUN_COLUMNS, map(_run_row, kept.with_all_defects(variants=True)))
 
 
 def error_table(kept: Kept) -> str:
     """The errors of each run of the presets by name, worst first, pooled."""
-    return table(ERROR_COLUMNS, map(_error_row, runs_of(kept, variants=False)))
-
-
-def over_seeds(judged: Sequence[protocols.Judgement]) -> list[str]:
-    """The cells of SEED_COLUMNS: AP as mean and range, then each seed's errors."""
-    errors = [[one.operating for one in judged], [one.oracle for one in judged]]
-    return [
-        str(len(judged)),
-        mean_and_range([one.ap for one in judged]),
-        *(", ".join("{} / {}".format(*pair) for pair in pairs) for pairs in errors),
-        ", ".join(str(one.fp_at_fn0) for one in judged),
-    ]
+    return table(ERROR_COLUMNS, map(_error_row, kept.with_all_defects(variants=False)))
 
 
 def minutes(runs: Iterable[KeptRun]) -> str:

@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import draw_kept
 import keep_results
 import pytest
 from kept import LOGGED, ROOT, KeptRun, read_kept, write_run_folder
@@ -223,7 +222,7 @@ def test_the_command_says_in_one_sentence_what_is_wrong(tmp_path, capsys):
 
 
 def test_figures_of_a_kept_run_are_drawn_on_demand_and_show_no_surface(tmp_path):
-    figures = draw_kept.draw(SOURCE.name, tmp_path, ROOT)
+    figures = keep_results.draw(SOURCE.name, tmp_path, ROOT)
     assert {path.stem for path in figures} == {
         "scores",
         "precision_recall_curve",
@@ -233,4 +232,4 @@ def test_figures_of_a_kept_run_are_drawn_on_demand_and_show_no_surface(tmp_path)
     }
     assert all(path.stat().st_size > 5_000 for path in figures)
     with pytest.raises(RunError, match="no kept run 'cpu'"):
-        draw_kept.draw("cpu", tmp_path, ROOT)
+        keep_results.draw("cpu", tmp_path, ROOT)

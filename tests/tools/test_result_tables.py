@@ -5,11 +5,19 @@ from dataclasses import replace
 import pytest
 from choice_tables import read_recipes
 from few_defects import draw_few_defects, few_defects_table
+from keep_results import PAGES
 from kept import ROOT, Kept, read_kept
 from pages import place_of, write_page
-from protocol_tables import protocol_table, twin_table, variant_protocol_table
-from protocols import by_fold, pooled, repetitions, without_doubtful, without_leaks
-from result_tables import PAGES
+from protocols import (
+    by_fold,
+    pooled,
+    protocol_table,
+    repetitions,
+    twin_table,
+    variant_protocol_table,
+    without_doubtful,
+    without_leaks,
+)
 from run_tables import error_table, headline_table, minutes, run_table, variant_run_table
 
 from ksdd_lib.data.kolektorsdd import TwinSurfaces
