@@ -77,7 +77,9 @@ def evaluate(
     write_predictions(run.folder / "predictions.csv", rows)
     folds = run.settings.fold_numbers
     tested_samples = [sample for fold in folds for sample in data.folds[fold].test]
-    weights = {fold: run.read(f"fold{fold}/scores.json")["weights"] for fold in folds}
+    weights = {
+        fold: storage.read_json(run.fold_folder(fold) / "scores.json")["weights"] for fold in folds
+    }
     defects = {str(fold): _defects(data.folds[fold]) for fold in folds}
     summary = summary.model_copy(
         update={
@@ -88,7 +90,7 @@ def evaluate(
         }
     )
     storage.write_record(run.folder / "metrics.json", summary)
-    run.write("environment.json", _environment(run))
+    storage.write_json(run.folder / "environment.json", _environment(run))
     return summary
 
 

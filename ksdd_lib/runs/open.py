@@ -53,11 +53,12 @@ def create(
     begun = _begun(settings) or (bring(settings) if bring else None)
     if begun:
         return open_run(begun, {"data": settings.data})
-    folder, number = home() / "runs" / run_name(settings), 1
-    while (folder / "settings.json").exists():
-        number += 1
-        folder = folder.with_name(f"{run_name(settings)}-{number}")
-    return open_run(folder, asdict(settings))
+
+    def is_free(place: Path) -> bool:
+        return not (place / "settings.json").exists()
+
+    new = storage.first_free(home() / "runs", run_name(settings), is_free)
+    return open_run(new, asdict(settings))
 
 
 def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:

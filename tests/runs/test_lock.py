@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import scoring
 from ksdd_lib.presets import resolve
@@ -21,6 +22,15 @@ from ksdd_lib.runs.lock import OWNER_SILENT, alone, claim, release
 from ksdd_lib.runs.open import create, open_run
 from ksdd_lib.runs.run import Run
 
+
+def read_owner(run: Run) -> dict[str, Any]:
+    return storage.read_json(run.folder / "owner.json")
+
+
+def write_owner(run: Run, owner: dict[str, Any]) -> None:
+    storage.write_json(run.folder / "owner.json", owner)
+
+
 ROUNDS = 10
 
 
@@ -29,12 +39,12 @@ def claim_together(folder: Path, barrier: Any, claimed: Any, dead: str) -> None:
     run = open_run(folder, {})
     for number in range(ROUNDS):
         if number % 2 and barrier.n_waiting == 0:
-            run.write("owner.json", {"owner": dead, "last_wrote": time.time()})
+            write_owner(run, {"owner": dead, "last_wrote": time.time()})
         barrier.wait()
         barrier.wait()
         try:
             claim(run.folder)
-            claimed.put((number, os.getpid(), run.read("owner.json")["owner"]))
+            claimed.put((number, os.getpid(), read_owner(run)["owner"]))
         except RunError as error:
             claimed.put((number, 0, str(error)))
         barrier.wait()
@@ -79,7 +89,7 @@ def other(run: Run) -> Iterator[str]:
     words = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
         name = f"{socket.gethostname()} process {process.pid}"
-        run.write("owner.json", {"owner": name, "last_wrote": time.time() - 5})
+        write_owner(run, {"owner": name, "last_wrote": time.time() - 5})
         yield name
         process.communicate()
 
@@ -110,19 +120,19 @@ def test_what_writes_in_a_run_is_refused_while_another_process_works_there(
 def test_work_within_work_leaves_the_folder_to_the_outer_one(run: Run) -> None:
     @alone
     def inner(run: Run) -> None:
-        assert run.read("owner.json")
+        assert read_owner(run)
 
     @alone
     def outer(run: Run) -> None:
         inner(run)
-        assert run.read("owner.json")
+        assert read_owner(run)
 
     outer(run)
     assert not (run.folder / "owner.json").exists()
     claim(run.folder)
     with pytest.raises(ZeroDivisionError):
         alone(lambda run: 1 / 0)(run)
-    assert run.read("owner.json")
+    assert read_owner(run)
 
 
 @pytest.mark.fault(27)
@@ -131,14 +141,14 @@ def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> No
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
     ) as other:
         owner = f"{socket.gethostname()} process {other.pid}"
-        run.write("owner.json", {"owner": owner, "last_wrote": time.time() - 5})
+        write_owner(run, {"owner": owner, "last_wrote": time.time() - 5})
         with pytest.raises(RunError, match=rf"{owner} works on run and last wrote \d+ s ago"):
             claim(run.folder)
         release(run.folder)
-        assert run.read("owner.json")["owner"] == owner  # not ours to give up
+        assert read_owner(run)["owner"] == owner  # not ours to give up
         other.communicate()
     claim(run.folder)  # it has ended
-    assert run.read("owner.json")["owner"].endswith(f"process {os.getpid()}")
+    assert read_owner(run)["owner"].endswith(f"process {os.getpid()}")
     claim(run.folder)
     release(run.folder)
     assert not (run.folder / "owner.json").exists()
@@ -147,10 +157,10 @@ def test_a_second_living_process_is_refused_with_the_owner_named(run: Run) -> No
 @pytest.mark.fault(27)
 def test_a_silent_owner_on_another_machine_loses_the_folder(run: Run) -> None:
     elsewhere = "colab-vm process 1"
-    run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT / 2})
+    write_owner(run, {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT / 2})
     with pytest.raises(RunError, match=elsewhere):
         claim(run.folder)
-    run.write("owner.json", {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT - 1})
+    write_owner(run, {"owner": elsewhere, "last_wrote": time.time() - OWNER_SILENT - 1})
     claim(run.folder)
     assert elsewhere not in (run.folder / "owner.json").read_text()
 
@@ -159,19 +169,19 @@ def test_a_silent_owner_on_another_machine_loses_the_folder(run: Run) -> None:
 def test_an_owner_of_an_earlier_version_counts(run: Run, other: str) -> None:
     """It said when it began in another form, and is judged by its silence alone."""
     owner = {"owner": other, "began": "123", "last_wrote": time.time() - 5}
-    run.write("owner.json", owner)
+    write_owner(run, owner)
     with pytest.raises(RunError, match=f"{other} works on run"):
         claim(run.folder)
-    run.write("owner.json", owner | {"last_wrote": time.time() - OWNER_SILENT - 1})
+    write_owner(run, owner | {"last_wrote": time.time() - OWNER_SILENT - 1})
     assert claim(run.folder)
 
 
 def test_an_earlier_process_of_our_number_is_not_we(run: Run) -> None:
     assert claim(run.folder)
-    owner = run.read("owner.json")
-    run.write("owner.json", owner | {"started": owner["started"] - 60})
+    owner = read_owner(run)
+    write_owner(run, owner | {"started": owner["started"] - 60})
     release(run.folder)
-    assert run.read("owner.json")
+    assert read_owner(run)
     assert claim(run.folder) and not claim(run.folder)
 
 
@@ -183,11 +193,11 @@ def test_a_process_that_was_stopped_for_long_keeps_its_folder(run: Run) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([*words, str(run.folder)], **pipes) as other:
         assert other.stdout.readline().strip() == b"claimed"
-        owner = run.read("owner.json")
+        owner = read_owner(run)
         silent = owner | {"last_wrote": time.time() - 2 * OWNER_SILENT}
-        run.write("owner.json", silent)
+        write_owner(run, silent)
         with pytest.raises(RunError, match=f"process {other.pid} works on run"):
             claim(run.folder)
-        run.write("owner.json", silent | {"started": owner["started"] - 60})
+        write_owner(run, silent | {"started": owner["started"] - 60})
         claim(run.folder)  # an earlier process, which has ended, had its number
         other.communicate()

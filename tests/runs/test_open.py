@@ -24,7 +24,7 @@ def test_equal_explicit_values_are_welcome(run: Run) -> None:
 
 @pytest.mark.fault(21)
 def test_a_different_explicit_value_is_refused_with_the_difference(run: Run) -> None:
-    run.write("data.json", {})
+    storage.write_json(run.folder / "data.json", {})
     with pytest.raises(RunError, match="seed is 3 there, 4 here; rotation is False there, True"):
         open_run(run.folder, {"seed": 4, "rotation": True})
     assert open_run(run.folder, {}).settings == run.settings
@@ -41,7 +41,7 @@ def test_until_the_data_is_there_another_value_replaces_the_first(tmp_path: Path
 
 def test_the_place_of_the_data_may_change_for_its_fingerprint_decides(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run", {"data": "/here/parts.zip"})
-    run.write("data.json", {})
+    storage.write_json(run.folder / "data.json", {})
     assert open_run(tmp_path / "run", {"data": "/there/copy"}).settings.data == "/there/copy"
     assert open_run(tmp_path / "run", {}).settings.data == "parts.zip"
     assert "here" not in (tmp_path / "run" / "settings.json").read_text()
@@ -98,7 +98,7 @@ def test_create_brings_a_run_from_elsewhere_before_it_makes_one(own_home: Path) 
 def test_create_in_a_named_folder_refuses_another_run(tmp_path: Path) -> None:
     run = create(presets.resolve({"seed": 1}), tmp_path / "mine")
     assert run.folder == tmp_path / "mine"
-    run.write("data.json", {})
+    storage.write_json(run.folder / "data.json", {})
     with pytest.raises(RunError, match="seed is 1 there, 2 here"):
         create(presets.resolve({"seed": 2}), tmp_path / "mine")
 
@@ -116,7 +116,7 @@ def test_resume_continues_the_run_opened_last() -> None:
     assert resume().folder == second.folder and last_settings() == two
     create(one)
     assert resume().folder == first.folder
-    first.write("data.json", {})
+    storage.write_json(first.folder / "data.json", {})
     assert resume({"seed": 1}).settings == first.settings
     with pytest.raises(RunError, match="seed is 1 there, 2 here"):
         resume({"seed": 2})
@@ -131,7 +131,7 @@ def test_the_environment_names_the_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KSDD_RUN", str(run.folder))
-    run.write("data.json", {})
+    storage.write_json(run.folder / "data.json", {})
     assert resume().settings == run.settings
     monkeypatch.setenv("KSDD_SEED", "9")
     with pytest.raises(RunError, match="seed is 3 there, 9 here"):

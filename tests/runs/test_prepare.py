@@ -77,9 +77,9 @@ def test_before_training_each_file_is_decoded_twice_at_most(run: Run, decoded: C
 
 def test_a_run_of_before_the_contents_were_stored_opens(run: Run, decoded: Counter) -> None:
     data = prepare_data(run)
-    stored = run.read("data.json")
+    stored = storage.read_json(run.folder / "data.json")
     del stored["contents"], stored["report"]["advice"], stored["report"]["defect_widths"]
-    run.write("data.json", stored)
+    storage.write_json(run.folder / "data.json", stored)
     decoded.clear()
     again = open_data(run)
     assert again.samples == data.samples and again.folds == data.folds
@@ -104,11 +104,11 @@ def test_folds_edited_so_that_twins_stand_on_both_sides_are_refused(
 ) -> None:
     shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
     prepare_data(run)
-    stored = run.read("folds.json")
+    stored = storage.read_json(run.folder / "folds.json")
     for fold in stored["folds"]:
         if "tiny02" in fold["test_items"]:
             fold["train_items"].append("tiny07")
-    run.write("folds.json", stored)
+    storage.write_json(run.folder / "folds.json", stored)
     with pytest.raises(FoldError, match="leaks: tiny02"):
         open_data(run)
 

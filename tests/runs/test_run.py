@@ -34,7 +34,7 @@ def test_settings_of_a_stage_that_has_begun_are_fixed(run: Run) -> None:
 
 def test_data_settings_are_fixed_once_the_data_is_there(run: Run) -> None:
     assert run.amend({"image_size": "128x128"}).settings.size == (128, 128)
-    run.write("data.json", {})
+    storage.write_json(run.folder / "data.json", {})
     with pytest.raises(RunError, match="image_size"):
         run.amend({"image_size": "512x256"})
 
@@ -68,7 +68,7 @@ def test_a_missing_stage_is_to_be_trained_first(run: Run) -> None:
 
 def test_a_stage_that_diverged_says_where(run: Run) -> None:
     mark = {"stage": "first_stage", "fold": 0, "step": 7, "images": ["kos01/Part1", "kos02/Part3"]}
-    run.write("fold0/first_stage.diverged.json", mark)
+    storage.write_json(run.folder / "fold0/first_stage.diverged.json", mark)
     with pytest.raises(RunError, match=r"fold 0 diverged at step 7 \(kos01/Part1, kos02/Part3\)"):
         run.require("first_stage")
 
@@ -88,7 +88,7 @@ def test_timing_keeps_one_line_for_each_thing(run: Run) -> None:
     run.note_time("segmentation stage, fold 0", 2.04)
     run.note_time("decision stage, fold 0", 1)
     run.note_time("segmentation stage, fold 0", 3)
-    assert run.read("timing.json") == [
+    assert storage.read_json(run.folder / "timing.json") == [
         {"what": "decision stage, fold 0", "seconds": 1},
         {"what": "segmentation stage, fold 0", "seconds": 3},
     ]
