@@ -32,8 +32,9 @@ from markdown_report import speed_report
 
 from ksdd_lib import machine, storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.data.dataset import Sample, find_samples
+from ksdd_lib.data.dataset import Sample
 from ksdd_lib.data.sources import obtain
+from ksdd_lib.data.survey import find_samples
 from ksdd_lib.methods.two_stage import TwoStage, segmentation_loss_of, untrained_segmentation
 from ksdd_lib.models.two_stage import SegmentationNet
 from ksdd_lib.presets import resolve

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from data_record import data_record
 
-from ksdd_lib.data.dataset import find_samples, fingerprint
+from ksdd_lib.data.dataset import fingerprint
 from ksdd_lib.data.folds import Fold
+from ksdd_lib.data.survey import find_samples
 from ksdd_lib.data.synthetic import generate
 from ksdd_lib.methods.stages import train_stage
 from ksdd_lib.models import two_stage
@@ -44,7 +46,9 @@ def tiny_data(root: Path) -> DataSet:
         train = tuple(sample for sample in samples if sample.item != tested)
         test = tuple(sample for sample in samples if sample.item == tested)
         folds.append(Fold(number, train, test, "clean", twins=()))
-    return DataSet(root, tuple(samples), tuple(folds), {"fingerprint": fingerprint(samples)})
+    return DataSet(
+        root, tuple(samples), tuple(folds), data_record(fingerprint=fingerprint(samples))
+    )
 
 
 def tiny_run(folder: Path, **settings: Any) -> Run:

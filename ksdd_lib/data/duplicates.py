@@ -1,27 +1,103 @@
-"""Which photographs show the same surface: correlation of their texture over small shifts."""
+"""Twins: items that show the same object, by equal image files or the texture of their surface."""
 
-from collections.abc import Sequence
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ksdd_lib import storage
+from ksdd_lib.data.dataset import Sample, fingerprint, read_image
+from ksdd_lib.errors import KsddError
 
 GRID = 256  # px of the longer side at which images are compared: a fifth of KolektorSDD's
 FLAT = 0.1  # gray levels of texture below which an image shows nothing and is like no other
 REACH = 3  # grid px; the largest shift tried: 15 px of KolektorSDD, whose twins are up to 5 px off
+TWIN_CORRELATION = 0.5  # half way between the same surface and another one
+TWIN_VERSION = 1  # raise it whenever this module may answer otherwise: the cache then asks anew
+
+_known: dict[str, list[list[str]]] = {}
+"""Name of a cached answer -> that answer, for this process."""
+
+
+def twin_items(samples: Sequence[Sample], kind: str = "similar") -> list[set[str]]:
+    """Groups of two or more items that show the same object.
+
+    Args:
+        kind: "similar" finds them by bytes and by aligned pixels, "identical" by bytes alone.
+
+    What is similar is kept in memory and, if that is writable, in the user's cache folder.
+    """
+    links = [(one.item, one.image_sha256) for one in samples]
+    if kind == "identical":
+        return _linked(links)
+    name = f"twins-v{TWIN_VERSION}-{TWIN_CORRELATION}-{fingerprint(samples)}.json"
+    cache = storage.cache_folder() / name
+    if name not in _known:
+        try:
+            _known[name] = [sorted(group) for group in storage.read_json(cache)]
+        except (KsddError, OSError, TypeError):  # absent or unusable
+            _known[name] = [sorted(group) for group in _linked([*links, *_similar(samples)])]
+            with contextlib.suppress(OSError):
+                storage.write_json(cache, _known[name])
+    return [set(group) for group in _known[name]]
 
 
 def aligned_correlation(images: Sequence[np.ndarray]) -> np.ndarray:
     """How alike each pair of gray images (H, W) is, (N, N) float32 in [-1, 1].
 
     Images are reduced and high-passed, which leaves the texture that tells one object from
-    another; what all of them share is subtracted. The best correlation over the shifts counts. On
+    another. What all of them share is subtracted. The best correlation over the shifts counts. On
     KolektorSDD a second photograph of a surface scores at least 0.83, any other surface at most
     0.12. The top left corners are aligned, so sizes may differ, but not the magnification.
     """
-    textures = _textures(images)
+    sizes = [image.shape[:2] for image in images]
+    factor = reduction(sizes)
+    return _correlation([reduced(image, factor) for image in images], sizes)
+
+
+def reduction(sizes: Iterable[tuple[int, int]]) -> float:
+    """The factor, at most 1, by which images of these (height, width) are reduced."""
+    return min(1.0, GRID / float(np.median(list(sizes), axis=0).max()))
+
+
+def reduced(image: np.ndarray, factor: float) -> np.ndarray:
+    """A gray image (H, W) at `factor` times its size, of the same type."""
+    rows, columns = _scaled(image.shape, factor)
+    return cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def distinct(samples: Iterable[Sample]) -> list[Sample]:
+    """One sample of each image content: only these are compared by their pixels."""
+    return list({one.image_sha256: one for one in samples}.values())
+
+
+def _similar(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    """(item, content of an image of another item) of each pair of images that look alike."""
+    compared = distinct(samples)
+    sizes = [one.size for one in compared]
+    factor = reduction(sizes)
+
+    def thumbnail(sample: Sample) -> np.ndarray:
+        known = sample.thumbnail
+        return reduced(read_image(sample), factor) if known is None else known
+
+    with ThreadPoolExecutor() as pool:
+        alike = _correlation(list(pool.map(thumbnail, compared)), sizes) > TWIN_CORRELATION
+    pairs = np.argwhere(np.triu(alike, 1))
+    return [(compared[first].item, compared[second].image_sha256) for first, second in pairs]
+
+
+def _correlation(thumbnails: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """`aligned_correlation` of images reduced already, with the sizes that they had before."""
+    textures = _textures(thumbnails, sizes)
     width = textures.shape[2]
-    flat = textures.reshape(len(images), -1)
-    best = np.full((len(images), len(images)), -1, np.float32)
+    flat = textures.reshape(len(textures), -1)
+    best = np.full((len(flat), len(flat)), -1, np.float32)
     # A shift is an offset in the flat pixels, where empty columns at the right keep the rows apart;
     # the shifts of opposite sign are the transposed products.
     for offset in (y * width + x for y in range(REACH + 1) for x in range(-REACH, REACH + 1)):
@@ -30,15 +106,12 @@ def aligned_correlation(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.maximum(best, best.T)
 
 
-def _textures(images: Sequence[np.ndarray]) -> np.ndarray:
+def _textures(thumbnails: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
     """High-passed images of unit norm on one canvas of the median size, (N, h, w + REACH)."""
-    height, width = np.median([image.shape for image in images], axis=0)
-    factor = min(1.0, GRID / max(height, width))
-    height, width = _scaled((height, width), factor)
-    canvas = np.zeros((len(images), height, width + REACH), np.float32)
-    for target, image in zip(canvas, images, strict=True):
-        rows, columns = _scaled(image.shape, factor)
-        small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    height, width = _scaled(np.median(sizes, axis=0).tolist(), reduction(sizes))
+    canvas = np.zeros((len(thumbnails), height, width + REACH), np.float32)
+    for target, thumbnail in zip(canvas, thumbnails, strict=True):
+        small = thumbnail.astype(np.float32)
         texture = (small - cv2.GaussianBlur(small, (0, 0), 4))[:height, :width]
         target[: texture.shape[0], : texture.shape[1]] = texture
     is_flat = canvas.std((1, 2)) < FLAT
@@ -51,3 +124,20 @@ def _textures(images: Sequence[np.ndarray]) -> np.ndarray:
 def _scaled(shape: Sequence[float], factor: float) -> tuple[int, int]:
     height, width = (max(1, round(side * factor)) for side in shape)
     return height, width
+
+
+def _linked(links: Sequence[tuple[str, str]]) -> list[set[str]]:
+    """Items that share a content, transitively; groups of one are left out.
+
+    Args:
+        links: (item, content) pairs.
+    """
+    items, rows = np.unique([item for item, _ in links], return_inverse=True)
+    contents, columns = np.unique([content for _, content in links], return_inverse=True)
+    nodes = len(items) + len(contents)
+    graph = coo_array((np.ones(len(links)), (rows, len(items) + columns)), shape=(nodes, nodes))
+    numbers = connected_components(graph, directed=False)[1]
+    groups = defaultdict(set)
+    for item, number in zip(items.tolist(), numbers[: len(items)], strict=True):
+        groups[number].add(item)
+    return sorted((group for group in groups.values() if len(group) > 1), key=sorted)

@@ -6,18 +6,33 @@ published split of all 50 items; twins stand on both sides of it, which `count_l
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ksdd_lib import storage
-from ksdd_lib.data.dataset import Sample, is_kolektor, natural_key, twin_items
+from ksdd_lib.data import kolektorsdd
+from ksdd_lib.data.dataset import Sample, natural_key
+from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.errors import FoldError
 
 FOLDS = 3
 PROTOCOLS = ("clean", "official")
-DATA = Path(__file__).parent
+
+
+class FoldItems(storage.Record):
+    """One fold as item names."""
+
+    fold: int
+    train_items: tuple[str, ...]
+    test_items: tuple[str, ...]
+
+
+class FoldsRecord(storage.Record):
+    """The folds as item names: what folds.json holds."""
+
+    protocol: str
+    folds: tuple[FoldItems, ...]
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,12 @@ def official_folds(samples: Sequence[Sample]) -> list[Fold]:
     Raises:
         FoldError: the samples are not KolektorSDD's.
     """
-    if not is_kolektor(samples):
+    if not kolektorsdd.is_kolektor(samples):
         raise FoldError(
             f"The official folds belong to KolektorSDD's 399 images, and these {len(samples)} are"
             ' others: choose folds "clean".'
         )
-    return _restored(storage.read_json(DATA / "official_folds.json"), samples)
+    return _restored(_read(kolektorsdd.OFFICIAL_FOLDS), samples, twin_items(samples))
 
 
 def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar") -> list[Fold]:
@@ -86,10 +101,11 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar"
     Raises:
         FoldError: fewer than three different items, or defective images in fewer than two of them.
     """
-    if seed == 0 and twins == "similar" and is_kolektor(samples):
-        return _restored(storage.read_json(DATA / "clean_folds.json"), samples)
+    groups = twin_items(samples, twins)
     try:
-        return _restored(_share_out(samples, seed, twins), samples, twins)
+        if seed == 0 and twins == "similar" and kolektorsdd.is_kolektor(samples):
+            return _restored(_read(kolektorsdd.CLEAN_FOLDS), samples, groups)
+        return _restored(_share_out(samples, seed, groups), samples, groups)
     except FoldError as error:
         if twins == "identical" or not _is_splittable(samples, seed):
             raise
@@ -168,32 +184,31 @@ def count_leaks(fold: Fold) -> int:
     return len(leaked_samples(fold))
 
 
-def folds_record(folds: Sequence[Fold]) -> dict[str, Any]:
-    """The folds as item names, to be stored as JSON beside every result."""
-    return {
-        "protocol": folds[0].protocol,
-        "folds": [
-            {
-                "fold": fold.number,
-                "train_items": sorted(_items(fold.train), key=natural_key),
-                "test_items": sorted(_items(fold.test), key=natural_key),
-            }
-            for fold in folds
-        ],
-    }
+def folds_record(folds: Sequence[Fold]) -> FoldsRecord:
+    """The folds as item names, to be stored beside every result."""
+    rows = [
+        FoldItems(
+            fold=fold.number,
+            train_items=_sorted(_items(fold.train)),
+            test_items=_sorted(_items(fold.test)),
+        )
+        for fold in folds
+    ]
+    return FoldsRecord(protocol=folds[0].protocol, folds=tuple(rows))
 
 
 def folds_from_record(
-    record: dict[str, Any], samples: Sequence[Sample], twins: str = "similar"
+    record: FoldsRecord, samples: Sequence[Sample], twins: Iterable[Collection[str]]
 ) -> list[Fold]:
-    """The checked folds of a stored record, with `twins` as of `make_folds`.
+    """The checked folds of a stored record, with the groups of `twin_items` of all samples.
 
     Raises:
-        FoldError: the record is malformed, names items that the data lacks, is an edited version of
-            the official folds, or fails `check_folds`.
+        FoldError: the record names items that the data lacks, is an edited version of the official
+            folds, or fails `check_folds`.
     """
     folds = _restored(record, samples, twins)
-    if folds[0].protocol == "official" and folds_record(official_folds(samples)) != record:
+    is_official = kolektorsdd.is_kolektor(samples) and record == _read(kolektorsdd.OFFICIAL_FOLDS)
+    if record.protocol == "official" and not is_official:
         raise FoldError(
             "These folds are called official but are not the published ones: use folds"
             ' "official" or "clean" and start a new run.'
@@ -201,44 +216,41 @@ def folds_from_record(
     return folds
 
 
+def _read(path: Path) -> FoldsRecord:
+    return storage.read_record(path, FoldsRecord)
+
+
 def _restored(
-    record: dict[str, Any], samples: Sequence[Sample], twins: str = "similar"
+    record: FoldsRecord, samples: Sequence[Sample], twins: Iterable[Collection[str]]
 ) -> list[Fold]:
-    try:
-        protocol = str(record["protocol"])
-        rows = [
-            (int(row["fold"]), set(row["train_items"]), set(row["test_items"]))
-            for row in record["folds"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise FoldError(f"The stored folds are malformed ({error!r}): start a new run.") from None
-    if [number for number, _, _ in rows] != list(range(FOLDS)):
-        raise FoldError(f"The stored folds are numbered {[row[0] for row in rows]}, not 0, 1, 2.")
+    numbers = [row.fold for row in record.folds]
+    if numbers != list(range(FOLDS)):
+        raise FoldError(f"The stored folds are numbered {numbers}, not 0, 1, 2.")
     known = _items(samples)
-    kind = "similar" if protocol == "official" else twins
-    groups = tuple(frozenset(group) for group in twin_items(samples, kind))
-    for number, train, test in rows:
+    groups = tuple(frozenset(group) for group in twins)
+    folds = []
+    for row in record.folds:
+        train, test = set(row.train_items), set(row.test_items)
         if unknown := (train | test) - known:
             raise FoldError(
-                f"Fold {number} names {_listed(unknown)}, which the data lacks: use the data set"
+                f"Fold {row.fold} names {_listed(unknown)}, which the data lacks: use the data set"
                 " that the folds were made for, or start a new run."
             )
-    folds = [
-        Fold(number, _of(train, samples), _of(test, samples), protocol, groups)
-        for number, train, test in rows
-    ]
+        sides = _of(train, samples), _of(test, samples)
+        folds.append(Fold(row.fold, *sides, record.protocol, groups))
     check_folds(folds)
     return folds
 
 
-def _share_out(samples: Sequence[Sample], seed: int, twins: str = "similar") -> dict[str, Any]:
+def _share_out(
+    samples: Sequence[Sample], seed: int, twins: Iterable[Collection[str]]
+) -> FoldsRecord:
     """The record of clean folds, as `clean_folds` describes them."""
-    groups = twin_items(samples, twins)
-    spare = {name for group in groups for name in sorted(group, key=natural_key)[1:]}
+    spare = {name for group in twins for name in _sorted(group)[1:]}
     kept = [sample for sample in samples if sample.item not in spare]
     images = Counter(sample.item for sample in kept)
     defective = Counter(sample.item for sample in kept if sample.is_defective)
-    items = sorted(images, key=natural_key)
+    items = list(_sorted(images))
     if len(items) < FOLDS:
         raise FoldError(
             f"Only {len(items)} different items for {FOLDS} folds: every fold needs one that is"
@@ -253,10 +265,10 @@ def _share_out(samples: Sequence[Sample], seed: int, twins: str = "similar") -> 
         tests[lightest].append(item)
         load[lightest] = (load[lightest][0] + defective[item], load[lightest][1] + images[item])
     rows = [
-        {"fold": number, "train_items": [*set(items) - set(test)], "test_items": test}
+        FoldItems(fold=number, train_items=tuple(set(items) - set(test)), test_items=tuple(test))
         for number, test in enumerate(tests)
     ]
-    return {"protocol": "clean", "folds": rows}
+    return FoldsRecord(protocol="clean", folds=tuple(rows))
 
 
 def _of(items: set[str], samples: Sequence[Sample]) -> tuple[Sample, ...]:
@@ -267,5 +279,9 @@ def _items(samples: Iterable[Sample]) -> set[str]:
     return {sample.item for sample in samples}
 
 
+def _sorted(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(items, key=natural_key))
+
+
 def _listed(items: Iterable[str]) -> str:
-    return ", ".join(sorted(items, key=natural_key))
+    return ", ".join(_sorted(items))

@@ -1,144 +1,215 @@
 """The report of a data set: what is in it, what is wrong with it, and how its folds leak."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import cv2
-import numpy as np
-
-from ksdd_lib.data.dataset import (
-    Sample,
-    Survey,
-    fingerprint,
-    is_kolektor,
-    natural_key,
-    read_mask,
-    survey,
-    twin_items,
-)
+from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
+from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.folds import Fold, leaked_samples, make_folds
-from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder, from_folder
+from ksdd_lib.data.kolektorsdd import is_kolektor
+from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
+from ksdd_lib.data.survey import Survey
 from ksdd_lib.errors import FoldError
 from ksdd_lib.image_size import is_squeezed, size_like
 from ksdd_lib.settings import Settings
+from ksdd_lib.storage import Record
 
 NARROW = 3.0
 """Pixels of the network's input below which a defect fades into the grain."""
 
 
-def inspect_data(
-    root: Path, data_folder: DataFolder | None = None, settings: Settings | None = None
-) -> dict[str, Any]:
-    """Counts, sizes, twins, folds and faults of the data set under `root`, as JSON holds them.
+class Sizes(Record):
+    """How many sizes there are, and the lowest and highest side; None if there is no sample."""
 
-    `settings` (the defaults, without) decide what are twins, and which partition the clean folds
-    are; `advice` says where they do not suit the data, and `defect_widths` how wide annotations are
-    at their image size: both are empty without them. No absolute path
-    is in the report. `twins` and `folds` are None while a file is unreadable; a protocol that does
-    not suit the data holds the reason.
+    different: int
+    height: tuple[int, int] | None
+    width: tuple[int, int] | None
 
-    Raises:
-        DataError: `root` is not a folder, or holds no image in the layout.
+
+class Duplicate(Record):
+    """The names of a sample that was left out, and of the identical one that was kept."""
+
+    dropped: str
+    same_as: str
+
+
+class Unreadable(Record):
+    """An image that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+class DefectWidths(Record):
+    """The width of the narrowest and the widest defect, in pixels at `image_size`."""
+
+    image_size: str
+    pixels: tuple[float, float]
+
+
+class FoldCounts(Record):
+    """What a fold holds, and how many test images have a twin in training."""
+
+    fold: int
+    train_images: int
+    train_defective: int
+    test_items: int
+    test_images: int
+    test_defective: int
+    leaked_images: int
+    leaked_defective: int
+
+
+class FoldTotals(Record):
+    """`FoldCounts` of the test sides, summed over the folds."""
+
+    test_items: int
+    test_images: int
+    test_defective: int
+    leaked_images: int
+    leaked_defective: int
+
+
+class SplitCounts(Record):
+    """The folds of a protocol."""
+
+    folds: tuple[FoldCounts, ...]
+    total: FoldTotals
+
+
+class Refusal(Record):
+    """Why a protocol does not suit the data."""
+
+    refused: str
+
+
+class DataReport(Record):
+    """What is in a data set. It names no place of this machine.
+
+    Attributes:
+        origin: one phrase on where the data comes from.
+        defect_widths: None if there is no defect, or the report is older than this.
+        advice: where the settings do not suit the data, a line each.
+        twins: groups of items that show one object; None while an image is unreadable.
+        folds: protocol -> its folds; None while an image is unreadable.
     """
-    chosen = settings or Settings()
-    origin = data_folder or from_folder(Path(root))
-    found = survey(origin.root)
-    samples = list(found.samples)
-    report = {
-        "name": origin.name,
-        "origin": origin.label,
-        "is_generated": origin.is_generated,
-        "is_published_archive": origin.is_published_archive,
-        "archive_sha256": origin.archive_sha256,
-        "is_kolektor": is_kolektor(samples),
-        "fingerprint": fingerprint(samples),
-        "images": len(samples),
-        "defective": _count_defective(samples),
-        "items": len({sample.item for sample in samples}),
-        "sizes": _sizes(found),
-        "duplicates": [{"dropped": name, "same_as": kept} for name, kept in found.duplicates],
-        "unreadable": [{"name": name, "reason": reason} for name, reason in found.unreadable],
-        "ignored": [*found.ignored, *origin.ignored_members],
-        "defect_widths": _defect_widths(found, settings) if settings else None,
-        "advice": _advice(found, origin, settings) if settings else [],
-        "twins": None,
-        "folds": None,
-    }
+
+    name: str
+    origin: str
+    is_generated: bool
+    is_published_archive: bool
+    archive_sha256: str | None
+    is_kolektor: bool
+    fingerprint: str
+    images: int
+    defective: int
+    items: int
+    sizes: Sizes
+    duplicates: tuple[Duplicate, ...]
+    unreadable: tuple[Unreadable, ...]
+    ignored: tuple[str, ...]
+    defect_widths: DefectWidths | None = None
+    advice: tuple[str, ...] = ()
+    twins: tuple[tuple[str, ...], ...] | None = None
+    folds: dict[str, SplitCounts | Refusal] | None = None
+
+
+def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataReport:
+    """Counts, sizes, twins, folds and faults of a data set, for a run of these settings."""
+    samples, twins, folds = found.samples, None, None
     if not found.unreadable:
-        groups = twin_items(samples, chosen.twins)
-        report["twins"] = [sorted(group, key=natural_key) for group in groups]
-        report["folds"] = {
-            "clean": _folds("clean", samples, chosen.partition, chosen.twins),
+        groups = twin_items(samples, settings.twins)
+        twins = tuple(tuple(sorted(group, key=natural_key)) for group in groups)
+        folds = {
+            "clean": _folds("clean", samples, settings.partition, settings.twins),
             "official": _folds("official", samples),
         }
-    return report
+    return DataReport(
+        name=folder.name,
+        origin=folder.label,
+        is_generated=folder.is_generated,
+        is_published_archive=folder.is_published_archive,
+        archive_sha256=folder.archive_sha256,
+        is_kolektor=is_kolektor(samples),
+        fingerprint=fingerprint(samples),
+        images=len(samples),
+        defective=_count_defective(samples),
+        items=len({sample.item for sample in samples}),
+        sizes=_sizes(samples),
+        duplicates=tuple(Duplicate(dropped=one, same_as=kept) for one, kept in found.duplicates),
+        unreadable=tuple(Unreadable(name=name, reason=why) for name, why in found.unreadable),
+        ignored=(*found.ignored, *folder.ignored),
+        defect_widths=_defect_widths(samples, settings),
+        advice=tuple(_advice(samples, folder, settings)),
+        twins=twins,
+        folds=folds,
+    )
 
 
-def format_report(report: dict[str, Any]) -> str:
+def format_report(report: DataReport) -> str:
     """The report in lines for a terminal."""
     lines = [
-        f"{report['name']} ({_origin(report)})",
-        f"  images      {report['images']}, {report['defective']} of them defective"
-        + ", identical pairs left out" * bool(report["duplicates"]),
-        f"  items       {report['items']}",
-        f"  sizes       {_format_sizes(report['sizes'])}",
-        *_format_widths(report.get("defect_widths")),  # a report may be older than these
-        f"  KolektorSDD {'yes' if report['is_kolektor'] else 'no'}",
-        f"  fingerprint {report['fingerprint']}",
+        f"{report.name} ({_origin(report)})",
+        f"  images      {report.images}, {report.defective} of them defective"
+        + ", identical pairs left out" * bool(report.duplicates),
+        f"  items       {report.items}",
+        f"  sizes       {_format_sizes(report.sizes)}",
+        *_format_widths(report.defect_widths),
+        f"  KolektorSDD {'yes' if report.is_kolektor else 'no'}",
+        f"  fingerprint {report.fingerprint}",
     ]
     lines += _section(
         "identical pairs dropped",
-        [f"{row['dropped']} (same as {row['same_as']})" for row in report["duplicates"]],
+        [f"{one.dropped} (same as {one.same_as})" for one in report.duplicates],
     )
     lines += _section(
         "unreadable: training refuses this data set until they are mended or removed",
-        [row["reason"] for row in report["unreadable"]],
+        [one.reason for one in report.unreadable],
     )
-    lines += _section("ignored, not in the layout", report["ignored"])
-    if report["twins"] is not None:
+    lines += _section("ignored, not in the layout", report.ignored)
+    if report.twins is not None:
         lines += _section("twins, items that show one object", _format_twins(report))
-        for protocol, value in report["folds"].items():
-            if protocol == "clean" or "refused" not in value or report["is_kolektor"]:
-                lines += _section(f"{protocol} folds", _format_folds(value))
-    return "\n".join([*lines, *report.get("advice", [])])  # a report may be older than advice
+    for protocol, split in (report.folds or {}).items():
+        if protocol == "clean" or isinstance(split, SplitCounts) or report.is_kolektor:
+            lines += _section(f"{protocol} folds", _format_folds(split))
+    return "\n".join([*lines, *report.advice])
 
 
-def obstacles(report: dict[str, Any]) -> list[str]:
+def obstacles(report: DataReport) -> list[str]:
     """Why training on the clean folds is not possible with this data: a sentence each."""
-    if report["unreadable"]:
-        return [f"{len(report['unreadable'])} of the images cannot be used, see above."]
-    clean = report["folds"]["clean"]
-    if "refused" in clean:
-        return [clean["refused"]]
+    if report.folds is None:
+        return [f"{len(report.unreadable)} of the images cannot be used, see above."]
+    clean = report.folds["clean"]
+    if isinstance(clean, Refusal):
+        return [clean.refused]
     found = []
-    for row in clean["folds"]:
-        good = row["train_images"] - row["train_defective"]
-        if not good or not row["train_defective"]:
+    for row in clean.folds:
+        good = row.train_images - row.train_defective
+        if not good or not row.train_defective:
             kind = "defective" if good else "good"
-            found.append(f"Fold {row['fold']} has no {kind} surface to train on.")
-    if report["defective"] == report["images"]:
+            found.append(f"Fold {row.fold} has no {kind} surface to train on.")
+    if report.defective == report.images:
         found.append("Every label has white in it: a good surface's is all black.")
     return found
 
 
-def _origin(report: dict[str, Any]) -> str:
+def _origin(report: DataReport) -> str:
     """Where the data comes from; only KolektorSDD has a published file to be compared with."""
-    if report["origin"] != NOT_PUBLISHED:
-        return report["origin"]
-    if report["is_kolektor"]:
+    if report.origin != NOT_PUBLISHED:
+        return report.origin
+    if report.is_kolektor:
         return "packed anew: not the published file, but its images and masks"
     return "data of your own"
 
 
-def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
+def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -> list[str]:
     """Where the settings do not suit the data: a line each."""
     lines = []
-    if settings.preset == "demo" and not origin.is_generated:
+    if settings.preset == "demo" and not folder.is_generated:
         lines.append("The preset demo is made for generated surfaces: take cpu for real ones.")
-    if not found.sizes:
+    if not samples:
         return lines
-    ordered = sorted(found.sizes, key=lambda size: size[0] / size[1])
-    (height, width), (high, wide) = ordered[len(ordered) // 2], settings.size
+    sizes = sorted((sample.size for sample in samples), key=lambda size: size[0] / size[1])
+    (height, width), (high, wide) = sizes[len(sizes) // 2], settings.size
     if is_squeezed((height, width), settings.size):
         area = min(high * wide, height * width)  # larger than they are, they would only be blurred
         lines.append(
@@ -150,124 +221,119 @@ def _advice(found: Survey, origin: DataFolder, settings: Settings) -> list[str]:
     return lines
 
 
-def _defect_widths(found: Survey, settings: Settings) -> dict[str, Any] | None:
-    """Of the narrowest and the widest defect, at the network's size; None without any."""
-    widths = [_width_of(one, settings.size) for one in found.samples if one.is_defective]
+def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidths | None:
+    """Of the narrowest and the widest defect at the network's size; None without any."""
+    (height, width), widths = settings.size, []
+    for sample in samples:
+        if sample.is_defective:
+            scale = min(height / sample.size[0], width / sample.size[1])
+            widths.append(sample.defect_width * scale)
     if not widths:
         return None
-    ends = [round(min(widths), 1), round(max(widths), 1)]
-    return {"image_size": settings.image_size, "pixels": ends}
+    ends = round(min(widths), 1), round(max(widths), 1)
+    return DefectWidths(image_size=settings.image_size, pixels=ends)
 
 
-def _width_of(sample: Sample, size: tuple[int, int]) -> float:
-    """How wide a defect's annotation is where it is widest, in pixels of the network's input."""
-    mask = np.pad(read_mask(sample).astype(np.uint8), 1)
-    radius = float(cv2.distanceTransform(mask, cv2.DIST_L2, 3).max())
-    return 2 * radius * min(size[0] / (mask.shape[0] - 2), size[1] / (mask.shape[1] - 2))
-
-
-def _sizes(found: Survey) -> dict[str, Any]:
+def _sizes(samples: Sequence[Sample]) -> Sizes:
     """The range of heights and widths, and how many sizes there are."""
-    heights, widths = zip(*found.sizes, strict=True) if found.sizes else ((), ())
-    return {
-        "different": len(set(found.sizes)),
-        "height": [min(heights), max(heights)] if heights else None,
-        "width": [min(widths), max(widths)] if widths else None,
-    }
+    sizes = {sample.size for sample in samples}
+    if not sizes:
+        return Sizes(different=0, height=None, width=None)
+    heights, widths = zip(*sizes, strict=True)
+    return Sizes(
+        different=len(sizes),
+        height=(min(heights), max(heights)),
+        width=(min(widths), max(widths)),
+    )
 
 
 def _folds(
-    protocol: str, samples: list[Sample], partition: int = 0, twins: str = "similar"
-) -> dict[str, Any]:
+    protocol: str, samples: Sequence[Sample], partition: int = 0, twins: str = "similar"
+) -> SplitCounts | Refusal:
     """The counts of a protocol's folds, or why it does not suit the data."""
     try:
-        return _counts(make_folds(protocol, samples, partition, twins))
+        folds = make_folds(protocol, samples, partition, twins)
     except FoldError as error:
-        return {"refused": str(error)}
+        return Refusal(refused=str(error))
+    rows = tuple(map(_counts, folds))
+    totals = {name: sum(getattr(row, name) for row in rows) for name in FoldTotals.model_fields}
+    return SplitCounts(folds=rows, total=FoldTotals(**totals))
 
 
-def _counts(folds: list[Fold]) -> dict[str, Any]:
-    """What each fold holds and leaks, and their sums."""
-    rows = []
-    for fold in folds:
-        leaked = leaked_samples(fold)
-        rows.append(
-            {
-                "fold": fold.number,
-                "train_images": len(fold.train),
-                "train_defective": _count_defective(fold.train),
-                "test_items": len({sample.item for sample in fold.test}),
-                "test_images": len(fold.test),
-                "test_defective": _count_defective(fold.test),
-                "leaked_images": len(leaked),
-                "leaked_defective": _count_defective(leaked),
-            }
-        )
-    names = ("test_items", "test_images", "test_defective", "leaked_images", "leaked_defective")
-    return {"folds": rows, "total": {name: sum(row[name] for row in rows) for name in names}}
+def _counts(fold: Fold) -> FoldCounts:
+    leaked = leaked_samples(fold)
+    return FoldCounts(
+        fold=fold.number,
+        train_images=len(fold.train),
+        train_defective=_count_defective(fold.train),
+        test_items=len({sample.item for sample in fold.test}),
+        test_images=len(fold.test),
+        test_defective=_count_defective(fold.test),
+        leaked_images=len(leaked),
+        leaked_defective=_count_defective(leaked),
+    )
 
 
-def _count_defective(samples: list[Sample] | tuple[Sample, ...]) -> int:
+def _count_defective(samples: Iterable[Sample]) -> int:
     return sum(sample.is_defective for sample in samples)
 
 
-def _section(title: str, rows: list[str]) -> list[str]:
+def _section(title: str, rows: Sequence[str]) -> list[str]:
     return [f"{title}:", *(f"  {row}" for row in rows)] if rows else []
 
 
-def _format_sizes(sizes: dict[str, Any]) -> str:
-    if sizes["height"] is None:
+def _format_sizes(sizes: Sizes) -> str:
+    if sizes.height is None or sizes.width is None:
         return "none"
     height, width = (
-        f"{low}" if low == high else f"{low} to {high}"
-        for low, high in (sizes["height"], sizes["width"])
+        f"{low}" if low == high else f"{low} to {high}" for low, high in (sizes.height, sizes.width)
     )
-    return f"{height} x {width} (height x width), {sizes['different']} different"
+    return f"{height} x {width} (height x width), {sizes.different} different"
 
 
-def _format_widths(widths: dict[str, Any] | None) -> list[str]:
+def _format_widths(widths: DefectWidths | None) -> list[str]:
     if not widths:
         return []
-    low, high = widths["pixels"]
+    low, high = widths.pixels
     lost = ": the narrowest may be lost, take a larger one" if low < NARROW else ""
     return [
         f"  defects     annotated {low:.0f} to {high:.0f} pixels wide at image_size "
-        f"{widths['image_size']}{lost}"
+        f"{widths.image_size}{lost}"
     ]
 
 
-def _format_twins(report: dict[str, Any]) -> list[str]:
-    if not report["twins"]:
+def _format_twins(report: DataReport) -> list[str]:
+    if not report.twins:
         return ["none"]
-    spare = sum(len(group) - 1 for group in report["twins"])
+    spare = sum(len(group) - 1 for group in report.twins)
     return [
-        *(" = ".join(group) for group in report["twins"]),
-        f"{spare} of {report['items']} items {'is' if spare == 1 else 'are'} left out of the clean"
+        *(" = ".join(group) for group in report.twins),
+        f"{spare} of {report.items} items {'is' if spare == 1 else 'are'} left out of the clean"
         " folds: of twins the first is kept",
     ]
 
 
-def _format_folds(value: dict[str, Any]) -> list[str]:
-    if "refused" in value:
-        return [value["refused"]]
+def _format_folds(split: SplitCounts | Refusal) -> list[str]:
+    if isinstance(split, Refusal):
+        return [split.refused]
     rows = [
-        f"fold {row['fold']}: train {row['train_images']} ({row['train_defective']} defective),"
-        f" test {row['test_images']} ({row['test_defective']} defective)"
-        f" of {row['test_items']} items{_leak(row)}"
-        for row in value["folds"]
+        f"fold {row.fold}: train {row.train_images} ({row.train_defective} defective),"
+        f" test {row.test_images} ({row.test_defective} defective)"
+        f" of {row.test_items} items{_leak(row)}"
+        for row in split.folds
     ]
-    total = value["total"]
+    total = split.total
     return [
         *rows,
-        f"together: {total['test_items']} items, {total['test_images']} images,"
-        f" {total['test_defective']} defective{_leak(total)}",
+        f"together: {total.test_items} items, {total.test_images} images,"
+        f" {total.test_defective} defective{_leak(total)}",
     ]
 
 
-def _leak(row: dict[str, int]) -> str:
-    if not row["leaked_images"]:
+def _leak(row: FoldCounts | FoldTotals) -> str:
+    if not row.leaked_images:
         return ""
     return (
-        f"; LEAK: {row['leaked_images']} test images, {row['leaked_defective']} of them"
+        f"; LEAK: {row.leaked_images} test images, {row.leaked_defective} of them"
         " defective, have a twin in training"
     )

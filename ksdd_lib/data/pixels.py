@@ -4,8 +4,15 @@ One gray channel of 8 bits: colour is weighted to gray, transparency ignored, 16
 their full range, EXIF rotation applied as every viewer does. Masks become booleans.
 """
 
+import io
+from collections.abc import Callable
+
 import cv2
 import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from ksdd_lib.errors import DataError
 
@@ -14,6 +21,12 @@ OTHER_EXTENSIONS = (".tif", ".tiff", ".heic", ".heif", ".gif", ".webp", ".avif",
 """Pictures, too, but of kinds that are not read."""
 MIN_SIDE = 16  # pixels; the smallest step of the networks
 MAX_PIXELS = 64_000_000  # taken from the header, before any memory is given to the pixels
+KINDS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {
+    b"\xff\xd8": JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"BM": BmpImageFile,
+}
+"""How a file starts -> what reads its header. Image.open refuses large ones without their size."""
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -46,53 +59,24 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
 
 def _decode(data: bytes, name: str, flags: int) -> np.ndarray:
     """Gray pixels (H, W) after a look at the header, so that no file can claim the memory."""
-    size = _header_size(data)
-    if size is None:
+    kind = next((kind for start, kind in KINDS.items() if data.startswith(start)), None)
+    if kind is None:
         start = f"starts with {data[:16]!r}" if data else "is empty"
         raise DataError(f"{name} is not a JPEG, PNG or BMP image: it {start}")
-    width, height = size
+    damaged = DataError(f"{name} is damaged or cut off after {len(data):,} bytes")
+    file = io.BytesIO(data)
+    try:
+        width, height = kind(file).size
+    except (SyntaxError, OSError, ValueError):
+        raise damaged from None
     if min(width, height) < MIN_SIDE or width * height > MAX_PIXELS:
         raise DataError(
             f"{name} is {height}x{width} (height x width); allowed are sides from {MIN_SIDE} px"
             f" and at most {MAX_PIXELS // 10**6} megapixels"
         )
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if pixels is None or _is_cut_jpeg(data):
-        raise DataError(f"{name} is damaged or cut off after {len(data):,} bytes")
+    # OpenCV fills the missing part of a JPEG with gray: its end mark must stand behind the header,
+    # in which a thumbnail may have another one.
+    if pixels is None or (kind is JpegImageFile and data.find(b"\xff\xd9", file.tell()) < 0):
+        raise damaged
     return pixels
-
-
-def _header_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) as a file's header claims, or None where it is no JPEG, PNG or BMP."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    if data[:2] == b"BM" and len(data) >= 26:  # a negative height stores the rows top down
-        width, height = (
-            int.from_bytes(data[at : at + 4], "little", signed=True) for at in (18, 22)
-        )
-        return width, abs(height)
-    if data[:2] == b"\xff\xd8":
-        start = _jpeg_frame(data)
-        if start is not None:
-            return int.from_bytes(data[start + 7 : start + 9]), int.from_bytes(
-                data[start + 5 : start + 7]
-            )
-    return None
-
-
-def _jpeg_frame(data: bytes) -> int | None:
-    """Where a JPEG's start-of-frame segment begins, which holds its size."""
-    position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return position
-        is_fill = marker == 0xFF
-        position += 1 if is_fill else 2 + int.from_bytes(data[position + 2 : position + 4])
-    return None
-
-
-def _is_cut_jpeg(data: bytes) -> bool:
-    """Whether a JPEG's end mark is absent: OpenCV 4 fills the missing part with gray, unasked."""
-    start = _jpeg_frame(data) if data[:2] == b"\xff\xd8" else None
-    return start is not None and data.find(b"\xff\xd9", start) < 0

@@ -9,26 +9,24 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin, urlparse
 
+import requests
+from tqdm import tqdm
+
 from ksdd_lib import storage
+from ksdd_lib.data import kolektorsdd
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
-from ksdd_lib.data.zips import GENERATED_MARKER, Archive, check_archive, open_archive
+from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
+from ksdd_lib.data.zips import Archive, check_archive, open_archive
 from ksdd_lib.errors import DataError, RunError
 
-PUBLISHED_NAME = "KolektorSDD.zip"
-PUBLISHED_SIZE = 101_831_129  # bytes
-PUBLISHED_SHA256 = "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc"
-PUBLISHED_ADDRESSES = (
-    "https://go.vicos.si/kolektorsdd",
-    "https://data.vicos.si/datasets/KSDD/KolektorSDD.zip",
-)
-UNPACKED_MARKER = ".unpacked.json"  # what a folder was unpacked from, and how much it must hold
+UNPACKED_MARKER = ".unpacked.json"
+NOT_PUBLISHED = "not the published file"
 
 DRIVE_LINK = re.compile(
     r"drive:(?P<name>[\w-]+)"
@@ -37,16 +35,13 @@ DRIVE_LINK = re.compile(
 DRIVE_ADDRESS = "https://drive.google.com/uc?id="
 
 ATTEMPTS = 3
+TIMEOUT = 60  # seconds without a byte
 
-Download = Callable[[str, Path], object]
+Download = Callable[[str, Path], None]
 """Fetches an address into a file; a part fetched earlier may be used."""
-
 
 Attempt = tuple[str, Callable[[], "DataFolder"]]
 """A place to look for the data, as a text names it, and what looks there."""
-
-
-NOT_PUBLISHED = "not the published file"
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class DataFolder:
         archive_sha256: of the archive it was unpacked from; None for a folder.
         is_published_archive: whether that archive is byte for byte the published KolektorSDD.
         is_generated: whether the surfaces are generated.
-        ignored_members: what the archive held besides.
+        ignored: what the archive held besides.
     """
 
     root: Path
@@ -67,14 +62,30 @@ class DataFolder:
     archive_sha256: str | None
     is_published_archive: bool
     is_generated: bool
-    ignored_members: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """One phrase on its origin, for every report."""
+        """Where the data comes from, as one phrase for every report."""
         if self.is_generated:
             return "GENERATED"
         return "the published file" if self.is_published_archive else NOT_PUBLISHED
+
+
+class Contents(storage.Record):
+    """How many files a folder holds, and their bytes."""
+
+    files: int
+    bytes: int
+
+
+class Unpacked(storage.Record):
+    """What a folder was unpacked from, and how much it must hold: its `UNPACKED_MARKER`."""
+
+    archive: str
+    sha256: str
+    ignored: tuple[str, ...]
+    contents: Contents
 
 
 def obtain(
@@ -95,37 +106,19 @@ def obtain(
     Raises:
         DataError: nothing usable is there; the text names each place and what was wrong.
     """
-    home = Path(home).resolve()
-    download = download or _download_with_gdown
+    home, download = Path(home).resolve(), download or _download
     sources = [source]
     if ";" in source and not os.path.exists(os.path.expanduser(source)):
         sources = [part.strip() for part in source.split(";") if part.strip()]
     attempts: list[Attempt] = []
     for one in sources:
         if one == "kolektorsdd":
-            here = _kolektor_here(home, drive)
-            if not here:
-                where = "neither here nor in Drive" if drive else "not here"
-                report(f"{PUBLISHED_NAME} is {where}: it is downloaded (100 MB).")
-            published = [
-                (url, partial(_published, url, home, download)) for url in PUBLISHED_ADDRESSES
-            ]
-            attempts += here + published
+            attempts += _kolektorsdd(home, drive, download, report)
         else:
             place = _in_drive(one, drive) or one
             attempts.append((_public(one), partial(_obtain_one, place, home, download)))
     if len(attempts) == 1:
         return attempts[0][1]()
-    return _first(attempts, sources, drive, report)
-
-
-def _first(
-    attempts: list[Attempt],
-    sources: list[str],
-    drive: Path | None,
-    report: Callable[[str], None],
-) -> DataFolder:
-    """The answer of the first attempt that succeeds; each failure is reported in one line."""
     failures = []
     for place, attempt in attempts:
         try:
@@ -135,27 +128,9 @@ def _first(
             report(f"Passed over {failures[-1]}")
     if "kolektorsdd" in sources:
         place = "into My Drive" if drive else "beside the folder runs"
-        failures.append(f"Put {PUBLISHED_NAME} {place}, or give its path.")
+        failures.append(f"Put {kolektorsdd.ARCHIVE_NAME} {place}, or give its path.")
     what = "KolektorSDD" if sources == ["kolektorsdd"] else "The data set"
     raise DataError(f"{what} was found nowhere. {' '.join(failures)}")
-
-
-def _obtain_one(source: str, home: Path, download: Download) -> DataFolder:
-    if source.startswith("http://"):
-        raise DataError(
-            f"{_public(source)} is not encrypted, so anyone could alter the data: use https."
-        )
-    if source.startswith("https://") or DRIVE_LINK.fullmatch(source):
-        return _from_archive(_fetch_address(source, home, download), home)
-    path = Path(source).expanduser().resolve()
-    if path.is_dir():
-        return from_folder(path)
-    if path.is_file():
-        return _from_archive(path, home)
-    raise DataError(
-        f"The data source {_public(source)!r} is no folder, file or https address: check the"
-        ' spelling, or give "kolektorsdd".'
-    )
 
 
 def from_folder(folder: Path) -> DataFolder:
@@ -178,8 +153,8 @@ def from_folder(folder: Path) -> DataFolder:
     return DataFolder(folder, folder.resolve().name, None, False, generated)
 
 
-def unpack(archive: Path, home: Path) -> Path:
-    """The data folder `home`/data/<stem>-<sha256>, unpacked from `archive` unless it is complete.
+def unpack(archive: Path, home: Path) -> DataFolder:
+    """The data in `home`/data/<stem>-<sha256>, unpacked from `archive` unless it is complete.
 
     Members are accepted by an allow-list: `<item>/<part>.<extension>`, all under one top folder or
     none; others are ignored and listed.
@@ -188,20 +163,58 @@ def unpack(archive: Path, home: Path) -> Path:
         DataError: the archive is damaged, holds no image in the layout, or holds members that
             reach outside, are links or are too large. Nothing is left behind.
     """
-    return _from_archive(Path(archive), Path(home).resolve()).root
+    check_archive(archive)
+    try:
+        sha256 = storage.sha256(archive)
+        target = Path(home).resolve() / "data" / f"{archive.stem}-{sha256[:12]}"
+        if not _is_whole(target):
+            with open_archive(archive) as opened:
+                _extract(opened, sha256, target)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{archive.name} cannot be unpacked: {reason}.") from None
+    return _described(target)
 
 
-def _kolektor_here(home: Path, drive: Path | None) -> list[Attempt]:
-    """What there is without the network: unpacked here, archive here, archive in Drive."""
-    unpacked = sorted((home / "data").glob(f"{Path(PUBLISHED_NAME).stem}-{'[0-9a-f]' * 12}"))
-    return [
-        *((f"{path.name} in this folder", partial(_described, path)) for path in unpacked),
-        *(
-            (f"{PUBLISHED_NAME} {where}", partial(_from_archive, folder / PUBLISHED_NAME, home))
-            for folder, where in [(home, "in this folder"), *_drive_places(drive)]
-            if os.path.exists(folder / PUBLISHED_NAME)
-        ),
-    ]
+def _kolektorsdd(
+    home: Path, drive: Path | None, download: Download, report: Callable[[str], None]
+) -> list[Attempt]:
+    """Unpacked here, as an archive here or in Drive, then by its published addresses."""
+    name, attempts = kolektorsdd.ARCHIVE_NAME, list[Attempt]()
+    for path in sorted((home / "data").glob(f"{Path(name).stem}-{'[0-9a-f]' * 12}")):
+        attempts.append((f"{path.name} in this folder", partial(_described, path)))
+    for folder, where in [(home, "in this folder"), *_drive_places(drive)]:
+        if os.path.exists(folder / name):
+            attempts.append((f"{name} {where}", partial(unpack, folder / name, home)))
+    if not attempts:
+        where = "neither here nor in Drive" if drive else "not here"
+        report(f"{name} is {where}: it is downloaded (100 MB).")
+
+    def published(address: str) -> DataFolder:
+        return unpack(_fetch(address, name, home, download, kolektorsdd.ARCHIVE), home)
+
+    addresses = kolektorsdd.ARCHIVE_ADDRESSES
+    return attempts + [(address, partial(published, address)) for address in addresses]
+
+
+def _obtain_one(source: str, home: Path, download: Download) -> DataFolder:
+    if source.startswith("http://"):
+        raise DataError(
+            f"{_public(source)} is not encrypted, so anyone could alter the data: use https."
+        )
+    if link := DRIVE_LINK.fullmatch(source):  # it leads to a page: changed into the file's address
+        source = DRIVE_ADDRESS + (link["name"] or link["id"])
+    if source.startswith("https://"):
+        return unpack(_fetch(source, _download_name(source), home, download), home)
+    path = Path(source).expanduser().resolve()
+    if path.is_dir():
+        return from_folder(path)
+    if path.is_file():
+        return unpack(path, home)
+    raise DataError(
+        f"The data source {_public(source)!r} is no folder, file or https address: check the"
+        ' spelling, or give "kolektorsdd".'
+    )
 
 
 def _drive_places(drive: Path | None) -> list[tuple[Path, str]]:
@@ -218,18 +231,6 @@ def _in_drive(name: str, drive: Path | None) -> str | None:
     return next(filter(os.path.exists, places), None)
 
 
-def _published(address: str, home: Path, download: Download) -> DataFolder:
-    path = _fetch(address, PUBLISHED_NAME, home, download, PUBLISHED_SIZE, PUBLISHED_SHA256)
-    return _from_archive(path, home)
-
-
-def _fetch_address(source: str, home: Path, download: Download) -> Path:
-    """The archive at an address. A Drive link leads to a page: it is changed into the file's."""
-    if link := DRIVE_LINK.fullmatch(source):
-        source = DRIVE_ADDRESS + (link["name"] or link["id"])
-    return _fetch(source, _download_name(source), home, download)
-
-
 def _public(source: str) -> str:
     """A source as a text may name it: an address without its query, a file without its folder."""
     if link := DRIVE_LINK.fullmatch(source):
@@ -244,15 +245,14 @@ def _fetch(
     name: str,
     home: Path,
     download: Download,
-    size: int | None = None,
-    sha256: str | None = None,
+    expected: storage.FileHash | None = None,
 ) -> Path:
     """`home`/downloads/`name`, checked even where it is there already; a wrong file is removed."""
     path = home / "downloads" / name
     part = path.with_name(name + ".part")
     if path.exists():
         with contextlib.suppress(DataError):  # damaged since, and removed: fetched again
-            return _check_download(path, size, sha256)
+            return _checked(path, expected)
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
         try:
@@ -264,19 +264,19 @@ def _fetch(
             if attempt + 1 == ATTEMPTS:
                 raise DataError(f"{ATTEMPTS} attempts failed ({reason}).") from None
             time.sleep(2**attempt)
-    os.replace(_check_download(part, size, sha256), path)
+    os.replace(_checked(part, expected), path)
     return path
 
 
-def _check_download(path: Path, size: int | None, sha256: str | None) -> Path:
+def _checked(path: Path, expected: storage.FileHash | None) -> Path:
     """The same path, if it holds what is expected; else it is removed."""
     try:
         check_archive(path)
-        found = path.stat().st_size
-        if size is not None and found != size:
-            raise DataError(f"{path.name} has {found:,} bytes, published are {size:,}.")
-        if sha256 is not None and storage.sha256(path) != sha256:
-            raise DataError(f"{path.name} is altered: its sha256 is not {sha256[:12]}...")
+        if expected and not expected.fits(path):
+            raise DataError(
+                f"{path.name} is cut off or altered: it has {path.stat().st_size:,} bytes, and the"
+                f" published file {expected.bytes:,} with the sha256 {expected.sha256[:12]}."
+            )
     except DataError:
         path.unlink(missing_ok=True)
         raise
@@ -285,98 +285,81 @@ def _check_download(path: Path, size: int | None, sha256: str | None) -> Path:
 
 def _download_name(address: str) -> str:
     """A file name for an address, without its query: two addresses never share one."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(urlparse(address).path).stem) or "data"
     if address.startswith(DRIVE_ADDRESS):
         stem = "drive"
-    else:
-        stem = re.sub(r"[^\w.-]+", "_", Path(urlparse(address).path).stem) or "data"
     return f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.zip"
 
 
-def _download_with_gdown(address: str, path: Path) -> None:
-    import gdown
+def _download(address: str, path: Path) -> None:
+    """Fetch an address, or what is missing behind the part of it that `path` holds."""
+    if address.startswith(DRIVE_ADDRESS):  # behind a page of Google, which gdown confirms
+        import gdown
 
-    with _https_stays_https():
         if gdown.download(address, str(path), resume=True) is None:
             raise OSError("the server refused the file")
+        return
+    start = path.stat().st_size if path.exists() else 0
+    headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
+    hooks = {"response": _refuse_http}
+    with requests.get(
+        address, stream=True, headers=headers, hooks=hooks, timeout=TIMEOUT
+    ) as answer:
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing is missing
+        answer.raise_for_status()
+        is_rest = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        total = int(answer.headers.get("Content-Length", 0)) or None
+        bar = tqdm(desc=path.stem, total=total, unit="B", unit_scale=True)
+        with open(path, "ab" if is_rest else "wb") as file, bar:
+            for block in answer.iter_content(2**20):
+                file.write(block)
+                bar.update(len(block))
 
 
-@contextlib.contextmanager
-def _https_stays_https() -> Iterator[None]:
-    """Refuse a redirect to http, which gdown leaves to requests, and requests follows."""
-    import requests
-
-    real = requests.Session.get_redirect_target
-
-    def target(session: requests.Session, response: requests.Response) -> str | None:
-        place = real(session, response)
-        schemes = [urlparse(url).scheme for url in (response.url, urljoin(response.url, place))]
-        if schemes == ["https", "http"]:
-            raise OSError(f"{_public(response.url)} leads to http, which is not encrypted")
-        return place
-
-    requests.Session.get_redirect_target = target
-    try:
-        yield
-    finally:
-        requests.Session.get_redirect_target = real
+def _refuse_http(answer: requests.Response, **_: object) -> None:
+    """Refuse a redirect from https to http, which requests would follow."""
+    place = urljoin(answer.url, answer.headers.get("Location"))
+    if [urlparse(url).scheme for url in (answer.url, place)] == ["https", "http"]:
+        raise OSError(f"{_public(answer.url)} leads to http, which is not encrypted")
 
 
 def _described(folder: Path) -> DataFolder:
     """An unpacked folder, if it still holds all that it was unpacked with."""
     try:
-        marker = storage.read_json(folder / UNPACKED_MARKER)
-        if marker["contents"] != _contents(folder):
-            raise DataError(f"{folder.name} has changed since it was unpacked: unpack it again.")
-        return DataFolder(
-            folder,
-            marker["archive"],
-            marker["sha256"],
-            marker["sha256"] == PUBLISHED_SHA256,
-            (folder / GENERATED_MARKER).is_file(),
-            tuple(marker["ignored"]),
-        )
-    except (RunError, KeyError, TypeError):
+        marker = storage.read_record(folder / UNPACKED_MARKER, Unpacked)
+    except RunError:
         raise DataError(f"{folder.name} is not a complete unpacked data set.") from None
+    if marker.contents != _contents(folder):
+        raise DataError(f"{folder.name} has changed since it was unpacked: unpack it again.")
+    is_published = marker.sha256 == kolektorsdd.ARCHIVE.sha256
+    is_generated = (folder / GENERATED_MARKER).is_file()
+    return DataFolder(
+        folder, marker.archive, marker.sha256, is_published, is_generated, marker.ignored
+    )
 
 
-def _contents(folder: Path) -> dict[str, int]:
-    """How many files a folder holds and their bytes, without the marker."""
-    sizes = [
-        path.stat().st_size
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != UNPACKED_MARKER
-    ]
-    return {"files": len(sizes), "bytes": sum(sizes)}
+def _contents(folder: Path) -> Contents:
+    """What a folder holds besides the marker."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != UNPACKED_MARKER]
+    return Contents(files=len(files), bytes=sum(path.stat().st_size for path in files))
 
 
-def _from_archive(path: Path, home: Path) -> DataFolder:
-    check_archive(path)
-    try:
-        sha256 = storage.sha256(path)
-        target = home / "data" / f"{path.stem}-{sha256[:12]}"
-        if not _is_whole(target):
-            with open_archive(path) as archive:
-                _extract(archive, {"archive": path.name, "sha256": sha256}, target)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f"{path.name} cannot be unpacked: {reason}.") from None
-    return _described(target)
-
-
-def _extract(archive: Archive, marker: dict[str, Any], target: Path) -> None:
+def _extract(archive: Archive, sha256: str, target: Path) -> None:
     """Write each member as a plain file, then the marker, then give the folder its name."""
     with storage.whole_folder(target, lambda: _is_whole(target)) as made:
         for name, data in archive.contents():
             path = made / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        marker |= {"ignored": list(archive.ignored), "contents": _contents(made)}
-        storage.write_json(made / UNPACKED_MARKER, marker)
+        marker = Unpacked(
+            archive=archive.name, sha256=sha256, ignored=archive.ignored, contents=_contents(made)
+        )
+        storage.write_record(made / UNPACKED_MARKER, marker)
 
 
 def _is_whole(folder: Path) -> bool:
-    try:
+    with contextlib.suppress(DataError):
         _described(folder)
-    except DataError:
-        return False
-    return True
+        return True
+    return False

@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ksdd_lib import storage
 from ksdd_lib.errors import DataError, RunError
-from ksdd_lib.storage import read_json, whole_folder, write_json
 
 MARKER = "generated.json"  # stands in the folder of a complete set and says how it was made
 VERSION = 2  # raise it whenever a surface comes out different from before
@@ -28,6 +28,17 @@ _OVERSAMPLE = 4  # shapes are drawn this many times larger, then averaged down
 _SOFTNESS = 0.4  # standard deviation of the lens blur on shapes, in units
 _FAINTEST = 0.3  # of a crack's own darkness: a paler rim would be annotated by nobody
 _DARKEST, _BRIGHTEST = 20, 255  # gray levels before the crack; it still has room to darken
+
+
+class GeneratedSet(storage.Record):
+    """How a set was made: what its `MARKER` holds."""
+
+    version: int
+    items: int
+    size: tuple[int, int]
+    seed: int
+    parts: int
+    defective_parts: int
 
 
 def generate(
@@ -49,17 +60,17 @@ def generate(
     """
     _check(items, size, seed, parts, defective_parts)
     root = Path(root)
-    record = {
-        "version": VERSION,
-        "items": items,
-        "size": list(size),
-        "seed": seed,
-        "parts": parts,
-        "defective_parts": defective_parts,
-    }
+    record = GeneratedSet(
+        version=VERSION,
+        items=items,
+        size=size,
+        seed=seed,
+        parts=parts,
+        defective_parts=defective_parts,
+    )
     if _is_complete(root, record):
         return root
-    with whole_folder(root, lambda: _is_complete(root, record)) as made:
+    with storage.whole_folder(root, lambda: _is_complete(root, record)) as made:
         for item in range(1, items + 1):
             folder = made / f"gen{item:02d}"
             folder.mkdir()
@@ -68,7 +79,7 @@ def generate(
                 image, mask = render(size, seed, item, part, part in chosen)
                 _save(folder / f"Part{part}.jpg", image, cv2.IMWRITE_JPEG_QUALITY, 95)
                 _save(folder / f"Part{part}_label.bmp", mask.astype(np.uint8) * 255)
-        write_json(made / MARKER, record)
+        storage.write_record(made / MARKER, record)
     return root
 
 
@@ -310,7 +321,7 @@ def _noise(
     """Smooth Gaussian noise of unit variance: float32 (H, W)."""
     shrink_x, shrink_y = max(int(sigma_x / 1.5), 1), max(int(sigma_y / 1.5), 1)
     shape = (-(-size[0] // shrink_y), -(-size[1] // shrink_x))
-    noise = random.standard_normal(shape, np.float32)
+    noise: np.ndarray = random.standard_normal(shape, np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), sigma_x / shrink_x, sigmaY=sigma_y / shrink_y)
     noise = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC).reshape(size)
     return noise / max(float(noise.std()), 1e-6)
@@ -353,21 +364,20 @@ def _check(items: int, size: tuple[int, int], seed: int, parts: int, defective_p
         )
 
 
-def _is_complete(root: Path, record: dict) -> bool:
+def _is_complete(root: Path, record: GeneratedSet) -> bool:
     """Whether `root` holds exactly the set of `record`; False where it may be written anew."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = read_json(root / MARKER)
+        found = storage.read_record(root / MARKER, GeneratedSet)
     except (RunError, OSError):
         found = None
-    if not isinstance(found, dict) or found | {"version": VERSION} != record:
+    if found is None or found.model_copy(update={"version": VERSION}) != record:
+        what = found.model_dump_json() if found else f"no {MARKER}"
         raise DataError(
-            f"{root} already holds something else than the requested surfaces"
-            f" ({found or f'no {MARKER}'}); delete it or choose another folder."
+            f"{root} already holds something else than the requested surfaces ({what}); delete it"
+            " or choose another folder."
         )
-    if found != record:  # of an older version
-        return False
     images = sum(1 for _ in root.glob("gen*/Part*.jpg"))
     masks = sum(1 for _ in root.glob("gen*/Part*_label.bmp"))
-    return images == masks == record["items"] * record["parts"]
+    return found == record and images == masks == record.items * record.parts

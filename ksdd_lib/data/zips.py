@@ -13,18 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
-from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
+from ksdd_lib.data.synthetic import MARKER
 from ksdd_lib.errors import DataError
 
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
 MAX_TOTAL = 8 * 2**30
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others zipfile cannot read a part
-
-
-END, END_BYTES, COMMENT_BYTES = b"PK\x05\x06", 22, 65_535
-END64, END64_BYTES, LOCATOR_BYTES = b"PK\x06\x06", 56, 20
-"""The record that ends an archive, with a comment behind it, and the two that stand before it where
-the members are too many for its 16 bits (APPNOTE 4.3.14 to 4.3.16)."""
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OverflowError)
 """What `zipfile` raises where bytes are not as they were written; NotImplementedError and
@@ -38,13 +32,13 @@ class Archive:
     Attributes:
         name: of its file.
         file: read through `contents` alone.
-        members: what to unpack, by its path in the data folder.
+        wanted: the members to unpack by their path in the data folder.
         ignored: the names of the files that are no part of a data set.
     """
 
     name: str
     file: zipfile.ZipFile
-    members: dict[str, zipfile.ZipInfo]
+    wanted: dict[str, zipfile.ZipInfo]
     ignored: tuple[str, ...]
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
@@ -55,7 +49,7 @@ class Archive:
         Raises:
             DataError: a member is damaged, or holds more or less than the directory claims.
         """
-        paths = {id(member): path for path, member in self.members.items()}
+        paths = {id(member): path for path, member in self.wanted.items()}
         for member in self.file.infolist():
             data = self._read(member)
             if id(member) in paths:
@@ -111,8 +105,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
         OSError: the file cannot be read.
     """
     with _open_whole(path) as file:
-        members, ignored = _allowed(file.infolist(), path.name)
-        yield Archive(path.name, file, members, tuple(ignored))
+        wanted, ignored = _allowed(file.infolist(), path.name)
+        yield Archive(path.name, file, wanted, tuple(ignored))
 
 
 def _open_whole(path: Path) -> zipfile.ZipFile:
@@ -127,15 +121,18 @@ def _open_whole(path: Path) -> zipfile.ZipFile:
 
 
 def _promised(path: Path) -> int:
-    """How many members the records at the end of an archive say that its directory lists."""
-    most = END64_BYTES + LOCATOR_BYTES + END_BYTES + COMMENT_BYTES
+    """How many members the end of an archive promises, which zipfile passes over.
+
+    The last record has 22 bytes and up to 65,535 of comment. Where its 16 bits are too few for the
+    count, a record of 56 bytes before it has 64, and one of 20 lies between (APPNOTE 4.3.14-16).
+    """
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - most))
+        file.seek(max(0, path.stat().st_size - (56 + 20 + 22 + 65_535)))
         tail = file.read()
-    end = tail.rfind(END)
+    end = tail.rfind(b"PK\x05\x06")
     count = int.from_bytes(tail[end + 10 : end + 12], "little")
-    end64 = end - LOCATOR_BYTES - END64_BYTES
-    if count == 0xFFFF and end64 >= 0 and tail.startswith(END64, end64):
+    end64 = end - 20 - 56
+    if count == 0xFFFF and end64 >= 0 and tail.startswith(b"PK\x06\x06", end64):
         count = int.from_bytes(tail[end64 + 32 : end64 + 40], "little")
     return count
 
@@ -162,7 +159,6 @@ def _allowed(
                 f"{archive_name} is refused: its member {info.filename!r} {danger}. Nothing was"
                 " unpacked; use another copy."
             )
-    files = [info for info in infos if not info.is_dir()]
     total = sum(info.file_size for info in infos)
     if total > MAX_TOTAL:
         largest = max(infos, key=lambda info: info.file_size)
@@ -170,21 +166,22 @@ def _allowed(
             f"{archive_name} is refused: it unpacks to {total:,} bytes, more than {MAX_TOTAL:,};"
             f" its largest member is {largest.filename!r} with {largest.file_size:,}."
         )
+    files = [info for info in infos if not info.is_dir()]
     tops = Counter(top for info in files if (top := _top_folder(info.filename)) is not None)
     if not tops:
         raise DataError(f"{archive_name} holds no image in the layout <item>/<name>.jpg.")
-    top = tops.most_common(1)[0][0]
-    members: dict[str, zipfile.ZipInfo] = {}
+    [(top, _)] = tops.most_common(1)
+    wanted: dict[str, zipfile.ZipInfo] = {}
     ignored = []
     for info in files:
         name = info.filename.removeprefix(top)
-        if name in members:
+        if name in wanted:
             raise DataError(f"{archive_name} is refused: it holds {info.filename!r} twice.")
-        if _top_folder(info.filename) == top or name == GENERATED_MARKER:
-            members[name] = info
+        if _top_folder(info.filename) == top or name == MARKER:
+            wanted[name] = info
         else:
             ignored.append(info.filename)
-    return members, ignored
+    return wanted, ignored
 
 
 def _danger(info: zipfile.ZipInfo) -> str | None:
@@ -209,8 +206,7 @@ def _danger(info: zipfile.ZipInfo) -> str | None:
 
 def _top_folder(name: str) -> str | None:
     """What stands before `<item>/<part>.<extension>`: "" or "<folder>/"; None for other members."""
-    folders = name.split("/")
-    file = folders.pop()
+    *folders, file = name.split("/")
     if not 1 <= len(folders) <= 2 or not file.lower().endswith(IMAGE_EXTENSIONS):
         return None
     if any(not part or part.startswith(".") or part == "__MACOSX" for part in [*folders, file]):

@@ -196,7 +196,7 @@ def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
         found = detector.judge(pixels)
     except DataError as error:
         return Judged(name, "unreadable", reason=str(error))
-    if found.mask is None:
+    if found.mask is None or found.score is None:
         return Judged(name, found.label)
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
     score, threshold = round(found.score, 4), round(detector.threshold, 4)
@@ -240,9 +240,9 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
         CheckpointError: a stage of this fold is not finished.
     """
     threshold = scores_of(run, fold).threshold
-    others = "real pictures" if data.record.get("is_generated") else "other kinds of parts"
+    others = "real pictures" if data.is_generated else "other kinds of parts"
     origin = (
-        f"{run.folder.name}, fold {fold}, trained on {data.record.get('name')} (on {others} its "
+        f"{run.folder.name}, fold {fold}, trained on {data.record.name} (on {others} its "
         "verdicts mean nothing)"
     )
     return Detector(trained_judge(run, data, fold), run.settings, threshold, origin)

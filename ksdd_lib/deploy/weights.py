@@ -93,7 +93,7 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     settings, record = run.settings, data.record
     judged_by = {name: getattr(settings, name) for name in method_of(settings).judged_by}
     card = Card(
-        licence=LICENCE if record.get("is_kolektor") else "that of the data it was trained on",
+        licence=LICENCE if record.is_kolektor else "that of the data it was trained on",
         file=path.name,
         sha256=storage.sha256(content),
         method=settings.method,
@@ -103,7 +103,7 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         fold=fold,
         never_trained_on=sorted({sample.item for sample in data.folds[fold].test}),
         test_scores_of_the_unrounded_weights=scores,
-        data=TrainedOn(name=record.get("name", ""), fingerprint=record["fingerprint"]),
+        data=TrainedOn(name=record.name, fingerprint=record.fingerprint),
         settings=to_json(settings),
         environment=machine.environment(settings.precision),
         **judged_by,

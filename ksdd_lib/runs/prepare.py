@@ -3,34 +3,48 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ksdd_lib import storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.data.dataset import (
-    Sample,
-    find_samples,
-    fingerprint,
-    is_kolektor,
-    read_image,
-    read_mask,
-)
+from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
 from ksdd_lib.data.folds import (
     Fold,
+    FoldsRecord,
     folds_from_record,
     folds_record,
     make_folds,
     with_few_defects,
 )
-from ksdd_lib.data.inspection import inspect_data
+from ksdd_lib.data.inspection import DataReport, inspect_data
 from ksdd_lib.data.sources import DataFolder, obtain
+from ksdd_lib.data.survey import PairContent, survey
 from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.open import home
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
+
+
+class DataRecord(storage.Record):
+    """What data.json holds.
+
+    Attributes:
+        place: the folder of the items as seen from the run folder.
+        contents: what decoding the data has shown, so that the same files are not decoded again;
+            empty in runs made before it was kept.
+    """
+
+    name: str
+    fingerprint: str
+    is_generated: bool
+    is_kolektor: bool
+    is_published_archive: bool
+    archive_sha256: str | None
+    place: str
+    report: DataReport
+    contents: tuple[PairContent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,17 +54,17 @@ class DataSet:
     root: Path
     samples: tuple[Sample, ...]
     folds: tuple[Fold, ...]
-    record: dict[str, Any]
+    record: DataRecord
 
     @property
     def fingerprint(self) -> str:
         """The content hash by which stages and results name this data."""
-        return self.record["fingerprint"]
+        return self.record.fingerprint
 
     @property
     def is_generated(self) -> bool:
         """Whether the surfaces are generated, which is stamped on every figure of them."""
-        return self.record["is_generated"]
+        return self.record.is_generated
 
     def read_pair(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W) and mask bool (H, W) of the sample "kos01/Part5", at its own size."""
@@ -69,22 +83,24 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     if run.has("data"):
         return open_data(run, drive)
     folder = _obtain(run, drive)
-    samples = find_samples(folder.root)
-    chosen = run.settings
+    found, chosen = survey(folder.root), run.settings
+    samples = found.usable()
     folds = make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
-    record = {
-        "name": folder.name,
-        "fingerprint": fingerprint(samples),
-        "is_generated": folder.is_generated,
-        "is_kolektor": is_kolektor(samples),
-        "is_published_archive": folder.is_published_archive,
-        "archive_sha256": folder.archive_sha256,
-        "place": storage.relative(folder.root, run.folder),
-        "report": inspect_data(folder.root, folder, chosen),
-    }
-    run.write("folds.json", folds_record(folds))
-    run.write("data.json", record)
-    return DataSet(folder.root, tuple(samples), _as_trained(folds, chosen), record)
+    report = inspect_data(found, folder, chosen)
+    record = DataRecord(
+        name=folder.name,
+        fingerprint=report.fingerprint,
+        is_generated=folder.is_generated,
+        is_kolektor=report.is_kolektor,
+        is_published_archive=folder.is_published_archive,
+        archive_sha256=folder.archive_sha256,
+        place=storage.relative(folder.root, run.folder),
+        report=report,
+        contents=found.contents,
+    )
+    storage.write_record(run.folder / "folds.json", folds_record(folds))
+    storage.write_record(run.folder / "data.json", record)
+    return DataSet(folder.root, samples, _as_trained(folds, chosen), record)
 
 
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
@@ -95,19 +111,22 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
         DataError: the data is not on this machine.
     """
     run.require("data")
-    record = run.read("data.json")
+    record = storage.read_record(run.folder / "data.json", DataRecord)
     root = _place(run, record, drive)
-    samples = find_samples(root)
+    samples = survey(root, record.contents).usable()
     found = fingerprint(samples)
-    if found != record["fingerprint"]:
+    if found != record.fingerprint:
+        parent, name = run.folder.parent, run.folder.name
+        free = storage.first_free(parent, name, lambda path: not path.exists())
         raise RunError(
             f"The data in {root.name} is not what {run.folder.name} was begun with: fingerprint "
-            f"{found[:12]} here, {record['fingerprint'][:12]} there. Where pictures were added or "
-            f"changed, begin another run: put %env KSDD_RUN={_next_to(run.folder)} into a new cell "
-            "above this one, run all, and delete it later; for `run`, name another folder by --out."
+            f"{found[:12]} here, {record.fingerprint[:12]} there. Where pictures were added or "
+            f"changed, begin another run: put %env KSDD_RUN={free} into a new cell above this one, "
+            "run all, and delete it later; for `run`, name another folder by --out."
         )
-    folds = folds_from_record(run.read("folds.json"), samples, run.settings.twins)
-    return DataSet(root, tuple(samples), _as_trained(folds, run.settings), record)
+    stored = storage.read_record(run.folder / "folds.json", FoldsRecord)
+    folds = folds_from_record(stored, samples, record.report.twins or ())
+    return DataSet(root, samples, _as_trained(folds, run.settings), record)
 
 
 def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
@@ -118,29 +137,21 @@ def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
     return tuple(with_few_defects(fold, count, settings.seed) for fold in folds)
 
 
-def _place(run: Run, record: dict[str, Any], drive: Path | None) -> Path:
+def _place(run: Run, record: DataRecord, drive: Path | None) -> Path:
     """An explicit source wins; else the place of last time; else the source is asked again."""
-    remembered = (run.folder / record["place"]).resolve()
+    remembered = (run.folder / record.place).resolve()
     is_explicit = "/" in run.settings.data or "\\" in run.settings.data
     if not is_explicit and remembered.is_dir():
         return remembered
     try:
         return _obtain(run, drive).root
     except DataError as error:
-        example = (drive or Path("/path/to")) / record["name"]
+        example = (drive or Path("/path/to")) / record.name
         raise DataError(
-            f"The data of {run.folder.name} ({record['name']}) is not on this machine: {error} "
+            f"The data of {run.folder.name} ({record.name}) is not on this machine: {error} "
             f"Where it lies elsewhere, run %env KSDD_DATA={example} (with its place) in a cell of "
             "its own, then this cell again."
         ) from error
-
-
-def _next_to(folder: Path) -> Path:
-    """A folder for another run of that name: "<name>-2", or the next number that is free."""
-    number = 2
-    while (other := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    return other
 
 
 def _obtain(run: Run, drive: Path | None) -> DataFolder:

@@ -2,24 +2,19 @@
 
 import random
 import shutil
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from ksdd_lib.data import dataset
-from ksdd_lib.data.dataset import (
-    Sample,
-    find_samples,
-    fingerprint,
-    is_kolektor,
-    label_good,
-    read_image,
-    read_mask,
-    survey,
-    twin_items,
-)
+from ksdd_lib.data import duplicates
+from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
+from ksdd_lib.data.duplicates import twin_items
+from ksdd_lib.data.item_folders import label_good
+from ksdd_lib.data.kolektorsdd import is_kolektor
+from ksdd_lib.data.survey import find_samples, survey
 from ksdd_lib.errors import DataError
 
 
@@ -98,7 +93,8 @@ def test_two_files_of_one_name_are_refused_not_chosen_from(tiny_root: Path):
 def png_that_claims(side: int) -> bytes:
     """A small PNG of whose header width and height are altered."""
     data = cv2.imencode(".png", np.zeros((16, 16), np.uint8))[1].tobytes()
-    return data[:16] + 2 * side.to_bytes(4, "big") + data[24:]
+    header = data[12:16] + 2 * side.to_bytes(4, "big") + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
 
 
 @pytest.mark.fault(11)
@@ -124,7 +120,7 @@ def test_an_identical_pair_in_an_item_is_dropped_and_named(tiny_root: Path):
         shutil.copy(folder / f"Part1{end}", folder / f"Part9{end}")
     found = survey(tiny_root)
     assert found.duplicates == (("tiny04/Part9", "tiny04/Part1"),)
-    assert len(found.samples) == len(found.sizes) == 24
+    assert len(found.samples) == 24
 
 
 def test_the_same_image_with_another_mask_is_kept(tiny_root: Path):
@@ -260,10 +256,10 @@ def test_twins_are_cached_by_fingerprint_and_work_without_a_cache(
     assert twin_items(samples) == [{"tiny01", "tiny03"}]
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    dataset._twin_groups.cache_clear()
+    duplicates._known.clear()
     assert twin_items(samples) == [{"tiny01", "tiny03"}]
-    dataset._twin_groups.cache_clear()
-    monkeypatch.setattr(dataset, "aligned_correlation", None)  # would fail if called
+    duplicates._known.clear()
+    monkeypatch.setattr(duplicates, "_correlation", None)  # would fail if called
     assert twin_items(samples) == [{"tiny01", "tiny03"}]
 
 
@@ -274,11 +270,11 @@ def test_another_way_to_find_twins_does_not_read_old_answers(
     samples = find_samples(tiny_root)
     assert twin_items(samples) == []
     everything_alike = np.ones((len(samples), len(samples)))
-    monkeypatch.setattr(dataset, "aligned_correlation", lambda images: everything_alike)
-    dataset._twin_groups.cache_clear()
+    monkeypatch.setattr(duplicates, "_correlation", lambda *_: everything_alike)
+    duplicates._known.clear()
     assert twin_items(samples) == []
-    monkeypatch.setattr(dataset, name, value)
-    dataset._twin_groups.cache_clear()
+    monkeypatch.setattr(duplicates, name, value)
+    duplicates._known.clear()
     assert twin_items(samples) == [{f"tiny0{n}" for n in range(1, 7)}]
 
 
@@ -323,7 +319,7 @@ def test_kolektor_has_three_pairs_of_twins_with_a_wide_margin(kolektor_samples):
     pairs = [{"kos01", "kos26"}, {"kos27", "kos34"}, {"kos38", "kos39"}]
     assert twin_items(kolektor_samples) == pairs
     assert twin_items(kolektor_samples, kind="identical") == pairs[:2]
-    alike = dataset.aligned_correlation([read_image(sample) for sample in kolektor_samples])
+    alike = duplicates.aligned_correlation([read_image(sample) for sample in kolektor_samples])
     items = [sample.item for sample in kolektor_samples]
     is_twin = np.array([[{a, b} in pairs for b in items] for a in items])
     assert alike[is_twin.any(1)].max(1, where=is_twin[is_twin.any(1)], initial=-1).min() > 0.8

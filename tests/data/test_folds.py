@@ -1,6 +1,5 @@
 """Folds: by item, twins on one side, equal shares of defects, and nothing invalid gets through."""
 
-import copy
 import json
 import shutil
 from dataclasses import replace
@@ -9,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from ksdd_lib import storage
-from ksdd_lib.data import folds
-from ksdd_lib.data.dataset import Sample, find_samples
-from ksdd_lib.errors import FoldError
+from ksdd_lib.data import folds, kolektorsdd
+from ksdd_lib.data.dataset import Sample
+from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.folds import (
     Fold,
+    FoldsRecord,
     check_folds,
     clean_folds,
     count_leaks,
@@ -24,6 +24,8 @@ from ksdd_lib.data.folds import (
     official_folds,
     with_few_defects,
 )
+from ksdd_lib.data.survey import find_samples
+from ksdd_lib.errors import FoldError, RunError
 
 
 @pytest.fixture
@@ -91,9 +93,9 @@ def test_parts_that_look_alike_are_refused_with_the_way_out(fixture_samples):
     three = make_folds("clean", fixture_samples, twins="identical")
     assert [len(fold.test) for fold in three] == [8, 8, 8]
     assert sum(count_leaks(fold) for fold in three) == 0
-    assert folds_from_record(folds_record(three), fixture_samples, "identical") == three
+    assert folds_from_record(folds_record(three), fixture_samples, ()) == three
     with pytest.raises(FoldError, match="leaks"):
-        folds_from_record(folds_record(three), fixture_samples)
+        folds_from_record(folds_record(three), fixture_samples, twin_items(fixture_samples))
 
 
 @pytest.mark.fault(14)
@@ -124,7 +126,7 @@ def test_twins_are_not_blamed_where_the_same_files_or_too_few_items_are_the_reas
 
 def test_a_seed_deals_the_same_folds_again_and_others_differ(samples):
     assert clean_folds(samples, seed=5) == clean_folds(samples, seed=5)
-    deals = {json.dumps(folds_record(clean_folds(samples, seed))) for seed in range(6)}
+    deals = {folds_record(clean_folds(samples, seed)).model_dump_json() for seed in range(6)}
     assert len(deals) > 2
 
 
@@ -218,8 +220,8 @@ def test_an_empty_side_an_item_on_both_and_an_item_tested_twice_are_refused(samp
 
 def test_folds_come_back_from_their_record(samples):
     three = clean_folds(samples)
-    record = json.loads(json.dumps(folds_record(three)))
-    assert folds_from_record(record, samples) == three
+    stored = folds_record(three).model_dump_json()
+    assert folds_from_record(storage.parse_record(stored, FoldsRecord, ""), samples, ()) == three
 
 
 @pytest.mark.parametrize(
@@ -229,27 +231,34 @@ def test_folds_come_back_from_their_record(samples):
         ("test_items", [], "no test images"),
         ("train_items", ["tiny01", "tiny02"], "tiny01 in training and in test"),
         ("fold", 7, r"numbered \[7, 1, 2\]"),
-        ("fold", "first", "malformed"),
-        ("test_items", 3, "malformed"),
+        ("fold", "first", "folds.json is not as it was written: folds.0.fold"),
+        ("test_items", 3, "folds.json is not as it was written: folds.0.test_items"),
     ],
 )
 @pytest.mark.fault(13)
 def test_an_edited_record_is_refused(samples, field, change, message):
-    record = folds_record(clean_folds(samples))
-    record["folds"][0][field] = change
-    with pytest.raises(FoldError, match=message):
-        folds_from_record(record, samples)
+    stored = folds_record(clean_folds(samples)).model_dump(mode="json")
+    stored["folds"][0][field] = change
+    with pytest.raises((FoldError, RunError), match=message):
+        record = storage.parse_record(json.dumps(stored), FoldsRecord, "folds.json")
+        folds_from_record(record, samples, ())
 
 
 @pytest.mark.fault(15)
 def test_a_leaking_record_is_refused_even_if_it_calls_itself_official(twin_samples):
     record = folds_record(clean_folds(twin_samples))
-    with_twin = next(row for row in record["folds"] if "tiny02" in row["test_items"])
-    with_twin["train_items"].append("tiny07")
+    edited = tuple(
+        row.model_copy(update={"train_items": (*row.train_items, "tiny07")})
+        if "tiny02" in row.test_items
+        else row
+        for row in record.folds
+    )
+    twins = twin_items(twin_samples)
     with pytest.raises(FoldError, match="leaks: tiny02"):
-        folds_from_record(record, twin_samples)
+        folds_from_record(record.model_copy(update={"folds": edited}), twin_samples, twins)
+    official = record.model_copy(update={"folds": edited, "protocol": "official"})
     with pytest.raises(FoldError, match="official"):
-        folds_from_record(record | {"protocol": "official"}, twin_samples)
+        folds_from_record(official, twin_samples, twins)
 
 
 @pytest.fixture(scope="module")
@@ -271,14 +280,16 @@ def test_kolektor_official_folds_leak_48_images_8_of_them_defective(kolektor_sam
 
     record = folds_record(three)
     assert make_folds("official", kolektor_samples, twins="identical") == three
-    assert folds_from_record(record, kolektor_samples, "identical") == three
-    assert folds_from_record(record, kolektor_samples) == three
-    moved = copy.deepcopy(record)
+    assert record == storage.read_record(kolektorsdd.OFFICIAL_FOLDS, FoldsRecord)
+    twins = twin_items(kolektor_samples)
+    assert folds_from_record(record, kolektor_samples, twins) == three
+    moved = record.model_dump(mode="json")
     moved["folds"][0]["train_items"].append(moved["folds"][0]["test_items"].pop())
+    edited = storage.parse_record(json.dumps(moved), FoldsRecord, "folds.json")
     with pytest.raises(FoldError, match="not the published ones"):
-        folds_from_record(moved, kolektor_samples)
+        folds_from_record(edited, kolektor_samples, twins)
     with pytest.raises(FoldError, match="leaks"):
-        folds_from_record(record | {"protocol": "clean"}, kolektor_samples)
+        folds_from_record(record.model_copy(update={"protocol": "clean"}), kolektor_samples, twins)
 
 
 @pytest.mark.slow
@@ -288,8 +299,10 @@ def test_kolektor_clean_folds_are_the_stored_ones(kolektor_samples):
     assert len(items(tuple(tested))) == 47 and len(tested) == 375
     assert [sum(one.is_defective for one in fold.test) for fold in three] == [16, 16, 16]
     assert sum(count_leaks(fold) for fold in three) == 0
-    computed = folds._restored(folds._share_out(kolektor_samples, seed=0), kolektor_samples)
-    assert folds_record(computed) == storage.read_json(folds.DATA / "clean_folds.json")
+    twins = twin_items(kolektor_samples)
+    shared = folds._share_out(kolektor_samples, 0, twins)
+    computed = folds._restored(shared, kolektor_samples, twins)
+    assert folds_record(computed) == storage.read_record(kolektorsdd.CLEAN_FOLDS, FoldsRecord)
     assert folds_record(three) == folds_record(computed)
     identical = clean_folds(kolektor_samples, twins="identical")
     assert len({sample.item for fold in identical for sample in fold.test}) == 48

@@ -1,40 +1,50 @@
 """The data report: true counts, faults listed, storable anywhere."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ksdd_lib.data.inspection import format_report, inspect_data
-from ksdd_lib.data.sources import DataFolder
+from ksdd_lib.data.inspection import (
+    DataReport,
+    Duplicate,
+    FoldTotals,
+    Sizes,
+    format_report,
+    inspect_data,
+)
+from ksdd_lib.data.sources import DataFolder, from_folder
+from ksdd_lib.data.survey import survey
 from ksdd_lib.errors import DataError
 from ksdd_lib.presets import resolve
 from ksdd_lib.settings import Settings
 
 
+def report_of(
+    root: Path, folder: DataFolder | None = None, settings: Settings | None = None
+) -> DataReport:
+    """The report of a folder for a run of these settings, or of the preset cpu."""
+    return inspect_data(survey(root), folder or from_folder(root), settings or CPU)
+
+
 def test_the_report_counts_what_is_there(tiny_root: Path):
-    report = inspect_data(tiny_root)
-    assert (report["images"], report["defective"], report["items"]) == (24, 6, 6)
-    assert report["sizes"] == {"different": 1, "height": [160, 160], "width": [128, 128]}
-    assert report["twins"] == [] and report["is_kolektor"] is False
-    assert report["folds"]["clean"]["total"] == {
-        "test_items": 6,
-        "test_images": 24,
-        "test_defective": 6,
-        "leaked_images": 0,
-        "leaked_defective": 0,
-    }
-    assert "choose" in report["folds"]["official"]["refused"]
+    report = report_of(tiny_root)
+    assert (report.images, report.defective, report.items) == (24, 6, 6)
+    assert report.sizes == Sizes(different=1, height=(160, 160), width=(128, 128))
+    assert report.twins == () and report.is_kolektor is False
+    assert report.folds["clean"].total == FoldTotals(
+        test_items=6, test_images=24, test_defective=6, leaked_images=0, leaked_defective=0
+    )
+    assert "choose" in report.folds["official"].refused
 
 
 def test_the_report_is_json_without_the_place_of_the_data(tiny_root: Path):
-    stored = json.dumps(inspect_data(tiny_root))
+    stored = report_of(tiny_root).model_dump_json()
     assert str(tiny_root.parent) not in stored
     moved = tiny_root.parent / "elsewhere" / "tiny"
     shutil.copytree(tiny_root, moved)
-    assert json.dumps(inspect_data(moved)) == stored
+    assert report_of(moved).model_dump_json() == stored
 
 
 @pytest.mark.fault(11)
@@ -44,11 +54,11 @@ def test_faults_are_listed_and_nothing_is_split_while_a_file_is_unreadable(tiny_
     (tiny_root / "notes.txt").write_text("x")
     shutil.copy(tiny_root / "tiny03" / "Part1.jpg", tiny_root / "tiny03" / "Part9.jpg")
     shutil.copy(tiny_root / "tiny03" / "Part1_label.bmp", tiny_root / "tiny03" / "Part9_label.bmp")
-    report = inspect_data(tiny_root)
-    assert [row["name"] for row in report["unreadable"]] == ["tiny01/Part0", "tiny02/Part1"]
-    assert report["duplicates"] == [{"dropped": "tiny03/Part9", "same_as": "tiny03/Part1"}]
-    assert report["ignored"] == ["notes.txt"]
-    assert report["twins"] is None and report["folds"] is None
+    report = report_of(tiny_root)
+    assert [row.name for row in report.unreadable] == ["tiny01/Part0", "tiny02/Part1"]
+    assert report.duplicates == (Duplicate(dropped="tiny03/Part9", same_as="tiny03/Part1"),)
+    assert report.ignored == ("notes.txt",)
+    assert report.twins is None and report.folds is None
     text = format_report(report)
     for expected in (
         "tiny01/Part0.jpg is not a JPEG, PNG or BMP image: it is empty",
@@ -60,9 +70,9 @@ def test_faults_are_listed_and_nothing_is_split_while_a_file_is_unreadable(tiny_
 
 def test_twins_and_their_folds_are_shown(tiny_root: Path):
     shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
-    report = inspect_data(tiny_root)
-    assert report["twins"] == [["tiny02", "tiny07"]]
-    assert report["folds"]["clean"]["total"]["test_items"] == 6
+    report = report_of(tiny_root)
+    assert report.twins == (("tiny02", "tiny07"),)
+    assert report.folds["clean"].total.test_items == 6
     text = format_report(report)
     assert "tiny02 = tiny07" in text
     assert "1 of 7 items is left out of the clean folds: of twins the first is kept" in text
@@ -72,10 +82,10 @@ def test_twins_are_those_of_the_settings(tiny_root: Path):
     shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
     for image in (tiny_root / "tiny07").glob("*.jpg"):
         image.write_bytes(image.read_bytes() + b"\0")
-    assert inspect_data(tiny_root)["twins"] == [["tiny02", "tiny07"]]
-    report = inspect_data(tiny_root, settings=Settings(twins="identical"))
-    assert report["twins"] == []
-    assert report["folds"]["clean"]["total"]["test_items"] == 7
+    assert report_of(tiny_root).twins == (("tiny02", "tiny07"),)
+    report = report_of(tiny_root, settings=replace(CPU, twins="identical"))
+    assert report.twins == ()
+    assert report.folds["clean"].total.test_items == 7
     assert "left out" not in format_report(report)
 
 
@@ -91,70 +101,71 @@ def test_pictures_that_the_network_squeezes_are_named_with_a_size_that_keeps_the
 ):
     root = make_data_set(tmp_path / "wide", size=(576, 1024))
     make_surface(root / "tiny01", "Part9", 9, False, (704, 256))  # one alone does not count
-    report = inspect_data(root, settings=CPU)
-    assert report["advice"] == [SQUEEZED]
+    report = report_of(root, settings=CPU)
+    assert report.advice == (SQUEEZED,)
     assert f"\n{SQUEEZED}" in format_report(report)
     fitting = replace(CPU, image_size="320x560")
-    assert inspect_data(root, settings=fitting)["advice"] == []
-    assert inspect_data(root)["advice"] == []
+    assert report_of(root, settings=fitting).advice == ()
 
 
 def test_small_pictures_keep_their_own_size(make_data_set, tmp_path: Path):
     root = make_data_set(tmp_path / "small", size=(144, 256))
-    [advice] = inspect_data(root, settings=CPU)["advice"]
+    [advice] = report_of(root, settings=CPU).advice
     assert advice.endswith("squeezes them: image_size 144x256 keeps their shape.")
 
 
 def test_pictures_of_about_the_networks_shape_are_left_alone(make_data_set, tmp_path: Path):
     root = make_data_set(tmp_path / "high", size=(325, 128))  # KolektorSDD's shape
-    assert inspect_data(root, settings=CPU)["advice"] == []
+    assert report_of(root, settings=CPU).advice == ()
 
 
 def test_the_preset_demo_is_for_generated_surfaces(tiny_root: Path):
     line = "The preset demo is made for generated surfaces: take cpu for real ones."
     demo = resolve({"preset": "demo"})
-    report = inspect_data(tiny_root, settings=demo)
-    assert report["advice"] == [line] and line in format_report(report)
+    report = report_of(tiny_root, settings=demo)
+    assert report.advice == (line,) and line in format_report(report)
     (tiny_root / "generated.json").write_text("{}")
-    assert inspect_data(tiny_root, settings=demo)["advice"] == []
+    assert report_of(tiny_root, settings=demo).advice == ()
 
 
 def test_a_stored_report_without_advice_is_shown_too(tiny_root: Path):
-    report = inspect_data(tiny_root)
-    text = format_report(report)
-    del report["advice"]
-    assert format_report(report) == text
+    report = report_of(tiny_root)
+    older = DataReport.model_validate_json(
+        report.model_dump_json(exclude={"advice", "defect_widths"})
+    )
+    assert older == report.model_copy(update={"advice": (), "defect_widths": None})
+    assert format_report(older).startswith("tiny (data of your own)")
 
 
 def test_the_origin_is_shown(tiny_root: Path):
     published = DataFolder(tiny_root, "KolektorSDD.zip", "ab" * 32, True, False, ("readme.md",))
-    report = inspect_data(tiny_root, published)
+    report = report_of(tiny_root, published)
     assert format_report(report).startswith("KolektorSDD.zip (the published file)")
-    assert report["ignored"] == ["readme.md"]
+    assert report.ignored == ("readme.md",)
     (tiny_root / "generated.json").write_text("{}")
-    assert "tiny (GENERATED)" in format_report(inspect_data(tiny_root))
+    assert "tiny (GENERATED)" in format_report(report_of(tiny_root))
 
 
 def test_a_set_with_nothing_usable_still_gets_its_report(tmp_path: Path):
     (tmp_path / "data" / "item").mkdir(parents=True)
     (tmp_path / "data" / "item" / "part.jpg").write_bytes(b"")
-    report = inspect_data(tmp_path / "data")
-    assert report["images"] == 0 and len(report["unreadable"]) == 1
+    report = report_of(tmp_path / "data")
+    assert report.images == 0 and len(report.unreadable) == 1
     assert "none" in format_report(report)
 
 
 def test_an_absent_folder_is_a_data_error(tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
-        inspect_data(tmp_path / "none")
+        report_of(tmp_path / "none")
 
 
 @pytest.mark.slow
 def test_the_report_of_kolektor(kolektor_root: Path):
-    report = inspect_data(kolektor_root)
-    assert (report["images"], report["defective"], report["items"]) == (399, 52, 50)
-    assert report["is_kolektor"] and not report["unreadable"] and not report["ignored"]
-    assert report["sizes"] == {"different": 45, "height": [1235, 1285], "width": [500, 500]}
-    clean, official = (report["folds"][name]["total"] for name in ("clean", "official"))
-    assert list(clean.values()) == [47, 375, 48, 0, 0]
-    assert list(official.values()) == [50, 399, 52, 48, 8]
+    report = report_of(kolektor_root)
+    assert (report.images, report.defective, report.items) == (399, 52, 50)
+    assert report.is_kolektor and not report.unreadable and not report.ignored
+    assert report.sizes == Sizes(different=45, height=(1235, 1285), width=(500, 500))
+    clean, official = (report.folds[name].total for name in ("clean", "official"))
+    assert list(vars(clean).values()) == [47, 375, 48, 0, 0]
+    assert list(vars(official).values()) == [50, 399, 52, 48, 8]
     assert "LEAK: 48 test images, 8 of them defective" in format_report(report)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from ksdd_lib.data.dataset import find_samples, read_image, read_mask
+from ksdd_lib.data.dataset import read_image, read_mask
 from ksdd_lib.data.duplicates import aligned_correlation
 from ksdd_lib.data.kolektorsdd import kolektor_twins
+from ksdd_lib.data.survey import find_samples
 
 
 def test_kolektorsdd_holds_24_surfaces_twice_and_four_of_them_are_defective():

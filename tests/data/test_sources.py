@@ -18,9 +18,9 @@ import pytest
 import requests
 
 from ksdd_lib import storage
-from ksdd_lib.data import sources
+from ksdd_lib.data import kolektorsdd, sources
 from ksdd_lib.data.sources import obtain, unpack
-from ksdd_lib.data.dataset import find_samples
+from ksdd_lib.data.survey import find_samples
 from ksdd_lib.errors import DataError
 
 PAGE = b"<!DOCTYPE html><html><title>Too many users\x07 have viewed this file</title>" + b" " * 9999
@@ -83,10 +83,10 @@ def test_an_archive_is_unpacked_below_home_and_used_again(tiny_zip: Path, home: 
 
 
 def test_an_unpacked_folder_that_lost_a_file_is_made_anew(tiny_zip: Path, home: Path):
-    root = unpack(tiny_zip, home)
+    root = unpack(tiny_zip, home).root
     (root / "tiny02" / "Part1.jpg").unlink()
     (root / "tiny02" / "Part1_label.bmp").unlink()
-    assert len(find_samples(unpack(tiny_zip, home))) == 24
+    assert len(find_samples(unpack(tiny_zip, home).root)) == 24
 
 
 def test_a_relative_source_still_stands_when_the_folder_of_work_changes(
@@ -100,11 +100,11 @@ def test_a_relative_source_still_stands_when_the_folder_of_work_changes(
 
 def test_a_copy_named_by_a_browser_unpacks(tiny_zip: Path, home: Path):
     copy = tiny_zip.rename(tiny_zip.with_name("tiny [1] (2).zip"))
-    assert len(find_samples(unpack(copy, home))) == 24
+    assert len(find_samples(unpack(copy, home).root)) == 24
 
 
 def test_one_top_folder_is_taken_off(tiny_root: Path, tmp_path: Path, home: Path):
-    root = unpack(zip_folder(tiny_root, tmp_path / "a.zip", top="Kolektor SDD/"), home)
+    root = unpack(zip_folder(tiny_root, tmp_path / "a.zip", top="Kolektor SDD/"), home).root
     assert len(find_samples(root)) == 24
 
 
@@ -134,7 +134,7 @@ def test_a_place_here_goes_before_one_of_the_name_in_drive(
 
 
 def test_the_published_archive_is_known_by_its_bytes(tiny_zip: Path, home: Path, monkeypatch):
-    monkeypatch.setattr(sources, "PUBLISHED_SHA256", storage.sha256(tiny_zip))
+    monkeypatch.setattr(kolektorsdd, "ARCHIVE", storage.FileHash.of(tiny_zip))
     folder = obtain(str(tiny_zip), home)
     assert folder.is_published_archive and folder.label == "the published file"
 
@@ -167,10 +167,8 @@ def test_of_a_long_page_the_first_80_characters_are_shown_escaped(home: Path):
 @pytest.fixture
 def published(tiny_zip: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """The tiny archive in the part of the published one."""
-    data = tiny_zip.read_bytes()
-    monkeypatch.setattr(sources, "PUBLISHED_SIZE", len(data))
-    monkeypatch.setattr(sources, "PUBLISHED_SHA256", hashlib.sha256(data).hexdigest())
-    return data
+    monkeypatch.setattr(kolektorsdd, "ARCHIVE", storage.FileHash.of(tiny_zip))
+    return tiny_zip.read_bytes()
 
 
 def flipped(data: bytes) -> bytes:
@@ -186,7 +184,7 @@ def test_a_damaged_download_is_reported_and_the_next_source_tried(published, hom
     download = served(damage(published), published)
     folder = obtain("kolektorsdd", home, download=download, report=lines.append)
     assert folder.is_published_archive
-    assert download.addresses == list(sources.PUBLISHED_ADDRESSES)
+    assert download.addresses == list(kolektorsdd.ARCHIVE_ADDRESSES)
     assert lines[0] == "KolektorSDD.zip is not here: it is downloaded (100 MB)."
     assert len(lines) == 2 and all("\n" not in line for line in lines)
     assert tree(home / "downloads") == {"KolektorSDD.zip"}
@@ -205,7 +203,7 @@ def test_with_no_usable_source_every_place_is_named_and_nothing_is_left(publishe
         assert f"KolektorSDD.zip {place}: " in str(caught.value)
     assert "Put KolektorSDD.zip into My Drive" in str(caught.value)
     (home / "KolektorSDD.zip").unlink()
-    for address in sources.PUBLISHED_ADDRESSES:
+    for address in kolektorsdd.ARCHIVE_ADDRESSES:
         assert address in str(caught.value)
     assert not any(path.is_file() for path in home.rglob("*"))
 
@@ -305,7 +303,7 @@ def test_what_is_reported_names_no_folder_of_this_machine(
     with pytest.raises(DataError):
         obtain(f"{tmp_path}/x;kolektorsdd", home, drive=tmp_path / "drive", download=full)
     lines = capsys.readouterr().out
-    assert len(lines.splitlines()) == 2 + len(sources.PUBLISHED_ADDRESSES)
+    assert len(lines.splitlines()) == 2 + len(kolektorsdd.ARCHIVE_ADDRESSES)
     assert str(tmp_path) not in lines and "No space left" in lines
 
 
@@ -417,7 +415,7 @@ def test_harmless_other_members_are_ignored_and_reported(tiny_zip: Path, home: P
         for name in others:
             target.writestr(name, b"x")
     folder = obtain(str(tiny_zip), home)
-    assert list(folder.ignored_members) == others
+    assert list(folder.ignored) == others
     assert len(find_samples(folder.root)) == 24
     assert not any(path.suffix in (".txt", ".sh") for path in folder.root.rglob("*"))
 
@@ -470,23 +468,20 @@ def test_killed_in_the_middle_and_run_again_gives_the_whole_set(tiny_zip: Path, 
     left = list((home / "data").iterdir())
     assert len(left) == 1 and left[0].name.startswith("."), "only a temporary folder"
 
-    root = unpack(tiny_zip, home)
+    root = unpack(tiny_zip, home).root
     assert len(find_samples(root)) == 24
     assert list((home / "data").iterdir()) == [root]
 
 
 def test_the_downloader_fetches_a_file_and_shows_a_refusal(tiny_zip: Path, tmp_path: Path):
-    """gdown itself, against a server of this machine."""
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=tiny_zip.parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
-        sources._download_with_gdown(f"{address}/tiny.zip", tmp_path / "x.part")
+        sources._download(f"{address}/tiny.zip", tmp_path / "x.part")
         assert (tmp_path / "x.part").read_bytes() == tiny_zip.read_bytes()
         with pytest.raises(DataError, match="3 attempts failed|is a web page"):
-            sources._fetch(
-                f"{address}/none.zip", "y.zip", tmp_path / "home", sources._download_with_gdown
-            )
+            sources._fetch(f"{address}/none.zip", "y.zip", tmp_path / "home", sources._download)
         server.shutdown()
     assert not any(path.is_file() for path in (tmp_path / "home").rglob("*"))
 

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from ksdd_lib.data.dataset import find_samples, read_mask
+from ksdd_lib.data.dataset import read_mask
+from ksdd_lib.data.duplicates import aligned_correlation
+from ksdd_lib.data.survey import find_samples
+from ksdd_lib.data.synthetic import MARKER, defective_part_numbers, generate, render
 from ksdd_lib.errors import DataError
 from ksdd_lib.storage import read_json, write_json
-from ksdd_lib.data.synthetic import MARKER, defective_part_numbers, generate, render
-from ksdd_lib.data.duplicates import aligned_correlation
 
 SIZE = (256, 128)
 
@@ -147,7 +148,7 @@ def test_an_interrupted_set_is_never_seen(tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ksdd_lib.data.synthetic.write_json", stop)
+    monkeypatch.setattr("ksdd_lib.storage.write_record", stop)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "set", 1, SIZE)
     assert not (tmp_path / "set").exists()

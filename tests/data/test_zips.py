@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib.errors import DataError
 from ksdd_lib.data.zips import check_archive, open_archive
+from ksdd_lib.errors import DataError
 
 FILES = {
     "kos01/Part0.jpg": b"an image",

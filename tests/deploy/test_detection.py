@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
+from ksdd_lib import storage
 from ksdd_lib.data import synthetic
 from ksdd_lib.deploy import detection, weights
 from ksdd_lib.deploy.detection import Detector
@@ -237,11 +239,12 @@ def test_a_published_file_says_how_to_judge(model, monkeypatch):
 def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
     data = tiny_data(tmp_path / "data")
     run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1, score="both")
-    run.write("data.json", data.record)
+    storage.write_record(run.folder / "data.json", data.record)
     train_stage(run, data, 0, "segmentation")
     train_stage(run, data, 0, "decision")
     scoring.evaluate(run, data)
-    data.record.update(name="generated surfaces", is_generated=True)
+    record = data.record.model_copy(update={"name": "generated surfaces", "is_generated": True})
+    data = replace(data, record=record)
     detector = detection.of_run(run, data, 0)
     assert detector.origin.startswith("run, fold 0, trained on generated surfaces (on real")
     for row in read_predictions(run.folder / "predictions.csv"):

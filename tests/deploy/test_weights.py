@@ -20,7 +20,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     data = tiny_data(folder / "data")
     run = tiny_run(folder / "run", segmentation_steps=1, decision_steps=1, average_flips=True)
-    run.write("data.json", data.record)
+    storage.write_record(run.folder / "data.json", data.record)
     with pytest.raises(RunError, match="04_evaluate"):
         weights.publish(run, data, 0, folder / "early.safetensors")
     train_stage(run, data, 0, "segmentation")
@@ -52,7 +52,7 @@ def test_the_card_says_licence_use_and_origin(trained, file):
     _, card = weights.load(file)
     first = file.with_suffix(".json").read_text().splitlines()[1]
     assert first.strip().startswith('"licence"')
-    assert card.threshold == run.read("metrics.json")["folds"][0]["threshold"]
+    assert card.threshold == storage.read_json(run.folder / "metrics.json")["folds"][0]["threshold"]
     assert card.image_size == "128x128" and card.average_flips is True
     assert card.never_trained_on == [data.folds[0].test[0].item]
     assert str(run.folder) not in file.with_suffix(".json").read_text()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ksdd_lib.data.dataset import find_samples
+from ksdd_lib.data.survey import find_samples
 from ksdd_lib.training.batches import (
     FAINTEST,
     FLIPS,

@@ -1,0 +1,137 @@
+"""The layout of item folders: `<item>/<part>.jpg` beside `<item>/<part>_label.png`.
+
+An item is one physical object, photographed from several sides: its parts. Any names work;
+KolektorSDD's are `kos01/Part5`. Images end in .jpg, .jpeg, .png or .bmp, labels in .bmp or .png.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ksdd_lib import storage
+from ksdd_lib.data.dataset import natural_key, read_image, short_path
+from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
+from ksdd_lib.data.synthetic import MARKER
+from ksdd_lib.errors import DataError
+
+MASK_EXTENSIONS = (".bmp", ".png")
+LIKE_A_LABEL = re.compile(r"(.+)[ ._-](?:labels?|masks?)", re.IGNORECASE)
+"""Stems of files that somebody meant as a label, though only `<part>_label` is read."""
+
+LAYOUT = "a folder for each item, in it <name>.jpg beside <name>_label.png"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two files of a sample.
+
+    Attributes:
+        doubt: why a black mask must not be taken for a good surface; None if it may.
+    """
+
+    image: Path
+    mask: Path
+    doubt: str | None
+
+
+@dataclass(frozen=True)
+class Files:
+    """What lies below a root; hidden files are skipped.
+
+    Attributes:
+        images, masks: files by sample name.
+        like_labels: files that are not read, but were probably meant as a label of that sample.
+        ignored: files and folders outside the layout.
+    """
+
+    images: Mapping[str, list[Path]]
+    masks: Mapping[str, list[Path]]
+    like_labels: Mapping[str, list[Path]]
+    ignored: list[str]
+
+    def pair(self, name: str) -> Pair | str:
+        """The files of a sample, or why there is not one image with one mask."""
+        images, masks, doubt = self.images[name], self.masks.get(name, []), self.doubt(name)
+        for kind, paths in (("images", images), ("masks", masks)):
+            if len(paths) > 1:
+                return f"two {kind} of one name, {' and '.join(map(short_path, paths))}"
+        if masks:
+            return Pair(images[0], masks[0], doubt)
+        return doubt or f"{short_path(images[0])} has no mask {name}_label.bmp or .png beside it"
+
+    def doubt(self, name: str) -> str | None:
+        """What is wrong with a file that was probably meant as the label of a sample, if any."""
+        if name not in self.like_labels:
+            return None
+        return (
+            f"{short_path(self.like_labels[name][0])} looks like the label of {name}, but only"
+            f" {name}_label.png or .bmp is read: save it as that, or take it away"
+        )
+
+
+def list_files(root: Path) -> Files:
+    """What lies below `root`, of which no file is opened.
+
+    Raises:
+        DataError: `root` is not a folder, or holds no image in the layout.
+    """
+    if not root.is_dir():
+        raise DataError(f"The data folder {root} does not exist: give the folder of the items.")
+    images, masks, others, ignored = defaultdict(list), defaultdict(list), [], []
+    for item in _visible(root):
+        if not item.is_dir():
+            ignored += [item.name] * (item.name != MARKER)
+            continue
+        for path in _visible(item):
+            stem, extension = os.path.splitext(path.name)
+            part = stem.removesuffix("_label")
+            if path.is_dir():
+                ignored.append(f"{item.name}/{path.name}/")
+            elif part == stem and extension.lower() in IMAGE_EXTENSIONS:
+                images[f"{item.name}/{part}"].append(path)
+            elif part != stem and extension.lower() in MASK_EXTENSIONS:
+                masks[f"{item.name}/{part}"].append(path)
+            else:
+                others.append(path)
+    like_labels = defaultdict(list)
+    for path in [path for paths in images.values() for path in paths] + others:
+        meant = LIKE_A_LABEL.fullmatch(path.stem)
+        if meant and (name := f"{path.parent.name}/{meant[1]}") in images:
+            like_labels[name].append(path)
+            if images.pop(f"{path.parent.name}/{path.stem}", None):
+                others.append(path)
+    if not images:
+        raise DataError(f"No image in {root}: expected {LAYOUT}.")
+    others += [path for name in masks.keys() - images.keys() for path in masks[name]]
+    ignored += map(short_path, others)
+    return Files(images, masks, like_labels, sorted(ignored, key=natural_key))
+
+
+def label_good(root: Path) -> list[Path]:
+    """Write a black label beside every image that has none, and return the new files.
+
+    Nothing is written if any image is unreadable, or lies beside what looks like its label.
+
+    Raises:
+        DataError: as `list_files`, or an image must not be labelled so; the text names the file.
+    """
+    files = list_files(root)
+    wanted = {}
+    for name in sorted(files.images.keys() - files.masks.keys(), key=natural_key):
+        image = files.images[name][0]
+        if doubt := files.doubt(name):
+            raise DataError(f"{doubt}. Nothing was written.")
+        wanted[image.with_name(f"{image.stem}_label.png")] = read_image(image).shape
+    for path, shape in wanted.items():
+        storage.write_bytes(path, cv2.imencode(".png", np.zeros(shape, np.uint8))[1].tobytes())
+    return list(wanted)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,0 +1,160 @@
+"""A survey of a data set: each image and mask is decoded once, and what is needed of it is kept."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ksdd_lib import storage, text
+from ksdd_lib.data.dataset import Sample, natural_key, read_file, short_path
+from ksdd_lib.data.duplicates import reduced, reduction
+from ksdd_lib.data.item_folders import Pair, list_files
+from ksdd_lib.data.pixels import decode_image, decode_mask
+from ksdd_lib.errors import DataError
+
+
+class PairContent(storage.Record):
+    """What decoding an image and its mask has shown; its fields are those of `Sample`."""
+
+    image_sha256: str
+    mask_file_sha256: str
+    mask_sha256: str
+    size: tuple[int, int]
+    is_defective: bool
+    defect_width: float
+
+
+Known = Mapping[tuple[str, str], PairContent]
+"""Contents by the SHA-256 of the image file and of the mask file."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything found under a root, usable or not.
+
+    Attributes:
+        samples: the usable pairs, in natural order of their names.
+        duplicates: (dropped, kept) names of pairs identical inside one item.
+        unreadable: (name, reason) of each image that has no usable pair; the reason names the file.
+        ignored: files and folders outside the layout.
+        contents: of every usable pair, to be given to a later survey as `known`.
+    """
+
+    samples: tuple[Sample, ...]
+    duplicates: tuple[tuple[str, str], ...]
+    unreadable: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
+    contents: tuple[PairContent, ...]
+
+    def usable(self) -> tuple[Sample, ...]:
+        """The samples.
+
+        Raises:
+            DataError: any image lacks a readable image or mask.
+        """
+        if self.unreadable:
+            reasons = text.listed([reason for _, reason in self.unreadable], 5, "; ")
+            raise DataError(
+                f"{len(self.unreadable)} of the images cannot be used: {reasons}. Mend or remove"
+                " them; `python -m ksdd_lib inspect --data PATH` lists all."
+            )
+        return self.samples
+
+
+def find_samples(root: Path) -> list[Sample]:
+    """The samples under `root` in natural order; an identical pair inside an item is dropped.
+
+    Raises:
+        DataError: no sample is there, or any image lacks a readable image or mask.
+    """
+    return list(survey(root).usable())
+
+
+def survey(root: Path, known: Iterable[PairContent] = ()) -> Survey:
+    """Everything under `root`; a file that cannot be used is listed, not raised.
+
+    Args:
+        known: contents of an earlier survey. Files with these bytes are not decoded again, and
+            their samples have no thumbnail.
+
+    Raises:
+        DataError: `root` is not a folder, or holds no image in the layout.
+    """
+    files = list_files(Path(root))
+    names = sorted(files.images, key=natural_key)
+    pairs = [files.pair(name) for name in names]
+    known_files = {(one.image_sha256, one.mask_file_sha256): one for one in known}
+    with ThreadPoolExecutor() as pool:
+        # Masks come first: their sizes give the factor by which the images are reduced.
+        masks = list(pool.map(_read_mask, pairs, repeat(known_files)))
+        sizes = {one.image_sha256: one.size for one in masks if isinstance(one, PairContent)}
+        factor = reduction(sizes.values()) if sizes else 1.0
+        each = names, pairs, masks, repeat(factor), repeat(known_files)
+        found = list(pool.map(_read_image, *each))
+    usable = [one for one in found if isinstance(one, Sample)]
+    first: dict[tuple[str, str, str], Sample] = {}
+    kept = [first.setdefault((one.item, one.image_sha256, one.mask_sha256), one) for one in usable]
+    reasons = [(name, one) for name, one in zip(names, found, strict=True) if isinstance(one, str)]
+    return Survey(
+        samples=tuple(first.values()),
+        duplicates=tuple(
+            (one.name, same.name) for one, same in zip(usable, kept, strict=True) if one is not same
+        ),
+        unreadable=tuple(reasons),
+        ignored=tuple(files.ignored),
+        contents=tuple(PairContent.model_validate(one, from_attributes=True) for one in usable),
+    )
+
+
+def _read_mask(pair: Pair | str, known: Known) -> PairContent | str:
+    """What the mask of a pair shows, or the reason why it cannot be used."""
+    if isinstance(pair, str):
+        return pair
+    try:
+        image_sha256, data = storage.sha256(read_file(pair.image)), read_file(pair.mask)
+        mask_file_sha256 = storage.sha256(data)
+        if content := known.get((image_sha256, mask_file_sha256)):
+            return content
+        mask = decode_mask(data, short_path(pair.mask))
+    except DataError as error:
+        return str(error)
+    height, width = mask.shape
+    is_defective, radius = bool(mask.any()), 0.0
+    if is_defective:
+        padded = np.pad(mask.astype(np.uint8), 1)
+        radius = float(cv2.distanceTransform(padded, cv2.DIST_L2, 3).max())
+    return PairContent(
+        image_sha256=image_sha256,
+        mask_file_sha256=mask_file_sha256,
+        mask_sha256=storage.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()),
+        size=(height, width),
+        is_defective=is_defective,
+        defect_width=2 * radius,
+    )
+
+
+def _read_image(
+    name: str, pair: Pair | str, mask: PairContent | str, factor: float, known: Known
+) -> Sample | str:
+    """The sample of a pair with its thumbnail, or the reason why there is none."""
+    if isinstance(pair, str) or isinstance(mask, str):
+        return str(mask)
+    thumbnail = None
+    if (mask.image_sha256, mask.mask_file_sha256) not in known:
+        try:
+            image = decode_image(read_file(pair.image), short_path(pair.image))
+        except DataError as error:
+            return str(error)
+        if image.shape != mask.size:
+            return "{} is {}x{} but its mask {} is {}x{} (height x width)".format(
+                short_path(pair.image), *image.shape, short_path(pair.mask), *mask.size
+            )
+        thumbnail = reduced(image, factor)
+    if pair.doubt and not mask.is_defective:
+        return f"{pair.doubt}; {short_path(pair.mask)} is all black"
+    item = name.split("/")[0]
+    return Sample(name, item, pair.image, pair.mask, **vars(mask), thumbnail=thumbnail)
