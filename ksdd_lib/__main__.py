@@ -6,21 +6,26 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ksdd_lib import presets, settings_io, storage
-from ksdd_lib.data import dataset, inspection, sources
+from ksdd_lib import pipeline, presets, settings_io, storage
+from ksdd_lib.data import inspection, item_folders, sources
+from ksdd_lib.data.survey import survey
 from ksdd_lib.deploy import detection, weights
+from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
-from ksdd_lib.notebook import colab, series
+from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.notebook import colab, live, outputs, series
 from ksdd_lib.notebook.share import MADE, shareable
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import RULES, Settings
+from ksdd_lib.settings import RULES, Settings, Values
+from ksdd_lib.training.loop import Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def demo(chosen: argparse.Namespace) -> None:
     """The five notebooks on generated surfaces, three folds."""
     explicit = settings_io.from_environment() | {"preset": "demo"}
-    _run_series(chosen.out or runs.home() / "runs" / "demo", explicit)
+    _run_series(chosen.out or runs.home() / "runs" / "demo", explicit, with_notebooks=True)
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """The five notebooks on a data set."""
+    """Prepare, train, evaluate and report a data set, or go on where it stopped."""
     explicit = settings_io.from_environment()
     if chosen.preset:
         explicit["preset"] = chosen.preset
@@ -58,7 +63,7 @@ def run(chosen: argparse.Namespace) -> None:
     explicit |= settings_io.from_assignments(chosen.set)
     source = Path(chosen.data).expanduser()
     explicit["data"] = str(source.resolve()) if source.exists() else chosen.data
-    _run_series(chosen.out, explicit)
+    _run_series(chosen.out, explicit, chosen.notebooks)
 
 
 def inspect(chosen: argparse.Namespace) -> None:
@@ -66,15 +71,16 @@ def inspect(chosen: argparse.Namespace) -> None:
     explicit = settings_io.from_environment() | settings_io.from_assignments(chosen.set)
     wanted = presets.resolve({"preset": "cpu"} | explicit)
     folder = sources.obtain(chosen.data, runs.home(), report=_tell)
-    found = inspection.inspect_data(folder.root, folder, wanted)
-    print(json.dumps(found, indent=1) if chosen.json else inspection.format_report(found))
+    found = inspection.inspect_data(survey(folder.root), folder, wanted)
+    as_json = json.dumps(found.model_dump(mode="json"), indent=1)
+    print(as_json if chosen.json else inspection.format_report(found))
     if obstacles := inspection.obstacles(found):
-        raise DataError(f"{found['name']} cannot be trained on yet. {' '.join(obstacles)}")
+        raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
 
 
 def label_good(chosen: argparse.Namespace) -> None:
     """Write a black label beside every image that has none: those are good surfaces."""
-    written = dataset.label_good(chosen.folder)
+    written = item_folders.label_good(chosen.folder)
     for path in written:
         print(f"{path.parent.name}/{path.name}")
     print(f"{len(written)} labels written, all black. Each of these images now counts as good.")
@@ -180,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="one setting (see options); repeatable",
     )
+    series.add_argument(
+        "--notebooks", action="store_true", help="execute the five notebooks, and keep them"
+    )
     inspected = add(inspect)
     inspected.add_argument("--data", required=True, help="as for run, but for generated")
     inspected.add_argument("--json", action="store_true", help="for machines")
@@ -203,32 +212,53 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_series(out: Path, explicit: Mapping[str, Any]) -> None:
-    """Execute the five notebooks in order on one run folder, and name the report."""
+def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
+    """The whole series on one run folder, here or in notebooks, and one line on what came of it."""
     began = time.monotonic()
-    series.check_notebooks()
-    presets.resolve(explicit)
-    if not (out / "data.json").exists():  # an earlier attempt that found no data settles nothing
-        runs.forget_settings(out)
-    opened = runs.open_run(out, explicit)
-    if series.is_finished(opened):
+    if with_notebooks:
+        series.check_notebooks()
+    wanted = presets.resolve(explicit)
+    if (out / "data.json").exists():
+        opened = runs.open_run(out, explicit)
+    else:  # an earlier attempt that found no data settles nothing
+        opened = runs.create(wanted, out)
+    is_finished = series.is_finished if with_notebooks else pipeline.is_finished
+    if is_finished(opened):
         print(f"{_outcome(opened)}; already finished: nothing was changed")
-        print("(to execute the notebooks again, on the same weights, delete its report.html)")
+        if with_notebooks:
+            print("(to execute the notebooks again, on the same weights, delete its report.html)")
         return
-    command = ["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]
-    series.run_notebooks(opened, " ".join(command))
-    minutes = (time.monotonic() - began) / 60
-    print(
-        f"{_outcome(opened)}; executed notebooks in {_short(opened.folder / 'notebooks')} "
-        f"({minutes:.1f} min)"
-    )
+    command = " ".join(["python -m ksdd_lib", *map(_without_place, sys.argv[1:])])
+    if with_notebooks:
+        series.run_notebooks(opened, command)
+        kept = f"; executed notebooks in {_short(opened.folder / 'notebooks')}"
+    else:
+        os.environ["KSDD_COMMAND"] = command
+        _run_here(opened)
+        kept = ""
+    print(f"{_outcome(opened)}{kept} ({(time.monotonic() - began) / 60:.1f} min)")
+
+
+def _run_here(opened: Run) -> None:
+    """The series in this process, with one line that shows how far it is."""
+    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
+    place = os.environ.get("KSDD_DRIVE")
+    drive, line = Path(place) if place else None, outputs.ProgressLine(1.0)
+
+    def watch(progress: Progress) -> None:
+        is_last = progress.step >= progress.steps
+        line.show(live.describe(progress), is_last, (progress.stage, progress.fold))
+
+    with BackgroundCopy(opened, drive) as copies:
+        scored = outputs.counter("scoring")
+        pipeline.run_series(opened, drive, watch, scored, copies.start_if_due)
 
 
 def _outcome(opened: Run) -> str:
-    pooled = opened.read("metrics.json")["pooled"]
-    score = "undefined" if pooled["ap"] is None else f"{pooled['ap']:.4f}"
+    pooled = storage.read_record(opened.folder / "metrics.json", Summary).pooled
+    score = "undefined" if pooled.ap is None else f"{pooled.ap:.4f}"
     place = _short(opened.folder / "report.html")
-    return f"{place}: pooled AP {score} over {pooled['images']} images"
+    return f"{place}: pooled AP {score} over {pooled.images} images"
 
 
 def _tell(line: str) -> None:

@@ -7,11 +7,13 @@ The notebooks take these steps one by one; the command `run`, the benchmarks and
 from collections.abc import Callable
 from pathlib import Path
 
+from ksdd_lib.errors import KsddError
+from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.stages import train_stage
 from ksdd_lib.reporting.report import make_report
-from ksdd_lib.runs.prepare import DataSet, prepare_data
+from ksdd_lib.runs.prepare import DataSet, open_data, prepare_data
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training.loop import Watch
 
@@ -44,6 +46,19 @@ def run_series(
         train(run, data, stage.name, watch, saved)
     evaluate(run, data, scored, saved)
     return make_report(run.folder, data.read_pair)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether nothing is left to do, and results and data are what they were."""
+    stages = [stage.name for stage in method_of(run.settings).stages]
+    if not all(map(run.has, ["data", *stages, "evaluation", "report"])):
+        return False
+    try:
+        load_results(run.folder)
+        open_data(run)
+    except KsddError:
+        return False
+    return True
 
 
 def train(

@@ -58,7 +58,7 @@ class TwoStage:
     judged_by: tuple[str, ...] = ("average_flips", "segmentation_loss", "score")
 
     def __init__(self) -> None:
-        self.stages = (
+        self.stages: tuple[StagePlan, ...] = (
             StagePlan(
                 "segmentation",
                 "02_train_segmentation",

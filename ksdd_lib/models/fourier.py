@@ -71,7 +71,7 @@ def shared_spectra(model: nn.Module) -> Iterator[None]:
     try:
         yield
         for layer in layers:
-            for spectrum, leaf in layer._shared:
+            for spectrum, leaf in layer._shared or ():
                 if leaf.grad is not None:
                     spectrum.backward(leaf.grad)
     finally:

@@ -83,10 +83,10 @@ class Surfaces:
 
     def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
-        defect = self._defects[self.mask_row[shown.row]] if shown.pasted else None
-        if defect is None or not defect.mask.numel():
-            return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
         pasted = shown.pasted
+        defect = self._defects[self.mask_row[shown.row]] if pasted else None
+        if pasted is None or defect is None or not defect.mask.numel():
+            return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
         if pasted.degrees:
             defect = turned(defect, pasted.degrees)
         ground = self.images[pasted.row : pasted.row + 1]
@@ -169,9 +169,9 @@ class Order:
     def view(self, step: int) -> int:
         """How the whole batch of this step is turned and mirrored: as `Surfaces.image` takes it."""
         if self.rotation:
-            views = range(8) if self.flips else range(4)
+            views = tuple(range(8 if self.flips else 4))
         else:
-            views = FLIPS if self.flips else (0,)
+            views = mirror_images(self.flips)
         return int(np.random.default_rng(self._key(2, step)).choice(views))
 
     def _row(self, position: int) -> int:

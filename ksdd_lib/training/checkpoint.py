@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
     return None
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Give a network the weights of a checkpoint.
 
     Raises:

@@ -18,12 +18,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from data_record import data_record
 from tiny_training import TINY, tiny_data, tiny_run
 
-from ksdd_lib import machine, presets
+from ksdd_lib import machine, presets, storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.data.dataset import find_samples, fingerprint
+from ksdd_lib.data.dataset import fingerprint
 from ksdd_lib.data.folds import Fold, make_folds
+from ksdd_lib.data.survey import find_samples
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
 from ksdd_lib.evaluation.metrics import average_precision
 from ksdd_lib.evaluation.scoring import score_images
@@ -540,7 +542,9 @@ def test_a_folder_in_which_another_process_works_is_left_alone(
     first_stage_only: Run, data: DataSet
 ) -> None:
     other = f"{os.uname().nodename} process {os.getppid()}"
-    first_stage_only.write("owner.json", {"owner": other, "last_wrote": time.time()})
+    storage.write_json(
+        first_stage_only.folder / "owner.json", {"owner": other, "last_wrote": time.time()}
+    )
     history_of_other = first_stage_only.fold_folder(0) / "decision.jsonl"
     history_of_other.write_text('{"step": 7, "loss": 0.5, "lr": 0.1, "seconds": 1.0}\n')
     before = files(first_stage_only.folder)
@@ -734,7 +738,9 @@ def by_the_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[TwoStageNet, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         folds = make_folds("clean", samples)
-    data = DataSet(root, tuple(samples), tuple(folds), {"fingerprint": fingerprint(samples)})
+    data = DataSet(
+        root, tuple(samples), tuple(folds), data_record(fingerprint=fingerprint(samples))
+    )
     train_stage(run, data, 0, "segmentation")
     train_stage(run, data, 0, "decision")
     model = trained_judge(run, data, 0).model
