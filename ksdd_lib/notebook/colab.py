@@ -108,12 +108,7 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
 
 
 def share(path: Path, name: str | None = None) -> None:
-    """Offer a file for download in Colab; elsewhere say where it is.
-
-    Args:
-        name: what the downloaded file is called; by default as here.
-    """
-    path = Path(path)
+    """Offer a file for download in Colab, called `name`; elsewhere say where it is."""
     if in_colab():
         try:
             from google.colab import files

@@ -14,14 +14,19 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from ksdd_lib import storage
-from ksdd_lib.errors import KsddError, RunError
+from ksdd_lib import errors, storage
+from ksdd_lib.errors import RunError
 from ksdd_lib.notebook.outputs import ProgressLine
+from ksdd_lib.notebook.share import Node
 
 SECONDS_TO_STOP = 30
 """What a training that is told to stop has to end its step and save it."""
 
-OUR_ERRORS = {kind.__name__ for kind in KsddError.__subclasses__()}
+OUR_ERRORS = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.KsddError)
+}
 """Errors whose text is a whole sentence."""
 
 
@@ -63,12 +68,12 @@ class Client(NotebookClient):
             await asyncio.wait([self.ending])
         await super()._async_cleanup_kernel()
 
-    def process_message(self, message: dict, *others: Any) -> Any:
+    def process_message(self, message: Node, *others: Any) -> nbformat.NotebookNode | None:
         echo(message, self.line)
         return super().process_message(message, *others)
 
 
-def echo(message: Mapping[str, Any], line: ProgressLine) -> None:
+def echo(message: Node, line: ProgressLine) -> None:
     """Show what a kernel's message prints; what it renews goes to `line`."""
     content = message["content"]
     if message["msg_type"] == "stream":

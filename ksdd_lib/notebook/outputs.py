@@ -19,7 +19,7 @@ from ksdd_lib.reporting import plots
 from ksdd_lib.text import duration, words
 
 Widget = Any
-"""A control, or the module ipywidgets, which has no types of its own."""
+"""What ipywidgets and IPython give: a control, the module, a handle. They have no types."""
 
 PAUSE = 5.0
 """Seconds between two drawings of a live picture, at least."""
@@ -143,7 +143,7 @@ class ProgressLine:
     def __init__(self, pause: float) -> None:
         self._pause, self._due = pause, 0.0
         self._key: object = None
-        self._handle: Any = None
+        self._handle: Widget = None
         self._is_open = False
 
     def show(
@@ -202,7 +202,7 @@ def in_notebook() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
-def show(bundle: dict[str, str], display_id: bool = False) -> Any:
+def show(bundle: dict[str, str], display_id: bool = False) -> Widget:
     """Put a MIME bundle under the cell; with `display_id`, the handle that replaces it."""
     from IPython.display import display
 

@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 Node = dict[str, Any]
-"""A notebook, a cell, an output or their metadata, as `json.load` gives them."""
+"""JSON of Jupyter: a notebook, a cell, an output, metadata, or a kernel's message."""
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

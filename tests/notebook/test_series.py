@@ -51,3 +51,8 @@ def test_a_kernel_s_lines_are_printed_and_its_progress_renewed(capsys, monkeypat
         line._due = 0.0
         executor.echo(message, line)
     assert capsys.readouterr().out == "\r\x1b[Kstep 1\nfold 0: trained\n"
+
+
+def test_an_error_of_ours_is_told_without_its_class():
+    assert {"RunError", "MissingError", "DataError"} <= executor.OUR_ERRORS
+    assert "ValueError" not in executor.OUR_ERRORS
