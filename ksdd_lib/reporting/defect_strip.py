@@ -24,18 +24,15 @@ FINEST = 800  # pixels: twice what a panel shows
 
 
 @picture_style
-def defect_strip(
-    surfaces: Sequence[JudgedSurface], score_range: tuple[float, float] | None = None
-) -> Figure:
+def defect_strip(surfaces: Sequence[JudgedSurface], score_range: tuple[float, float]) -> Figure:
     """Rows of image, annotation, output and score; tall surfaces lie on their left side.
 
     The output is drawn on one fixed scale, probability 0 to 1, so that rows can be compared.
 
     Args:
         surfaces: in the order to show.
-        score_range: the ends of the number line in logits; by default of these surfaces.
+        score_range: the ends of the number line in logits, see `logit_range`.
     """
-    score_range = score_range or logit_range([surface.prediction for surface in surfaces])
     shapes = [_lying(surface.image).shape for surface in surfaces]
     row_height = PANEL * float(np.median([height / width for height, width in shapes] or [0.4]))
     row_height = max(row_height, 0.75)

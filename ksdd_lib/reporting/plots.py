@@ -283,9 +283,9 @@ def draw_stages(axes: Sequence[Axes], stages: Histories) -> None:
 
 
 @style()
-def confusion_matrix(labels: ArrayLike, flagged: ArrayLike, ax: Axes | None = None) -> Axes:
+def confusion_matrix(labels: ArrayLike, flagged: ArrayLike) -> Axes:
     """Counts of surface by verdict: right ones tinted blue, errors orange."""
-    ax = ax or new_axes()
+    ax = new_axes()
     counts = metrics.error_counts(labels, flagged)
     cells = [[counts.tn, counts.fp], [counts.fn, counts.tp]]
     for row, (truth, values) in enumerate(zip(("good", "defective"), cells, strict=True)):
@@ -337,7 +337,6 @@ def score_strip(
     folds: ArrayLike,
     thresholds: Mapping[int, float],
     oracle: float | None = None,
-    ax: Axes | None = None,
 ) -> Axes:
     """Every score as a dot: a band per fold, defective over good, the thresholds as lines.
 
@@ -346,7 +345,7 @@ def score_strip(
         thresholds: fold -> its operating threshold in logits; one band for each.
         oracle: the pooled oracle threshold in logits, drawn through all bands.
     """
-    ax = ax or new_axes(10.4, 1.5 + 0.9 * len(thresholds))
+    ax = new_axes(10.4, 1.5 + 0.9 * len(thresholds))
     labels, scores, folds = np.asarray(labels, bool), np.asarray(scores), np.asarray(folds)
     jitter = np.random.default_rng(0).uniform(-0.13, 0.13, len(scores))
     for band, (fold, threshold) in enumerate(thresholds.items()):

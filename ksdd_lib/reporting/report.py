@@ -198,10 +198,6 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         results=results,
-        metrics=results.metrics,
-        pooled=results.metrics.pooled,
-        data=results.data,
-        settings=results.settings,
         stages=[stage.name for stage in method_of(results.settings).stages],
         wording=wording,
         pictures=pictures,

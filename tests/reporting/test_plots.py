@@ -28,8 +28,6 @@ def test_drawing_leaves_pyplot_and_its_style_alone():
     [
         lambda ax: plots.roc_curve(LABELS, SCORES, FLAGGED, ax=ax),
         lambda ax: plots.precision_recall_curve(LABELS, SCORES, FLAGGED, ax=ax),
-        lambda ax: plots.confusion_matrix(LABELS, FLAGGED, ax=ax),
-        lambda ax: plots.score_strip(LABELS, SCORES, np.zeros(60), {0: 1.0}, 0.9, ax=ax),
     ],
 )
 def test_each_function_draws_on_the_axes_given_and_returns_them(draw):

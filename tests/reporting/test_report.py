@@ -108,9 +108,15 @@ def test_the_errors_are_seen_before_the_figures_and_only_where_there_are_any(
     assert not (perfect / "figures" / "errors.png").exists()
 
 
+JUDGES = {
+    "decision": "the decision network alone",
+    "mask": "the highest value of the mask alone",
+    "both": "both: the sum of their logits",
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "names"),
-    [("decision", ["decision", "mask", "both"]), ("both", report.JUDGES), ("mask", ["mask"])],
+    ("kind", "names"), [("decision", JUDGES), ("both", JUDGES), ("mask", ["mask"])]
 )
 def test_each_way_to_judge_stands_beside_the_others(tmp_path, quick, kind, names):
     folder = make_run(tmp_path / "run", settings=Settings(score=kind))
@@ -120,21 +126,21 @@ def test_each_way_to_judge_stands_beside_the_others(tmp_path, quick, kind, names
     )
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     pooled, mask = summary["pooled"], summary["segmentation_score"]["pooled"]
-    for name, row in (("mask", mask), (kind, pooled)):
+    for name in ("mask", kind):
         own = " (this run)" * (name == kind)
-        row = pooled if own else row
+        row = mask if name == "mask" else pooled
         counts = " ".join(str(row["oracle"][count]) for count in ("fp", "fn", "fp_at_fn0"))
-        assert f"{report.JUDGES[name]}{own} {row['ap']:.4f} {row['auc']:.4f} {counts}" in text
-    assert all((what in text) == (name in names) for name, what in report.JUDGES.items())
+        assert f"{JUDGES[name]}{own} {row['ap']:.4f} {row['auc']:.4f} {counts}" in text
+    assert all((what in text) == (name in names) for name, what in JUDGES.items())
     assert "the darkest pixel, without training 0.1234 0.5678 – – –" in text
 
 
 def test_the_day_of_the_evaluation_stands_above(run_folder, page, tmp_path, quick):
-    assert "evaluated on" not in text_of(page)  # results of an earlier version have none
+    assert "Evaluated on" not in text_of(page)  # results of an earlier version have none
     folder = make_run(tmp_path / "run")
     storage.write_json(folder / "environment.json", {"evaluated on": "2026-11-25"})
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "that had learned from other items alone; evaluated on 2026-11-25." in text
+    assert "that had learned from other items alone. Evaluated on 2026-11-25." in text
 
 
 def test_every_score_stands_with_its_fold(run_folder, page):
@@ -222,7 +228,7 @@ def test_pictures_of_kolektorsdd_carry_its_licence(tmp_path, quick):
 def test_a_leak_stands_beside_the_numbers(tmp_path, quick):
     folder = make_run(tmp_path / "run", protocol="official", leaked=8)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert "official folds leak: over all of them, 8 of 60 test images (2 of 15 defective)" in text
+    assert "official folds leak. Over all of them, 8 of 60 test images (2 of 15 defective)" in text
 
 
 def test_a_single_fold_says_so_and_where_its_threshold_comes_from(tmp_path, quick):
@@ -255,9 +261,7 @@ def test_perfect_separation_has_no_interval(tmp_path, quick):
 def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     folder = make_run(tmp_path / "run", with_defects=False)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
-    assert (
-        "Average precision, pooled undefined Quality of the order by score, for engineers" in text
-    )
+    assert "Average precision, pooled undefined For engineers: how well the scores order" in text
     assert "Needs defective and good surfaces" in text
     assert "Defects missed (FN) 0 of 0" in text
     assert "If none may be missed, in hindsight undefined" in text
@@ -273,6 +277,18 @@ def test_the_mask_of_squared_error_training_is_not_squashed(tmp_path):
     found = results.load_results(make_run(tmp_path / "entropy"))
     squashed = report.judged_surface(found, row, read_pair).output
     assert squashed == pytest.approx(1 / (1 + np.exp(-logits)), rel=1e-3)
+
+
+def test_a_method_that_learns_nothing_has_a_report_without_what_is_said_of_training(tmp_path):
+    folder = make_run(tmp_path / "run", settings=Settings(method="darkest_pixel"))
+    text = text_of(report.make_report(folder, read_pair).read_text(encoding="utf-8"))
+    assert "Run run: method darkest pixel, preset demo" in text
+    assert "Nothing was learned from any surface." in text
+    told = text[: text.index("Settings This command does the run again")]
+    assert not re.search("network|Training|What judges|are logits", told)
+    assert "Tabernik" not in text
+    names = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"errors", "strip_1", "scores"} <= names and "training_curves" not in names
 
 
 @pytest.mark.fault(12)

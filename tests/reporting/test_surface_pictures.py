@@ -8,7 +8,7 @@ from drawn import pixels, texts
 
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.reporting import surface_pictures
-from ksdd_lib.reporting.defect_strip import defect_strip
+from ksdd_lib.reporting.defect_strip import defect_strip, logit_range
 
 RANDOM = np.random.default_rng(0)
 
@@ -25,13 +25,17 @@ def make_surface(row, height=120, width=48):
     return surface_pictures.JudgedSurface(row, image, mask, np.full((height // 8, width // 8), 0.2))
 
 
+def make_strip(surfaces):
+    return defect_strip(surfaces, logit_range([surface.prediction for surface in surfaces]))
+
+
 def test_the_strip_names_the_verdict_and_the_score_of_each_surface():
     rows = [
         make_prediction("gen01/Part0", True, -1.25),
         make_prediction("gen02/Part1", False, 2.0),
         make_prediction("gen03/Part2", True, 3.0),
     ]
-    figure = defect_strip([make_surface(row) for row in rows])
+    figure = make_strip([make_surface(row) for row in rows])
     shown = " | ".join(texts(ax) for ax in figure.axes)
     for text in (
         "MISSED, fold 0",
@@ -49,14 +53,14 @@ def test_tall_surfaces_lie_and_their_output_lies_with_them():
     output = np.zeros((15, 6))
     output[0] = 1.0  # the top edge, which is drawn at the left
     surface = replace(make_surface(make_prediction()), output=output)
-    image, _, drawn = defect_strip([surface]).axes[0].images[:3]
+    image, _, drawn = make_strip([surface]).axes[0].images[:3]
     assert image.get_array().shape == (48, 120)
     assert drawn.get_array()[:, 0].min() == 1.0
     assert drawn.get_array()[:, 1:].max() == 0.0
 
 
 def test_the_outline_runs_around_the_defect_in_image_and_output():
-    ax = defect_strip([make_surface(make_prediction())]).axes[0]
+    ax = make_strip([make_surface(make_prediction())]).axes[0]
     outlines = [line for line in ax.lines if line.get_color() == surface_pictures.OUTLINE]
     assert len(outlines) == 2
     left, right, bottom, top = ax.images[1].get_extent()
@@ -71,7 +75,7 @@ def test_the_outline_runs_around_the_defect_in_image_and_output():
 
 def test_outputs_of_all_surfaces_share_one_scale():
     weak, strong = (make_surface(make_prediction(f"a/{index}")) for index in range(2))
-    figure = defect_strip([weak, replace(strong, output=strong.output * 4)])
+    figure = make_strip([weak, replace(strong, output=strong.output * 4)])
     first, second = figure.axes[0].images[2:6:3]
     assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) == (0, 1)
 
@@ -104,12 +108,12 @@ def test_a_gallery_takes_surfaces_and_probabilities():
 
 @pytest.mark.parametrize("name", ["a/$x_$", "<img onerror>/1", "é ü/" + "long" * 30, "=1+1/%s"])
 def test_awkward_names_are_drawn_as_they_are(name):
-    figure = defect_strip([make_surface(make_prediction(name))])
+    figure = make_strip([make_surface(make_prediction(name))])
     assert pixels(figure).any()
 
 
 def test_a_surface_of_odd_shape_can_be_drawn():
     row = make_prediction()
     for height, width in ((16, 16), (20, 300), (2000, 30)):
-        pixels(defect_strip([make_surface(row, height, width)]))
-    pixels(defect_strip([]))
+        pixels(make_strip([make_surface(row, height, width)]))
+    pixels(make_strip([]))
