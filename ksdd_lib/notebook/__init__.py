@@ -1,1 +1,1 @@
-"""What only a notebook needs: Colab, widgets, progress, and views to explore results."""
+"""What only a notebook needs: Colab, controls, progress, and views of results."""
