@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ksdd_lib.data.inspection import SplitCounts
 from ksdd_lib.evaluation.metrics import Interval
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results
@@ -121,7 +122,7 @@ def _left_open(pooled: PooledScores) -> str:
         f"To claim fewer than 1\N{NO-BREAK SPACE}% misses with 95\N{NO-BREAK SPACE}% confidence "
         f"(one-sided), {parts_needed(0.01, pooled.fn)} defective surfaces must be tested in all, "
         f"with {allowed.get(pooled.fn, f'only these {pooled.fn} missed')}. "
-        f"The {defective} tested here count."
+        f"The {defective} tested here count towards them."
     )
 
 
@@ -182,18 +183,18 @@ def false_share(pooled: PooledScores, defective: float) -> float | None:
 
 def folds_text(results: Results) -> str:
     """ "clean folds, all 3 trained", or which of them are."""
-    trained, count = results.metrics.folds_trained, len(results.folds["folds"])
+    trained, count = results.metrics.folds_trained, len(results.folds.folds)
     which = f"all {count}" if len(trained) == count else f"only {listed(trained)}"
     return f"{results.metrics.protocol} folds, {which} trained"
 
 
 def leak(results: Results) -> str:
     """ "48 of 399 test images (8 of 52 defective)" where the folds leak, else empty."""
-    counts = (results.data["report"]["folds"] or {}).get(results.metrics.protocol, {})
-    total = counts.get("total", {})
-    if not total.get("leaked_images"):
+    split = (results.data.report.folds or {}).get(results.metrics.protocol)
+    if not isinstance(split, SplitCounts) or not split.total.leaked_images:
         return ""
+    total = split.total
     return (
-        f"{total['leaked_images']} of {total['test_images']} test images "
-        f"({total['leaked_defective']} of {total['test_defective']} defective)"
+        f"{total.leaked_images} of {total.test_images} test images "
+        f"({total.leaked_defective} of {total.test_defective} defective)"
     )

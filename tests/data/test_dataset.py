@@ -2,12 +2,12 @@
 
 import random
 import shutil
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from huge_png import huge_png
 
 from ksdd_lib.data import duplicates
 from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
@@ -90,13 +90,6 @@ def test_two_files_of_one_name_are_refused_not_chosen_from(tiny_root: Path):
     assert "Part3.jpg and tiny02/Part3.png" in reasons["tiny02/Part3"]
 
 
-def png_that_claims(side: int) -> bytes:
-    """A small PNG of whose header width and height are altered."""
-    data = cv2.imencode(".png", np.zeros((16, 16), np.uint8))[1].tobytes()
-    header = data[12:16] + 2 * side.to_bytes(4, "big") + data[24:29]
-    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
-
-
 @pytest.mark.fault(11)
 def test_unusable_files_are_listed_in_one_table_and_refused(tiny_root: Path):
     folder = tiny_root / "tiny03"
@@ -104,7 +97,7 @@ def test_unusable_files_are_listed_in_one_table_and_refused(tiny_root: Path):
     (folder / "Part1.jpg").write_bytes(b"")
     (folder / "Part2.jpg").write_text("a text")
     cv2.imwrite(str(folder / "Part3.jpg"), np.zeros((1, 1), np.uint8))
-    (folder / "Part4.png").write_bytes(png_that_claims(30_000))
+    (folder / "Part4.png").write_bytes(huge_png(30_000))
     shutil.copy(folder / "Part0_label.bmp", folder / "Part4_label.bmp")
     found = survey(tiny_root)
     assert [name for name, _ in found.unreadable] == [f"tiny03/Part{n}" for n in range(5)]

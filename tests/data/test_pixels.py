@@ -6,6 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from huge_png import huge_png
 
 from ksdd_lib.data.pixels import decode_image, decode_mask
 from ksdd_lib.errors import DataError
@@ -157,14 +158,12 @@ def test_pixels_are_capped_from_the_header_before_decoding(side: int, monkeypatc
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cv2, "imdecode", refuse)
-    png = encode(".png", LEVELS)
-    header = png[12:16] + struct.pack(">II", side, side) + png[24:29]
     bmp = encode(".bmp", LEVELS)
     jpeg = bytearray(encode(".jpg", LEVELS))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
     for data in (
-        png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:],
+        huge_png(side),
         bmp[:18] + struct.pack("<ii", side, -side) + bmp[26:],
         bytes(jpeg),
     ):
