@@ -1,12 +1,15 @@
 """A run folder as training and evaluation leave it, without either."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
+from scored_rows import make_rows
+from scored_rows import train_items as items_in_training
 
 from ksdd_lib import settings_io, storage
 from ksdd_lib.evaluation import provenance
-from ksdd_lib.evaluation.predictions import Prediction, write_predictions
+from ksdd_lib.evaluation.predictions import write_predictions
 from ksdd_lib.evaluation.scoring import write_masks
 from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.settings import Settings
@@ -27,17 +30,9 @@ def make_run(
     """A run folder of about 60 surfaces over three folds, as training and evaluation leave it."""
     random = np.random.default_rng(7)
     settings = settings or Settings()
-    rows = []
-    for index in range(60):
-        item, part = divmod(index, 4)
-        is_defective = with_defects and part == 3
-        score = float(random.normal(separation if is_defective else -separation, 1.5))
-        name = rename(f"gen{item:02}/Part{part}")
-        group = name.split("/")[0]
-        rows.append(
-            Prediction(name, group, item % 3, settings.seed, is_defective, score, score - 1)
-        )
-    train_items = {k: {row.item for row in rows if row.fold != k} for k in range(3)}
+    rows = make_rows(60, 3, settings.seed, separation, with_defects, rename)
+    rows = [replace(row, map_score=row.score - 1) for row in rows]
+    train_items = items_in_training(rows)
     record = {
         "protocol": "clean",
         "folds": [

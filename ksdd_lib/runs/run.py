@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ksdd_lib import settings_io, storage
 from ksdd_lib.errors import MissingError, RunError
@@ -44,14 +43,6 @@ class Run:
     def fold_folder(self, fold: int) -> Path:
         """Where the histories, checkpoints and scores of a fold are."""
         return self.folder / f"fold{fold}"
-
-    def read(self, name: str) -> Any:
-        """The JSON file `name` of the run folder."""
-        return storage.read_json(self.folder / name)
-
-    def write(self, name: str, value: Any) -> None:
-        """Store `value` as the JSON file `name` of the run folder."""
-        storage.write_json(self.folder / name, value)
 
     def has(self, part: str, fold: int | None = None) -> bool:
         """Whether a part of `FILES`, or else a stage, is finished.
@@ -110,7 +101,7 @@ class Run:
         if fixed:
             raise RunError(refusal(self.folder, fixed))
         amended = Run(self.folder, self.settings.with_values(touched))
-        self.write("settings.json", settings_io.to_json(amended.settings))
+        storage.write_json(self.folder / "settings.json", settings_io.to_json(amended.settings))
         return amended
 
     def timing(self) -> list[Timing]:
@@ -123,7 +114,8 @@ class Run:
         """Add or replace one line of timing.json."""
         kept = [line for line in self.timing() if line.what != what]
         lines = [*kept, Timing(what=what, seconds=round(seconds, 1))]
-        self.write("timing.json", [line.model_dump() for line in lines])
+        rows = [line.model_dump() for line in lines]
+        storage.write_json(self.folder / "timing.json", rows)
 
 
 def refusal(folder: Path, different: Mapping[str, tuple[Value, Value]]) -> str:
