@@ -30,7 +30,7 @@ FACE = {
     "evaluation.predictions": "failures_first read_predictions verdict",
     "evaluation.scoring": "evaluate most_doubtful",
     "evaluation.threshold_costs": "Costs",
-    "methods.stages": "load_stage",
+    "methods.stages": "load_stage require_trained",
     "methods.two_stage": "every_score trained_segmentation untrained_segmentation",
     "notebook": "browse colab controls judging operating_point outputs",
     "notebook.live": "watch_training",
