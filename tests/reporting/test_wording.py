@@ -32,7 +32,7 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     assert (
         "fewer than 1\xa0% misses with 95\xa0% confidence (one-sided), 473 defective" in left_open
     )
-    assert "in all, with only this one missed. The 48 tested here count." in left_open
+    assert "in all, with only this one missed. The 48 tested here count towards them." in left_open
     assert "prove anything" not in left_open
     two, none = (pooled.model_copy(update={"fn": missed}) for missed in (2, 0))
     assert "with only these 2 missed." in wording.in_words(two, [row])[1]
