@@ -11,10 +11,13 @@ from ksdd_lib.errors import DiskFullError
 from ksdd_lib.runs.run import Run
 
 FOLDER = "ksdd"
-"""Our folder on Drive: the runs below `runs`, the data archives beside them."""
+"""Our folder on Drive, with the data archives."""
 
-REPORTS = "reports"
-"""Below `FOLDER`: the newest report of each run, under the run's name, for people."""
+RUNS = f"{FOLDER}/runs"
+"""The folders of runs on Drive."""
+
+REPORTS = f"{FOLDER}/reports"
+"""The newest report of each run, under the run's name, for people."""
 
 LATEST = "latest.txt"
 """In the folder of runs, here and on Drive: the name of the run begun or opened last."""
@@ -27,12 +30,9 @@ AGREEMENT = "drive.json"
 
 
 class LastCopy(storage.Record):
-    """Which machine copied a run to Drive last.
+    """Which machine copied a run to Drive last, and when, in seconds since 1970.
 
-    Attributes:
-        run: what the run is called on that machine.
-        time: in seconds since 1970.
-        at_work: whether the machine was to go on with the run.
+    The run may have another name there; `at_work` says whether the machine was to go on with it.
     """
 
     run: str = ""
@@ -46,11 +46,6 @@ class Agreement(storage.Record):
 
     here: str
     drive: str
-
-
-def runs_on(drive: Path) -> Path:
-    """The folder of runs on Drive."""
-    return drive / FOLDER / "runs"
 
 
 def is_on(drive: Path, folder: Path) -> bool:

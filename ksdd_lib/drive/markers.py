@@ -28,12 +28,8 @@ AnyRecord = TypeVar("AnyRecord", bound=storage.Record)
 
 
 class Marker(storage.FileHash):
-    """What a marker says.
-
-    Attributes:
-        file: the content's name in the marker's folder; old markers have none, and mean the plain
-            name.
-    """
+    """What a marker says. `file` is the content's name; old markers have none, and mean the plain
+    name."""
 
     file: str = ""
 
@@ -75,10 +71,8 @@ def require_mounted(drive: Path) -> None:
 
 
 def sweep(paths: Iterable[Path]) -> None:
-    """Remove from `paths` on Drive what interrupted copies have left behind.
-
-    These are temporary files, and content whose marker names another file.
-    """
+    """Remove from `paths` on Drive what interrupted copies have left: temporary files, and content
+    whose marker names another file."""
     paths = list(paths)
     stale = [path for path in paths if TEMPORARY.fullmatch(path.name)]
     versions = [path for path in paths if VERSION.fullmatch(path.name)]

@@ -89,17 +89,17 @@ class _Attempt:
 
     def __init__(self, home: Path, drive: Path) -> None:
         self.home, self.drive = home, drive
-        self.runs, self.there = home / "runs", layout.runs_on(drive)
+        self.runs, self.there = home / "runs", drive / layout.RUNS
         self.given_up = threading.Event()
 
     def restore(self, named: Path | None, like: Settings | None) -> Path | None:
         """`restore`, however long Drive takes."""
         try:
-            if like is not None:
-                named = _copied_last(self.there, like)
-                folder = self._adopt(named) if named else None
+            source = _copied_last(self.there, like) if like else named
+            if source is not None:
+                folder = self._adopt(source)
             else:
-                folder = self._adopt(named) if named else self._follow()
+                folder = None if like else self._follow()
             if folder is not None:
                 self._unpack_archive(folder)
             return folder

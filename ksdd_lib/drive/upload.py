@@ -60,8 +60,8 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
         return Copied()
     try:
         markers.require_mounted(drive)
-        target = compare.folder_on_drive(run, layout.runs_on(drive))
-        files, reports = _worth_copying(run.folder), drive / layout.FOLDER / layout.REPORTS
+        target = compare.folder_on_drive(run, drive / layout.RUNS)
+        files, reports = _worth_copying(run.folder), drive / layout.REPORTS
         listed = [*markers.list_folder(target.parent), *markers.list_folder(reports)]
         markers.sweep([*listed, *markers.walk(target)])
         copied = _send(files, run.folder, target, drive)
@@ -82,7 +82,7 @@ def renew_last_copy(run: Run, drive: Path) -> None:
     """
     with contextlib.suppress(Exception):  # the next copy tells of a Drive that fails
         markers.require_mounted(drive)
-        target = compare.folder_on_drive(run, layout.runs_on(drive))
+        target = compare.folder_on_drive(run, drive / layout.RUNS)
         is_ours = layout.read_last_copy(target).machine == layout.machine_name()
         if is_ours and not layout.is_on(drive, run.folder):
             layout.write_last_copy(run, target, at_work=True)
@@ -114,23 +114,24 @@ def _worth_copying(folder: Path) -> list[Path]:
 
     Each comes after what it needs: checkpoints after the settings, markers after the weights.
     """
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
-    newest: dict[tuple[Path, str], str] = {}
-    for path in sorted(files):
-        if path.suffix == ".json" and (match := CHECKPOINT.fullmatch(path.name)):
-            newest[path.parent, match["stage"]] = match["step"]
-
-    def is_wanted(path: Path) -> bool:
-        match = CHECKPOINT.fullmatch(path.name)
-        if match:
-            return newest.get((path.parent, match["stage"])) == match["step"]
-        return path.name != "owner.json"
+    files = sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+    found = {path: CHECKPOINT.fullmatch(path.name) for path in files if path.name != "owner.json"}
+    newest = {
+        (path.parent, match["stage"]): match["step"]
+        for path, match in found.items()
+        if match and path.suffix == ".json"
+    }
+    wanted = [
+        path
+        for path, match in found.items()
+        if match is None or newest.get((path.parent, match["stage"])) == match["step"]
+    ]
 
     def place(path: Path) -> tuple[int, bool, Path]:
         name = path.relative_to(folder).as_posix()
         return FIRST.index(name) if name in FIRST else len(FIRST), path.suffix == ".json", path
 
-    return sorted(filter(is_wanted, files), key=place)
+    return sorted(wanted, key=place)
 
 
 def _send(files: Iterable[Path], folder: Path, target: Path, drive: Path) -> Copied:
