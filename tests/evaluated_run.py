@@ -8,9 +8,8 @@ from scored_rows import make_rows
 from scored_rows import train_items as items_in_training
 
 from ksdd_lib import settings_io, storage
-from ksdd_lib.evaluation import provenance
-from ksdd_lib.evaluation.predictions import write_predictions
-from ksdd_lib.evaluation.scoring import write_masks
+from ksdd_lib.evaluation.predictions import write_masks, write_predictions
+from ksdd_lib.evaluation.results import made_from
 from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.settings import Settings
 
@@ -48,7 +47,7 @@ def make_run(
     write_masks(folder / "masks.npz", [row.image for row in rows], masks)
     fingerprint = make_data(generated, **data)["fingerprint"]
     origin = {
-        "made_from": provenance.made_from(settings, fingerprint, dict.fromkeys(folds, "0" * 64)),
+        "made_from": made_from(settings, fingerprint, {str(fold): "0" * 64 for fold in folds}),
         "masks_sha256": storage.sha256(folder / "masks.npz"),
     }
     storage.write_record(folder / "metrics.json", summary.model_copy(update=origin))

@@ -36,8 +36,7 @@ from speed_tables import short_speed_table, speed_table
 from ksdd_lib import storage
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation.predictions import predictions_text
-from ksdd_lib.evaluation.provenance import FREE
-from ksdd_lib.evaluation.results import load_results
+from ksdd_lib.evaluation.results import FREE, load_results
 from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.reporting.report import make_figures
 from ksdd_lib.run_names import run_name, unnamed

@@ -1,14 +1,18 @@
-"""The scored test images: one row each in predictions.csv."""
+"""The scored test images: one row each in predictions.csv, one map each in masks.npz."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from heapq import nlargest
 from pathlib import Path
 
+import numpy as np
+
+from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.errors import RunError
-from ksdd_lib.storage import csv_text, write_text
+from ksdd_lib.storage import csv_text, write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -148,3 +152,25 @@ def _read_bool(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError(f"expected 0 or 1, found {text!r}")
     return text == "1"
+
+
+def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
+    """Write maps (N, H/8, W/8) as float16 in the order of `images`, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=np.array(images), masks=masks.astype(np.float16))
+    write_bytes(path, buffer.getvalue())
+
+
+def read_masks(path: Path) -> dict[str, np.ndarray]:
+    """Image name -> map (H/8, W/8) float16, of a file by `write_masks`.
+
+    Raises:
+        RunError: the file is cut off, damaged or of something else.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
+    except (*DAMAGE, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path.name} in {path.parent.name} is damaged ({error}): evaluate again."
+        ) from None

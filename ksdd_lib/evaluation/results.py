@@ -1,22 +1,36 @@
-"""What a run folder stores about its results, read as a whole and checked to belong together."""
+"""The results that a run folder stores, read as a whole and checked to belong together.
 
-from collections.abc import Mapping
+An evaluation names its data, settings and weights in metrics.json. Whoever reads results compares
+them with those of the run folder. A file of another run or an edited number is then found.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
 from ksdd_lib import storage
 from ksdd_lib.data.folds import FoldsRecord
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import provenance
-from ksdd_lib.evaluation.predictions import Prediction, read_predictions
-from ksdd_lib.evaluation.scoring import read_masks
-from ksdd_lib.evaluation.summary import Summary
+from ksdd_lib.evaluation.predictions import Prediction, read_masks, read_predictions
+from ksdd_lib.evaluation.summary import MadeFrom, Summary, conclude
+from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.prepare import DataRecord
 from ksdd_lib.runs.run import Run, Timing
 from ksdd_lib.settings import Settings
-from ksdd_lib.settings_io import from_json
+from ksdd_lib.settings_io import from_json, to_json
+from ksdd_lib.text import listed
+from ksdd_lib.training import checkpoint
+
+FREE = ("fold", "data", "checkpoint_steps")
+"""Settings that may differ between results of one recipe. Folds are trained one by one, the data is
+known by its fingerprint, and the steps between checkpoints change no weight."""
+
+LISTED = 5
+"""Differences that an error names."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +71,89 @@ def load_results(run_folder: Path) -> Results:
         )
     if summary.made_from is None:
         raise RunError("metrics.json does not say what it was made from. Evaluate again.")
-    provenance.require_own(folder, summary.made_from)
-    folds = storage.read_record(folder / "folds.json", FoldsRecord)
-    train_items = {fold.fold: fold.train_items for fold in folds.folds}
-    provenance.require_true(summary, rows, train_items)
-    environment = folder / "environment.json"
+    data = storage.read_record(folder / "data.json", DataRecord)
     settings = from_json(storage.read_json(folder / "settings.json"))
+    weights = _newest_weights(folder, settings, summary.made_from.weights)
+    if lines := _differences(summary.made_from, made_from(settings, data.fingerprint, weights)):
+        raise RunError(f"metrics.json is not of this run: {lines}. Evaluate again.")
+    folds = storage.read_record(folder / "folds.json", FoldsRecord)
+    require_true(summary, rows, {fold.fold: fold.train_items for fold in folds.folds})
+    environment = folder / "environment.json"
     return Results(
         folder=folder,
         rows=rows,
         masks=_masks(folder / "masks.npz", rows, summary),
         metrics=summary,
         settings=settings,
-        data=storage.read_record(folder / "data.json", DataRecord),
+        data=data,
         folds=folds,
         environment=storage.read_json(environment) if environment.exists() else {},
         timing=Run(folder, settings).timing(),
     )
+
+
+def made_from(settings: Settings, fingerprint: str, weights: Mapping[str, str]) -> MadeFrom:
+    """What results are made from.
+
+    Args:
+        fingerprint: of the data.
+        weights: fold -> SHA-256 that names the weights that judged it.
+    """
+    kept: dict[str, JsonValue] = {k: v for k, v in to_json(settings).items() if k not in FREE}
+    return MadeFrom(data=fingerprint, settings=kept, weights=dict(weights))
+
+
+def _newest_weights(folder: Path, settings: Settings, folds: Iterable[str]) -> dict[str, str]:
+    """Fold -> hash of its last stage's newest checkpoint, where the folder has one."""
+    last = [stage.name for stage in method_of(settings).stages][-1:]
+    found = {k: checkpoint.newest_sha256(folder / f"fold{k}", name) for name in last for k in folds}
+    return {k: sha256 for k, sha256 in found.items() if sha256}
+
+
+def require_true(
+    summary: Summary, rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
+) -> None:
+    """Refuse a summary whose numbers are not those of the rows, as `conclude` has them.
+
+    Raises:
+        RunError: a number, a threshold or a verdict differs. Or as of `conclude`.
+    """
+    judged, again = conclude(rows, summary.protocol, summary.seed, train_items)
+    if judged != list(rows):
+        raise RunError(
+            "A threshold or verdict does not follow from the scores: predictions.csv was edited "
+            "or mixed from several runs. Evaluate again."
+        )
+    if lines := _differences(summary, again):
+        raise RunError(
+            f"metrics.json was not made from this predictions.csv: {lines}. Evaluate again."
+        )
+
+
+def _differences(stored: storage.Record, here: storage.Record) -> str:
+    """ "pooled fn: stored 1, here 2" for each value that both have and that differs, or "".
+
+    Intervals of AP are not compared: another numpy may draw otherwise.
+    """
+    values = stored.model_dump(mode="json"), here.model_dump(mode="json")
+    return listed([one for one in _compared(*values) if "intervals ap" not in one], LISTED, "; ")
+
+
+def _compared(stored: JsonValue, here: JsonValue, name: str = "") -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(here, dict):
+        for key in [key for key in stored if key in here]:
+            yield from _compared(stored[key], here[key], f"{name} {key}".strip())
+    elif isinstance(stored, list) and isinstance(here, list) and len(stored) == len(here):
+        for number, pair in enumerate(zip(stored, here, strict=True)):
+            yield from _compared(*pair, f"{name} {number}")
+    elif not _is_same(stored, here):
+        yield f"{name}: stored {stored!r}, here {here!r}"
+
+
+def _is_same(stored: JsonValue, here: JsonValue) -> bool:
+    if isinstance(stored, float) and isinstance(here, float):
+        return math.isclose(stored, here, rel_tol=1e-9, abs_tol=1e-12)  # of another scipy
+    return stored == here
 
 
 def _masks(path: Path, rows: list[Prediction], summary: Summary) -> dict[str, np.ndarray] | None:

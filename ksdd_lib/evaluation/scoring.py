@@ -3,7 +3,6 @@
 A fold's scores are stored as soon as it is scored, so that a lost runtime scores no fold twice.
 """
 
-import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,10 +16,15 @@ import torch
 from ksdd_lib import machine, storage
 from ksdd_lib.data.dataset import Sample, read_image
 from ksdd_lib.data.folds import Fold
-from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import provenance
-from ksdd_lib.evaluation.predictions import Prediction, read_predictions, write_predictions
+from ksdd_lib.evaluation.predictions import (
+    Prediction,
+    read_masks,
+    read_predictions,
+    write_masks,
+    write_predictions,
+)
+from ksdd_lib.evaluation.results import made_from
 from ksdd_lib.evaluation.summary import FoldScores, Ranking, Summary, conclude, ranking
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
@@ -77,14 +81,13 @@ def evaluate(
     write_predictions(run.folder / "predictions.csv", rows)
     folds = run.settings.fold_numbers
     tested_samples = [sample for fold in folds for sample in data.folds[fold].test]
-    weights = {
-        fold: storage.read_json(run.fold_folder(fold) / "scores.json")["weights"] for fold in folds
-    }
+    scores = {str(fold): run.fold_folder(fold) / "scores.json" for fold in folds}
+    weights = {fold: storage.read_json(path)["weights"] for fold, path in scores.items()}
     defects = {str(fold): _defects(data.folds[fold]) for fold in folds}
     summary = summary.model_copy(
         update={
             "darkest_pixel": darkest_pixel(tested_samples),
-            "made_from": provenance.made_from(run.settings, data.fingerprint, weights),
+            "made_from": made_from(run.settings, data.fingerprint, weights),
             "masks_sha256": storage.sha256(run.folder / "masks.npz"),
             "trained_defects": defects if run.settings.defective_images else None,
         }
@@ -168,28 +171,6 @@ def most_doubtful(run: Run, fold: int) -> str:
     rows = read_predictions(run.folder / "predictions.csv")
     judged = [row for row in rows if row.fold == fold]
     return min(judged, key=lambda row: abs(row.margin)).image
-
-
-def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
-    """Store mask logits (N, H/8, W/8) as float16, in the order of `images`."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=np.array(images), masks=masks.astype(np.float16))
-    storage.write_bytes(path, buffer.getvalue())
-
-
-def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """Image name -> mask logits (H/8, W/8) float16, of a file by `write_masks`.
-
-    Raises:
-        RunError: the file is cut off, damaged or of something else.
-    """
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
-    except (*DAMAGE, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path.name} in {path.parent.name} is damaged ({error}): evaluate again."
-        ) from None
 
 
 def _environment(run: Run) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from evaluated_run import make_run
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import results
-from ksdd_lib.evaluation.scoring import write_masks
+from ksdd_lib.evaluation.predictions import write_masks
 from ksdd_lib.reporting import report
 from ksdd_lib.settings import Settings
 

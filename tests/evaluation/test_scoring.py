@@ -20,15 +20,18 @@ from ksdd_lib.data.folds import Fold, folds_record
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation import scoring as evaluation
-from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
+from ksdd_lib.evaluation.predictions import (
+    read_masks,
+    read_predictions,
+    write_masks,
+    write_predictions,
+)
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import (
     evaluate,
     most_doubtful,
-    read_masks,
     require_unseen,
     score_images,
-    write_masks,
 )
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.methods.stages import train_stage, trained_judge
@@ -71,8 +74,8 @@ class Judged:
 
     def __init__(self, folder: Path, data: DataSet) -> None:
         self.run = tiny_run(folder, fold="all", seed=4, segmentation_steps=1, decision_steps=1)
-        self.run.write("data.json", data.record)
-        self.run.write("folds.json", folds_record(data.folds))
+        storage.write_record(self.run.folder / "data.json", data.record)
+        storage.write_record(self.run.folder / "folds.json", folds_record(data.folds))
         for fold in range(3):
             train_stage(self.run, data, fold, "segmentation")
             train_stage(self.run, data, fold, "decision")
@@ -173,8 +176,10 @@ def test_metrics_and_environment_are_stored(judged: Judged) -> None:
     assert judged.summary.seed == 4 and judged.summary.protocol == "clean"
     assert [fold.images for fold in judged.summary.folds] == [2, 2, 2]
     assert judged.summary.pooled.images == 6
-    assert judged.run.read("environment.json")["torch"] == torch.__version__
-    day = date.fromisoformat(judged.run.read("environment.json")["evaluated on"])
+    assert storage.read_json(judged.run.folder / "environment.json")["torch"] == torch.__version__
+    day = date.fromisoformat(
+        storage.read_json(judged.run.folder / "environment.json")["evaluated on"]
+    )
     assert abs(datetime.now(UTC).date() - day) <= timedelta(days=1)
 
 
@@ -207,11 +212,11 @@ def test_results_of_earlier_weights_are_refused_until_evaluated_again(
     for path in copied.fold_folder(0).glob("decision*"):
         path.unlink()
     longer = Run(copied.folder, replace(copied.settings, decision_steps=2))
-    longer.write("settings.json", to_json(longer.settings))
+    storage.write_json(longer.folder / "settings.json", to_json(longer.settings))
     train_stage(longer, data, 0, "decision")
     with pytest.raises(RunError, match="not of this run: .*decision_steps: stored 1, here 2; .*"):
         load_results(copied.folder)
-    longer.write("settings.json", to_json(copied.settings))
+    storage.write_json(longer.folder / "settings.json", to_json(copied.settings))
     with pytest.raises(RunError, match="not of this run: weights 0: stored '"):
         load_results(copied.folder)
 
@@ -343,7 +348,7 @@ def test_what_is_not_trained_yet_is_named(data: DataSet, tmp_path: Path) -> None
     run = tiny_run(tmp_path / "run")
     with pytest.raises(RunError, match="01_download_data"):
         evaluate(run, data)
-    run.write("data.json", data.record)
+    storage.write_record(run.folder / "data.json", data.record)
     with pytest.raises(RunError, match="02_train_segmentation"):
         evaluate(run, data)
 

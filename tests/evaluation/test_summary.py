@@ -7,7 +7,7 @@ from scored_rows import make_rows, train_items
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation.provenance import require_true
+from ksdd_lib.evaluation.results import require_true
 from ksdd_lib.evaluation.summary import MadeFrom, Ranking, Summary, conclude
 
 COUNTS = ["tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1"]
