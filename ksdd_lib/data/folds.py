@@ -43,14 +43,14 @@ class Fold:
         number: 0, 1 or 2.
         train, test: the samples of each side, in natural order.
         protocol: "clean" or "official".
-        twins: the groups of items that show one object; None: they are looked for when needed.
+        twins: the groups of items that show one object.
     """
 
     number: int
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     protocol: str
-    twins: tuple[frozenset[str], ...] | None = None
+    twins: tuple[frozenset[str], ...]
 
 
 def make_folds(
@@ -107,22 +107,18 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar"
             return _restored(_read(kolektorsdd.CLEAN_FOLDS), samples, groups)
         return _restored(_share_out(samples, seed, groups), samples, groups)
     except FoldError as error:
-        if twins == "identical" or not _is_splittable(samples, seed):
+        if twins == "identical":
             raise
-        taken = sum(len(group) for group in twin_items(samples))
+        try:
+            clean_folds(samples, seed, "identical")
+        except FoldError:
+            raise error from None
+        taken = sum(map(len, groups))
         raise FoldError(
             f"{error} {taken} of {len(_items(samples))} items were taken for photographs of the "
             "same part, because their pictures resemble each other. If they are different parts, "
             "set twins to identical."
         ) from None
-
-
-def _is_splittable(samples: Sequence[Sample], seed: int) -> bool:
-    """Whether there are clean folds where only items that share a file are twins."""
-    try:
-        return bool(clean_folds(samples, seed, "identical"))
-    except FoldError:
-        return False
 
 
 def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
@@ -173,9 +169,8 @@ def check_folds(folds: Sequence[Fold]) -> None:
 
 def leaked_samples(fold: Fold) -> list[Sample]:
     """The test samples whose item has a twin in training."""
-    twins = twin_items([*fold.train, *fold.test]) if fold.twins is None else fold.twins
     train = _items(fold.train)
-    leaking = {item for group in twins if group & train for item in group}
+    leaking = {item for group in fold.twins if group & train for item in group}
     return [sample for sample in fold.test if sample.item in leaking]
 
 
@@ -186,15 +181,8 @@ def count_leaks(fold: Fold) -> int:
 
 def folds_record(folds: Sequence[Fold]) -> FoldsRecord:
     """The folds as item names, to be stored beside every result."""
-    rows = [
-        FoldItems(
-            fold=fold.number,
-            train_items=_sorted(_items(fold.train)),
-            test_items=_sorted(_items(fold.test)),
-        )
-        for fold in folds
-    ]
-    return FoldsRecord(protocol=folds[0].protocol, folds=tuple(rows))
+    sides = [(fold.number, _items(fold.train), _items(fold.test)) for fold in folds]
+    return _record(folds[0].protocol, sides)
 
 
 def folds_from_record(
@@ -226,18 +214,17 @@ def _restored(
     numbers = [row.fold for row in record.folds]
     if numbers != list(range(FOLDS)):
         raise FoldError(f"The stored folds are numbered {numbers}, not 0, 1, 2.")
-    known = _items(samples)
     groups = tuple(frozenset(group) for group in twins)
     folds = []
     for row in record.folds:
         train, test = set(row.train_items), set(row.test_items)
-        if unknown := (train | test) - known:
+        if unknown := (train | test) - _items(samples):
             raise FoldError(
                 f"Fold {row.fold} names {_listed(unknown)}, which the data lacks: use the data set"
                 " that the folds were made for, or start a new run."
             )
-        sides = _of(train, samples), _of(test, samples)
-        folds.append(Fold(row.fold, *sides, record.protocol, groups))
+        parts = [tuple(one for one in samples if one.item in side) for side in (train, test)]
+        folds.append(Fold(row.fold, parts[0], parts[1], record.protocol, groups))
     check_folds(folds)
     return folds
 
@@ -264,15 +251,16 @@ def _share_out(
         lightest = min(range(FOLDS), key=lambda number: load[number])
         tests[lightest].append(item)
         load[lightest] = (load[lightest][0] + defective[item], load[lightest][1] + images[item])
+    sides = [(number, set(items) - set(test), set(test)) for number, test in enumerate(tests)]
+    return _record("clean", sides)
+
+
+def _record(protocol: str, sides: Iterable[tuple[int, set[str], set[str]]]) -> FoldsRecord:
     rows = [
-        FoldItems(fold=number, train_items=tuple(set(items) - set(test)), test_items=tuple(test))
-        for number, test in enumerate(tests)
+        FoldItems(fold=number, train_items=_sorted(train), test_items=_sorted(test))
+        for number, train, test in sides
     ]
-    return FoldsRecord(protocol="clean", folds=tuple(rows))
-
-
-def _of(items: set[str], samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    return tuple(sample for sample in samples if sample.item in items)
+    return FoldsRecord(protocol=protocol, folds=tuple(rows))
 
 
 def _items(samples: Iterable[Sample]) -> set[str]:

@@ -7,7 +7,7 @@ from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.folds import Fold, leaked_samples, make_folds
 from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
-from ksdd_lib.data.survey import Survey
+from ksdd_lib.data.survey import Duplicate, Survey, Unreadable
 from ksdd_lib.errors import FoldError
 from ksdd_lib.image_size import is_squeezed, size_like
 from ksdd_lib.settings import Settings
@@ -25,20 +25,6 @@ class Sizes(Record):
     width: tuple[int, int] | None
 
 
-class Duplicate(Record):
-    """The names of a sample that was left out, and of the identical one that was kept."""
-
-    dropped: str
-    same_as: str
-
-
-class Unreadable(Record):
-    """An image that cannot be used, and why."""
-
-    name: str
-    reason: str
-
-
 class DefectWidths(Record):
     """The width of the narrowest and the widest defect, in pixels at `image_size`."""
 
@@ -46,34 +32,29 @@ class DefectWidths(Record):
     pixels: tuple[float, float]
 
 
-class FoldCounts(Record):
-    """What a fold holds, and how many test images have a twin in training."""
+class HeldOutCounts(Record):
+    """What test sides hold, and how many of their images have a twin in training."""
+
+    test_items: int
+    test_images: int
+    test_defective: int
+    leaked_images: int
+    leaked_defective: int
+
+
+class FoldCounts(HeldOutCounts):
+    """What both sides of a fold hold."""
 
     fold: int
     train_images: int
     train_defective: int
-    test_items: int
-    test_images: int
-    test_defective: int
-    leaked_images: int
-    leaked_defective: int
-
-
-class FoldTotals(Record):
-    """`FoldCounts` of the test sides, summed over the folds."""
-
-    test_items: int
-    test_images: int
-    test_defective: int
-    leaked_images: int
-    leaked_defective: int
 
 
 class SplitCounts(Record):
-    """The folds of a protocol."""
+    """The folds of a protocol, and the sum of their test sides."""
 
     folds: tuple[FoldCounts, ...]
-    total: FoldTotals
+    total: HeldOutCounts
 
 
 class Refusal(Record):
@@ -82,7 +63,18 @@ class Refusal(Record):
     refused: str
 
 
-class DataReport(Record):
+class DataIdentity(Record):
+    """What tells a data set from others, wherever it lies."""
+
+    name: str
+    fingerprint: str
+    is_generated: bool
+    is_kolektor: bool
+    is_published_archive: bool
+    archive_sha256: str | None
+
+
+class DataReport(DataIdentity):
     """What is in a data set. It names no place of this machine.
 
     Attributes:
@@ -93,13 +85,7 @@ class DataReport(Record):
         folds: protocol -> its folds; None while an image is unreadable.
     """
 
-    name: str
     origin: str
-    is_generated: bool
-    is_published_archive: bool
-    archive_sha256: str | None
-    is_kolektor: bool
-    fingerprint: str
     images: int
     defective: int
     items: int
@@ -125,18 +111,18 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         }
     return DataReport(
         name=folder.name,
-        origin=folder.label,
+        fingerprint=fingerprint(samples),
         is_generated=folder.is_generated,
+        is_kolektor=is_kolektor(samples),
         is_published_archive=folder.is_published_archive,
         archive_sha256=folder.archive_sha256,
-        is_kolektor=is_kolektor(samples),
-        fingerprint=fingerprint(samples),
+        origin=folder.label,
         images=len(samples),
         defective=_count_defective(samples),
         items=len({sample.item for sample in samples}),
         sizes=_sizes(samples),
-        duplicates=tuple(Duplicate(dropped=one, same_as=kept) for one, kept in found.duplicates),
-        unreadable=tuple(Unreadable(name=name, reason=why) for name, why in found.unreadable),
+        duplicates=found.duplicates,
+        unreadable=found.unreadable,
         ignored=(*found.ignored, *folder.ignored),
         defect_widths=_defect_widths(samples, settings),
         advice=tuple(_advice(samples, folder, settings)),
@@ -235,16 +221,11 @@ def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidth
 
 
 def _sizes(samples: Sequence[Sample]) -> Sizes:
-    """The range of heights and widths, and how many sizes there are."""
     sizes = {sample.size for sample in samples}
     if not sizes:
         return Sizes(different=0, height=None, width=None)
-    heights, widths = zip(*sizes, strict=True)
-    return Sizes(
-        different=len(sizes),
-        height=(min(heights), max(heights)),
-        width=(min(widths), max(widths)),
-    )
+    height, width = ((min(sides), max(sides)) for sides in zip(*sizes, strict=True))
+    return Sizes(different=len(sizes), height=height, width=width)
 
 
 def _folds(
@@ -256,8 +237,8 @@ def _folds(
     except FoldError as error:
         return Refusal(refused=str(error))
     rows = tuple(map(_counts, folds))
-    totals = {name: sum(getattr(row, name) for row in rows) for name in FoldTotals.model_fields}
-    return SplitCounts(folds=rows, total=FoldTotals(**totals))
+    totals = {name: sum(getattr(row, name) for row in rows) for name in HeldOutCounts.model_fields}
+    return SplitCounts(folds=rows, total=HeldOutCounts(**totals))
 
 
 def _counts(fold: Fold) -> FoldCounts:
@@ -330,7 +311,7 @@ def _format_folds(split: SplitCounts | Refusal) -> list[str]:
     ]
 
 
-def _leak(row: FoldCounts | FoldTotals) -> str:
+def _leak(row: HeldOutCounts) -> str:
     if not row.leaked_images:
         return ""
     return (

@@ -22,10 +22,10 @@ from ksdd_lib import storage
 from ksdd_lib.data import kolektorsdd
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
-from ksdd_lib.data.zips import Archive, check_archive, open_archive
+from ksdd_lib.data.zips import Archive, open_archive
 from ksdd_lib.errors import DataError, RunError
 
-UNPACKED_MARKER = ".unpacked.json"
+UNPACKED_MARKER = ".unpacked.json"  # holds an `Unpacked`
 NOT_PUBLISHED = "not the published file"
 
 DRIVE_LINK = re.compile(
@@ -72,20 +72,13 @@ class DataFolder:
         return "the published file" if self.is_published_archive else NOT_PUBLISHED
 
 
-class Contents(storage.Record):
-    """How many files a folder holds, and their bytes."""
-
-    files: int
-    bytes: int
-
-
 class Unpacked(storage.Record):
-    """What a folder was unpacked from, and how much it must hold: its `UNPACKED_MARKER`."""
+    """What a folder was unpacked from, and how many files and bytes it must hold."""
 
     archive: str
     sha256: str
     ignored: tuple[str, ...]
-    contents: Contents
+    contents: dict[str, int]
 
 
 def obtain(
@@ -97,11 +90,11 @@ def obtain(
 ) -> DataFolder:
     """The data set of `source`, unpacked below `home`/data unless it is a folder already.
 
-    `source` is a folder, a zip archive, an https address, a Google Drive link (or "drive:" and its
-    id, as settings.json keeps it), or "kolektorsdd", which is looked for in `home`, then in
-    `drive`, then downloaded. A bare name that is not here, all that settings.json keeps of a path,
-    is looked for in `drive` too. Several with ";" between them are tried in turn. `report` hears in
-    one line why a place was passed over; it names no folder of this machine.
+    Args:
+        source: a folder, a zip archive, an https address, a Google Drive link (or "drive:" and its
+            id), "kolektorsdd", or several of them with ";" between, which are tried in turn.
+        drive: where a bare name is looked for too; "kolektorsdd" before it is downloaded.
+        report: told in one line why a place was passed over; no folder of this machine is named.
 
     Raises:
         DataError: nothing usable is there; the text names each place and what was wrong.
@@ -149,26 +142,21 @@ def from_folder(folder: Path) -> DataFolder:
             return from_folder(below[0])
     with contextlib.suppress(DataError):
         return _described(folder)
-    generated = (folder / GENERATED_MARKER).is_file()
-    return DataFolder(folder, folder.resolve().name, None, False, generated)
+    is_generated = (folder / GENERATED_MARKER).is_file()
+    return DataFolder(folder, folder.resolve().name, None, False, is_generated)
 
 
 def unpack(archive: Path, home: Path) -> DataFolder:
     """The data in `home`/data/<stem>-<sha256>, unpacked from `archive` unless it is complete.
 
-    Members are accepted by an allow-list: `<item>/<part>.<extension>`, all under one top folder or
-    none; others are ignored and listed.
-
     Raises:
-        DataError: the archive is damaged, holds no image in the layout, or holds members that
-            reach outside, are links or are too large. Nothing is left behind.
+        DataError: as `zips.open_archive`, or it cannot be written. Nothing is left behind.
     """
-    check_archive(archive)
     try:
-        sha256 = storage.sha256(archive)
-        target = Path(home).resolve() / "data" / f"{archive.stem}-{sha256[:12]}"
-        if not _is_whole(target):
-            with open_archive(archive) as opened:
+        with open_archive(archive) as opened:
+            sha256 = storage.sha256(archive)
+            target = Path(home).resolve() / "data" / f"{archive.stem}-{sha256[:12]}"
+            if not _is_whole(target):
                 _extract(opened, sha256, target)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -218,9 +206,7 @@ def _obtain_one(source: str, home: Path, download: Download) -> DataFolder:
 
 
 def _drive_places(drive: Path | None) -> list[tuple[Path, str]]:
-    if drive is None:
-        return []
-    return [(Path(drive), "in Drive"), (Path(drive) / "ksdd", "in the folder ksdd of Drive")]
+    return [(drive, "in Drive"), (drive / "ksdd", "in the folder ksdd of Drive")] if drive else []
 
 
 def _in_drive(name: str, drive: Path | None) -> str | None:
@@ -271,7 +257,8 @@ def _fetch(
 def _checked(path: Path, expected: storage.FileHash | None) -> Path:
     """The same path, if it holds what is expected; else it is removed."""
     try:
-        check_archive(path)
+        with open_archive(path):
+            pass
         if expected and not expected.fits(path):
             raise DataError(
                 f"{path.name} is cut off or altered: it has {path.stat().st_size:,} bytes, and the"
@@ -332,17 +319,20 @@ def _described(folder: Path) -> DataFolder:
         raise DataError(f"{folder.name} is not a complete unpacked data set.") from None
     if marker.contents != _contents(folder):
         raise DataError(f"{folder.name} has changed since it was unpacked: unpack it again.")
-    is_published = marker.sha256 == kolektorsdd.ARCHIVE.sha256
-    is_generated = (folder / GENERATED_MARKER).is_file()
     return DataFolder(
-        folder, marker.archive, marker.sha256, is_published, is_generated, marker.ignored
+        folder,
+        marker.archive,
+        archive_sha256=marker.sha256,
+        is_published_archive=marker.sha256 == kolektorsdd.ARCHIVE.sha256,
+        is_generated=(folder / GENERATED_MARKER).is_file(),
+        ignored=marker.ignored,
     )
 
 
-def _contents(folder: Path) -> Contents:
-    """What a folder holds besides the marker."""
+def _contents(folder: Path) -> dict[str, int]:
+    """How many files a folder holds besides the marker, and their bytes."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != UNPACKED_MARKER]
-    return Contents(files=len(files), bytes=sum(path.stat().st_size for path in files))
+    return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
 def _extract(archive: Archive, sha256: str, target: Path) -> None:
@@ -360,6 +350,5 @@ def _extract(archive: Archive, sha256: str, target: Path) -> None:
 
 def _is_whole(folder: Path) -> bool:
     with contextlib.suppress(DataError):
-        _described(folder)
-        return True
+        return bool(_described(folder))
     return False

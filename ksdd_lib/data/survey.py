@@ -28,6 +28,20 @@ class PairContent(storage.Record):
     defect_width: float
 
 
+class Duplicate(storage.Record):
+    """The name of a pair that is left out, and of the identical one of its item that is kept."""
+
+    dropped: str
+    same_as: str
+
+
+class Unreadable(storage.Record):
+    """The name of an image that has no usable pair, and the reason, which names the file."""
+
+    name: str
+    reason: str
+
+
 Known = Mapping[tuple[str, str], PairContent]
 """Contents by the SHA-256 of the image file and of the mask file."""
 
@@ -38,15 +52,13 @@ class Survey:
 
     Attributes:
         samples: the usable pairs, in natural order of their names.
-        duplicates: (dropped, kept) names of pairs identical inside one item.
-        unreadable: (name, reason) of each image that has no usable pair; the reason names the file.
         ignored: files and folders outside the layout.
         contents: of every usable pair, to be given to a later survey as `known`.
     """
 
     samples: tuple[Sample, ...]
-    duplicates: tuple[tuple[str, str], ...]
-    unreadable: tuple[tuple[str, str], ...]
+    duplicates: tuple[Duplicate, ...]
+    unreadable: tuple[Unreadable, ...]
     ignored: tuple[str, ...]
     contents: tuple[PairContent, ...]
 
@@ -57,7 +69,7 @@ class Survey:
             DataError: any image lacks a readable image or mask.
         """
         if self.unreadable:
-            reasons = text.listed([reason for _, reason in self.unreadable], 5, "; ")
+            reasons = text.listed([one.reason for one in self.unreadable], 5, "; ")
             raise DataError(
                 f"{len(self.unreadable)} of the images cannot be used: {reasons}. Mend or remove"
                 " them; `python -m ksdd_lib inspect --data PATH` lists all."
@@ -96,15 +108,20 @@ def survey(root: Path, known: Iterable[PairContent] = ()) -> Survey:
         each = names, pairs, masks, repeat(factor), repeat(known_files)
         found = list(pool.map(_read_image, *each))
     usable = [one for one in found if isinstance(one, Sample)]
-    first: dict[tuple[str, str, str], Sample] = {}
-    kept = [first.setdefault((one.item, one.image_sha256, one.mask_sha256), one) for one in usable]
-    reasons = [(name, one) for name, one in zip(names, found, strict=True) if isinstance(one, str)]
+    kept: dict[tuple[str, str, str], Sample] = {}
+    duplicates = []
+    for one in usable:
+        first = kept.setdefault((one.item, one.image_sha256, one.mask_sha256), one)
+        if first is not one:
+            duplicates.append(Duplicate(dropped=one.name, same_as=first.name))
     return Survey(
-        samples=tuple(first.values()),
-        duplicates=tuple(
-            (one.name, same.name) for one, same in zip(usable, kept, strict=True) if one is not same
+        samples=tuple(kept.values()),
+        duplicates=tuple(duplicates),
+        unreadable=tuple(
+            Unreadable(name=name, reason=one)
+            for name, one in zip(names, found, strict=True)
+            if isinstance(one, str)
         ),
-        unreadable=tuple(reasons),
         ignored=tuple(files.ignored),
         contents=tuple(PairContent.model_validate(one, from_attributes=True) for one in usable),
     )

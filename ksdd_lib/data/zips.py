@@ -72,52 +72,36 @@ class Archive:
         return data
 
 
-def check_archive(path: Path) -> None:
-    """Refuse a file that is no whole zip archive, by its first bytes and its directory.
-
-    Raises:
-        DataError: the file is absent, a web page, something else, cut off, or its directory lists
-            other than all members.
-    """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(1024)
-        if start.startswith(b"PK"):
-            _open_whole(path).close()
-            return
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from None
-    is_page = re.search(rb"<(html|!doctype html)", start.lower())
-    raise DataError(
-        f"{path.name} is {'a web page' if is_page else 'no zip archive'}, it starts with"
-        f" {start.decode('utf-8', 'replace')[:80]!r}: fetch it again, in a browser if its server"
-        " asks for something, and give the path of the file."
-    )
-
-
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
     """The members of an archive by an allow-list: `<item>/<part>.<extension>`, all under one top
     folder or none; others are ignored.
 
     Raises:
-        DataError: its directory is damaged, a member is hostile, or none is an image in the layout.
-        OSError: the file cannot be read.
+        DataError: the file cannot be read, is a web page or something else, is cut off or damaged,
+            holds a hostile member, or no image in the layout.
     """
-    with _open_whole(path) as file:
-        wanted, ignored = _allowed(file.infolist(), path.name)
-        yield Archive(path.name, file, wanted, tuple(ignored))
-
-
-def _open_whole(path: Path) -> zipfile.ZipFile:
-    """Open an archive whose directory lists as many members as its end says that there are."""
+    try:
+        with open(path, "rb") as opened:
+            start = opened.read(1024)
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from None
+    if not start.startswith(b"PK"):
+        is_page = re.search(rb"<(html|!doctype html)", start.lower())
+        raise DataError(
+            f"{path.name} is {'a web page' if is_page else 'no zip archive'}, it starts with"
+            f" {start.decode('utf-8', 'replace')[:80]!r}: fetch it again, in a browser if its"
+            " server asks for something, and give the path of the file."
+        )
     with _damage_named(f"{path.name} ({path.stat().st_size:,} bytes)"):
         file = zipfile.ZipFile(path)
         listed, promised = len(file.infolist()), _promised(path)
         if listed != promised:
             file.close()
             raise zipfile.BadZipFile(f"it lists {listed} members, its end says {promised}")
-        return file
+    with file:
+        wanted, ignored = _allowed(file.infolist(), path.name)
+        yield Archive(path.name, file, wanted, tuple(ignored))
 
 
 def _promised(path: Path) -> int:

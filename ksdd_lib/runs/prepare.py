@@ -7,17 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ksdd_lib import storage
-from ksdd_lib.data import synthetic
+from ksdd_lib.data import folds, synthetic
 from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
-from ksdd_lib.data.folds import (
-    Fold,
-    FoldsRecord,
-    folds_from_record,
-    folds_record,
-    make_folds,
-    with_few_defects,
-)
-from ksdd_lib.data.inspection import DataReport, inspect_data
+from ksdd_lib.data.folds import Fold, FoldsRecord
+from ksdd_lib.data.inspection import DataIdentity, DataReport, inspect_data
 from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.data.survey import PairContent, survey
 from ksdd_lib.errors import DataError, RunError
@@ -27,7 +20,7 @@ from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 
 
-class DataRecord(storage.Record):
+class DataRecord(DataIdentity):
     """What data.json holds.
 
     Attributes:
@@ -36,12 +29,6 @@ class DataRecord(storage.Record):
             empty in runs made before it was kept.
     """
 
-    name: str
-    fingerprint: str
-    is_generated: bool
-    is_kolektor: bool
-    is_published_archive: bool
-    archive_sha256: str | None
     place: str
     report: DataReport
     contents: tuple[PairContent, ...] = ()
@@ -85,22 +72,17 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     folder = _obtain(run, drive)
     found, chosen = survey(folder.root), run.settings
     samples = found.usable()
-    folds = make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
+    made = folds.make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
     report = inspect_data(found, folder, chosen)
     record = DataRecord(
-        name=folder.name,
-        fingerprint=report.fingerprint,
-        is_generated=folder.is_generated,
-        is_kolektor=report.is_kolektor,
-        is_published_archive=folder.is_published_archive,
-        archive_sha256=folder.archive_sha256,
+        **{name: getattr(report, name) for name in DataIdentity.model_fields},
         place=storage.relative(folder.root, run.folder),
         report=report,
         contents=found.contents,
     )
-    storage.write_record(run.folder / "folds.json", folds_record(folds))
+    storage.write_record(run.folder / "folds.json", folds.folds_record(made))
     storage.write_record(run.folder / "data.json", record)
-    return DataSet(folder.root, samples, _as_trained(folds, chosen), record)
+    return DataSet(folder.root, samples, _as_trained(made, chosen), record)
 
 
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
@@ -125,16 +107,15 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
             "run all, and delete it later; for `run`, name another folder by --out."
         )
     stored = storage.read_record(run.folder / "folds.json", FoldsRecord)
-    folds = folds_from_record(stored, samples, record.report.twins or ())
-    return DataSet(root, samples, _as_trained(folds, run.settings), record)
+    made = folds.folds_from_record(stored, samples, record.report.twins or ())
+    return DataSet(root, samples, _as_trained(made, run.settings), record)
 
 
-def _as_trained(folds: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
+def _as_trained(made: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
     """The folds, with no more defective images in training than the settings allow."""
-    count = settings.defective_images
-    if not count:
-        return tuple(folds)
-    return tuple(with_few_defects(fold, count, settings.seed) for fold in folds)
+    if count := settings.defective_images:
+        return tuple(folds.with_few_defects(fold, count, settings.seed) for fold in made)
+    return tuple(made)
 
 
 def _place(run: Run, record: DataRecord, drive: Path | None) -> Path:

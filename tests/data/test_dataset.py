@@ -14,7 +14,7 @@ from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
 from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.item_folders import label_good
 from ksdd_lib.data.kolektorsdd import is_kolektor
-from ksdd_lib.data.survey import find_samples, survey
+from ksdd_lib.data.survey import Duplicate, find_samples, survey
 from ksdd_lib.errors import DataError
 
 
@@ -49,7 +49,7 @@ def test_part1_is_not_part10(tiny_root: Path, make_surface):
     found = survey(tiny_root)
     names = [sample.name for sample in found.samples if sample.item == "tiny01"]
     assert names == [f"tiny01/Part{number}" for number in (0, 2, 3, 10, 11)]
-    assert [name for name, _ in found.unreadable] == ["tiny01/Part1"]
+    assert [one.name for one in found.unreadable] == ["tiny01/Part1"]
 
 
 @pytest.mark.fault(12)
@@ -85,7 +85,7 @@ def test_two_files_of_one_name_are_refused_not_chosen_from(tiny_root: Path):
     folder = tiny_root / "tiny02"
     shutil.copy(folder / "Part0_label.bmp", folder / "Part1_label.png")
     shutil.copy(folder / "Part0.jpg", folder / "Part3.png")
-    reasons = dict(survey(tiny_root).unreadable)
+    reasons = {one.name: one.reason for one in survey(tiny_root).unreadable}
     assert "Part1_label.bmp and tiny02/Part1_label.png" in reasons["tiny02/Part1"]
     assert "Part3.jpg and tiny02/Part3.png" in reasons["tiny02/Part3"]
 
@@ -100,8 +100,8 @@ def test_unusable_files_are_listed_in_one_table_and_refused(tiny_root: Path):
     (folder / "Part4.png").write_bytes(huge_png(30_000))
     shutil.copy(folder / "Part0_label.bmp", folder / "Part4_label.bmp")
     found = survey(tiny_root)
-    assert [name for name, _ in found.unreadable] == [f"tiny03/Part{n}" for n in range(5)]
-    assert "Part4.png is 30000x30000" in dict(found.unreadable)["tiny03/Part4"]
+    assert [one.name for one in found.unreadable] == [f"tiny03/Part{n}" for n in range(5)]
+    assert "Part4.png is 30000x30000" in found.unreadable[4].reason
     assert len(found.samples) == 20
     with pytest.raises(DataError, match="5 of the images cannot be used.*tiny03/Part4.*inspect"):
         find_samples(tiny_root)
@@ -112,7 +112,7 @@ def test_an_identical_pair_in_an_item_is_dropped_and_named(tiny_root: Path):
     for end in (".jpg", "_label.bmp"):
         shutil.copy(folder / f"Part1{end}", folder / f"Part9{end}")
     found = survey(tiny_root)
-    assert found.duplicates == (("tiny04/Part9", "tiny04/Part1"),)
+    assert found.duplicates == (Duplicate(dropped="tiny04/Part9", same_as="tiny04/Part1"),)
     assert len(found.samples) == 24
 
 
@@ -138,12 +138,12 @@ def test_nested_folders_and_other_files_are_ignored_and_listed(tiny_root: Path):
 def test_what_was_meant_as_a_label_never_makes_a_defect_good(tiny_root: Path, stray: str):
     folder = tiny_root / "tiny01"
     shutil.move(folder / "Part1_label.bmp", folder / stray)
-    [(name, reason)] = survey(tiny_root).unreadable
+    [(name, reason)] = [(one.name, one.reason) for one in survey(tiny_root).unreadable]
     assert name == "tiny01/Part1" and reason.startswith(f"tiny01/{stray} looks like the label of")
     with pytest.raises(DataError, match="looks like the label .* Nothing was written"):
         label_good(tiny_root)
     cv2.imwrite(str(folder / "Part1_label.png"), np.zeros((160, 128), np.uint8))
-    [(name, reason)] = survey(tiny_root).unreadable
+    [(name, reason)] = [(one.name, one.reason) for one in survey(tiny_root).unreadable]
     assert name == "tiny01/Part1" and reason.endswith("Part1_label.png is all black")
     cv2.imwrite(str(folder / "Part1_label.png"), 255 * np.eye(160, 128, dtype=np.uint8))
     found = survey(tiny_root)
@@ -281,7 +281,9 @@ def test_kolektor_has_399_images_and_52_defective(kolektor_root: Path, kolektor_
     assert len(kolektor_samples) == 399
     assert sum(sample.is_defective for sample in kolektor_samples) == 52
     assert len({sample.item for sample in kolektor_samples}) == 50
-    assert survey(kolektor_root).duplicates == (("kos21/Part7", "kos21/Part6"),)
+    assert survey(kolektor_root).duplicates == (
+        Duplicate(dropped="kos21/Part7", same_as="kos21/Part6"),
+    )
     assert is_kolektor(kolektor_samples)
     assert not is_kolektor(kolektor_samples[:-1])
 

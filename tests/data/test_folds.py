@@ -192,6 +192,7 @@ def leaking(samples: list[Sample], protocol: str) -> Fold:
         tuple(sample for sample in samples if sample.item not in test),
         tuple(sample for sample in samples if sample.item in test),
         protocol,
+        tuple(map(frozenset, twin_items(samples))),
     )
 
 

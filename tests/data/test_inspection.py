@@ -8,14 +8,13 @@ import pytest
 
 from ksdd_lib.data.inspection import (
     DataReport,
-    Duplicate,
-    FoldTotals,
+    HeldOutCounts,
     Sizes,
     format_report,
     inspect_data,
 )
 from ksdd_lib.data.sources import DataFolder, from_folder
-from ksdd_lib.data.survey import survey
+from ksdd_lib.data.survey import Duplicate, survey
 from ksdd_lib.errors import DataError
 from ksdd_lib.presets import resolve
 from ksdd_lib.settings import Settings
@@ -33,7 +32,7 @@ def test_the_report_counts_what_is_there(tiny_root: Path):
     assert (report.images, report.defective, report.items) == (24, 6, 6)
     assert report.sizes == Sizes(different=1, height=(160, 160), width=(128, 128))
     assert report.twins == () and report.is_kolektor is False
-    assert report.folds["clean"].total == FoldTotals(
+    assert report.folds["clean"].total == HeldOutCounts(
         test_items=6, test_images=24, test_defective=6, leaked_images=0, leaked_defective=0
     )
     assert "choose" in report.folds["official"].refused

@@ -473,6 +473,51 @@ def test_killed_in_the_middle_and_run_again_gives_the_whole_set(tiny_zip: Path, 
     assert list((home / "data").iterdir()) == [root]
 
 
+class Resuming(http.server.BaseHTTPRequestHandler):
+    """Serves `content` from the first byte that is asked for, and notes what was asked."""
+
+    content, asked = b"", []
+
+    def do_GET(self) -> None:
+        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        self.asked.append(start)
+        size = len(self.content)
+        self.send_response(206 if start < size else 416)
+        self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+        self.send_header("Content-Length", str(max(0, size - start)))
+        self.end_headers()
+        self.wfile.write(self.content[start:])
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("here", [0, 1000, None], ids=["nothing", "a part", "all"])
+def test_a_part_that_was_fetched_before_is_gone_on_with(
+    tiny_zip: Path, home: Path, here, monkeypatch
+):
+    monkeypatch.setattr(Resuming, "content", tiny_zip.read_bytes())
+    monkeypatch.setattr(Resuming, "asked", [])
+    part = home / "downloads" / "x.zip.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(Resuming.content[:here])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Resuming) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/x.zip"
+        path = sources._fetch(address, "x.zip", home, sources._download)
+        server.shutdown()
+    assert path.read_bytes() == Resuming.content
+    assert Resuming.asked == [len(Resuming.content[:here])]
+
+
+def test_google_drive_is_asked_by_gdown(tiny_zip: Path, home: Path, monkeypatch):
+    def download(address: str, path: str, resume: bool) -> str | None:
+        assert address == "https://drive.google.com/uc?id=1a_B-c" and resume
+        shutil.copy(tiny_zip, path)
+        return path
+
+    monkeypatch.setattr("gdown.download", download)
+    assert len(find_samples(obtain("drive:1a_B-c", home).root)) == 24
+
+
 def test_the_downloader_fetches_a_file_and_shows_a_refusal(tiny_zip: Path, tmp_path: Path):
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=tiny_zip.parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -65,7 +65,9 @@ def test_of_known_files_only_an_edited_one_is_decoded(
 def test_a_known_black_mask_beside_what_looks_like_a_label_is_doubted_too(tiny_root: Path):
     first = survey(tiny_root)
     cv2.imwrite(str(tiny_root / "tiny01" / "Part0-mask.png"), np.eye(160, 128))
-    [(name, reason)] = survey(tiny_root, first.contents).unreadable
+    [(name, reason)] = [
+        (one.name, one.reason) for one in survey(tiny_root, first.contents).unreadable
+    ]
     assert name == "tiny01/Part0" and "Part0_label.bmp is all black" in reason
 
 

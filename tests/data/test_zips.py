@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib.data.zips import check_archive, open_archive
+from ksdd_lib.data.zips import open_archive
 from ksdd_lib.errors import DataError
 
 FILES = {
@@ -30,7 +30,6 @@ def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def contents(path: Path) -> dict[str, bytes]:
     """All that would be unpacked, as `archive.unpack` asks for it."""
-    check_archive(path)
     with open_archive(path) as archive:
         return dict(archive.contents())
 
@@ -66,7 +65,7 @@ def test_a_directory_of_fewer_or_more_members_than_promised_is_refused(tiny: Pat
     data[-12:-10] = promised.to_bytes(2, "little")
     tiny.write_bytes(data)
     with pytest.raises(DataError, match=f"lists 5 members, its end says {promised}"):
-        check_archive(tiny)
+        contents(tiny)
 
 
 @pytest.mark.fault(2)
@@ -81,7 +80,7 @@ def test_very_many_members_are_counted_by_the_record_made_for_them(tiny: Path, m
     data[data.rindex(b"PK\x06\x06") + 32] += 1
     tiny.write_bytes(data)
     with pytest.raises(DataError, match="lists 6 members, its end says 7"):
-        check_archive(tiny)
+        contents(tiny)
 
 
 @pytest.mark.fault(2)
