@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ksdd_lib import storage
 from ksdd_lib.errors import CheckpointError, KsddError, RunError
 from ksdd_lib.settings import Settings
+from ksdd_lib.storage import FileHash
 from ksdd_lib.text import listed
 
 Identity = dict[str, str | int | float | None]
 """What a state was trained on: data, fold, settings, predecessor."""
+
+State = dict[str, Any]
+"""Nested dicts and lists of tensors and plain values."""
 
 SCHEMA = 1
 """Version of the layout; raised when an older reader would misread a newer checkpoint."""
@@ -35,21 +40,25 @@ LISTED = 8
 """Differing tensors that an error names."""
 
 
+class Marker(FileHash):
+    """What vouches for a checkpoint."""
+
+    version: int = Field(alias="schema")
+    step: int
+    identity: Identity
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A loaded checkpoint: its step, its state, and the hash by which later stages name it."""
 
     step: int
-    state: dict[str, Any]
+    state: State
     sha256: str
 
 
-def save(folder: Path, stage: str, step: int, identity: Identity, state: dict) -> Path:
+def save(folder: Path, stage: str, step: int, identity: Identity, state: State) -> Path:
     """Write the state after `step` steps and return the marker's path.
-
-    Args:
-        identity: what the state was trained on (data, fold, settings, predecessor), for `load`.
-        state: nested dicts and lists of tensors and plain values.
 
     Raises:
         CheckpointError: a weight is not finite.
@@ -60,16 +69,15 @@ def save(folder: Path, stage: str, step: int, identity: Identity, state: dict) -
     torch.save(state, buffer)
     data = buffer.getvalue()
     path = folder / f"{stage}-{step:06d}.pt"
-    marker = path.with_suffix(".json")
-    record = {"schema": SCHEMA, "step": step, "bytes": len(data), "sha256": storage.sha256(data)}
+    known = FileHash.of(data).model_dump() | {"identity": identity}
     storage.write_bytes(path, data)
     try:
-        storage.write_json(marker, record | {"identity": identity})
+        storage.write_json(path.with_suffix(".json"), {"schema": SCHEMA, "step": step} | known)
     except OSError:
         path.unlink()
         raise
     _clear(folder, stage, step)
-    return marker
+    return path.with_suffix(".json")
 
 
 def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
@@ -83,20 +91,22 @@ def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
     """
     for stray in set(folder.glob(f"{stage}-*.json")) - set(_markers(folder, stage)):
         warnings.warn(f"{stray.name} is passed over: no checkpoint has that name.", stacklevel=2)
-    for marker in _markers(folder, stage):
+    for path in _markers(folder, stage):
         try:
-            record = _read_marker(marker)
-            data = marker.with_suffix(".pt").read_bytes()
+            marker, data = _read_marker(path), path.with_suffix(".pt").read_bytes()
         except (OSError, RunError) as error:
-            warnings.warn(f"{marker.stem} is passed over: {error}", stacklevel=2)
+            warnings.warn(f"{path.stem} is passed over: {error}", stacklevel=2)
             continue
-        _require_same(identity, record["identity"], marker.stem)
-        if storage.sha256(data) != record["sha256"]:
-            warnings.warn(f"{marker.stem} is damaged and passed over.", stacklevel=2)
+        # A setting that is newer than the checkpoint had its default, which changes nothing.
+        found = {key: getattr(Settings, key, None) for key in identity} | marker.identity
+        if lines := _differences(identity, found):
+            raise CheckpointError(f"{path.stem} belongs to another training: {'; '.join(lines)}.")
+        if not marker.fits(data):
+            warnings.warn(f"{path.stem} is damaged and passed over.", stacklevel=2)
             continue
-        state = _read(data, marker.stem)
-        require_finite(state, f"The weights of {marker.stem}")
-        return Checkpoint(record["step"], state, record["sha256"])
+        state = _read(data, path.stem)
+        require_finite(state, f"The weights of {path.stem}")
+        return Checkpoint(marker.step, state, marker.sha256)
     return None
 
 
@@ -106,14 +116,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> 
     Raises:
         CheckpointError: they are of another architecture; the text names each tensor that differs.
     """
-    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
-    lines = [
-        f"{key}: here {wanted.get(key, 'none')}, there {found.get(key, 'none')}"
-        for key in sorted(wanted.keys() | found.keys())
-        if wanted.get(key) != found.get(key)
-    ]
-    if lines:
+    wanted, found = (
+        {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        for tensors in (model.state_dict(), weights)
+    )
+    if lines := _differences(wanted, found, "none"):
         raise CheckpointError(
             f"The {name} weights are of another architecture: {listed(lines, LISTED, '; ')}."
         )
@@ -123,20 +130,30 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> 
 def newest_whole(folder: Path, stage: str) -> tuple[int, str | None]:
     """Step and SHA-256 of the newest checkpoint that is what its marker says; (-1, None) without
     any."""
-    for marker in _markers(folder, stage):
+    for path in _markers(folder, stage):
         with contextlib.suppress(KsddError, OSError):
-            record = _read_marker(marker)
-            if storage.sha256(marker.with_suffix(".pt")) == record["sha256"]:
-                return record["step"], record["sha256"]
+            marker = _read_marker(path)
+            if marker.fits(path.with_suffix(".pt")):
+                return marker.step, marker.sha256
     return -1, None
 
 
 def newest_sha256(folder: Path, stage: str) -> str | None:
     """The hash of the newest checkpoint by its marker, without reading it; None without any."""
-    for marker in _markers(folder, stage):
+    for path in _markers(folder, stage):
         with contextlib.suppress(RunError):
-            return _read_marker(marker)["sha256"]
+            return _read_marker(path).sha256
     return None
+
+
+def require_finite(state: Any, what: str) -> None:
+    """Raise CheckpointError, naming each tensor, where one in nested dicts or lists is not finite.
+
+    Args:
+        what: the subject of the sentence, for example "The weights of x.safetensors".
+    """
+    if bad := list(_not_finite(state)):
+        raise CheckpointError(f"{what} hold values that are not finite: {listed(bad, LISTED)}.")
 
 
 def _step(marker: Path) -> int:
@@ -150,24 +167,14 @@ def _markers(folder: Path, stage: str) -> list[Path]:
     return sorted(found, key=_step, reverse=True)
 
 
-def _read_marker(marker: Path) -> dict[str, Any]:
-    """What a marker says.
-
-    Raises:
-        RunError: it cannot be read, or lacks what a marker holds.
-        CheckpointError: it is of another schema.
-    """
-    record = storage.read_json(marker)
-    if not isinstance(record, dict) or "schema" not in record:
-        raise RunError("it is no checkpoint's marker.")
-    if record["schema"] != SCHEMA:
+def _read_marker(path: Path) -> Marker:
+    """The marker at `path`; raises RunError where it is none, CheckpointError of another schema."""
+    marker = storage.read_record(path, Marker)
+    if marker.version != SCHEMA:
         raise CheckpointError(
-            f"{marker.name} has schema {record['schema']}; this ksdd_lib reads {SCHEMA}."
+            f"{path.name} has schema {marker.version}; this ksdd_lib reads {SCHEMA}."
         )
-    wanted = {"step": int, "sha256": str, "identity": dict}
-    if lacks := [name for name, kind in wanted.items() if not isinstance(record.get(name), kind)]:
-        raise RunError(f"it is no checkpoint's marker, as it lacks {' and '.join(lacks)}.")
-    return record
+    return marker
 
 
 def _clear(folder: Path, stage: str, step: int) -> None:
@@ -181,21 +188,11 @@ def _clear(folder: Path, stage: str, step: int) -> None:
             path.unlink()
 
 
-def _read(data: bytes, name: str) -> dict[str, Any]:
+def _read(data: bytes, name: str) -> State:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{name}.pt is not a checkpoint of ksdd_lib: {error}") from None
-
-
-def require_finite(state: Any, what: str) -> None:
-    """Raise CheckpointError, naming each tensor, where one in nested dicts or lists is not finite.
-
-    Args:
-        what: the subject of the sentence, for example "The weights of x.safetensors".
-    """
-    if bad := list(_not_finite(state)):
-        raise CheckpointError(f"{what} hold values that are not finite: {listed(bad, LISTED)}.")
 
 
 def _not_finite(state: Any, name: str = "") -> Iterator[str]:
@@ -209,13 +206,12 @@ def _not_finite(state: Any, name: str = "") -> Iterator[str]:
             yield from _not_finite(value, path)
 
 
-def _require_same(wanted: Identity, found: Identity, name: str) -> None:
-    # A setting that is newer than the checkpoint had its default, which changes nothing.
-    found = {key: getattr(Settings, key, None) for key in wanted} | found
-    lines = [
-        f"{key}: here {wanted.get(key)!r}, there {found.get(key)!r}"
+def _differences(
+    wanted: Mapping[str, Any], found: Mapping[str, Any], absent: Any = None
+) -> list[str]:
+    """ "seed: here 1, there 2" of each name under which two mappings differ."""
+    return [
+        f"{key}: here {wanted.get(key, absent)!r}, there {found.get(key, absent)!r}"
         for key in sorted(wanted.keys() | found.keys())
-        if wanted.get(key) != found.get(key)
+        if wanted.get(key, absent) != found.get(key, absent)
     ]
-    if lines:
-        raise CheckpointError(f"{name} belongs to another training: {'; '.join(lines)}.")

@@ -13,6 +13,7 @@ import torch
 
 from ksdd_lib import storage
 from ksdd_lib.errors import CheckpointError, DiskFullError
+from ksdd_lib.storage import FileHash
 from ksdd_lib.training import checkpoint
 
 IDENTITY = {"stage": "segmentation", "fold": 0, "data": "abc", "seed": 1}
@@ -46,7 +47,7 @@ def weights_file(folder: Path, step: int) -> Path:
 
 def forge(folder: Path, step: int, data: bytes, **changes: Any) -> None:
     """A checkpoint with this content whose marker has the right hash."""
-    record = {"schema": checkpoint.SCHEMA, "step": step, "sha256": storage.sha256(data)}
+    record = {"schema": checkpoint.SCHEMA, "step": step, **FileHash.of(data).model_dump()}
     record |= {"bytes": len(data), "identity": IDENTITY} | changes
     weights_file(folder, step).write_bytes(data)
     weights_file(folder, step).with_suffix(".json").write_text(json.dumps(record))
@@ -125,7 +126,13 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
 
 
 def without(field: str) -> str:
-    record = {"schema": checkpoint.SCHEMA, "step": 10, "sha256": "0" * 64, "identity": IDENTITY}
+    record = {
+        "schema": checkpoint.SCHEMA,
+        "step": 10,
+        "bytes": 1,
+        "sha256": "0" * 64,
+        "identity": IDENTITY,
+    }
     return json.dumps({name: value for name, value in record.items() if name != field})
 
 
@@ -136,7 +143,9 @@ def without(field: str) -> str:
 def test_a_marker_that_is_none_falls_back_to_the_one_before(tmp_path: Path, content: str) -> None:
     save(tmp_path, 5, 10)
     weights_file(tmp_path, 10).with_suffix(".json").write_text(content)
-    with pytest.warns(UserWarning, match="segmentation-000010 is passed over: .* no checkpoint's"):
+    with pytest.warns(
+        UserWarning, match="segmentation-000010 is passed over: .* not as it was written"
+    ):
         assert load(tmp_path).step == 5
 
 
