@@ -40,13 +40,13 @@ class Results:
     Attributes:
         rows: of predictions.csv.
         masks: image -> its map (H/8, W/8); None where they are not stored.
-        metrics: of metrics.json; settings, data, folds, environment and timing likewise.
+        summary: of metrics.json. Settings, data, folds, environment and timing have files so named.
     """
 
     folder: Path
     rows: list[Prediction]
     masks: Mapping[str, np.ndarray] | None
-    metrics: Summary
+    summary: Summary
     settings: Settings
     data: DataRecord
     folds: FoldsRecord
@@ -83,7 +83,7 @@ def load_results(run_folder: Path) -> Results:
         folder=folder,
         rows=rows,
         masks=_masks(folder / "masks.npz", rows, summary),
-        metrics=summary,
+        summary=summary,
         settings=settings,
         data=data,
         folds=folds,

@@ -104,8 +104,8 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
         for number, page in enumerate(_strip_pages(rows), start=1):
             surfaces = [judged_surface(results, row, read_pair) for row in page]
             yield f"strip_{number}", defect_strip(surfaces, logit_range(rows))
-    thresholds = {fold.fold: fold.threshold for fold in results.metrics.folds}
-    oracle = results.metrics.pooled.oracle.threshold
+    thresholds = {fold.fold: fold.threshold for fold in results.summary.folds}
+    oracle = results.summary.pooled.oracle.threshold
     axes = {
         "scores": plots.score_strip(labels, scores, folds, thresholds, oracle),
         "precision_recall_curve": plots.precision_recall_curve(labels, scores, flagged),
@@ -126,7 +126,7 @@ def _histories(results: Results) -> plots.Histories:
     return {
         stage.name: {
             fold: history
-            for fold in results.metrics.folds_trained
+            for fold in results.summary.folds_trained
             if (history := read_history(results.folder / f"fold{fold}" / f"{stage.name}.jsonl"))
         }
         for stage in method_of(results.settings).stages
@@ -258,7 +258,7 @@ def _judges(results: Results) -> list[Judged]:
         )
         for name, scores in every_score(settings, own, highest).items()
     ]
-    if darkest := results.metrics.darkest_pixel:
+    if darkest := results.summary.darkest_pixel:
         name = "the darkest pixel, without training"
         judges.append(Judged(name, False, darkest.ap, darkest.auc, None))
     return judges

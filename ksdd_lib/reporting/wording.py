@@ -183,14 +183,14 @@ def false_share(pooled: PooledScores, defective: float) -> float | None:
 
 def folds_text(results: Results) -> str:
     """ "clean folds, all 3 trained", or which of them are."""
-    trained, count = results.metrics.folds_trained, len(results.folds.folds)
+    trained, count = results.summary.folds_trained, len(results.folds.folds)
     which = f"all {count}" if len(trained) == count else f"only {listed(trained)}"
-    return f"{results.metrics.protocol} folds, {which} trained"
+    return f"{results.summary.protocol} folds, {which} trained"
 
 
 def leak(results: Results) -> str:
     """ "48 of 399 test images (8 of 52 defective)" where the folds leak, else empty."""
-    split = (results.data.report.folds or {}).get(results.metrics.protocol)
+    split = (results.data.report.folds or {}).get(results.summary.protocol)
     if not isinstance(split, SplitCounts) or not split.total.leaked_images:
         return ""
     total = split.total

@@ -1,6 +1,7 @@
 """Rows of predictions.csv come back as they were written, and errors come first."""
 
 import csv
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,10 @@ from ksdd_lib.evaluation.predictions import (
     COLUMNS,
     Prediction,
     failures_first,
+    read_masks,
     read_predictions,
     suspicious,
+    write_masks,
     write_predictions,
 )
 from ksdd_lib.evaluation.summary import conclude
@@ -101,3 +104,30 @@ def test_the_labels_that_scores_doubt_most_come_first_from_both_kinds():
     rows += [surface("a/miss", True, -3.0), surface("a/hit", True, 2.0)]
     found = [row.image.removeprefix("a/") for row in suspicious(rows, count=2)]
     assert found == ["loud alarm", "miss", "alarm", "hit"]
+
+
+def test_masks_come_back_under_their_names(tmp_path):
+    masks = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    write_masks(tmp_path / "masks.npz", ["a/1", "\u00e4/2"], masks)
+    found = read_masks(tmp_path / "masks.npz")
+    assert list(found) == ["a/1", "\u00e4/2"] and np.array_equal(found["\u00e4/2"], masks[1])
+
+
+@pytest.mark.fault(32)
+def test_masks_that_are_cut_altered_or_of_another_kind_are_one_sentence(tmp_path):
+    path = tmp_path / "masks.npz"
+    write_masks(path, ["a/1", "b/2"], np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    whole = path.read_bytes()
+    cut = [whole[:length] for length in range(0, len(whole), 7)]
+    altered = [whole[:k] + bytes([whole[k] ^ 255]) + whole[k + 1 :] for k in range(len(whole))]
+    other = io.BytesIO()
+    np.save(other, np.zeros(3))
+    refused = 0
+    for data in [*cut, *altered, other.getvalue(), b"no archive"]:
+        path.write_bytes(data)
+        try:
+            read_masks(path)
+        except RunError as error:
+            assert "masks.npz in " in str(error) and "evaluate again" in str(error)
+            refused += 1
+    assert refused > len(cut) + len(whole) / 3

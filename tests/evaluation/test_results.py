@@ -31,7 +31,7 @@ def edit(folder, **changes):
 @pytest.mark.fault(32)
 def test_numbers_that_the_scores_do_not_give_are_refused_by_name(tmp_path):
     folder = make_run(tmp_path / "run")
-    true = results.load_results(folder).metrics.pooled
+    true = results.load_results(folder).summary.pooled
     edit(folder, ap=0.999, fn=true.fn + 1)
     with pytest.raises(RunError, match="not made from this predictions.csv: .*Evaluate again") as e:
         report.make_report(folder)

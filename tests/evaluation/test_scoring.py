@@ -1,7 +1,6 @@
 """Each test image is scored once; every number after that comes from the stored scores."""
 
 import csv
-import io
 import json
 import math
 import shutil
@@ -402,30 +401,3 @@ def test_another_kind_of_score_is_computed_anew(judged: Judged, copied: Run, dat
     for old, new in zip(before, after, strict=True):
         assert new.score == pytest.approx(old.score + old.map_score, abs=1e-5)
         assert new.map_score == pytest.approx(old.map_score)
-
-
-def test_masks_come_back_under_their_names(tmp_path: Path) -> None:
-    masks = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    write_masks(tmp_path / "masks.npz", ["a/1", "\u00e4/2"], masks)
-    found = read_masks(tmp_path / "masks.npz")
-    assert list(found) == ["a/1", "\u00e4/2"] and np.array_equal(found["\u00e4/2"], masks[1])
-
-
-@pytest.mark.fault(32)
-def test_masks_that_are_cut_altered_or_of_another_kind_are_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "masks.npz"
-    write_masks(path, ["a/1", "b/2"], np.arange(24, dtype=np.float32).reshape(2, 3, 4))
-    whole = path.read_bytes()
-    cut = [whole[:length] for length in range(0, len(whole), 7)]
-    altered = [whole[:k] + bytes([whole[k] ^ 255]) + whole[k + 1 :] for k in range(len(whole))]
-    other = io.BytesIO()
-    np.save(other, np.zeros(3))
-    refused = 0
-    for data in [*cut, *altered, other.getvalue(), b"no archive"]:
-        path.write_bytes(data)
-        try:
-            read_masks(path)
-        except RunError as error:
-            assert "masks.npz in " in str(error) and "evaluate again" in str(error)
-            refused += 1
-    assert refused > len(cut) + len(whole) / 3
