@@ -10,7 +10,7 @@ import pytest
 from huge_png import huge_png
 
 from ksdd_lib.data import duplicates
-from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
+from ksdd_lib.data.dataset import fingerprint, read_image, read_mask
 from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.item_folders import label_good
 from ksdd_lib.data.kolektorsdd import is_kolektor
@@ -269,11 +269,6 @@ def test_another_way_to_find_twins_does_not_read_old_answers(
     monkeypatch.setattr(duplicates, name, value)
     duplicates._known.clear()
     assert twin_items(samples) == [{f"tiny0{n}" for n in range(1, 7)}]
-
-
-@pytest.fixture(scope="module")
-def kolektor_samples(kolektor_root: Path) -> list[Sample]:
-    return find_samples(kolektor_root)
 
 
 @pytest.mark.slow

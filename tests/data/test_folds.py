@@ -262,11 +262,6 @@ def test_a_leaking_record_is_refused_even_if_it_calls_itself_official(twin_sampl
         folds_from_record(official, twin_samples, twins)
 
 
-@pytest.fixture(scope="module")
-def kolektor_samples(kolektor_root: Path) -> list[Sample]:
-    return find_samples(kolektor_root)
-
-
 @pytest.mark.slow
 @pytest.mark.fault(15)
 def test_kolektor_official_folds_leak_48_images_8_of_them_defective(kolektor_samples):
