@@ -31,7 +31,7 @@ from pages import write_page
 from protocols import protocol_table, published_table, twin_table, variant_protocol_table
 from pydantic import JsonValue
 from run_tables import error_table, headline_table, run_table, variant_run_table
-from speed_tables import short_speed_table, speed_table
+from speed_tables import speed_table
 
 from ksdd_lib import storage
 from ksdd_lib.errors import KsddError, RunError
@@ -46,23 +46,22 @@ from ksdd_lib.settings_io import from_json, to_json
 Json = dict[str, JsonValue]
 
 PAGES: dict[str, dict[str, Callable[[Kept], str]]] = {
-    "README.md": {
-        "headline": headline_table,
-        "published": published_table,
-        "speed": short_speed_table,
-    },
+    "README.md": {"headline": headline_table},
     "assets/results/README.md": {
         "runs": run_table,
         "variant-runs": variant_run_table,
-        "protocols": protocol_table,
-        "variant-protocols": variant_protocol_table,
         "errors": error_table,
         "recipes": recipe_table,
         "tries": try_table,
         "few": few_defects_table,
         "twins": twin_table,
-        "speed": speed_table,
     },
+    "docs/protocols.md": {
+        "published": published_table,
+        "protocols": protocol_table,
+        "variant-protocols": variant_protocol_table,
+    },
+    "docs/speed.md": {"speed": speed_table},
 }
 """Page -> the name that marks a table's place in it -> what makes its text."""
 

@@ -51,27 +51,16 @@ class SpeedReport(Record):
 
 def speed_table(kept: Kept) -> str:
     """All that was timed, machine by machine."""
-    return table(SPEED_COLUMNS, _rows(kept, place=""))
+    return table(SPEED_COLUMNS, _rows(kept))
 
 
-def short_speed_table(kept: Kept) -> str:
-    """Single images alone, as the README shows them."""
-    return table(SPEED_COLUMNS, _rows(kept, place="assets/results/", most=1))
-
-
-def _rows(kept: Kept, place: str, most: int | None = None) -> Iterator[list[str]]:
-    """A row for each case.
-
-    Args:
-        place: where the page finds the files, "" beside it.
-        most: of the largest batch that is shown.
-    """
+def _rows(kept: Kept) -> Iterator[list[str]]:
+    """A row for each case; the first cell links to the file that it comes from."""
     for path in sorted(kept.folder.glob("speed-*.json")):
         report = storage.read_record(path, SpeedReport)
-        link = f"[{machine_name(report.environment)}]({place}{path.name})"
+        link = f"[{machine_name(report.environment)}](../assets/results/{path.name})"
         for case in report.cases:
-            if most is None or case.batch <= most:
-                yield [f"{link}, {case.arithmetic}", *_cells(report, case)]
+            yield [f"{link}, {case.arithmetic}", *_cells(report, case)]
 
 
 def _cells(report: SpeedReport, case: Case) -> list[str]:
