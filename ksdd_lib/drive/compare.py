@@ -34,19 +34,6 @@ class DataFacts(storage.Record):
     place: str = "nowhere"
 
 
-class Identity(storage.Record):
-    """Of a checkpoint's identity, the SHA-256 of the weights of the stage before."""
-
-    predecessor: str | None = None
-
-
-class CheckpointMarker(storage.Record):
-    """What matters here of a checkpoint's marker; see `training.checkpoint`."""
-
-    sha256: str
-    identity: Identity
-
-
 class Done(storage.Record):
     """What matters here of the marker of a finished stage."""
 
@@ -219,10 +206,10 @@ def _stage(
             return True
         weights, marker = (f"{prefix}-{step:06d}.{ending}" for ending in ("pt", "json"))
         record, data = copy.read(marker), copy.read(weights)
-        found = markers.parsed(record, CheckpointMarker)
-        if not (record and data and found and found.sha256 == storage.sha256(data)):
+        found = markers.parsed(record, checkpoint.Marker)
+        if not (record and data and found and found.fits(data)):
             continue  # damaged, or of two trainings
-        predecessor = found.identity.predecessor
+        predecessor = found.identity.get("predecessor")
         if predecessor and predecessor != checkpoint.newest_whole(folder / fold, before)[1]:
             told = f"{prefix} on Drive goes on from other weights than are here: passed over."
             warnings.warn(told, stacklevel=2)
@@ -242,7 +229,7 @@ def _has_same_results(copy: DriveCopy, folder: Path, folds: Iterable[str], last:
     """Whether weights of the last stage and an evaluation, where they are here, are Drive's too."""
     for fold in folds:
         names = [f"{fold}/{last}-{step:06d}.json" for step in copy.steps(f"{fold}/{last}")[:1]]
-        found = [markers.parsed(copy.read(name), CheckpointMarker) for name in names]
+        found = [markers.parsed(copy.read(name), checkpoint.Marker) for name in names]
         theirs = [marker.sha256 for marker in found if marker]
         if checkpoint.newest_whole(folder / fold, last)[1] not in [None, *theirs]:
             return False

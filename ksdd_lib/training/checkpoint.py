@@ -25,7 +25,7 @@ from ksdd_lib.settings import Settings
 from ksdd_lib.storage import FileHash
 from ksdd_lib.text import listed
 
-Identity = dict[str, str | int | float | None]
+Identity = dict[str, str | bool | int | float | None]
 """What a state was trained on: data, fold, settings, predecessor."""
 
 State = dict[str, Any]
@@ -41,7 +41,7 @@ LISTED = 8
 
 
 class Marker(FileHash):
-    """What vouches for a checkpoint."""
+    """The marker of a checkpoint: it came last, so the checkpoint is whole."""
 
     version: int = Field(alias="schema")
     step: int
