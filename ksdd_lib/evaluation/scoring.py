@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,11 +55,8 @@ def evaluate(
         watch: called with (fold, images done, images in all).
         saved: called after each fold, for a copy elsewhere.
 
-    Returns:
-        What metrics.json holds.
-
     Raises:
-        RunError: a fold is not trained yet, and the text names the notebook to run first; or
+        RunError: a fold is not trained yet, and the text names the notebook to run first. Or
             another process works in the folder.
     """
     run.require("data")
@@ -173,7 +169,7 @@ def most_doubtful(run: Run, fold: int) -> str:
     return min(judged, key=lambda row: abs(row.margin)).image
 
 
-def _environment(run: Run) -> dict[str, Any]:
+def _environment(run: Run) -> dict[str, str | int]:
     """This machine, and that of each stage: training may have moved between machines."""
     trained = {}
     for fold in run.settings.fold_numbers:
