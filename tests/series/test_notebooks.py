@@ -73,7 +73,7 @@ def test_the_last_notebook_alone_judges_with_the_published_model(tmp_path, monke
     stored = json.loads((tmp_path / "05.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = [output for cell in stored for output in cell.get("outputs", [])]
     text = "".join("".join(output.get("text", "")) for output in outputs)
-    assert "There is no run here" in text
+    assert "There is no run yet" in text
     assert re.search(r"generated: (defective|good), score -?[0-9.]+, threshold", text)
     shown = sum("image/png" in output.get("data", {}) for output in outputs)
     assert shown == 2, "the verdict, and what the network saw"
