@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -144,54 +143,118 @@ def _train_steps(
     run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None] | None
 ) -> float:
     """The loop -> seconds. Saves at every `checkpoint_steps`, when interrupted, and at the end."""
-    steps = stage.recipe.steps
-    every = max(1, steps // ROWS)
-    device = next(stage.model.parameters()).device
-    optimizer = make_optimizer(stage)
-    scaler = torch.amp.GradScaler(device.type, enabled=stage.scale_gradients)
-    average = _clone(stage.model) if stage.average else None
-    first, pending, elapsed = _resume(stage, optimizer, scaler, average)
-    began = time.monotonic() - elapsed
+    session, recipe, steps = Session(stage), stage.recipe, stage.recipe.steps
+    first, every = session.resume(), max(1, steps // ROWS)
+    with _at_step_boundary() as interrupted:
+        for step in range(first, steps):
+            lr = learning_rate(recipe.learning_rate, recipe.schedule, step, steps)
+            session.pending.append(take_step(stage, session.optimizer, session.scaler, step, lr))
+            if session.average is not None:
+                _update_average(session.average, stage.model, step)
+            done = step + 1
+            if done % every == 0 or done == steps:
+                claim(run.folder)  # before the history is written, where another has taken over
+                session.log(done, lr)
+                if watch:
+                    told = stage.name, stage.fold, done, steps, stage.history, first
+                    watch(Progress(*told, stage.look))
+            is_due = done % stage.checkpoint_steps == 0 or interrupted.is_set()
+            if done == steps or is_due:
+                session.save(done, is_last=done == steps)
+                if saved:
+                    saved()
+            if interrupted.is_set():
+                place = f"step {done}" if done < steps else "the last step"
+                raise Interrupted(f"stopped after {place}; run again to go on")
+    return session.seconds()
 
-    def save(step: int, finished: bool = False) -> None:
-        _require_finite(stage, step, pending)
-        state: dict[str, Any] = {"weights": stage.model.state_dict()}
-        if average is not None:
-            state["average"] = average
-        if not finished:
-            state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-            state |= {"seconds": time.monotonic() - began}
-            state |= {"pending": [float(loss) for loss in pending], "history": stage.history}
+
+class Session:
+    """A stage in training: its optimiser, its average, and the losses since the last row."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.optimizer = make_optimizer(stage)
+        device = next(stage.model.parameters()).device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=stage.scale_gradients)
+        weights = stage.model.state_dict() if stage.average else None
+        self.average = weights and {name: w.detach().clone() for name, w in weights.items()}
+        self.pending: list[Tensor] = []
+        self.began = time.monotonic()
+
+    def seconds(self) -> float:
+        """How long the stage has trained, earlier sessions included."""
+        return time.monotonic() - self.began
+
+    def resume(self) -> int:
+        """Restore the newest state, if there is one -> the first step to take."""
+        stage = self.stage
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        found = checkpoint.load(stage.folder, stage.name, stage.identity)
+        step, state = (found.step, found.state) if found else (0, {})
+        path = stage.folder / f"{stage.name}.jsonl"
+        # A finished state has no history: times differ, and its hash is an identity.
+        rows = state.get("history", read_history(path))
+        stage.history = [row for row in rows if row["step"] <= step]
+        storage.write_text(path, "".join(json.dumps(row) + "\n" for row in stage.history))
+        if found is None:
+            return 0
+        checkpoint.load_weights(stage.model, state["weights"], stage.name)
+        if self.average is not None:
+            self.average = state["average"]
+        if "optimizer" in state:
+            for group in state["optimizer"]["param_groups"]:
+                group["fused"] = True  # also where it was saved before optimisers were fused
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"]:  # empty where it was trained without float16
+                self.scaler.load_state_dict(state["scaler"])
+            self.pending = [torch.tensor(loss) for loss in state["pending"]]
+            self.began -= state["seconds"]
+        elif stage.history:  # killed after the last save, before it was marked as finished
+            self.began -= stage.history[-1]["seconds"]
+        return step
+
+    def save(self, step: int, is_last: bool) -> None:
+        """Save a checkpoint; the last one holds the weights alone.
+
+        Raises:
+            TrainingError: a loss or a weight is not finite.
+        """
+        self.require_finite(step)
+        stage = self.stage
+        state: checkpoint.State = {"weights": stage.model.state_dict()}
+        if self.average is not None:
+            state["average"] = self.average
+        if not is_last:
+            state |= {
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "seconds": self.seconds(),
+                "pending": [float(loss) for loss in self.pending],
+                "history": stage.history,
+            }
         try:
             checkpoint.save(stage.folder, stage.name, step, stage.identity, state)
         except CheckpointError as error:  # a weight overflowed, though the loss was finite
             raise _diverged(stage, step, str(error)) from None
-        if saved:
-            saved()
 
-    with _at_step_boundary() as interrupted:
-        for step in range(first, steps):
-            lr = learning_rate(stage.recipe.learning_rate, stage.recipe.schedule, step, steps)
-            pending.append(take_step(stage, optimizer, scaler, step, lr))
-            if average is not None:
-                _update_average(average, stage.model, step)
-            if (step + 1) % every == 0 or step + 1 == steps:
-                claim(run.folder)  # before the history is written, where another has taken over
-                _log(stage, step + 1, pending, lr, time.monotonic() - began)
-                pending.clear()
-                if watch:
-                    told = stage.name, stage.fold, step + 1, steps, stage.history, first
-                    watch(Progress(*told, stage.look))
-            due = (step + 1) % stage.checkpoint_steps == 0
-            if step + 1 < steps and (due or interrupted.is_set()):
-                save(step + 1)
-                if interrupted.is_set():
-                    raise Interrupted(f"stopped after step {step + 1}; run again to go on")
-        if first < steps:  # else the finished state was read, and stays as it is
-            save(steps, finished=True)
-        if interrupted.is_set():
-            raise Interrupted("stopped after the last step; run again to go on")
-    return time.monotonic() - began
+    def log(self, step: int, lr: float) -> None:
+        """Add a row with the mean of the pending losses to the history."""
+        self.require_finite(step)
+        losses = torch.stack([torch.as_tensor(loss, device="cpu") for loss in self.pending])
+        row = {"step": step, "loss": round(float(losses.mean()), 6), "lr": lr}
+        row["seconds"] = round(self.seconds(), 2)
+        self.stage.history.append(row)
+        path = self.stage.folder / f"{self.stage.name}.jsonl"
+        storage.append_text(path, json.dumps(row) + "\n")
+        self.pending.clear()
+
+    def require_finite(self, step: int) -> None:
+        """Raise TrainingError where one of the pending losses, up to `step`, is not finite."""
+        for number, loss in enumerate(self.pending):
+            if not math.isfinite(loss):
+                bad = step - len(self.pending) + number + 1
+                raise _diverged(self.stage, bad, "Its loss is not finite.")
 
 
 def take_step(
@@ -217,15 +280,6 @@ def take_step(
     return total
 
 
-def _require_finite(stage: Stage, step: int, pending: list[Tensor]) -> None:
-    """Raise TrainingError where one of the last losses, up to `step` steps, is not finite."""
-    bad = [number for number, loss in enumerate(pending) if not math.isfinite(loss)]
-    if not bad:
-        return
-    step = step - len(pending) + bad[0] + 1
-    raise _diverged(stage, step, "Its loss is not finite.")
-
-
 def _diverged(stage: Stage, step: int, why: str) -> TrainingError:
     """Mark the run as diverged -> the error, which names the images of that step."""
     images = tuple(stage.images[row] for row in stage.order.rows(step - 1))
@@ -238,55 +292,10 @@ def _diverged(stage: Stage, step: int, why: str) -> TrainingError:
     )
 
 
-def _log(stage: Stage, step: int, pending: list[Tensor], lr: float, seconds: float) -> None:
-    """Add the mean of the pending losses to the history."""
-    _require_finite(stage, step, pending)
-    mean = float(torch.stack([torch.as_tensor(loss, device="cpu") for loss in pending]).mean())
-    row = {"step": step, "loss": round(mean, 6), "lr": lr, "seconds": round(seconds, 2)}
-    stage.history.append(row)
-    storage.append_text(stage.folder / f"{stage.name}.jsonl", json.dumps(row) + "\n")
-
-
-def _resume(
-    stage: Stage,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    average: dict[str, Tensor] | None,
-) -> tuple[int, list[Tensor], float]:
-    """Restore the newest state in place -> (first step, pending losses, seconds so far)."""
-    stage.folder.mkdir(parents=True, exist_ok=True)
-    found = checkpoint.load(stage.folder, stage.name, stage.identity)
-    path = stage.folder / f"{stage.name}.jsonl"
-    step = found.step if found else 0
-    state = found.state if found else {}
-    # A finished state has no history: times differ, and its hash is an identity.
-    rows = state.get("history", read_history(path))
-    stage.history = [row for row in rows if row["step"] <= step]
-    storage.write_text(path, "".join(json.dumps(row) + "\n" for row in stage.history))
-    if found is None:
-        return 0, [], 0.0
-    checkpoint.load_weights(stage.model, found.state["weights"], stage.name)
-    if average is not None:
-        for name, value in found.state["average"].items():
-            average[name].copy_(value)
-    if "optimizer" not in found.state:  # killed after the last save, before it was marked finished
-        return step, [], stage.history[-1]["seconds"] if stage.history else 0.0
-    for group in found.state["optimizer"]["param_groups"]:
-        group["fused"] = True  # also where it was saved before optimisers were fused
-    optimizer.load_state_dict(found.state["optimizer"])
-    if found.state["scaler"]:  # empty where it was trained without float16
-        scaler.load_state_dict(found.state["scaler"])
-    return step, [torch.tensor(x) for x in found.state["pending"]], found.state["seconds"]
-
-
 def make_optimizer(stage: Stage) -> torch.optim.Optimizer:
     """The stage's optimiser, with nothing remembered yet; fused, it reads each weight once."""
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[stage.recipe.optimizer]
     return kind(stage.model.parameters(), lr=stage.recipe.learning_rate, fused=True)
-
-
-def _clone(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def test_it_can_be_given_away_and_judges_a_picture(run: Run, tmp_path: Path) -> 
 
 
 def test_a_run_of_it_is_called_by_it(run: Run) -> None:
-    from ksdd_lib.run_names import run_name
+    from ksdd_lib.presets import run_name
 
     assert "darkest_pixel" in run_name(run.settings)
     assert "two_stage" not in run_name(Settings())
