@@ -21,8 +21,7 @@ from ksdd_lib import storage
 from ksdd_lib.errors import KsddError, SettingsError
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.pipeline import run_series
-from ksdd_lib.presets import resolve
-from ksdd_lib.run_names import run_name
+from ksdd_lib.presets import resolve, run_name
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.settings_io import from_assignments
 

@@ -1,6 +1,10 @@
-"""Named sets of values to start from, and which settings a newcomer looks at first."""
+"""Named sets of values to start from, and what a run that began with one is called."""
 
-from ksdd_lib.settings import Settings, Value, Values
+import re
+from pathlib import PurePath
+
+from ksdd_lib.settings import RULES, Settings, Value, Values
+from ksdd_lib.settings_io import data_name, differences, to_json
 
 BASIC = (
     "preset",
@@ -50,6 +54,13 @@ PRESETS: dict[str, dict[str, Value]] = {
 }
 """Preset name -> the settings in which it differs from the defaults."""
 
+NAMED = {"method": "{}", "image_size": "{}", "score": "{}", "paste_turn": "turn{:g}"}
+"""Settings that a run's name holds where they are not the preset's, and how."""
+
+PASSED_OVER = {"preset", "checkpoint_steps", "precision", *NAMED}
+PASSED_OVER |= {"folds", "fold", "twins", "partition", "defective_images", "seed"}
+"""Settings that change no score, or that a run's name or its results tell."""
+
 
 def resolve(given: Values) -> Settings:
     """Settings from some values: the defaults, then those of the preset, then `given`.
@@ -59,3 +70,46 @@ def resolve(given: Values) -> Settings:
     """
     preset = given.get("preset", Settings.preset)
     return Settings().with_values({"preset": preset} | PRESETS.get(str(preset), {}) | dict(given))
+
+
+def run_name(settings: Settings) -> str:
+    """What a run is called, for example "cpu-clean-seed0".
+
+    The name also holds data of one's own, few defects, and a method, size, score or turning that
+    is not the preset's: "cpu-parts-1056x384-mask-turn45-clean-5defective-seed0".
+    """
+    changed = _changed(settings)
+    parts = [settings.preset, _own_data(data_name(settings.data))]
+    parts += [form.format(changed[name]) for name, form in NAMED.items() if name in changed]
+    parts += [settings.folds, settings.twins if settings.twins != "similar" else ""]
+    parts += [f"partition{settings.partition}" if settings.partition else ""]
+    parts += [f"{settings.defective_images}defective" if settings.defective_images else ""]
+    return "-".join(filter(None, [*parts, f"seed{settings.seed}"]))
+
+
+def unnamed(settings: Settings) -> list[str]:
+    """The settings that differ from the preset and change scores, but are not in `run_name`."""
+    passed_over = set(PASSED_OVER)
+    if settings.data != "generated":
+        passed_over |= {"generated_items"}
+    if not settings.copy_paste:
+        passed_over |= {"decision_copy_paste"}
+    groups = {"data", "run"}
+    if settings.method == "two_stage":  # with the score of the mask, the second stage is not asked
+        groups |= {"segmentation"} if settings.score == "mask" else {"segmentation", "decision"}
+    changed = _changed(settings).keys() - passed_over
+    return [name for name, rule in RULES.items() if name in changed and rule.group in groups]
+
+
+def _changed(settings: Settings) -> dict[str, Value]:
+    """The values that are not the preset's; the data source does not count."""
+    usual = resolve({"preset": settings.preset})
+    return {name: ours for name, (_, ours) in differences(usual, to_json(settings)).items()}
+
+
+def _own_data(name: str) -> str:
+    """The data's name as part of a run's: "my-parts" of "My parts.zip"; "" of the known sets."""
+    first = name.partition(";")[0].lower()
+    if first == "generated" or re.match(r"kolektorsdd(?!2)|drive:", first):
+        return ""
+    return re.sub(r"[^a-z0-9]+", "-", PurePath(first).stem).strip("-")[:24]

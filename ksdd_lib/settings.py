@@ -25,15 +25,9 @@ from pydantic.dataclasses import dataclass
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.image_size import parse_size
 
-GROUPS = ("data", "segmentation", "decision", "run")
-"""What a setting belongs to. A group is fixed in a run once a stage has begun with it."""
-
 CLOSE_ANNOTATIONS = ("fine", "dilated5")
-"""Annotation types that outline little but the defect.
-
-A pasted defect takes the texture inside its outline along. That changes the new surface by up to
-11 gray levels with a box, and by 3 with dilated5.
-"""
+"""Annotation types that outline little but the defect. A pasted defect takes the texture inside its
+outline along, which changes the new surface by up to 11 gray levels with a box, 3 with dilated5."""
 
 Value = str | int | float | bool
 Values = Mapping[str, Value]
@@ -47,11 +41,8 @@ Schedule = Literal["constant", "one_cycle"]
 class Rule:
     """What a setting may be, its group and unit, and why it exists.
 
-    Attributes:
-        choices: the allowed values; empty where it is not a choice.
-        low: the lowest allowed number; None where it is not a number.
-        high: the highest allowed number, likewise.
-        form: what a value looks like that is neither a choice nor a number.
+    It is one of `choices`, a number from `low` to `high`, or a text of the given `form`. In a run
+    its `group` is fixed once a stage has begun with it.
     """
 
     group: str
@@ -68,10 +59,8 @@ class Rule:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.low is not None:
-            low, high = (
-                f"{x:,}" if isinstance(x, int) else f"{x:g}" for x in (self.low, self.high)
-            )
-            return f"from {low} to {high}"
+            limits = (f"{x:,}" if isinstance(x, int) else f"{x:g}" for x in (self.low, self.high))
+            return "from {} to {}".format(*limits)
         return self.form
 
 
@@ -86,8 +75,8 @@ def setting(
     reason: str | None = None,
 ) -> Any:
     """A field with its rule. Its reason is the text below it, unless one is given here."""
-    extra: JsonDict = {"group": group, "unit": unit, "form": form}
-    return Field(default, ge=low, le=high, description=reason, json_schema_extra=extra)
+    rule: JsonDict = {"group": group, "unit": unit, "form": form}
+    return Field(default, ge=low, le=high, description=reason, json_schema_extra=rule)
 
 
 switch = partial(setting, unit="yes or no", form="1 or 0")
@@ -287,11 +276,7 @@ class Settings:
         return (0, 1, 2) if self.fold == "all" else (int(self.fold),)
 
     def with_values(self, values: Values) -> Self:
-        """These settings with other values for some of them.
-
-        Raises:
-            SettingsError: as for new settings.
-        """
+        """These settings with other values for some of them; raises as new settings do."""
         return replace(self, **values)  # type: ignore[arg-type]
 
 

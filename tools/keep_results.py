@@ -38,8 +38,8 @@ from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation.predictions import predictions_text
 from ksdd_lib.evaluation.results import FREE, load_results
 from ksdd_lib.evaluation.summary import conclude
+from ksdd_lib.presets import run_name, unnamed
 from ksdd_lib.reporting.report import make_figures
-from ksdd_lib.run_names import run_name, unnamed
 from ksdd_lib.settings import Settings, Value
 from ksdd_lib.settings_io import from_json, to_json
 

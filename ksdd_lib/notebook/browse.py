@@ -40,11 +40,6 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
     """Show the first part, and controls to go through all of them, drawn below from the first move.
 
     One control chooses the order, one the part, one how much of the output covers the surface.
-
-    Args:
-        rows: of predictions.csv, with thresholds.
-        surface: gives all that is shown of a row.
-        is_generated: the data set is generated, which then stands on each picture.
     """
     ways = orders(rows)
     first = next(iter(ways.values()))[0]
@@ -55,44 +50,32 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
         return
     order = widgets.Dropdown(options=list(ways), description="order", **outputs.LOOK)
     place = widgets.IntSlider(min=1, max=len(ways[order.value]), description="part", **outputs.LOOK)
-    opacity = widgets.FloatSlider(
-        value=OPACITY,
-        min=0,
-        max=1,
-        step=0.05,
-        continuous_update=False,
-        description="output",
-        **outputs.LOOK,
-    )
+    opacity = outputs.slider("output", OPACITY, 0, 1, 0.05)
 
     def reorder(_: Widget) -> None:
         place.max, place.value = len(ways[order.value]), 1
 
     def answer() -> tuple[str, Figure]:
         row = ways[order.value][place.value - 1]
-        text = f"<b>{html.escape(title(row))}</b>"
-        return text, surface_pictures.overlay(surface(row), opacity.value)
+        picture = surface_pictures.overlay(surface(row), opacity.value)
+        return f"<b>{html.escape(title(row))}</b>", picture
 
     order.observe(reorder, names="value")
     outputs.show_answers((order, place, opacity), answer, is_generated)
 
 
 def suspicious_labels(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:
-    """Show the parts whose label the scores doubt most, by name and as pictures.
-
-    Args: as for `parts`.
-    """
-    doubted = suspicious(rows)
-    labels = ["defective" if row.is_defective else "good" for row in doubted]
-    for row, label in zip(doubted, labels, strict=True):
+    """Show the parts whose label the scores doubt most, by name and as pictures."""
+    images, annotations, titles = [], [], []
+    for row in suspicious(rows):
+        label = "defective" if row.is_defective else "good"
         numbers = f"score {row.score:6.2f}, threshold {row.threshold:6.2f}"
         print(f"labelled {label:9}  {numbers}  {row.image}")
-    shown = [surface(row) for row in doubted]
-    titles = [f"{row.image}\n{label}" for row, label in zip(doubted, labels, strict=True)]
-    figure = surface_pictures.gallery(
-        [one.image for one in shown], [one.annotation for one in shown], titles
-    )
-    outputs.show_figure(figure, is_generated)
+        shown = surface(row)
+        images.append(shown.image)
+        annotations.append(shown.annotation)
+        titles.append(f"{row.image}\n{label}")
+    outputs.show_figure(surface_pictures.gallery(images, annotations, titles), is_generated)
 
 
 def second_annotations(data: DataSet) -> None:
@@ -112,21 +95,19 @@ def second_annotations(data: DataSet) -> None:
 
 
 def annotated_twice(data: DataSet) -> list[tuple[tuple[str, str], float]]:
-    """(two names, overlap of their annotations) of each defective surface that is there twice.
+    """(two names, IoU of their masks) of each defective surface that is there twice.
 
-    The overlap is the IoU of the two masks. Those of KolektorSDD are aligned before; in other data
-    the photographs are byte for byte the same.
+    Those of KolektorSDD are aligned before; in other data the photographs are byte for byte equal.
     """
     if data.record.is_kolektor:
-        return [
-            (pair.surfaces, pair.mask_iou) for pair in kolektor_twins() if pair.mask_iou is not None
-        ]
+        twins = kolektor_twins()
+        return [(pair.surfaces, pair.mask_iou) for pair in twins if pair.mask_iou is not None]
     first: dict[str, Sample] = {}
     pairs = []
     for sample in data.samples:
         other = first.setdefault(sample.image_sha256, sample)
         if other is not sample and (sample.is_defective or other.is_defective):
             one, two = read_mask(other), read_mask(sample)
-            overlap = float((one & two).sum() / (one | two).sum())
-            pairs.append(((other.name, sample.name), overlap))
+            names = other.name, sample.name
+            pairs.append((names, float((one & two).sum() / (one | two).sum())))
     return pairs

@@ -26,19 +26,15 @@ NO_GPU = (
 def begin(needs_run: bool = True) -> Path | None:
     """Start a notebook: mount Drive, bring back the last run on a new machine, say where we are.
 
-    What it says of the machine holds no path and no name, so it can go into a bug report.
-
-    Args:
-        needs_run: False: where another machine is at work on the last run, warn and go on without.
+    What it says of the machine can go into a bug report: it holds no path and no name. A run's copy
+    on Drive that `$KSDD_RUN` names is brought here, and `$KSDD_RUN` names it here from then on.
 
     Returns:
-        The folder of Drive; None outside Colab, or where Drive was refused. `$KSDD_DRIVE` names
-        another folder; empty, it means no Drive. Where `$KSDD_RUN` names a run's copy on Drive,
-        the run is brought here, and `$KSDD_RUN` names it here from then on.
+        The folder of Drive, or the one that `$KSDD_DRIVE` names; None without one.
 
     Raises:
-        RunError: another machine is at work on the run, see `recovery.restore`; or `$KSDD_RUN`
-            names a folder on Drive that holds no copy of a run.
+        RunError: another machine works on the last run, and the notebook `needs_run`; or
+            `$KSDD_RUN` names no copy of a run on Drive.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()
@@ -54,13 +50,13 @@ def begin(needs_run: bool = True) -> Path | None:
             warnings.warn(f"The last run is not brought here. {busy}", stacklevel=2)
     elif drive and layout.is_on(drive, named):
         os.environ["KSDD_RUN"] = str(_bring(named.resolve(), drive))
-    copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
     folder = Path(os.environ.get("KSDD_RUN") or home() / "runs")
     print(machine.preflight(folder, "Drive is mounted" if drive else "no Drive"))
     for line in machine.replaced_packages():
         print(f"{line}: restart the kernel (in Colab: Runtime, Restart session), then run all.")
     if in_colab() and machine.device().type == "cpu":
         print(NO_GPU)
+    copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
     print(f"Results go to {place(folder)}{copied}.")
     return drive
 
@@ -81,10 +77,7 @@ def _bring(named: Path, drive: Path) -> Path:
 def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
     """End a notebook: copy what is new to Drive, and say whether it is safe and what to do next.
 
-    Args:
-        run: whose files go to Drive; None: there is none.
-        drive: as `begin` returns it.
-        following: the file name of the next notebook; "" after the last.
+    `following` is the file name of the next notebook; "" after the last.
     """
     safe = BackgroundCopy(run, drive, downloads=home() / "downloads").finish() if run else True
     if not in_colab():
@@ -113,8 +106,8 @@ def share(path: Path, name: str | None = None) -> None:
         try:
             from google.colab import files
 
-            offered = path if name is None else home() / "downloads" / name
-            if offered != path:
+            offered = home() / "downloads" / name if name else path
+            if name:
                 storage.write_bytes(offered, path.read_bytes())
             files.download(str(offered))
             return
@@ -124,6 +117,7 @@ def share(path: Path, name: str | None = None) -> None:
 
 
 def _drive_folder() -> Path | None:
+    """The folder of Drive, mounted if need be; None, with a warning, where it cannot be had."""
     given = os.environ.get("KSDD_DRIVE")
     if given == "" or (given is None and not in_colab()):
         return None
@@ -146,8 +140,7 @@ def _drive_folder() -> Path | None:
 
 
 def place(folder: Path) -> str:
-    """Where a folder is. In Colab its path; elsewhere the end of it, which is enough to find it and
-    puts no path of this machine into a notebook."""
+    """Where a folder is: in Colab its path, elsewhere the end of it, which is not personal."""
     if in_colab():
         return str(folder)
     *_, above, name = folder.resolve().parts

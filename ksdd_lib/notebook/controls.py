@@ -16,9 +16,6 @@ from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import RULES, TYPES, Settings, Value
 from ksdd_lib.text import words
 
-ALARM = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
-"""How an error looks, in the light and in the dark theme."""
-
 LOOK = {"style": {"description_width": "14em"}, "layout": {"width": "28em", "flex": "0 0 auto"}}
 
 _remembered: dict[tuple[str, ...], dict[str, Value]] = {}
@@ -36,11 +33,7 @@ class Form:
 
     @property
     def settings(self) -> Settings:
-        """All values as they stand: what it started from, and what the user has chosen.
-
-        Raises:
-            SettingsError: a value is not allowed; the text names the allowed ones.
-        """
+        """All values as they stand; raises SettingsError where one is not allowed."""
         return self.start.with_values(self.changed)
 
     @property
@@ -54,18 +47,14 @@ class Form:
             return
         self.changed[name] = value.strip() if isinstance(value, str) else value
         if name == "preset":
-            self._move_to(presets.resolve(settings_io.from_environment() | {"preset": value}))
-
-    def _move_to(self, values: Settings) -> None:
-        self.moving, self.start = True, values
-        for name, control in self.controls.items():
-            if name not in self.changed:
-                control.value = getattr(values, name)
-        self.moving = False
+            self.start = presets.resolve(settings_io.from_environment() | {"preset": value})
+            self.moving = True
+            for other in self.controls.keys() - self.changed:
+                self.controls[other].value = getattr(self.start, other)
+            self.moving = False
 
     def state(self) -> str:
-        """What is to be said of the values as they stand, as HTML: an error, or what differs from
-        the preset and what the choice takes here."""
+        """HTML on the values: an error, or what differs from the preset and what they take here."""
         try:
             values = self.settings
             taken = html.escape(estimate.describe(values))
@@ -73,13 +62,13 @@ class Form:
             return _alarm(str(error))
         preset = presets.resolve({"preset": values.preset})
         changes = settings_io.differences(preset, settings_io.to_json(values))
-        listed = [
+        if not changes:
+            return f"All as in the preset {values.preset}.<br>{taken}"
+        listed = "; ".join(
             f"{_readable(name)} <b>{html.escape(str(ours))}</b> instead of {html.escape(str(its))}"
             for name, (its, ours) in changes.items()
-        ]
-        differs = f"Differs from the preset {values.preset}: {'; '.join(listed)}."
-        same = f"All as in the preset {values.preset}."
-        return f"{differs if listed else same}<br>{taken}"
+        )
+        return f"Differs from the preset {values.preset}: {listed}.<br>{taken}"
 
 
 def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) -> Form:
@@ -88,18 +77,16 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
     It starts from the run's settings. Without a run it starts from those of the run opened last,
     and on a new machine from the preset; the environment's stand above both. What a stage of `run`
     has begun with cannot be changed any more. Without controls nothing is touched.
-
-    The `presets.BASIC` ones stand first, the others are folded away. Below them stands what differs
-    from the preset, what is not allowed, and what the choice takes on this machine.
     """
     form = Form(run.settings if run else _start())
     widgets = outputs.ipywidgets()
     if widgets is None:
         return form
-    names = [name for name, rule in RULES.items() if rule.group in groups]
-    if run is not None and "preset" in names:
-        names.remove("preset")
-    form.controls = {name: _control(widgets, name, getattr(form.start, name)) for name in names}
+    form.controls = {
+        name: _control(widgets, name, getattr(form.start, name))
+        for name, rule in RULES.items()
+        if rule.group in groups and not (run and name == "preset")
+    }
     told = widgets.HTML()
 
     def change(name: str, value: Value) -> None:
@@ -121,13 +108,14 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
 
 
 def _panel(widgets: Widget, form: Form, told: Widget) -> list[Widget]:
-    """The controls with their explanations, what is told of them, and a button to measure."""
-    rows = {
-        name: widgets.HBox([control, widgets.HTML(_explanation(name))])
-        for name, control in form.controls.items()
-    }
-    parts = [row for name, row in rows.items() if name in presets.BASIC]
-    more = [row for name, row in rows.items() if name not in presets.BASIC]
+    """The controls with their explanations, what is told of them, and a button to measure.
+
+    The `presets.BASIC` ones stand first, the others are folded away.
+    """
+    parts, more = list[Widget](), list[Widget]()
+    for name, control in form.controls.items():
+        row = widgets.HBox([control, widgets.HTML(_explanation(name))])
+        (parts if name in presets.BASIC else more).append(row)
     if more:
         folded = widgets.Accordion(children=[widgets.VBox(more)], selected_index=None)
         folded.set_title(0, f"{len(more)} more settings")
@@ -149,6 +137,7 @@ def _panel(widgets: Widget, form: Form, told: Widget) -> list[Widget]:
 
 
 def _start() -> Settings:
+    """What a form without a run starts from."""
     last, given = runs.last_settings(), settings_io.from_environment()
     if last is None or given.get("preset", last.preset) != last.preset:
         return presets.resolve(given)
@@ -156,7 +145,7 @@ def _start() -> Settings:
 
 
 def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> None:
-    """Show the settings of `groups` (all, without them) as a table that stays in a saved notebook.
+    """Show the settings of `groups`, or all, as a table that stays in a saved notebook.
 
     What differs from the preset is bold, with the preset's own value beside it.
     """
@@ -164,15 +153,15 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
     rows, lines = [], []
     for name, value in settings_io.to_json(settings).items():
         rule, readable = RULES[name], _readable(name)
-        if groups is not None and rule.group not in groups:
+        if groups and rule.group not in groups:
             continue
         ours = html.escape(str(value))
         if value != preset[name]:
             ours = f"<b>{ours}</b> ({settings.preset}: {html.escape(str(preset[name]))})"
         rows.append((readable, ours, html.escape(rule.unit), html.escape(rule.reason)))
-        lines.append(f"{readable:32} {value} {rule.unit}".rstrip())
-    heads = ("setting", "value", "unit", "why")
-    outputs.show_table(outputs.table(heads, rows), "\n".join(lines))
+        lines.append(f"{readable:32} {value} {rule.unit}")
+    table = outputs.table(("setting", "value", "unit", "why"), rows)
+    outputs.show_table(table, "\n".join(lines))
 
 
 def _control(widgets: Widget, name: str, value: Value) -> Widget:
@@ -188,7 +177,9 @@ def _control(widgets: Widget, name: str, value: Value) -> Widget:
 
 
 def _alarm(text: str) -> str:
-    return f'<div style="{ALARM}">{html.escape(text)}</div>'
+    """An error as HTML that can be read in the light and in the dark theme."""
+    look = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
+    return f'<div style="{look}">{html.escape(text)}</div>'
 
 
 def _readable(name: str) -> str:
@@ -198,7 +189,5 @@ def _readable(name: str) -> str:
 def _explanation(name: str) -> str:
     """The unit, the reason and the allowed values of a setting, as small HTML."""
     rule = RULES[name]
-    parts = [rule.unit, rule.reason] if rule.unit else [rule.reason]
-    if rule.low is not None:
-        parts.append(rule.allowed)
+    parts = [rule.unit, rule.reason, *([] if rule.low is None else [rule.allowed])]
     return f"<small>{html.escape('; '.join(parts))}</small>"

@@ -1,7 +1,6 @@
 """How many minutes and how much memory a choice of settings takes on this machine.
 
-Minutes follow from one measurement for each method, size and arithmetic. It stays in the cache
-folder.
+Minutes follow from one measurement for each method, size and arithmetic, in the cache folder.
 """
 
 from pathlib import Path
@@ -20,23 +19,18 @@ PACES = {"two_stage": two_stage_pace}
 """Method -> what measures it. Of another method only the memory is told."""
 
 
-class Measured(storage.Record):
-    """What the cache holds: a pace for each method, size and arithmetic on this machine."""
-
-    paces: dict[str, Pace] = {}
-
-
 def known_pace(settings: Settings) -> Pace | None:
     """What was measured here before for these settings; None where nothing was."""
-    return _measured().paces.get(_key(settings))
+    try:
+        return storage.read_record(_file(settings), Pace)
+    except RunError:  # none, a damaged one, or one of an earlier version
+        return None
 
 
 def measure_pace(settings: Settings) -> None:
     """Measure, and store it for `known_pace`; seconds on a GPU, up to a minute on an old CPU."""
     if settings.method in PACES:
-        pace = PACES[settings.method].measure(settings)
-        paces = _measured().paces | {_key(settings): pace}
-        storage.write_record(_file(), Measured(paces=paces))
+        storage.write_record(_file(settings), PACES[settings.method].measure(settings))
 
 
 def describe(settings: Settings) -> str:
@@ -47,16 +41,14 @@ def describe(settings: Settings) -> str:
     arithmetic = machine.arithmetic_name(settings.precision)
     needed = memory.step_megabytes(settings.size, arithmetic, where) / 1000
     free = memory.free_megabytes(where)
-    text = f"A training step takes about {needed:.1f} GB of memory"
-    text += f" ({free / 1000:.1f} GB are free)." if free is not None else "."
+    room = f" ({free / 1000:.1f} GB are free)" if free is not None else ""
+    text = f"A training step takes about {needed:.1f} GB of memory{room}."
     pace = known_pace(settings)
     if pace is None:
         return text
     folds = len(settings.fold_numbers)
-    stages = [
-        f"about {duration(60 * minutes)} for the {name} stage, "
-        for name, minutes in PACES[settings.method].minutes(settings, pace).items()
-    ]
+    minutes = PACES[settings.method].minutes(settings, pace)
+    stages = [f"about {duration(60 * m)} for the {name} stage, " for name, m in minutes.items()]
     scoring = pace.scoring * len(mirror_images(settings.average_flips))
     return (
         f"{'One fold' if folds == 1 else f'{folds} folds'}: {''.join(stages)}"
@@ -64,18 +56,8 @@ def describe(settings: Settings) -> str:
     )
 
 
-def _measured() -> Measured:
-    """The cache; empty where it is missing, damaged, or of an earlier version."""
-    try:
-        return storage.read_record(_file(), Measured)
-    except RunError:
-        return Measured()
-
-
-def _file() -> Path:
-    return storage.cache_folder() / "pace.json"
-
-
-def _key(settings: Settings) -> str:
+def _file(settings: Settings) -> Path:
+    """Where the measurement of a method, size and arithmetic on this machine is stored."""
     arithmetic = machine.arithmetic_name(settings.precision)
-    return f"{settings.method}, {machine.slug()}, {settings.image_size}, {arithmetic}"
+    name = f"{settings.method}-{machine.slug()}-{settings.image_size}-{arithmetic}"
+    return storage.cache_folder() / f"pace-{name}.json"

@@ -19,49 +19,24 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.notebook.outputs import ProgressLine
 from ksdd_lib.notebook.share import Node
 
-SECONDS_TO_STOP = 30
-"""What a training that is told to stop has to end its step and save it."""
-
-OUR_ERRORS = {
-    name
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, errors.KsddError)
-}
-"""Errors whose text is a whole sentence."""
-
 
 class Client(NotebookClient):
     """Shows what the notebook prints, and ends its kernel gently when it is stopped."""
 
     km: AsyncKernelManager
-
-    def __init__(self, notebook: nbformat.NotebookNode, folder: Path) -> None:
-        super().__init__(
-            notebook,
-            timeout=None,
-            startup_timeout=300,
-            kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],
-            shutdown_kernel="graceful",
-            store_widget_state=False,
-            resources={"metadata": {"path": str(folder)}},
-        )
-        self.line = ProgressLine(0.0)
-        self.stopped = False
-        self.ending: asyncio.Future | None = None
+    line: ProgressLine
+    ending: asyncio.Future | None = None
 
     async def async_start_new_kernel(self, **arguments: Any) -> None:
         with suppress(RuntimeError):  # Windows has no such handlers: Ctrl-C raises there
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, self.stop)
-        self.km.shutdown_wait_time = SECONDS_TO_STOP
+        self.km.shutdown_wait_time = 30  # seconds in which a training ends its step and saves it
         await super().async_start_new_kernel(**arguments)
 
     def stop(self) -> None:
         """End the kernel as Jupyter does: interrupt it, ask it to end, then kill it."""
-        if not self.stopped:
-            self.stopped = True
-            self.ending = asyncio.ensure_future(self.km.shutdown_kernel())
+        self.ending = self.ending or asyncio.ensure_future(self.km.shutdown_kernel())
 
     async def _async_cleanup_kernel(self) -> None:
         if self.ending:  # of two that end one kernel at once, one fails
@@ -89,26 +64,36 @@ def execute(book: Path, target: Path, environment: Mapping[str, str]) -> None:
     """Execute the notebook `book`, and store it with its outputs as `target`.
 
     Raises:
-        RunError: a cell failed; the text is the error's own. Or the kernel was killed.
+        RunError: a cell failed, and the text is the error's own; or the kernel was killed.
         KeyboardInterrupt: the user stopped it; a training in it has saved its last step.
     """
     notebook = nbformat.read(book, as_version=4)
-    client = Client(notebook, book.parent)
+    client = Client(
+        notebook,
+        timeout=None,
+        startup_timeout=300,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        shutdown_kernel="graceful",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(book.parent)}},
+    )
+    client.line = ProgressLine(0.0)
     try:
         client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
     except Exception as error:
-        if client.stopped:  # a kernel that is going down fails in one of many ways
+        if client.ending:  # a kernel that is going down fails in one of many ways
             raise KeyboardInterrupt from None
         raise _explained(error, book.stem) from None
     finally:
         client.line.end()
-    if client.stopped:
+    if client.ending:
         raise KeyboardInterrupt
     storage.write_text(target, nbformat.writes(notebook))
 
 
 def _explained(error: Exception, name: str) -> BaseException:
-    """What the user is told of an error in the notebook `name`."""
+    """What the user is told of an error in the notebook `name`; ours are whole sentences."""
     if isinstance(error, DeadKernelError):
         return RunError(
             f"{name}: its process was killed, by somebody or for want of memory. The same "
@@ -118,5 +103,5 @@ def _explained(error: Exception, name: str) -> BaseException:
         return error
     if error.ename in ("KeyboardInterrupt", "Interrupted"):
         return KeyboardInterrupt()
-    kind = "" if error.ename in OUR_ERRORS else f"{error.ename}: "
+    kind = "" if hasattr(errors, error.ename) else f"{error.ename}: "
     return RunError(f"{name}: {kind}{error.evalue}")

@@ -5,7 +5,7 @@ Whatever is shown is on disk too, so a stage that goes on, or that had finished,
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ksdd_lib import storage
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.notebook.outputs import PAUSE, ProgressLine
+from ksdd_lib.notebook.outputs import ProgressLine
 from ksdd_lib.reporting.plots import stamp
 from ksdd_lib.reporting.training_view import Forming, training_view
 from ksdd_lib.runs.prepare import DataSet
@@ -29,15 +29,11 @@ MOMENTS = 8
 def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> Watch:
     """A `watch` for the training of stages: one line a fold, in a notebook below a picture.
 
-    The line says how far the stage is and how long it still takes. The picture shows the losses of
-    this fold and of the folds before. Below them stand the maps of two training surfaces, one
-    defective and one good, from the first steps to the last. A stage that makes maps is asked for
-    them `MOMENTS` times; they are stored in the fold's `examples.npz`.
-
-    Args:
-        state: what is on Drive, in a few words; see `BackgroundCopy.state`.
+    The picture shows the losses of this fold and of those before, and below them the maps of two
+    training surfaces, from the first steps to the last. `state` says what is on Drive, as
+    `BackgroundCopy.state` does.
     """
-    output = ProgressLine(PAUSE)
+    output = ProgressLine(5.0)
     examples: dict[int, Examples] = {}
 
     def watch(progress: Progress) -> None:
@@ -91,8 +87,8 @@ def _histories(run: Run, progress: Progress) -> dict[str, dict[int, list[Row]]]:
 class Examples:
     """The maps of one defective and one good training surface at some steps of a stage.
 
-    Attributes:
-        masks: step -> probabilities (2, H/8, W/8) uint8, 255 for certain.
+    `masks` holds them by step: probabilities (2, H/8, W/8) uint8, 255 for certain. They are stored
+    in the fold's `examples.npz`.
     """
 
     def __init__(self, run: Run, data: DataSet, fold: int) -> None:
@@ -113,7 +109,10 @@ class Examples:
             return
         seen = [progress.look(self.surfaces.image(row)).numpy() for row in (0, 1)]
         self.masks[progress.step] = (255 * np.stack(seen)).round().astype(np.uint8)
-        _write(self.path, self.masks)
+        content = io.BytesIO()
+        arrays = {str(step): mask for step, mask in self.masks.items()}
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        storage.write_bytes(self.path, content.getvalue())
 
     def forming(self) -> Forming | None:
         """What the picture shows of them; None before the first look."""
@@ -132,10 +131,3 @@ def _read(path: Path) -> dict[int, np.ndarray]:
             return {int(name): stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return {}
-
-
-def _write(path: Path, masks: Mapping[int, np.ndarray]) -> None:
-    content = io.BytesIO()
-    arrays = {str(step): mask for step, mask in masks.items()}
-    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-    storage.write_bytes(path, content.getvalue())

@@ -10,32 +10,23 @@ from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import FoldScores, Scores, Summary
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
 from ksdd_lib.notebook import outputs
-from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.reporting import plots
 from ksdd_lib.text import listed, number
 
-SHOWN = 8
-"""Parts that change sides, by name."""
-
 
 def show_folds(summary: Summary) -> None:
-    """Show each fold's errors and scores, and what they come to together, as a table that stays.
-
-    Args:
-        summary: what metrics.json holds.
-    """
+    """Show each fold's errors and scores, and what they come to together, as a table that stays."""
     heads = ("", "misses", "false alarms", "AP", "ROC AUC", "threshold")
     rows = [_fold_cells(f"fold {fold.fold}", fold) for fold in summary.folds]
-    mean, pooled = summary.fold_mean, summary.pooled
+    mean = summary.fold_mean
     rows.append(["mean of folds", "", "", number(mean.ap), number(mean.auc), ""])
-    rows.append(_fold_cells("pooled", pooled))
+    rows.append(_fold_cells("pooled", summary.pooled))
     text = "\n".join(f"{row[0]:14}{row[1]:>10}{row[2]:>14}{row[3]:>12}" for row in [heads, *rows])
     outputs.show_table(outputs.table(heads, rows), text)
 
 
 def _fold_cells(name: str, one: Scores) -> list[str]:
-    good = one.images - one.defective
-    errors = [f"{one.fn} of {one.defective}", f"{one.fp} of {good}"]
+    errors = [f"{one.fn} of {one.defective}", f"{one.fp} of {one.images - one.defective}"]
     threshold = number(one.threshold, 2) if isinstance(one, FoldScores) else "each fold's own"
     return [name, *errors, number(one.ap), number(one.auc), threshold]
 
@@ -44,12 +35,7 @@ def show(rows: Sequence[Prediction], is_generated: bool, costs: Costs) -> None:
     """Show three operating points as a table and a figure that stay, and controls to try others.
 
     One slider moves the thresholds of all folds. Three boxes take what a miss and a false alarm
-    cost, and the share of defective parts on the line.
-
-    Args:
-        rows: of predictions.csv, with thresholds.
-        is_generated: the data set is generated.
-        costs: what the controls start from.
+    cost, and the share of defective parts on the line. They start from `costs`.
     """
     here = threshold_costs.at(rows, 0.0)
     named = {
@@ -67,7 +53,15 @@ def show(rows: Sequence[Prediction], is_generated: bool, costs: Costs) -> None:
     widgets = outputs.ipywidgets()
     if widgets is None:
         return
-    slider, *boxes = _controls(widgets, rows, costs)
+    low, high = (float(value) for value in threshold_costs.shifts(rows)[[0, -1]])
+    slider = outputs.slider("shift of the thresholds", 0.0, low, high, (high - low) / 400)
+    slider.readout_format = "+.2f"
+    asked = {
+        "a missed defect costs": costs.miss,
+        "a false alarm costs": costs.false_alarm,
+        "share of defective parts": costs.defective_share,
+    }
+    boxes = [widgets.FloatText(x, description=name, **outputs.LOOK) for name, x in asked.items()]
 
     def answer() -> tuple[str, Figure | None]:
         values = [box.value for box in boxes]
@@ -81,39 +75,12 @@ def show(rows: Sequence[Prediction], is_generated: bool, costs: Costs) -> None:
     outputs.show_answers((slider, *boxes), answer, is_generated)
 
 
-def _controls(widgets: Widget, rows: Sequence[Prediction], costs: Costs) -> list[Widget]:
-    """The slider of the shift, and the boxes of `Costs` in their order."""
-    low, high = (float(value) for value in threshold_costs.shifts(rows)[[0, -1]])
-    slider = widgets.FloatSlider(
-        value=0.0,
-        min=low,
-        max=high,
-        step=(high - low) / 400,
-        readout_format="+.2f",
-        continuous_update=False,
-        description="shift of the thresholds",
-        **outputs.LOOK,
-    )
-    boxes = {
-        "a missed defect costs": costs.miss,
-        "a false alarm costs": costs.false_alarm,
-        "share of defective parts": costs.defective_share,
-    }
-    return [
-        slider,
-        *(
-            widgets.FloatText(cost, description=name, **outputs.LOOK)
-            for name, cost in boxes.items()
-        ),
-    ]
-
-
 def _table(named: Mapping[str, Point], costs: Costs) -> str:
     """The points as an HTML table: misses and false alarms first, with intervals and cost."""
     heads = ("", "shift, logits", "misses [95 %]", "false alarms [95 %]", "cost of 1,000 parts")
     rows = [
         (
-            f"<b>{html.escape(name)}</b>",
+            f"<b>{name}</b>",
             f"{point.shift:+.2f}",
             _k_of_n(point.misses, point.defective, point.miss_interval),
             _k_of_n(point.false_alarms, point.good, point.false_alarm_interval),
@@ -127,13 +94,12 @@ def _table(named: Mapping[str, Point], costs: Costs) -> str:
 def _words(point: Point) -> str:
     """What changes against the operating thresholds, and what could be claimed, as HTML."""
     needed = threshold_costs.parts_needed(0.01, point.misses)
-    changed = sorted(point.changed, key=lambda row: (not row.is_defective, -row.score))
     names = [
         f"{html.escape(row.image)} ({'defective' if row.is_defective else 'good'}, "
         f"{'passed' if row.is_flagged else 'flagged'} now, score {row.score:.2f})"
-        for row in changed
+        for row in sorted(point.changed, key=lambda row: (not row.is_defective, -row.score))
     ]
-    sides = f"Change sides: {listed(names, SHOWN, '; ')}." if names else "No part changes sides."
+    sides = f"Change sides: {listed(names, 8, '; ')}." if names else "No part changes sides."
     return (
         f"<p>To claim fewer than 1 % misses (95 % sure) with {point.misses} missed, "
         f"{needed:,} defective parts must be tested; here are {point.defective}.</p>"

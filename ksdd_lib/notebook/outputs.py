@@ -4,12 +4,13 @@ What matters stands as plain output before any control. On a terminal a line of 
 Controls are written to what ipywidgets 7.7.1 (Colab) and 8 have in common.
 """
 
-import base64
 import html
 import shutil
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,6 @@ from ksdd_lib.text import duration, words
 
 Widget = Any
 """What ipywidgets and IPython give: a control, the module, a handle. They have no types."""
-
-PAUSE = 5.0
-"""Seconds between two drawings of a live picture, at least."""
-
-SHARE = 0.02
-"""Part of the time that live pictures may take."""
 
 LEFT = 'style="text-align: left; padding: 0.1em 1.2em 0.1em 0"'
 """Each notebook front end aligns table cells in its own way, unless told."""
@@ -39,13 +34,13 @@ def show_figure(figure: Figure, is_generated: bool = False) -> None:
     if is_generated:
         plots.stamp(figure)
     if in_notebook():
-        show({"image/png": encoded(figure), "text/plain": plots.describe(figure)})
+        show({"image/png": _drawn(figure), "text/plain": plots.describe(figure)})
 
 
 def show_picture(path: Path) -> None:
     """Show a PNG file."""
     if in_notebook():
-        picture = base64.b64encode(path.read_bytes()).decode()
+        picture = b64encode(path.read_bytes()).decode()
         show({"image/png": picture, "text/plain": words(path.stem)})
 
 
@@ -59,23 +54,25 @@ def show_table(page: str, text: str) -> None:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An HTML table, aligned to the left in every front end; cells are HTML already."""
-    lines = [("th", heads), *(("td", row) for row in rows)]
-    inner = "".join(
-        "<tr>" + "".join(f"<{tag} {LEFT}>{cell}</{tag}>" for cell in line) + "</tr>"
-        for tag, line in lines
-    )
-    return f"<table>{inner}</table>"
+    lines = ["".join(f"<th {LEFT}>{head}</th>" for head in heads)]
+    lines += ["".join(f"<td {LEFT}>{cell}</td>" for cell in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def ipywidgets() -> Widget:
     """The module of the controls; None outside a notebook, or where it is missing."""
-    if not in_notebook():
+    if not in_notebook() or find_spec("ipywidgets") is None:
         return None
-    try:
-        import ipywidgets
-    except ImportError:
-        return None
+    import ipywidgets
+
     return ipywidgets
+
+
+def slider(name: str, value: float, low: float, high: float, step: float) -> Widget:
+    """A slider that answers when it is let go."""
+    return ipywidgets().FloatSlider(
+        value, min=low, max=high, step=step, continuous_update=False, description=name, **LOOK
+    )
 
 
 def show_controls(*controls: Widget) -> None:
@@ -86,15 +83,11 @@ def show_controls(*controls: Widget) -> None:
 
 
 def show_answers(
-    controls: Sequence[Widget],
-    answer: Callable[[], tuple[str, Figure | None]],
-    is_generated: bool,
+    controls: Sequence[Widget], answer: Callable[[], tuple[str, Figure | None]], is_generated: bool
 ) -> None:
-    """Show controls, and from the first move on what they answer.
+    """Show controls, and from the first move on what they answer: HTML, and a figure below it.
 
-    Args:
-        answer: HTML, and a figure that stands below it or stays as it is.
-        is_generated: GENERATED is stamped on the figures.
+    Where the answer has no figure, the last one stays.
     """
     widgets = ipywidgets()
     told = widgets.HTML("<i>Move a control: what it changes is then shown here.</i>")
@@ -106,7 +99,7 @@ def show_answers(
             if is_generated:
                 plots.stamp(figure)
             description = html.escape(plots.describe(figure), quote=True)
-            source = f"data:image/png;base64,{encoded(figure)}"
+            source = f"data:image/png;base64,{_drawn(figure)}"
             drawn.value = f'<img alt="{description}" style="max-width: 100%" src="{source}">'
 
     for control in controls:
@@ -114,12 +107,12 @@ def show_answers(
     show_controls(*controls, told, drawn)
 
 
-def counter(what: str) -> Callable[..., None]:
+def counter(what: str, line: "ProgressLine | None" = None) -> Callable[..., None]:
     """A `watch` for work on images: one line with the number done, renewed every second.
 
     It is told (done, total), or (fold, done, total) for a line of each fold.
     """
-    line, began = ProgressLine(1.0), dict[str, float]()
+    line, began = line or ProgressLine(1.0), dict[str, float]()
 
     def watch(*told: int) -> None:
         *fold, done, total = told
@@ -134,10 +127,8 @@ def counter(what: str) -> Callable[..., None]:
 class ProgressLine:
     """One line that is renewed as work goes on, in a notebook with a picture above it.
 
-    On a terminal the line is written over. In a file only the last one stands.
-
-    Args:
-        pause: seconds between two showings, at least.
+    It is shown at most once in `pause` seconds. On a terminal it is written over. In a file only
+    the last one stands.
     """
 
     def __init__(self, pause: float) -> None:
@@ -153,11 +144,9 @@ class ProgressLine:
         key: object = None,
         draw: Callable[[], Figure] | None = None,
     ) -> None:
-        """Show `line`, unless the pause has not passed and it is not the last.
+        """Show `line` and the picture that `draw` makes, at once if it is the last, else if due.
 
-        Args:
-            key: another one begins a new line.
-            draw: makes the picture, where pictures can be shown.
+        Another `key` begins a new line.
         """
         if key != self._key:
             self.end()
@@ -166,17 +155,19 @@ class ProgressLine:
         if not is_last and began < self._due:
             return
         if in_notebook():
-            self._renew(line, draw)
+            bundle = ({"image/png": _drawn(draw())} if draw else {}) | {"text/plain": line}
+            if self._handle is None:
+                self._handle = show(bundle, display_id=True)
+            else:
+                self._handle.update(bundle, raw=True, metadata=_alternative(bundle))
         elif sys.stdout.isatty():
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{line[:width]}", end="", flush=True)
-            self._is_open = True
-            if is_last:
-                self.end()
+            print(f"\r\x1b[K{line[:width]}", end="\n" if is_last else "", flush=True)
+            self._is_open = not is_last
         elif is_last:
             print(line, flush=True)
         now = time.monotonic()
-        self._due = now + max(self._pause, (now - began) / SHARE)
+        self._due = now + max(self._pause, 50 * (now - began))  # it takes 2 % of the time at most
 
     def end(self) -> None:
         """Leave the line as it stands; what follows begins below it."""
@@ -184,22 +175,11 @@ class ProgressLine:
             print(flush=True)
         self._is_open, self._handle, self._due = False, None, 0.0
 
-    def _renew(self, line: str, draw: Callable[[], Figure] | None) -> None:
-        picture = {"image/png": encoded(draw())} if draw else {}
-        bundle = picture | {"text/plain": line}
-        if self._handle is None:
-            self._handle = show(bundle, display_id=True)
-        else:
-            self._handle.update(bundle, raw=True, metadata=_alternative(bundle))
-
 
 def in_notebook() -> bool:
     """Whether a kernel takes our output, rather than a terminal."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return getattr(get_ipython(), "kernel", None) is not None
+    ipython = sys.modules.get("IPython")  # a kernel has imported it
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
 
 
 def show(bundle: dict[str, str], display_id: bool = False) -> Widget:
@@ -214,6 +194,6 @@ def _alternative(bundle: dict[str, str]) -> dict[str, dict[str, str]]:
     return {"image/png": {"alt": bundle["text/plain"]}} if "image/png" in bundle else {}
 
 
-def encoded(figure: Figure) -> str:
+def _drawn(figure: Figure) -> str:
     """A figure as a PNG file in base64."""
-    return base64.b64encode(plots.png(figure, 90)).decode()
+    return b64encode(plots.png(figure, 90)).decode()

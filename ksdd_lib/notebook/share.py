@@ -1,7 +1,6 @@
 """An executed notebook made fit to send: outputs stay; widgets, personal places and secrets go.
 
-Widgets are dead in a saved notebook, and GitHub refuses one whose widget state is incomplete. What
-matters stands as plain output beside them.
+Widgets are dead in a saved notebook, and GitHub refuses one whose widget state is incomplete.
 """
 
 import re
@@ -42,37 +41,29 @@ PATTERNS = {
 MADE = "made_by_ksdd_lib_share"
 """In the metadata of a copy: it may be replaced by a newer one."""
 
-NOTEBOOK_FACTS = ("accelerator", "colab", "kernelspec", "language_info", MADE)
-COLAB_FACTS = ("gpuType", "toc_visible")
-CELL_FACTS = ("tags",)
-"""What stays of the metadata of a notebook, of what Colab keeps there, and of a cell. Beside them
-Colab writes the name and account of who ran a cell, and the places of files on Drive."""
+FACTS = ("accelerator", "colab", "kernelspec", "language_info", MADE)
+"""What stays of a notebook's metadata. Beside it Colab writes who ran a cell, and the places of
+files on Drive."""
 
 TEXTS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
 """Outputs that can hold words; pictures stay as they are."""
 
 
 def shareable(notebook: Node) -> tuple[Node, Counter[str]]:
-    """A copy of a notebook without widget state, personal places, secrets and who ran it.
+    """A copy of a notebook (version 4), and how many of which kind were removed from it.
 
     Patterns find the usual forms of secrets and places, not every one: look before you send.
-
-    Args:
-        notebook: of version 4.
-
-    Returns:
-        The copy, and how many of which kind were removed.
     """
     notebook, removed = deepcopy(notebook), Counter[str]()
     about = notebook.get("metadata", {})
     if about.pop("widgets", None) is not None:
         removed["widget state"] += 1
     if "colab" in about:
-        about["colab"] = _known(about["colab"], COLAB_FACTS, removed)
-    notebook["metadata"] = _known(about, NOTEBOOK_FACTS, removed) | {MADE: True}
+        about["colab"] = _known(about["colab"], ("gpuType", "toc_visible"), removed)
+    notebook["metadata"] = _known(about, FACTS, removed) | {MADE: True}
     for cell in notebook["cells"]:
         cell["source"] = _cleaned(cell["source"], removed)
-        cell["metadata"] = _known(cell.get("metadata", {}), CELL_FACTS, removed)
+        cell["metadata"] = _known(cell.get("metadata", {}), ("tags",), removed)
         if "outputs" in cell:
             cell["outputs"] = [one for one in cell["outputs"] if _clean_output(one, removed)]
     return notebook, removed
@@ -107,9 +98,8 @@ def _clean_output(output: Node, removed: Counter[str]) -> bool:
 
 def _cleaned(text: str | list[str], removed: Counter[str]) -> str | list[str]:
     """A text, or its lines, with every pattern replaced; what was found is counted."""
-    whole = text if isinstance(text, str) else "".join(text)
+    whole = "".join(text)
     for kind, (pattern, instead) in PATTERNS.items():
         whole, count = re.subn(pattern, instead, whole)
-        if count:
-            removed[kind] += count
+        removed += Counter({kind: count})
     return whole if isinstance(text, str) else whole.splitlines(keepends=True)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ksdd_lib import machine, presets, settings_io, storage
 from ksdd_lib.errors import KsddError, MissingError, RunError
-from ksdd_lib.run_names import run_name
+from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal
 from ksdd_lib.settings import RULES, Settings, Values

@@ -12,7 +12,9 @@ from ksdd_lib.methods.two_stage_pace import Pace
 from ksdd_lib.notebook import controls
 from ksdd_lib.presets import PRESETS
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import GROUPS, RULES, TYPES
+from ksdd_lib.settings import RULES, TYPES
+
+GROUPS = ("data", "segmentation", "decision", "run")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 
 from ksdd_lib import presets, storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.run_names import run_name
+from ksdd_lib.presets import run_name
 from ksdd_lib.runs.open import create, last_settings, open_run, resume
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings

@@ -13,7 +13,7 @@ from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import summary
 from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
-from ksdd_lib.run_names import run_name, unnamed
+from ksdd_lib.presets import run_name, unnamed
 from ksdd_lib.settings_io import from_json
 
 KEPT = read_kept(ROOT).runs
