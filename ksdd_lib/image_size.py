@@ -40,9 +40,6 @@ def is_squeezed(shape: tuple[int, int], size: tuple[int, int]) -> bool:
 
 
 def size_like(height: int, width: int, area: int) -> tuple[int, int]:
-    """A size that the networks take, of the proportions of (height, width) and about `area` pixels.
-
-    It is larger where the shorter side would be too short.
-    """
+    """A size that the networks take, like (height, width), of about `area` pixels or the least."""
     scale = max(math.sqrt(area / (height * width)), 128 / min(height, width))
     return nearest_size(scale * height, scale * width)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,9 +24,7 @@ from ksdd_lib.errors import SettingsError
 HERE = Path(__file__).resolve().parent
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-REUSING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
-RETURNING = {MMAP_MAX: 65536, TRIM_THRESHOLD: 64 * 2**20}
-"""Options of glibc's `mallopt`: to keep freed memory, and as they are without that."""
+"""Options of glibc's `mallopt`."""
 
 
 def in_colab() -> bool:
@@ -47,9 +45,8 @@ def device() -> torch.device:
 def arithmetic(precision: str, where: torch.device) -> torch.dtype:
     """The type in which the convolutions compute; weights and statistics stay in float32.
 
-    Args:
-        precision: "auto" takes bfloat16 where it is in hardware (GPUs from compute capability 8.0,
-            CPUs with AMX or AVX512-BF16), float16 on older GPUs such as the T4, else float32.
+    "auto" takes bfloat16 where it is in hardware (GPUs from compute capability 8.0, CPUs with AMX
+    or AVX512-BF16), float16 on older GPUs such as the T4, else float32.
 
     Raises:
         SettingsError: float16 on a CPU, where gradients would underflow.
@@ -87,20 +84,17 @@ def reused_memory(where: torch.device) -> Iterator[None]:
     """
     libc = _glibc() if where.type == "cpu" else None
     if libc:
-        _configure(libc, REUSING)
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield
     finally:
         if libc:
-            _configure(libc, RETURNING)
+            libc.mallopt(MMAP_MAX, 65536)  # as they are by default
+            libc.mallopt(TRIM_THRESHOLD, 64 * 2**20)
             libc.malloc_trim(0)
         elif where.type == "cuda":  # what this process keeps, the next notebook's lacks
             torch.cuda.empty_cache()
-
-
-def _configure(libc: ctypes.CDLL, options: dict[int, int]) -> None:
-    for option, value in options.items():
-        libc.mallopt(option, value)
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -112,9 +106,7 @@ def _glibc() -> ctypes.CDLL | None:
 def preflight(folder: Path, drive: str) -> str:
     """One line on this machine, to read before a training and to paste into a bug report.
 
-    Args:
-        folder: where results will go; the line says how much room is left there.
-        drive: what is known of Drive, in a few words.
+    It says how much room is left for results in `folder`, and what is known of `drive`.
     """
     facts = environment()
     hardware = f"{facts['cpu_cores']} cores of {facts['cpu']}"
@@ -135,9 +127,8 @@ def replaced_packages() -> list[str]:
     lines = []
     for name in ("numpy", "torch", "scipy", "matplotlib", "ipywidgets"):
         if name in sys.modules:
-            loaded = sys.modules[name].__version__.split("+")[0]
-            installed = version(name).split("+")[0]
-            if loaded != installed:
+            loaded, installed = sys.modules[name].__version__, version(name)
+            if loaded.split("+")[0] != installed.split("+")[0]:
                 lines.append(f"{name} {loaded} is loaded, {installed} is installed")
     return lines
 
@@ -145,7 +136,6 @@ def replaced_packages() -> list[str]:
 def environment(precision: str = "auto") -> dict[str, str | int]:
     """Versions and hardware, as stored beside a result; `precision` is that of the settings."""
     where = device()
-    gpu = torch.cuda.get_device_name(where) if where.type == "cuda" else "none"
     return {
         "ksdd_lib": ksdd_lib.__version__,
         "commit": COMMIT,
@@ -157,26 +147,20 @@ def environment(precision: str = "auto") -> dict[str, str | int]:
         "cpu": _cpuinfo("model name") or platform.processor() or "unknown",
         "cpu_cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name(where) if where.type == "cuda" else "none",
         "arithmetic": arithmetic_name(precision),
         "command": os.environ.get("KSDD_COMMAND", "the notebooks"),
     }
 
 
 def _commit() -> str:
-    """The checkout's commit, with a "+" where files differ; else a fingerprint of the files."""
-    if not (HERE.parent / ".git").exists():
-        return _fingerprint()
+    """The checkout's commit, with a "+" where files differ; elsewhere "files 3f2a..." by hash."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
-        found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return _fingerprint()
-    return found.stdout.strip() or _fingerprint()
-
-
-def _fingerprint() -> str:
-    """ "files 3f2a...": the same for equal copies of the package that are no checkout."""
+    if (HERE.parent / ".git").exists():
+        with suppress(OSError, subprocess.TimeoutExpired):
+            run = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=10)
+            if found := run.stdout.strip():
+                return found
     digest = hashlib.sha256()
     for path in sorted(HERE.rglob("*")):
         if path.suffix in (".py", ".html", ".json"):

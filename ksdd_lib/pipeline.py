@@ -31,11 +31,7 @@ def run_series(
     scored: Scored | None = None,
     saved: Saved | None = None,
 ) -> Path:
-    """All of a run, or what is left of it -> its report.
-
-    Args:
-        drive: where data may lie that is not here.
-        watch, scored, saved: told how far training and scoring are, and what is safe.
+    """All of a run, or what is left of it -> its report. Data may lie on `drive`.
 
     Raises:
         KsddError: a step cannot be done; the text says how to mend it.
@@ -62,16 +58,9 @@ def is_finished(run: Run) -> bool:
 
 
 def train(
-    run: Run,
-    data: DataSet,
-    stage: str,
-    watch: Watch | None = None,
-    saved: Saved | None = None,
+    run: Run, data: DataSet, stage: str, watch: Watch | None = None, saved: Saved | None = None
 ) -> None:
-    """Train one stage of each fold of the run, and say of each whether it was finished already.
-
-    Raises: as `methods.stages.train_stage`.
-    """
+    """Train one stage of each fold, and say whether it was finished; raises as `train_stage`."""
     for fold in run.settings.fold_numbers:
         is_new = train_stage(run, data, fold, stage, watch, saved)
         print(f"{stage}, fold {fold}: {'trained' if is_new else 'was already finished'}")

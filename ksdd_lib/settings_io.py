@@ -16,16 +16,14 @@ from ksdd_lib.errors import SettingsError
 from ksdd_lib.settings import RULES, TYPES, Settings, Value, Values, unknown
 
 RESERVED = (
-    "KSDD_RUN",
-    "KSDD_HOME",
-    "KSDD_ARCHIVE",
-    "KSDD_DRIVE",
-    "KSDD_TAKE_OVER",
-    "KSDD_COMMAND",
+    "KSDD_RUN",  # the run folder
+    "KSDD_HOME",  # the folder that holds data and runs
+    "KSDD_ARCHIVE",  # the archive that the tests use
+    "KSDD_DRIVE",  # the folder that stands for Google Drive
+    "KSDD_TAKE_OVER",  # whether to go on with a run that another machine works on
+    "KSDD_COMMAND",  # the command to be recorded
 )
-"""Names in the environment that are not settings: the run folder, the folder that holds data and
-runs, the archive that the tests use, the folder that stands for Google Drive, whether to go on with
-a run that another machine works on, and the command to be recorded."""
+"""Names in the environment that are not settings."""
 
 
 def convert(name: str, text: str) -> Value:
@@ -44,28 +42,19 @@ def convert(name: str, text: str) -> Value:
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Value]:
-    """The settings given as `KSDD_<FIELD>`.
-
-    Raises:
-        SettingsError: a name that begins with `KSDD_` is no setting, or its value is not allowed.
-    """
+    """The settings given as `KSDD_<FIELD>`; raises as `convert`."""
     given = {}
-    for key, text in environment.items():
-        if not key.startswith("KSDD_") or key in RESERVED:
-            continue
-        name = key.removeprefix("KSDD_").lower()
-        if name not in RULES:
-            raise SettingsError(f"The environment variable {key} is no setting; unset it.")
-        given[name] = convert(name, text)
+    for key in environment:
+        if key.startswith("KSDD_") and key not in RESERVED:
+            name = key.removeprefix("KSDD_").lower()
+            if name not in RULES:
+                raise SettingsError(f"The environment variable {key} is no setting; unset it.")
+            given[name] = convert(name, environment[key])
     return given
 
 
 def from_assignments(assignments: Iterable[str]) -> dict[str, Value]:
-    """The settings given as `FIELD=VALUE`, as `--set` takes them.
-
-    Raises:
-        SettingsError: no "=", no such setting, or not a value of its type.
-    """
+    """The settings given as `FIELD=VALUE`, as `--set` takes them; raises as `convert`."""
     given = {}
     for assignment in assignments:
         name, sign, text = assignment.partition("=")
@@ -82,8 +71,7 @@ def data_name(source: str) -> str:
 
 def _name_of_one(source: str) -> str:
     """ "KolektorSDD.zip" of a path or an address, "drive:<id>" of a Google Drive link."""
-    shared = re.search(r"drive\.google\.com/.*?(?:/d/|[?&]id=)([\w-]+)", source)
-    if shared:
+    if shared := re.search(r"drive\.google\.com/.*?(?:/d/|[?&]id=)([\w-]+)", source):
         return f"drive:{shared[1]}"
     address = source.partition("?")[0] if "://" in source else source
     return PurePath(address.rstrip("/")).name or source
@@ -111,8 +99,7 @@ def from_json(stored: Values) -> Settings:
 def differences(settings: Settings, given: Values) -> dict[str, tuple[Value, Value]]:
     """Where `given` differs from `settings`: name -> (ours, theirs).
 
-    The data source does not count. Its place differs between machines, and its content is compared
-    by fingerprint when it is opened.
+    The data source does not count: its content is compared by fingerprint when it is opened.
     """
     ours = to_json(settings)
     theirs = to_json(settings.with_values(dict(given) | {"data": settings.data}))

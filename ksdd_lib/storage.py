@@ -40,10 +40,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class FileHash(Record):
-    """A file's content by its size in bytes and its SHA-256.
-
-    Files are tied to what was made from them in this form alone.
-    """
+    """A file's content by its size in bytes and its SHA-256."""
 
     bytes: int
     sha256: str
@@ -68,8 +65,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part.
 
     Raises:
-        DiskFullError: the disk is full; the old file is untouched, no part is left.
-        OSError: the file cannot be written; likewise.
+        OSError: it cannot be written; the old file is untouched. DiskFullError if the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _explained(path, len(data)):
@@ -106,11 +102,7 @@ def json_text(value: object) -> str:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add `text` to the end of a file, as UTF-8; a kill or a full disk may leave a part of it.
-
-    Raises:
-        DiskFullError: the disk is full.
-    """
+    """Add `text` to the end of a file, as UTF-8; a kill or a full disk may leave a part of it."""
     data = text.encode("utf-8")
     with _explained(path, len(data)), open(path, "ab") as file:
         file.write(data)
@@ -137,12 +129,8 @@ def _explained(path: Path, size: int) -> Iterator[None]:
 def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
     """A new folder to fill; it becomes `target` when the block ends without an error.
 
-    Another process may fill one of its own at the same time. What killed processes have left is
-    removed.
-
-    Args:
-        is_whole: whether another process has completed `target` meanwhile. If so it stays, as
-            others may be reading it.
+    Another process may fill one of its own at the same time. A `target` that `is_whole` by then
+    stays, as others may be reading it. What killed processes have left is removed.
     """
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         if _is_abandoned(leftover):
@@ -205,11 +193,7 @@ def _cell(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value in the JSON file at `path`.
-
-    Raises:
-        RunError: the file is absent or not valid JSON.
-    """
+    """The value in the JSON file at `path`; RunError where it is absent or not valid JSON."""
     try:
         return json.loads(_content(path))
     except ValueError as error:
