@@ -41,6 +41,8 @@ class DarkestPixel:
 
     stages: tuple[StagePlan, ...] = ()
     judged_by: tuple[str, ...] = ()
+    score_names: Mapping[str, str] = {}
+    citation = ""
 
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """The rule; there is nothing to train."""
@@ -53,3 +55,13 @@ class DarkestPixel:
     def probability(self, values: Tensor, settings: Settings) -> Tensor:
         """Darkness as a share: 0 for white, 1 for black."""
         return (0.5 + values / (2 * MIDDLE)).clamp(0, 1)
+
+    def map_caption(self, settings: Settings) -> str:
+        """The map is the darkness."""
+        return "It is how dark the darkest pixel of each block is, from white to black."
+
+    def every_score(
+        self, settings: Settings, scores: Sequence[float], highest: Sequence[float]
+    ) -> dict[str, list[float]]:
+        """Nothing: there is one score."""
+        return {}

@@ -77,10 +77,14 @@ class Method(Protocol):
     Attributes:
         stages: its trainings, in order; none for a rule that learns nothing.
         judged_by: names of the settings that decide how an image is judged, beside the size.
+        score_names: in words, each value of the setting `score`; none where there is one score.
+        citation: the paper it is from; "" without one.
     """
 
     stages: tuple[StagePlan, ...]
     judged_by: tuple[str, ...]
+    score_names: Mapping[str, str]
+    citation: str
 
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """The judge made of the finished stages of a fold, on this machine's device."""
@@ -94,3 +98,16 @@ class Method(Protocol):
 
     def probability(self, values: Tensor, settings: Settings) -> Tensor:
         """A map's values as the probability of a defect at each place, in [0, 1]."""
+
+    def map_caption(self, settings: Settings) -> str:
+        """What `probability` shows, in sentences for a reader of the report."""
+
+    def every_score(
+        self, settings: Settings, scores: Sequence[float], highest: Sequence[float]
+    ) -> dict[str, list[float]]:
+        """Each of `score_names` that is known -> what surfaces would have been judged by under it.
+
+        Args:
+            scores: by which the surfaces were judged.
+            highest: the highest value of each map.
+        """

@@ -18,16 +18,8 @@ from ksdd_lib.training.checkpoint import Checkpoint, Identity
 from ksdd_lib.training.loop import Progress, Stage, Watch, read_history
 from ksdd_lib.training.memory import explain_memory
 
-SHARED = (
-    "image_size",
-    "folds",
-    "seed",
-    "rotation",
-    "flips",
-    "weight_averaging",
-    "copy_paste",
-    "paste_turn",
-)
+SHARED: tuple[str, ...] = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
+SHARED += ("copy_paste", "paste_turn")
 """Settings outside a stage's own group that decide its weights, whatever the method."""
 
 
@@ -56,33 +48,29 @@ def train_stage(
         CheckpointError: a stage before it is not finished, or the folder holds a training of other
             data or settings.
     """
-    settings, plan = run.settings, _plan(run, name)
+    plan, recipe = _plan(run, name), _plan(run, name).recipe(run.settings)
     before = _stages_before(run, data, fold, name)
     identity = _identity(run, data, fold, plan, before)
-    steps = plan.recipe(settings).steps
-    found = checkpoint.load(run.fold_folder(fold), name, identity) if run.has(name, fold) else None
-    if found is not None and found.step >= steps:
-        history = read_history(run.fold_folder(fold) / f"{name}.jsonl")
+    folder, part = run.fold_folder(fold), data.folds[fold]
+    found = checkpoint.load(folder, name, identity) if run.has(name, fold) else None
+    if found is not None and found.step >= recipe.steps:
+        history = read_history(folder / f"{name}.jsonl")
         if watch and history:
-            watch(Progress(name, fold, steps, steps, history))
+            watch(Progress(name, fold, recipe.steps, recipe.steps, history))
         return False
-    where = machine.device()
-    surfaces, order = _training_part(data.folds[fold], settings, plan, where)
-    built = plan.build(settings, surfaces, before)
+    surfaces, order = _training_part(part, run.settings, plan, machine.device())
+    built = plan.build(run.settings, surfaces, before)
     stage = Stage(
+        **vars(built),
         name=name,
         fold=fold,
-        folder=run.fold_folder(fold),
+        folder=folder,
         identity=identity,
-        recipe=plan.recipe(settings),
-        model=built.model,
-        loss_of=built.loss_of,
+        recipe=recipe,
         order=order,
-        images=tuple(sample.name for sample in data.folds[fold].train),
-        average=settings.weight_averaging,
-        checkpoint_steps=settings.checkpoint_steps,
-        look=built.look,
-        scale_gradients=built.scale_gradients,
+        images=tuple(sample.name for sample in part.train),
+        average=run.settings.weight_averaging,
+        checkpoint_steps=run.settings.checkpoint_steps,
     )
     loop.train(run, stage, watch, saved)
     return True

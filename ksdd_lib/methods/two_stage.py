@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ksdd_lib import machine
+from ksdd_lib.data.kolektorsdd import PAPER
 from ksdd_lib.methods.protocol import Judge, StagePlan, Trainable
 from ksdd_lib.models import two_stage as networks
 from ksdd_lib.models.two_stage import DecisionNet, SegmentationNet, TwoStageNet
@@ -56,6 +57,12 @@ class TwoStage:
     """Segmentation, then decision (Tabernik 2019)."""
 
     judged_by: tuple[str, ...] = ("average_flips", "segmentation_loss", "score")
+    score_names: Mapping[str, str] = {
+        "decision": "the decision network alone",
+        "mask": "the highest value of the mask alone",
+        "both": "both: the sum of their logits",
+    }
+    citation = PAPER
 
     def __init__(self) -> None:
         self.stages: tuple[StagePlan, ...] = (
@@ -90,10 +97,10 @@ class TwoStage:
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """Both networks. With weight averaging the decision network has its average; the first
         keeps the weights that the second was trained on."""
-        first, second = (stage.state for stage in stages)
+        first, second = stages
         model = TwoStageNet()
-        load_weights(model.segmentation, first["weights"], "segmentation")
-        load_weights(model.decision, second.get("average", second["weights"]), "decision")
+        load_weights(model.segmentation, first.state["weights"], "segmentation")
+        load_weights(model.decision, second.judging_weights, "decision")
         return _ready(model, settings)
 
     def loaded(self, settings: Settings, tensors: Mapping[str, Tensor], name: str) -> Judge:
@@ -105,6 +112,34 @@ class TwoStage:
     def probability(self, values: Tensor, settings: Settings) -> Tensor:
         """Mask logits as probabilities, as the loss that they were trained with reads them."""
         return targets.probability(values, settings.segmentation_loss)
+
+    def map_caption(self, settings: Settings) -> str:
+        """The map is the mask of the first network."""
+        is_mask = settings.segmentation_loss == "mean_squared_error"
+        return (
+            f"It is {'the mask itself' if is_mask else 'the probability of a defect'}, and the mask "
+            "alone; the verdict comes from the score at the right. A straight dark line near its "
+            "edge is no fault of the surface. There the network sees that the picture ends, and is "
+            "more certain."
+        )
+
+    def every_score(
+        self, settings: Settings, scores: Sequence[float], highest: Sequence[float]
+    ) -> dict[str, list[float]]:
+        """The kinds that the stored values give.
+
+        Only a mask trained with "cross_entropy" has logits to add. Where the mask alone judges, the
+        decision network was not stored.
+        """
+        known, mask = list(scores), list(highest)
+        if settings.score == "mask":
+            return {"mask": mask}
+        if settings.segmentation_loss != "cross_entropy":
+            return {"decision": known, "mask": mask}
+        pairs = list(zip(known, mask, strict=True))
+        if settings.score == "both":
+            return {"decision": [both - peak for both, peak in pairs], "mask": mask, "both": known}
+        return {"decision": known, "mask": mask, "both": [score + peak for score, peak in pairs]}
 
 
 def _ready(model: TwoStageNet, settings: Settings) -> TwoStageJudge:
@@ -124,34 +159,6 @@ def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
     return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
 
 
-def every_score(
-    settings: Settings, scores: Sequence[float], highest: Sequence[float]
-) -> dict[str, list[float]]:
-    """What surfaces would have been judged by under each `score` setting, as far as is known.
-
-    Only a mask trained with "cross_entropy" has logits to add. Where the mask alone judges, the
-    decision network was not stored.
-
-    Args:
-        settings: those of the run.
-        scores: logits by which the surfaces were judged.
-        highest: the highest value of each mask.
-
-    Returns:
-        "decision", "mask" and "both" -> a score for each surface.
-    """
-    known, mask = list(scores), list(highest)
-    if settings.score == "mask":
-        return {"mask": mask}
-    if settings.segmentation_loss != "cross_entropy":
-        return {"decision": known, "mask": mask}
-    if settings.score == "both":
-        decision = [both - peak for both, peak in zip(known, mask, strict=True)]
-        return {"decision": decision, "mask": mask, "both": known}
-    both = [decision + peak for decision, peak in zip(known, mask, strict=True)]
-    return {"decision": known, "mask": mask, "both": both}
-
-
 def untrained_segmentation(settings: Settings) -> SegmentationNet:
     """The first stage as its training starts, on the CPU."""
     model = SegmentationNet()
@@ -165,8 +172,7 @@ def trained_segmentation(finished: Checkpoint) -> SegmentationNet:
     """The first stage alone with the weights to judge by (averaged where set so), on this machine's
     device."""
     model = SegmentationNet()
-    weights = finished.state.get("average", finished.state["weights"])
-    load_weights(model, weights, "segmentation")
+    load_weights(model, finished.judging_weights, "segmentation")
     placed = model.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed.requires_grad_(False)
 

@@ -56,6 +56,11 @@ class Checkpoint:
     state: State
     sha256: str
 
+    @property
+    def judging_weights(self) -> dict[str, Tensor]:
+        """The weights to judge by: their running average where one was kept."""
+        return self.state["average"] if "average" in self.state else self.state["weights"]
+
 
 def save(folder: Path, stage: str, step: int, identity: Identity, state: State) -> Path:
     """Write the state after `step` steps and return the marker's path.

@@ -585,7 +585,7 @@ def test_a_training_of_another_fold_data_or_setting_is_refused(
     shutil.copytree(trained.run.fold_folder(0), run.fold_folder(1))
     with pytest.raises(CheckpointError, match="fold: here 1, there 0"):
         train_stage(run, data, 1, "segmentation")
-    other = replace(data, record={"fingerprint": "f" * 64})
+    other = replace(data, record=data_record(fingerprint="f" * 64))
     with pytest.raises(CheckpointError, match="data: here 'ffff"):
         train_stage(trained.run, other, 0, "segmentation")
     longer = Run(trained.run.folder, replace(trained.run.settings, annotation="box"))
