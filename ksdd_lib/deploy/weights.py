@@ -1,8 +1,4 @@
-"""A trained model to give away: a safetensors file in half precision, and beside it a card.
-
-The card is JSON: licence, hash, how to use the weights (image size, threshold), and how they came
-about (settings, data, scores).
-"""
+"""A trained model to give away: a safetensors file in half precision, and its card beside it."""
 
 from dataclasses import replace
 from functools import partial
@@ -15,7 +11,7 @@ from ksdd_lib import machine, storage
 from ksdd_lib.errors import CheckpointError, RunError, SettingsError
 from ksdd_lib.evaluation.scoring import scores_of
 from ksdd_lib.evaluation.summary import FoldScores, Summary
-from ksdd_lib.methods.catalog import METHODS, method_of
+from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stages import trained_judge
 from ksdd_lib.presets import resolve
@@ -29,6 +25,9 @@ from ksdd_lib.training import checkpoint
 
 LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Ljubljana)"
 
+PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
+"""Where a checkout keeps the published model; its card lies beside it."""
+
 
 class TrainedOn(Record):
     """The data that a model was trained on."""
@@ -38,10 +37,9 @@ class TrainedOn(Record):
 
 
 class Card(Record):
-    """What lies beside a file of weights as JSON: how to use them, and how they came about.
+    """How to use a file of weights, and how they came about; the JSON file beside it.
 
-    The settings that decide how the method judges stand by their own names; a method needs those of
-    `Method.judged_by`.
+    The settings in `Method.judged_by` stand by their own names.
     """
 
     licence: str = "unknown"
@@ -65,17 +63,10 @@ class Card(Record):
         """The settings to judge by.
 
         Raises:
-            CheckpointError: one is missing, or not allowed; the text names it.
+            SettingsError: one is missing, or not allowed; the text names it.
         """
-        try:
-            chosen = resolve({"method": self.method, "image_size": self.image_size})
-            return replace(chosen, **{n: getattr(self, n) for n in method_of(chosen).judged_by})
-        except SettingsError as error:
-            raise CheckpointError(f"{self.file}: its card cannot be used: {error}") from None
-
-
-PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
-"""Where the repository keeps the published model; its card lies beside it."""
+        chosen = resolve({"method": self.method, "image_size": self.image_size})
+        return replace(chosen, **{n: getattr(self, n) for n in method_of(chosen).judged_by})
 
 
 def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
@@ -91,7 +82,6 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     tensors = trained_judge(run, data, fold).tensors()
     content = save({name: value.half().cpu().contiguous() for name, value in tensors.items()})
     settings, record = run.settings, data.record
-    judged_by = {name: getattr(settings, name) for name in method_of(settings).judged_by}
     card = Card(
         licence=LICENCE if record.is_kolektor else "that of the data it was trained on",
         file=path.name,
@@ -106,11 +96,12 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         data=TrainedOn(name=record.name, fingerprint=record.fingerprint),
         settings=to_json(settings),
         environment=machine.environment(settings.precision),
-        **judged_by,
+        **{name: getattr(settings, name) for name in method_of(settings).judged_by},
     )
     storage.write_bytes(path, content)
-    storage.write_record(path.with_suffix(".json"), card)
-    return path.with_suffix(".json")
+    beside = path.with_suffix(".json")
+    storage.write_record(beside, card)
+    return beside
 
 
 def published() -> Path:
@@ -119,27 +110,32 @@ def published() -> Path:
     Raises:
         CheckpointError: it is not here and cannot be fetched.
     """
-    for root in (CHECKOUT, home()):
-        if (root / PUBLISHED).exists() and (root / PUBLISHED).with_suffix(".json").exists():
-            return root / PUBLISHED
+    path = home() / PUBLISHED
+    for kept in (CHECKOUT / PUBLISHED, path):
+        if _is_whole(kept):
+            return kept
     address = _repository()
     if not address:
         raise CheckpointError(
             f"The published model ({PUBLISHED.as_posix()}) is not here: take a whole copy of the "
             "repository, or name a weights file."
         )
-    path, source = home() / PUBLISHED, f"{address}/raw/main/{PUBLISHED.as_posix()}"
+    source, card = f"{address}/raw/main/{PUBLISHED.as_posix()}", path.with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     fetch = partial(torch.hub.download_url_to_file, progress=False)
     try:
-        fetch(source.replace(path.suffix, ".json"), str(path.with_suffix(".json")))
-        card = _read_card(path.with_suffix(".json"))
-        fetch(source, str(path), hash_prefix=card.sha256)
+        fetch(source.replace(path.suffix, card.suffix), str(card))
+        fetch(source, str(path), hash_prefix=_read_card(card).sha256)
     except (OSError, RuntimeError, CheckpointError) as error:
         raise CheckpointError(
             f"The published model could not be fetched from {source}: {error}."
         ) from error
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of weights and its card are there."""
+    return path.exists() and path.with_suffix(".json").exists()
 
 
 def _repository() -> str:
@@ -161,13 +157,12 @@ def load(path: Path) -> tuple[Judge, Card]:
     """
     from safetensors.torch import load as read
 
-    path = Path(path)
     if path.is_dir() or path.suffix == ".pt":
         raise CheckpointError(
             f"{path.name} is a run or a checkpoint of one: write its model as one file first, with "
             "`publish RUN model.safetensors`."
         )
-    if not (path.exists() and path.with_suffix(".json").exists()):
+    if not _is_whole(path):
         raise CheckpointError(f"{path.name} and its card {path.stem}.json must lie side by side.")
     card, content = _read_card(path.with_suffix(".json")), path.read_bytes()
     if storage.sha256(content) != card.sha256:
@@ -179,17 +174,13 @@ def load(path: Path) -> tuple[Judge, Card]:
 
 
 def _read_card(path: Path) -> Card:
-    raw = storage.read_json(path)
-    known = raw if isinstance(raw, dict) else {}
-    method = METHODS.get(known.get("method", "two_stage"))
-    needed = [name for name, field in Card.model_fields.items() if field.is_required()]
-    needed += method.judged_by if method else ()
+    """The card in a JSON file, with all that is needed to judge."""
     try:
-        if lacks := [name for name in needed if name not in known]:
-            raise RunError(f"it lacks {', '.join(lacks)}.")
-        return storage.read_record(path, Card)
-    except RunError as error:
+        card = storage.read_record(path, Card)
+        card.judging_settings()
+        return card
+    except (RunError, SettingsError) as error:
         raise CheckpointError(
-            f"{path.name} is no card of a model, or one of an earlier version: {error} Write both "
+            f"{path.name} is not the card of a model, or of an earlier version: {error} Write both "
             "files again with `publish`."
         ) from None
