@@ -93,7 +93,8 @@ def test_a_card_that_does_not_say_how_to_use_the_weights_is_refused(file, card):
         card = storage.read_json(path)
         del card["score"]
     storage.write_json(path, card)
-    with pytest.raises(CheckpointError, match=r"tiny.json is not the card.*(file|object|score).*publish"):
+    refusal = r"tiny.json is not the card.*(file|object|score).*publish"
+    with pytest.raises(CheckpointError, match=refusal):
         weights.load(file)
 
 
