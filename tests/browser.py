@@ -1,7 +1,7 @@
 """A real JupyterLab, and a real Chromium that looks into it: what the browser tests work with.
 
 As a program, `python tests/browser.py FOLDER` runs the demo there and leaves pictures of it
-in FOLDER: those of the README are `python tests/browser.py assets`.
+in FOLDER: `python tests/browser.py assets` takes those of the guide anew.
 """
 
 import contextlib
