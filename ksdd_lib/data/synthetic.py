@@ -10,7 +10,7 @@ The figures below were fitted to KolektorSDD by eye and by its gray levels; no i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -23,11 +23,27 @@ MARKER = "generated.json"  # stands in the folder of a complete set and says how
 VERSION = 2  # raise it whenever a surface comes out different from before
 SMALLEST_SIDE = 128
 PARTS = 8  # surfaces of an item, unless told otherwise
+
 _ITEM, _SURFACE, _CRACK = 1, 2, 3  # independent random streams
 _OVERSAMPLE = 4  # shapes are drawn this many times larger, then averaged down
 _SOFTNESS = 0.4  # standard deviation of the lens blur on shapes, in units
 _FAINTEST = 0.3  # of a crack's own darkness: a paler rim would be annotated by nobody
 _DARKEST, _BRIGHTEST = 20, 255  # gray levels before the crack; it still has room to darken
+_STYLE = {
+    "gray": (172, 202),  # mean gray level
+    "contrast": (0.06, 0.1),  # of the grain, as a share of the gray level
+    "grain": (0.9, 1.35),  # width of a grain, in units; its height is about 0.6 of it
+    "flakes": (0.05, 0.16),  # strength of the dark flakes between the grains
+    "bands": (0.01, 0.03),  # strength of the vertical bands
+    "light": (0.03, 0.08),  # strength of the uneven light
+    "reflections": (0.0, 0.9),  # how often a side of the part shines
+}
+"""What the surfaces of one item share: the range from which each value is drawn, in this order."""
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+Random = np.random.Generator
+Style = dict[str, float]
 
 
 class GeneratedSet(storage.Record):
@@ -35,30 +51,23 @@ class GeneratedSet(storage.Record):
 
     version: int
     items: int
-    size: tuple[int, int]
+    size: Size
     seed: int
     parts: int
     defective_parts: int
 
 
 def generate(
-    root: Path,
-    items: int,
-    size: tuple[int, int],
-    seed: int = 0,
-    parts: int = PARTS,
-    defective_parts: int = 2,
+    root: Path, items: int, size: Size, seed: int = 0, parts: int = PARTS, defective_parts: int = 2
 ) -> Path:
-    """Write `items` x `parts` surfaces of `size` (H, W) below `root` and return `root`.
+    """Write `items` x `parts` surfaces below `root` in KolektorSDD's layout, and return `root`.
 
-    Layout: gen01/Part0.jpg (gray JPEG) and gen01/Part0_label.bmp (0 or 255), as in KolektorSDD. A
-    half set is never seen under `root`. A complete set made earlier with the same parameters is
-    used again, unless an older `VERSION` of this module made it.
+    They are gen01/Part0.jpg (gray) with gen01/Part0_label.bmp (0 or 255), and so on. A half set is
+    never seen under `root`. A complete set of the same parameters and `VERSION` is used again.
 
     Raises:
         DataError: a parameter is out of range, or `root` holds something else.
     """
-    root = Path(root)
     record = GeneratedSet(
         version=VERSION,
         items=items,
@@ -91,18 +100,19 @@ def generate(
 
 def defective_part_numbers(seed: int, item: int, parts: int, count: int) -> frozenset[int]:
     """Which `count` of an item's parts (0 to parts - 1) have a crack."""
-    chosen = _random(_ITEM, seed, item, parts).choice(parts, count, replace=False)
-    return frozenset(int(part) for part in chosen)
+    return frozenset(_random(_ITEM, seed, item, parts).choice(parts, count, replace=False).tolist())
 
 
 def render(
-    size: tuple[int, int], seed: int, item: int, part: int, is_defective: bool
+    size: Size, seed: int, item: int, part: int, is_defective: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """One surface as (image uint8 (H, W), mask bool (H, W)), the same for the same arguments.
 
     Outside the mask the image equals that of `is_defective=False`; inside it is darker.
     """
-    surface = _surface(size, Style.of(seed, item), _random(_SURFACE, seed, item, part))
+    uniform = _random(_ITEM, seed, item, 0).uniform
+    style = {name: uniform(*ends) for name, ends in _STYLE.items()}
+    surface = _surface(size, style, _random(_SURFACE, seed, item, part))
     image = np.clip(surface, _DARKEST, _BRIGHTEST)
     if not is_defective:
         return np.rint(image).astype(np.uint8), np.zeros(size, bool)
@@ -110,75 +120,48 @@ def render(
     return np.rint(image * (1 - darkening)).astype(np.uint8), darkening > 0
 
 
-@dataclass(frozen=True)
-class Style:
-    """What the parts of one item share; the texture itself is drawn anew for each surface."""
-
-    gray: float  # mean gray level
-    contrast: float  # of the grain, as a share of the gray level
-    grain: float  # width of a grain, in units; its height is about 0.6 of it
-    flakes: float  # strength of the dark flakes between the grains
-    bands: float  # strength of the vertical bands
-    light: float  # strength of the uneven light
-    reflections: float  # how often a side of the part shines
-
-    @classmethod
-    def of(cls, seed: int, item: int) -> "Style":
-        """The style of an item."""
-        uniform = _random(_ITEM, seed, item, 0).uniform
-        return cls(
-            gray=uniform(172, 202),
-            contrast=uniform(0.06, 0.1),
-            grain=uniform(0.9, 1.35),
-            flakes=uniform(0.05, 0.16),
-            bands=uniform(0.01, 0.03),
-            light=uniform(0.03, 0.08),
-            reflections=uniform(0.0, 0.9),
-        )
-
-
-def _surface(size: tuple[int, int], style: Style, random: np.random.Generator) -> np.ndarray:
+def _surface(size: Size, style: Style, random: Random) -> np.ndarray:
     """A surface without a crack: float32 (H, W), gray levels, not yet clipped."""
     texture = _grain(size, style, random) + _bands(size, style, random)
     gain = (1 + texture) * (1 + _light(size, style, random))
     gain += _scratches(size, random)
     gain *= 1 - np.maximum(_specks(size, random), _edge_lines(size, random))
     shine = _reflections(size, style, random)
-    return style.gray * gain * (1 - shine) + 275 * shine
+    return style["gray"] * gain * (1 - shine) + 275 * shine
 
 
-def _grain(size: tuple[int, int], style: Style, random: np.random.Generator) -> np.ndarray:
+def _grain(size: Size, style: Style, random: Random) -> np.ndarray:
     """Fine speckle plus dark flakes, both flattened as if rolled."""
-    width = style.grain * _unit(size)
+    width = style["grain"] * _unit(size)
     fine = _noise(size, width, 0.6 * width, random)
     coarse = _noise(size, 1.8 * width, 1.1 * width, random)
     clouds = _noise(size, 9 * width, 9 * width, random)
     flakes = np.maximum(coarse - 0.8, 0) * np.maximum(1 + 0.6 * clouds, 0)
     sparkle = np.maximum(fine - 1.3, 0)
     speckle = 0.75 * fine + 0.45 * coarse + 0.2 * clouds + 0.5 * sparkle
-    return style.contrast * speckle - style.flakes * flakes
+    return style["contrast"] * speckle - style["flakes"] * flakes
 
 
-def _bands(size: tuple[int, int], style: Style, random: np.random.Generator) -> np.ndarray:
+def _bands(size: Size, style: Style, random: Random) -> np.ndarray:
     """Faint vertical bands, some with a sharp border: (1, W)."""
     unit = _unit(size)
     row = (1, size[1])
     bands = 0.6 * _noise(row, 1.5 * unit, 0, random) + 0.6 * _noise(row, 8 * unit, 0, random)
     for start in random.uniform(0, size[1], random.integers(1, 4)):
         bands[:, int(start) :] += random.normal(0, 1)
-    return style.bands * (bands - bands.mean())
+    return style["bands"] * (bands - bands.mean())
 
 
-def _light(size: tuple[int, int], style: Style, random: np.random.Generator) -> np.ndarray:
+def _light(size: Size, style: Style, random: Random) -> np.ndarray:
     """Smooth light: a ramp in a random direction and slow waves."""
     y, x = np.linspace(-1, 1, size[0])[:, None], np.linspace(-1, 1, size[1])[None]
     angle = random.uniform(0, 2 * np.pi)
     waves = cv2.resize(random.normal(0, 0.6, (5, 3)), size[::-1], interpolation=cv2.INTER_CUBIC)
     ramp = np.cos(angle) * x + np.sin(angle) * y
-    return (style.light * (ramp + waves)).astype(np.float32)
+    return (style["light"] * (ramp + waves)).astype(np.float32)
 
 
-def _specks(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+def _specks(size: Size, random: Random) -> np.ndarray:
     """Compact dark specks, as dark as any crack: darkness (H, W) in [0, 1)."""
     canvas = _Canvas(size)
     for _ in range(random.integers(9, 22)):
@@ -190,7 +173,7 @@ def _specks(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
     return canvas.average()
 
 
-def _edge_lines(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+def _edge_lines(size: Size, random: Random) -> np.ndarray:
     """Straight dark lines along the border of the part: darkness (H, W) in [0, 1)."""
     canvas = _Canvas(size)
     for _ in range(random.integers(0, 3)):
@@ -207,7 +190,7 @@ def _edge_lines(size: tuple[int, int], random: np.random.Generator) -> np.ndarra
     return canvas.average()
 
 
-def _scratches(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+def _scratches(size: Size, random: Random) -> np.ndarray:
     """Harmless chalky scratches, bright or a shallow gray: change of gain (H, W)."""
     change = np.zeros(size, np.float32)
     for sign, weakest, strongest in ((1, 0.15, 0.35), (-1, 0.08, 0.15)):
@@ -223,10 +206,10 @@ def _scratches(size: tuple[int, int], random: np.random.Generator) -> np.ndarray
     return change * np.maximum(chalk, 0.2)
 
 
-def _reflections(size: tuple[int, int], style: Style, random: np.random.Generator) -> np.ndarray:
+def _reflections(size: Size, style: Style, random: Random) -> np.ndarray:
     """Overexposed patches at the left side, where the part curves away: share of white (H, W)."""
     canvas = _Canvas(size)
-    for _ in range(random.binomial(2, style.reflections)):
+    for _ in range(random.binomial(2, style["reflections"])):
         length = random.uniform(8, 40) * canvas.unit
         y = np.linspace(0, length, 12) + random.uniform(0, max(size[0] - length, 1))
         x = random.uniform(1.5, 5) * canvas.unit * _taper(12, both_ends=True)
@@ -236,7 +219,7 @@ def _reflections(size: tuple[int, int], style: Style, random: np.random.Generato
     return canvas.average()
 
 
-def _crack(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+def _crack(size: Size, random: Random) -> np.ndarray:
     """How much a crack darkens each pixel: float32 (H, W), 0 off the crack, up to about 0.75."""
     canvas = _Canvas(size)
     depth = random.uniform(0.5, 0.8)
@@ -249,9 +232,7 @@ def _crack(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
     return np.where(darkening > _FAINTEST * depth, darkening, 0).astype(np.float32)
 
 
-def _crack_paths(
-    size: tuple[int, int], random: np.random.Generator
-) -> Iterator[tuple[np.ndarray, float]]:
+def _crack_paths(size: Size, random: Random) -> Iterator[tuple[np.ndarray, float]]:
     """The crack's branches, then its main path, as points (n, 2) in x, y and a width in units.
 
     A crack mostly enters from the right or left side of the part; some begin inside.
@@ -272,7 +253,7 @@ def _crack_paths(
 
 
 def _jagged(
-    start: np.ndarray, heading: float, length: float, unit: float, random: np.random.Generator
+    start: np.ndarray, heading: float, length: float, unit: float, random: Random
 ) -> np.ndarray:
     """A path of `length` units that keeps its direction on the whole and none in detail: (n, 2)."""
     step = 1.6
@@ -286,44 +267,33 @@ def _jagged(
 class _Canvas:
     """Antialiased shapes in image coordinates (x, y); later shapes cover earlier ones."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: Size) -> None:
         self.size, self.unit = size, _unit(size)
-        self.pixels: np.ndarray | None = None
+        self.pixels = np.zeros([side * _OVERSAMPLE for side in size], np.uint8)
 
     def draw(self, path: np.ndarray, widths: np.ndarray, strengths: np.ndarray) -> None:
         """A line through the points (n, 2), with n - 1 widths in units and strengths in [0, 1]."""
-        corners = self._corners(path)
-        pixels = self._touched()
-        thickness = np.maximum(np.rint(widths * self.unit * _OVERSAMPLE), 1).astype(int)
-        values = np.rint(np.clip(strengths, 0, 1) * 255)
-        for begin, end, width, value in zip(
-            corners[:-1], corners[1:], thickness.tolist(), values.tolist(), strict=True
-        ):
-            cv2.line(pixels, begin.tolist(), end.tolist(), value, width)
+        thickness = np.maximum(np.rint(widths * self.unit * _OVERSAMPLE), 1).astype(int).tolist()
+        grays = np.rint(np.clip(strengths, 0, 1) * 255).tolist()
+        pieces = zip(pairwise(_corners(path).tolist()), thickness, grays, strict=True)
+        for (begin, end), width, gray in pieces:
+            cv2.line(self.pixels, begin, end, gray, width)
 
     def fill(self, outline: np.ndarray, strength: float) -> None:
         """A polygon with the corners (n, 2)."""
-        cv2.fillPoly(self._touched(), [self._corners(outline)], round(strength * 255))
+        cv2.fillPoly(self.pixels, [_corners(outline)], round(strength * 255))
 
     def average(self) -> np.ndarray:
         """The canvas at image size: float32 (H, W) in [0, 1]."""
-        if self.pixels is None:
-            return np.zeros(self.size, np.float32)
         small = cv2.resize(self.pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
         return cv2.GaussianBlur(small.astype(np.float32) / 255, (0, 0), _SOFTNESS * self.unit)
 
-    def _corners(self, points: np.ndarray) -> np.ndarray:
-        return np.rint(points * _OVERSAMPLE).astype(np.int32)
 
-    def _touched(self) -> np.ndarray:
-        if self.pixels is None:
-            self.pixels = np.zeros([side * _OVERSAMPLE for side in self.size], np.uint8)
-        return self.pixels
+def _corners(points: np.ndarray) -> np.ndarray:
+    return np.rint(points * _OVERSAMPLE).astype(np.int32)
 
 
-def _noise(
-    size: tuple[int, int], sigma_x: float, sigma_y: float, random: np.random.Generator
-) -> np.ndarray:
+def _noise(size: Size, sigma_x: float, sigma_y: float, random: Random) -> np.ndarray:
     """Smooth Gaussian noise of unit variance: float32 (H, W)."""
     shrink_x, shrink_y = max(int(sigma_x / 1.5), 1), max(int(sigma_y / 1.5), 1)
     shape = (-(-size[0] // shrink_y), -(-size[1] // shrink_x))
@@ -339,7 +309,7 @@ def _taper(count: int, both_ends: bool = False) -> np.ndarray:
     return 1 - 0.65 * np.abs(place) ** 3
 
 
-def _unit(size: tuple[int, int]) -> float:
+def _unit(size: Size) -> float:
     """Pixels in one unit of length."""
     return min(size) / SMALLEST_SIDE
 
@@ -354,7 +324,7 @@ def _save(path: Path, image: np.ndarray, *options: int) -> None:
 
 
 def _is_complete(root: Path, record: GeneratedSet) -> bool:
-    """Whether `root` holds exactly the set of `record`; False where it may be written anew."""
+    """Whether `root` holds the whole set; False where it may be written anew."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
