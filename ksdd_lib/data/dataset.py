@@ -1,4 +1,4 @@
-"""A sample: one photographed surface with its annotation, and what names a whole set of them."""
+"""One photographed surface with its annotation, and what names a whole set of them."""
 
 import hashlib
 import re
@@ -45,7 +45,7 @@ def read_image(source: Sample | Path | str) -> np.ndarray:
     """The gray image of a sample or file, uint8 (H, W).
 
     Raises:
-        DataError: the file is absent, damaged, not an image, too small or too large.
+        DataError: the file is absent, or no usable image.
     """
     path = source.image_path if isinstance(source, Sample) else Path(source)
     return decode_image(read_file(path), short_path(path))
@@ -55,17 +55,13 @@ def read_mask(sample: Sample) -> np.ndarray:
     """The annotated pixels of a sample, bool (H, W).
 
     Raises:
-        DataError: the file is absent, damaged, or its gray levels mean neither {0, 1} nor {0, 255}.
+        DataError: the file is absent, or no usable mask.
     """
     return decode_mask(read_file(sample.mask_path), short_path(sample.mask_path))
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """The bytes of a file; DataError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ksdd_lib import storage
 from ksdd_lib.data.dataset import Sample, fingerprint, read_image
@@ -20,17 +18,14 @@ REACH = 3  # grid px; the largest shift tried: 15 px of KolektorSDD, whose twins
 TWIN_CORRELATION = 0.5  # half way between the same surface and another one
 TWIN_VERSION = 1  # raise it whenever this module may answer otherwise: the cache then asks anew
 
-_known: dict[str, list[list[str]]] = {}
-"""Name of a cached answer -> that answer, for this process."""
+_known: dict[str, list[list[str]]] = {}  # name of a cached answer -> that answer
 
 
 def twin_items(samples: Sequence[Sample], kind: str = "similar") -> list[set[str]]:
     """Groups of two or more items that show the same object.
 
-    Args:
-        kind: "similar" finds them by bytes and by aligned pixels, "identical" by bytes alone.
-
-    What is similar is kept in memory and, if that is writable, in the user's cache folder.
+    "similar" finds them by bytes and by aligned pixels, "identical" by bytes alone. What is similar
+    is kept in memory and, if that is writable, in the user's cache folder.
     """
     links = [(one.item, one.image_sha256) for one in samples]
     if kind == "identical":
@@ -50,10 +45,10 @@ def twin_items(samples: Sequence[Sample], kind: str = "similar") -> list[set[str
 def aligned_correlation(images: Sequence[np.ndarray]) -> np.ndarray:
     """How alike each pair of gray images (H, W) is, (N, N) float32 in [-1, 1].
 
-    Images are reduced and high-passed, which leaves the texture that tells one object from
-    another. What all of them share is subtracted. The best correlation over the shifts counts. On
-    KolektorSDD a second photograph of a surface scores at least 0.83, any other surface at most
-    0.12. The top left corners are aligned, so sizes may differ, but not the magnification.
+    Images are reduced and high-passed, and what all of them share is subtracted. That leaves the
+    texture that tells one object from another. The best correlation over the shifts counts. The top
+    left corners are aligned, so sizes may differ, but not the magnification. On KolektorSDD a
+    second photograph of a surface scores at least 0.83, any other surface at most 0.12.
     """
     sizes = [image.shape[:2] for image in images]
     factor = reduction(sizes)
@@ -71,14 +66,9 @@ def reduced(image: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
 
 
-def distinct(samples: Iterable[Sample]) -> list[Sample]:
-    """One sample of each image content: only these are compared by their pixels."""
-    return list({one.image_sha256: one for one in samples}.values())
-
-
 def _similar(samples: Sequence[Sample]) -> list[tuple[str, str]]:
     """(item, content of an image of another item) of each pair of images that look alike."""
-    compared = distinct(samples)
+    compared = list({one.image_sha256: one for one in samples}.values())
     sizes = [one.size for one in compared]
     factor = reduction(sizes)
 
@@ -122,22 +112,16 @@ def _textures(thumbnails: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
 
 
 def _scaled(shape: Sequence[float], factor: float) -> tuple[int, int]:
-    height, width = (max(1, round(side * factor)) for side in shape)
-    return height, width
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
-def _linked(links: Sequence[tuple[str, str]]) -> list[set[str]]:
-    """Items that share a content, transitively; groups of one are left out.
-
-    Args:
-        links: (item, content) pairs.
-    """
-    items, rows = np.unique([item for item, _ in links], return_inverse=True)
-    contents, columns = np.unique([content for _, content in links], return_inverse=True)
-    nodes = len(items) + len(contents)
-    graph = coo_array((np.ones(len(links)), (rows, len(items) + columns)), shape=(nodes, nodes))
-    numbers = connected_components(graph, directed=False)[1]
-    groups = defaultdict(set)
-    for item, number in zip(items.tolist(), numbers[: len(items)], strict=True):
-        groups[number].add(item)
-    return sorted((group for group in groups.values() if len(group) > 1), key=sorted)
+def _linked(links: Iterable[tuple[str, str]]) -> list[set[str]]:
+    """The items of (item, content) pairs that share a content, transitively; no group of one."""
+    items_of = defaultdict(set)
+    for item, content in links:
+        items_of[content].add(item)
+    groups: list[set[str]] = []
+    for group in items_of.values():
+        apart = [other for other in groups if not other & group]
+        groups = [*apart, group.union(*(other for other in groups if other & group))]
+    return sorted((group for group in groups if len(group) > 1), key=sorted)
