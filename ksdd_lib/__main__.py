@@ -8,23 +8,27 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ksdd_lib import pipeline, presets, settings_io, storage
 from ksdd_lib.data import inspection, item_folders, sources
 from ksdd_lib.data.survey import survey
-from ksdd_lib.deploy import detection, weights
+from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.evaluation.summary import Summary
-from ksdd_lib.notebook import colab, live, outputs, series
+from ksdd_lib.machine import in_colab
+from ksdd_lib.notebook import live, outputs, series
 from ksdd_lib.notebook.share import MADE, shareable
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import RULES, Settings, Values
+from ksdd_lib.storage import relative
+from ksdd_lib.text import number
 from ksdd_lib.training.loop import Progress
 
 
@@ -70,7 +74,8 @@ def inspect(chosen: argparse.Namespace) -> None:
     """The data report: counts, sizes, twins, leaks, unreadable files; unpacks a zip to data/."""
     explicit = settings_io.from_environment() | settings_io.from_assignments(chosen.set)
     wanted = presets.resolve({"preset": "cpu"} | explicit)
-    folder = sources.obtain(chosen.data, runs.home(), report=_tell)
+    tell = partial(print, file=sys.stderr)
+    folder = sources.obtain(chosen.data, runs.home(), report=tell)
     found = inspection.inspect_data(survey(folder.root), folder, wanted)
     as_json = json.dumps(found.model_dump(mode="json"), indent=1)
     print(as_json if chosen.json else inspection.format_report(found))
@@ -96,31 +101,32 @@ def judge(chosen: argparse.Namespace) -> None:
     detector = detection.load(chosen.weights)
     height, width = detector.size
     print(f"model: {detector.origin}, made for {height}x{width}")
-    rows = detection.judge_folder(detector, chosen.folder)
-    detection.write_verdicts(chosen.out, rows)
-    counts = Counter(row.label for row in rows)
-    print(f"{_short(chosen.out)}: " + ", ".join(f"{counts[label]} {label}" for label in counts))
-    if told := detection.doubts(rows):
+    rows = folder_table.judge_folder(detector, chosen.folder)
+    folder_table.write_verdicts(chosen.out, rows)
+    counts = Counter(row.label for row in rows).items()
+    print(f"{relative(chosen.out)}: " + ", ".join(f"{count} {label}" for label, count in counts))
+    if told := folder_table.doubts(rows):
         print(told)
 
 
 def share(chosen: argparse.Namespace) -> None:
     """Copy an executed notebook without widget state, personal places and secrets, to send it."""
     out = chosen.out or chosen.notebook.with_stem(f"{chosen.notebook.stem}-shared")
-    if out.exists() and not _is_shared_copy(out):
+    is_ours = f'"{MADE}": true'  # in a JSON file a key: a newer copy may replace it
+    if out.exists() and is_ours not in out.read_text(encoding="utf-8", errors="replace"):
         raise RunError(f"{out} is there already: name another file with --out.")
     try:
         notebook = json.loads(chosen.notebook.read_text(encoding="utf-8"))
         copy, removed = shareable(notebook)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{_short(chosen.notebook)} is no notebook ({error}).") from None
+        raise RunError(f"{relative(chosen.notebook)} is no notebook ({error}).") from None
     cells = [cell for cell in copy["cells"] if cell["cell_type"] == "code"]
     with_outputs = sum(bool(cell.get("outputs")) for cell in cells)
     if not with_outputs:
+        wait = ", wait a minute until Drive has it" * in_colab()
         raise RunError(
-            f"{chosen.notebook.name} has no outputs, so nothing was written: run it, save it"
-            + ", wait a minute until Drive has it" * colab.in_colab()
-            + ", and run this again."
+            f"{chosen.notebook.name} has no outputs, so nothing was written: run it, save it{wait}"
+            ", and run this again."
         )
     storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
     listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
@@ -130,23 +136,15 @@ def share(chosen: argparse.Namespace) -> None:
     )
 
 
-def _is_shared_copy(path: Path) -> bool:
-    """Whether a file is a copy that `share` made, which a newer one may replace."""
-    try:
-        return MADE in json.loads(path.read_text(encoding="utf-8"))["metadata"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def publish(chosen: argparse.Namespace) -> None:
     """Write the evaluated model of a fold as one file to give away, and its card beside it."""
     if not (chosen.run_folder / "settings.json").exists():
-        raise RunError(f"There is no run in {_short(chosen.run_folder)}.")
+        raise RunError(f"There is no run in {relative(chosen.run_folder)}.")
     run = runs.open_run(chosen.run_folder)
     if chosen.file.suffix != ".safetensors":
         raise RunError(f"{chosen.file.name} must end in .safetensors.")
     card = weights.publish(run, prepare.open_data(run), chosen.fold, chosen.file)
-    print(f"published: {_short(chosen.file)}, its card {card.name}")
+    print(f"published: {relative(chosen.file)}, its card {card.name}")
 
 
 def options(chosen: argparse.Namespace) -> None:
@@ -163,52 +161,41 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ksdd_lib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(function: Any) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            function.__name__, help=function.__doc__, description=function.__doc__
-        )
-        command.set_defaults(command=function)
-        return command
+    def command(function: Any) -> Callable[..., argparse.Action]:
+        """A command that is named and explained as its function -> what gives it an argument."""
+        text = function.__doc__
+        made = commands.add_parser(function.__name__, help=text, description=text)
+        made.set_defaults(command=function)
+        return made.add_argument
 
-    add(demo).add_argument("--out", type=Path, help="the run folder (default: runs/demo)")
-    series = add(run)
-    series.add_argument(
-        "--data",
-        required=True,
-        help="folder, zip, https address, Drive link, kolektorsdd, or generated; several with ;",
-    )
-    series.add_argument("--out", type=Path, required=True, help="the run folder, new or to go on")
-    series.add_argument("--preset", choices=presets.PRESETS, help="values to start from (cpu)")
-    series.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="one setting (see options); repeatable",
-    )
-    series.add_argument(
-        "--notebooks", action="store_true", help="execute the five notebooks, and keep them"
-    )
-    inspected = add(inspect)
-    inspected.add_argument("--data", required=True, help="as for run, but for generated")
-    inspected.add_argument("--json", action="store_true", help="for machines")
-    inspected.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="as for run"
-    )
-    labelled = add(label_good)
-    labelled.add_argument("folder", type=Path, help="the folder of the items")
-    judged = add(judge)
-    judged.add_argument("folder", type=Path, help="the folder of images")
-    judged.add_argument("--weights", type=Path, help="a .safetensors file (the published model)")
-    judged.add_argument("--out", type=Path, default=Path("verdicts.csv"), help="(verdicts.csv)")
-    shared = add(share)
-    shared.add_argument("notebook", type=Path, help="an executed notebook")
-    shared.add_argument("--out", type=Path, help="the copy (NOTEBOOK-shared.ipynb)")
-    published = add(publish)
-    published.add_argument("run_folder", type=Path, help="a run folder that is evaluated")
-    published.add_argument("file", type=Path, help="the file to write, .safetensors")
-    published.add_argument("--fold", type=int, default=0, help="whose model (0)")
-    add(options)
+    def settable(add: Callable[..., argparse.Action], text: str) -> None:
+        add("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
+
+    command(demo)("--out", type=Path, help="the run folder (default: runs/demo)")
+    add = command(run)
+    places = "folder, zip, https address, Drive link, kolektorsdd, or generated; several with ;"
+    add("--data", required=True, help=places)
+    add("--out", type=Path, required=True, help="the run folder, new or to go on")
+    add("--preset", choices=presets.PRESETS, help="values to start from (cpu)")
+    settable(add, "one setting (see options); repeatable")
+    add("--notebooks", action="store_true", help="execute the five notebooks, and keep them")
+    add = command(inspect)
+    add("--data", required=True, help="as for run, but for generated")
+    add("--json", action="store_true", help="for machines")
+    settable(add, "as for run")
+    command(label_good)("folder", type=Path, help="the folder of the items")
+    add = command(judge)
+    add("folder", type=Path, help="the folder of images")
+    add("--weights", type=Path, help="a .safetensors file (the published model)")
+    add("--out", type=Path, default=Path("verdicts.csv"), help="(verdicts.csv)")
+    add = command(share)
+    add("notebook", type=Path, help="an executed notebook")
+    add("--out", type=Path, help="the copy (NOTEBOOK-shared.ipynb)")
+    add = command(publish)
+    add("run_folder", type=Path, help="a run folder that is evaluated")
+    add("file", type=Path, help="the file to write, .safetensors")
+    add("--fold", type=int, default=0, help="whose model (0)")
+    command(options)
     return parser
 
 
@@ -218,24 +205,23 @@ def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
     if with_notebooks:
         series.check_notebooks()
     wanted = presets.resolve(explicit)
-    if (out / "data.json").exists():
-        opened = runs.open_run(out, explicit)
-    else:  # an earlier attempt that found no data settles nothing
-        opened = runs.create(wanted, out)
+    has_data = (out / "data.json").exists()  # an attempt that found no data settles nothing
+    opened = runs.open_run(out, explicit) if has_data else runs.create(wanted, out)
     is_finished = series.is_finished if with_notebooks else pipeline.is_finished
     if is_finished(opened):
         print(f"{_outcome(opened)}; already finished: nothing was changed")
         if with_notebooks:
             print("(to execute the notebooks again, on the same weights, delete its report.html)")
         return
-    command = " ".join(["python -m ksdd_lib", *map(_without_place, sys.argv[1:])])
+    os.environ["KSDD_COMMAND"] = " ".join(
+        ["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]
+    )
+    kept = ""
     if with_notebooks:
-        series.run_notebooks(opened, command)
-        kept = f"; executed notebooks in {_short(opened.folder / 'notebooks')}"
+        series.run_notebooks(opened)
+        kept = f"; executed notebooks in {relative(opened.folder / 'notebooks')}"
     else:
-        os.environ["KSDD_COMMAND"] = command
         _run_here(opened)
-        kept = ""
     print(f"{_outcome(opened)}{kept} ({(time.monotonic() - began) / 60:.1f} min)")
 
 
@@ -244,35 +230,29 @@ def _run_here(opened: Run) -> None:
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     place = os.environ.get("KSDD_DRIVE")
     drive, line = Path(place) if place else None, outputs.ProgressLine(1.0)
+    scored = outputs.counter("scoring", line)
 
     def watch(progress: Progress) -> None:
         is_last = progress.step >= progress.steps
         line.show(live.describe(progress), is_last, (progress.stage, progress.fold))
 
-    with BackgroundCopy(opened, drive) as copies:
-        scored = outputs.counter("scoring")
-        pipeline.run_series(opened, drive, watch, scored, copies.start_if_due)
+    try:
+        with BackgroundCopy(opened, drive) as copies:
+            pipeline.run_series(opened, drive, watch, scored, copies.start_if_due)
+    finally:
+        line.end()
 
 
 def _outcome(opened: Run) -> str:
+    """Where the report is, and the score that all folds come to."""
     pooled = storage.read_record(opened.folder / "metrics.json", Summary).pooled
-    score = "undefined" if pooled.ap is None else f"{pooled.ap:.4f}"
-    place = _short(opened.folder / "report.html")
-    return f"{place}: pooled AP {score} over {pooled.images} images"
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    place = relative(opened.folder / "report.html")
+    return f"{place}: pooled AP {number(pooled.ap)} over {pooled.images} images"
 
 
 def _without_place(word: str) -> str:
     """A word of the command line without the folders of this machine."""
     return word if "://" in word else re.sub(r"[^\s=]*[/\\](?=[^/\\])", "", word)
-
-
-def _short(path: Path) -> str:
-    """The path as the user would type it from here."""
-    return storage.relative(path)
 
 
 if __name__ == "__main__":

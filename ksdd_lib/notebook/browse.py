@@ -37,10 +37,7 @@ def title(row: Prediction) -> str:
 
 
 def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:
-    """Show the first part, and controls to go through all of them, drawn below from the first move.
-
-    One control chooses the order, one the part, one how much of the output covers the surface.
-    """
+    """Show the first part, and controls to go through all of them: order, part, and opacity."""
     ways = orders(rows)
     first = next(iter(ways.values()))[0]
     print(title(first))
@@ -79,10 +76,7 @@ def suspicious_labels(rows: Sequence[Prediction], surface: Surface, is_generated
 
 
 def second_annotations(data: DataSet) -> None:
-    """Show the defective surfaces that the data set holds under two names, each annotated anew.
-
-    How far the two outlines agree tells how exact a mask can be.
-    """
+    """Show the defective surfaces that are there under two names: how exact a mask can be."""
     pairs = annotated_twice(data)
     if not pairs:
         print("No defective surface of this data set is annotated twice.")

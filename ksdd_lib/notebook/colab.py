@@ -75,29 +75,24 @@ def _bring(named: Path, drive: Path) -> Path:
 
 
 def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
-    """End a notebook: copy what is new to Drive, and say whether it is safe and what to do next.
-
-    `following` is the file name of the next notebook; "" after the last.
-    """
+    """End a notebook: copy what is new to Drive, and say whether it is safe and what follows."""
     safe = BackgroundCopy(run, drive, downloads=home() / "downloads").finish() if run else True
     if not in_colab():
-        advice = f"Next: {following}" if following else "The series ends here."
+        said = f"Next: {following}" if following else "The series ends here."
     elif drive is None:
-        advice = (
+        said = (
             "Drive is not connected: what is here ends with this machine. Download what you need."
         )
     elif not safe:
-        advice = "Not all is safe on Drive yet: run this cell again in a minute, before you leave."
+        said = "Not all is safe on Drive yet: run this cell again in a minute, before you leave."
     elif run and following and not series.is_ready_for(run, following.removesuffix(".ipynb")):
-        advice = (
-            "This notebook is not finished: open it again and Run all; it goes on where it was."
-        )
+        said = "This notebook is not finished: open it again and Run all; it goes on where it was."
     else:
-        advice = (
+        said = (
             "Now wait a minute, save (Ctrl+S), and choose Runtime, Disconnect and delete runtime."
         )
-        advice += f" Then open {following} in Drive's folder ksdd-main/notebooks." * bool(following)
-    print(advice)
+        said += f" Then open {following} in Drive's folder ksdd-main/notebooks." * bool(following)
+    print(said)
 
 
 def share(path: Path, name: str | None = None) -> None:

@@ -1,7 +1,4 @@
-"""A form from the schema, and the table of what was chosen.
-
-A form never waits: it starts from the run's settings and is read as it stands.
-"""
+"""A form from the schema, which never waits but is read as it stands, and a table of settings."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -29,7 +26,6 @@ class Form:
     start: Settings
     controls: Mapping[str, Widget] = field(default_factory=dict)
     changed: dict[str, Value] = field(default_factory=dict)
-    moving: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -43,15 +39,13 @@ class Form:
 
     def note(self, name: str, value: Value) -> None:
         """Take over a change by the user; another preset moves every control not touched yet."""
-        if self.moving:
-            return
+        if name not in self.changed and value == getattr(self.start, name):
+            return  # moved by a preset
         self.changed[name] = value.strip() if isinstance(value, str) else value
         if name == "preset":
             self.start = presets.resolve(settings_io.from_environment() | {"preset": value})
-            self.moving = True
             for other in self.controls.keys() - self.changed:
                 self.controls[other].value = getattr(self.start, other)
-            self.moving = False
 
     def state(self) -> str:
         """HTML on the values: an error, or what differs from the preset and what they take here."""
@@ -91,8 +85,7 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
 
     def change(name: str, value: Value) -> None:
         form.note(name, value)
-        if not form.moving:
-            told.value = form.state()
+        told.value = form.state()
 
     for name, control in form.controls.items():
         control.disabled = run is not None and run.has_begun(RULES[name].group)
@@ -108,13 +101,13 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
 
 
 def _panel(widgets: Widget, form: Form, told: Widget) -> list[Widget]:
-    """The controls with their explanations, what is told of them, and a button to measure.
-
-    The `presets.BASIC` ones stand first, the others are folded away.
-    """
+    """The controls, explained, but for a few folded away; what is told; a button to measure."""
     parts, more = list[Widget](), list[Widget]()
     for name, control in form.controls.items():
-        row = widgets.HBox([control, widgets.HTML(_explanation(name))])
+        rule = RULES[name]
+        told_of = [rule.unit, rule.reason, *([] if rule.low is None else [rule.allowed])]
+        explanation = widgets.HTML(f"<small>{html.escape('; '.join(told_of))}</small>")
+        row = widgets.HBox([control, explanation])
         (parts if name in presets.BASIC else more).append(row)
     if more:
         folded = widgets.Accordion(children=[widgets.VBox(more)], selected_index=None)
@@ -184,10 +177,3 @@ def _alarm(text: str) -> str:
 
 def _readable(name: str) -> str:
     return words(name).capitalize()
-
-
-def _explanation(name: str) -> str:
-    """The unit, the reason and the allowed values of a setting, as small HTML."""
-    rule = RULES[name]
-    parts = [rule.unit, rule.reason, *([] if rule.low is None else [rule.allowed])]
-    return f"<small>{html.escape('; '.join(parts))}</small>"

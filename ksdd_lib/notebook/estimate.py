@@ -1,7 +1,4 @@
-"""How many minutes and how much memory a choice of settings takes on this machine.
-
-Minutes follow from one measurement for each method, size and arithmetic, in the cache folder.
-"""
+"""How many minutes and how much memory settings take here, from one measurement that is kept."""
 
 from pathlib import Path
 

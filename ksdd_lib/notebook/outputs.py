@@ -85,10 +85,7 @@ def show_controls(*controls: Widget) -> None:
 def show_answers(
     controls: Sequence[Widget], answer: Callable[[], tuple[str, Figure | None]], is_generated: bool
 ) -> None:
-    """Show controls, and from the first move on what they answer: HTML, and a figure below it.
-
-    Where the answer has no figure, the last one stays.
-    """
+    """Show controls, and from the first move on what they answer: HTML, and the newest figure."""
     widgets = ipywidgets()
     told = widgets.HTML("<i>Move a control: what it changes is then shown here.</i>")
     drawn = widgets.HTML()

@@ -47,11 +47,11 @@ def is_finished(run: Run) -> bool:
     return executed and pipeline.is_finished(run)
 
 
-def run_notebooks(run: Run, command: str) -> None:
+def run_notebooks(run: Run) -> None:
     """Execute the five notebooks in order on one run; they are stored in its folder `notebooks`.
 
-    They take every setting from the run folder. Only places are handed to them, and the command
-    that the user typed. Raises as `executor.execute`.
+    They take every setting from the run folder. Only what is `settings_io.RESERVED` is handed to
+    them. Raises as `executor.execute`.
     """
     from ksdd_lib.notebook.executor import execute  # a notebook itself needs no kernel
 
@@ -65,7 +65,6 @@ def run_notebooks(run: Run, command: str) -> None:
         "KSDD_HOME": str(home()),
         "KSDD_DATA": run.settings.data,
         "KSDD_DRIVE": os.environ.get("KSDD_DRIVE", ""),
-        "KSDD_COMMAND": command,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), os.getenv("PYTHONPATH")])),
     }
     for name in NOTEBOOKS:

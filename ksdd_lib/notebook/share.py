@@ -1,7 +1,4 @@
-"""An executed notebook made fit to send: outputs stay; widgets, personal places and secrets go.
-
-Widgets are dead in a saved notebook, and GitHub refuses one whose widget state is incomplete.
-"""
+"""An executed notebook made fit to send: outputs stay; widgets, personal places and secrets go."""
 
 import re
 from collections import Counter

@@ -42,10 +42,15 @@ def test_every_setting_has_the_control_of_its_type():
     assert form.controls["segmentation_steps"].max == 999_999
 
 
-def test_a_form_shows_only_its_groups_and_explains_each_control():
+def test_a_form_shows_only_its_groups_and_explains_each_control(screen):
     form = controls.choose(groups=("decision",))
     assert set(form.controls) == {name for name in RULES if name.startswith("decision")}
-    text = controls._explanation("decision_batch_size")
+    *_, folded, _, _ = screen.bundles[-1].children
+    [text] = [
+        row.children[1].value
+        for row in folded.children[0].children
+        if row.children[0].description == "Decision batch size"
+    ]
     assert "images" in text and "from 1 to 64" in text and text.startswith("<small>")
 
 

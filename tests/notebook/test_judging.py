@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_results import Judge
 
-from ksdd_lib.deploy import detection
+from ksdd_lib.deploy import folder_table
 from ksdd_lib.errors import DataError
 from ksdd_lib.notebook import judging
 from ksdd_lib.reporting import surface_pictures
@@ -136,7 +136,7 @@ def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
 
 
 def test_a_sheet_that_shows_only_some_says_so(tmp_path: Path):
-    rows = [detection.Judged(f"{number}.png", "unreadable") for number in range(50)]
+    rows = [folder_table.Judged(f"{number}.png", "unreadable") for number in range(50)]
     heading = "the 48 most suspicious of 50; all are in verdicts.csv"
     assert judging.sheet_of(rows, tmp_path).get_suptitle() == heading
     assert not judging.sheet_of(rows[:48], tmp_path).get_suptitle()
