@@ -10,11 +10,7 @@ SQUEEZE = 1.3
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """ "1408x512" -> (1408, 512).
-
-    Raises:
-        SettingsError: it is not HEIGHTxWIDTH, or a size that the networks cannot take.
-    """
+    """ "1408x512" -> (1408, 512); SettingsError where the networks cannot take such a size."""
     match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", str(text))
     if not match:
         raise SettingsError(f"image_size is {text!r}; write HEIGHTxWIDTH, for example 704x256.")

@@ -104,10 +104,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def preflight(folder: Path, drive: str) -> str:
-    """One line on this machine, to read before a training and to paste into a bug report.
-
-    It says how much room is left for results in `folder`, and what is known of `drive`.
-    """
+    """One line on this machine for a bug report, with the room left in `folder` for results."""
     facts = environment()
     hardware = f"{facts['cpu_cores']} cores of {facts['cpu']}"
     if facts["gpu"] != "none":
@@ -175,9 +172,7 @@ COMMIT = _commit()
 
 def _cpuinfo(field: str) -> str:
     """What Linux says of the first core; "" elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
     match = re.search(rf"^{field}\s*:\s*(.*)$", text, re.MULTILINE)
     return match[1] if match else ""

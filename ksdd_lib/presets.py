@@ -7,15 +7,7 @@ from ksdd_lib.settings import RULES, Settings, Value, Values
 from ksdd_lib.settings_io import data_name, differences, to_json
 
 BASIC = (
-    "preset",
-    "data",
-    "image_size",
-    "folds",
-    "fold",
-    "seed",
-    "annotation",
-    "segmentation_steps",
-    "decision_steps",
+    "preset data image_size folds fold seed annotation segmentation_steps decision_steps".split()
 )
 """Settings that a newcomer looks at first; the widgets fold the others away."""
 
@@ -63,11 +55,7 @@ PASSED_OVER |= {"folds", "fold", "twins", "partition", "defective_images", "seed
 
 
 def resolve(given: Values) -> Settings:
-    """Settings from some values: the defaults, then those of the preset, then `given`.
-
-    Raises:
-        SettingsError: a name is unknown, a value is not allowed, or two do not go together.
-    """
+    """Settings from the defaults, the preset's values, and `given`; raises as `Settings`."""
     preset = given.get("preset", Settings.preset)
     return Settings().with_values({"preset": preset} | PRESETS.get(str(preset), {}) | dict(given))
 

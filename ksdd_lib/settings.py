@@ -5,10 +5,9 @@ The widgets, the environment, the command line, `settings.json` and the report a
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -37,8 +36,7 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "one_cycle"]
 
 
-@plain_dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What a setting may be, its group and unit, and why it exists.
 
     It is one of `choices`, a number from `low` to `high`, or a text of the given `form`. In a run

@@ -27,11 +27,7 @@ RESERVED = (
 
 
 def convert(name: str, text: str) -> Value:
-    """The text of an environment variable or of `--set` as the setting's own type.
-
-    Raises:
-        SettingsError: no such setting, or not a value of its type.
-    """
+    """The text of a setting as a value of its type; SettingsError where it is none."""
     if name not in RULES:
         raise unknown(name)
     try:
@@ -83,10 +79,9 @@ def to_json(settings: Settings) -> dict[str, Value]:
 
 
 def from_json(stored: Values) -> Settings:
-    """The settings of `to_json`. A setting that is newer than they are has its default.
+    """The settings of `to_json`; a setting that is newer than they are has its default.
 
-    Raises:
-        SettingsError: an unknown field, or a value out of range.
+    Raises SettingsError at an unknown field or a value out of range.
     """
     if newer := set(stored) - set(RULES):
         raise SettingsError(

@@ -201,11 +201,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
-    """The record in the JSON file at `path`.
-
-    Raises:
-        RunError: the file is absent, not valid JSON, or no such record; the text names the field.
-    """
+    """The record in the JSON file at `path`; RunError names the field that is not as it should."""
     return parse_record(_content(path), kind, path.name)
 
 
@@ -215,10 +211,10 @@ def parse_record(text: str | bytes, kind: type[AnyRecord], name: str) -> AnyReco
         return kind.model_validate_json(text)
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
-        if error["type"] == "json_invalid":
-            raise RunError(f"{name} is not valid JSON ({error['msg']}).") from None
-        place = ".".join(map(str, error["loc"])) or "the whole"
-        raise RunError(f"{name} is not as it was written: {place}: {error['msg']}.") from None
+    if error["type"] == "json_invalid":
+        raise RunError(f"{name} is not valid JSON ({error['msg']}).")
+    place = ".".join(map(str, error["loc"])) or "the whole"
+    raise RunError(f"{name} is not as it was written: {place}: {error['msg']}.")
 
 
 def _content(path: Path) -> bytes:
