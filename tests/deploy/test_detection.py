@@ -13,7 +13,7 @@ from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.deploy import detection, weights
+from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.deploy.detection import Detector
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation import scoring
@@ -107,7 +107,7 @@ def test_a_model_whose_numbers_are_not_finite_never_judges(surface, part, kind, 
         detector.judge(surface)
     cv2.imwrite(str(tmp_path / "part.png"), surface)
     with pytest.raises(CheckpointError, match="not finite"):
-        detection.judge_folder(detector, tmp_path)
+        folder_table.judge_folder(detector, tmp_path)
 
 
 def test_a_file_is_judged_as_its_pixels(model, surface, tmp_path):
@@ -149,7 +149,7 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    rows = detection.judge_folder(detector_of(model, -100.0), tmp_path)
+    rows = folder_table.judge_folder(detector_of(model, -100.0), tmp_path)
     unreadable = ["cut.jpg", "empty.png", "huge.png", "pixel.png", "text.jpg"]
     assert [(row.image, row.label) for row in rows[:6]] == [
         *((name, "unreadable") for name in unreadable),
@@ -159,7 +159,7 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
     assert "huge.png is 30000x30000" in rows[2].reason
     assert [row.label for row in rows[6:]] == ["defective"] * 2
     assert rows[6].score >= rows[7].score
-    detection.write_verdicts(tmp_path / "verdicts.csv", rows)
+    folder_table.write_verdicts(tmp_path / "verdicts.csv", rows)
     with open(tmp_path / "verdicts.csv", newline="", encoding="utf-8") as file:
         header, *stored = csv.reader(file)
     assert header == ["image", "label", "score", "threshold", "x", "y", "reason"]
@@ -173,7 +173,7 @@ def test_a_folder_becomes_a_table_in_which_no_damaged_file_is_good(model, surfac
 def test_the_place_in_the_table_is_where_the_mask_is_highest(model, surface, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), surface)
     detector = detector_of(model, 0.0)
-    [row] = detection.judge_folder(detector, tmp_path)
+    [row] = folder_table.judge_folder(detector, tmp_path)
     mask = detector.judge(tmp_path / "a.png").mask
     assert mask[row.y, row.x] == mask.max()
 
@@ -184,7 +184,7 @@ def test_the_place_in_the_table_is_where_the_mask_is_highest(model, surface, tmp
 def test_what_is_no_folder_is_said(model, surface, tmp_path, name, said):
     cv2.imwrite(str(tmp_path / "a.png"), surface)
     with pytest.raises(DataError, match=said):
-        detection.judge_folder(detector_of(model, 0.0), tmp_path / name)
+        folder_table.judge_folder(detector_of(model, 0.0), tmp_path / name)
 
 
 def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp_path):
@@ -194,33 +194,33 @@ def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp
     assert detector.doubt(wide.shape).startswith("the picture is 128x300 (height x width)")
     cv2.imwrite(str(tmp_path / "wide.png"), wide)
     cv2.imwrite(str(tmp_path / "like.png"), cv2.resize(surface, (128, 128)))
-    rows = detection.judge_folder(detector, tmp_path)
+    rows = folder_table.judge_folder(detector, tmp_path)
     reasons = {row.image: row.reason for row in rows}
     assert reasons["like.png"] == "" and "squeezed to 128x128" in reasons["wide.png"]
     assert all(row.label in ("good", "defective") for row in rows)
-    assert detection.doubts(rows).startswith("Warning for 1, named in the table: wide.png")
-    assert detection.doubts([row for row in rows if not row.reason]) == ""
+    assert folder_table.doubts(rows).startswith("Warning for 1, named in the table: wide.png")
+    assert folder_table.doubts([row for row in rows if not row.reason]) == ""
 
 
 def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "good.png"), surface)
     detector = detector_of(model, 0.0)
-    detection.judge_folder(detector, tmp_path)
+    folder_table.judge_folder(detector, tmp_path)
     assert capsys.readouterr().out == ""
     for name in ("a/one.tif", "two.TIF", "three.heic", "two_label.tif", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"of another kind")
-    assert [row.image for row in detection.judge_folder(detector, tmp_path)] == ["good.png"]
+    assert [row.image for row in folder_table.judge_folder(detector, tmp_path)] == ["good.png"]
     said = "3 files of other kinds (.heic, .tif) were not judged: save them as PNG or JPEG."
     assert capsys.readouterr().out == f"{said}\n"
     (tmp_path / "good.png").unlink()
     with pytest.raises(DataError, match=re.escape(said)):
-        detection.judge_folder(detector, tmp_path)
+        folder_table.judge_folder(detector, tmp_path)
 
 
 def test_a_folder_without_images_is_refused(model, tmp_path):
     with pytest.raises(DataError, match="There is no image"):
-        detection.judge_folder(detector_of(model, 0.0), tmp_path)
+        folder_table.judge_folder(detector_of(model, 0.0), tmp_path)
 
 
 def test_a_published_file_says_how_to_judge(model, monkeypatch):
