@@ -26,6 +26,13 @@ OFFICIAL_FOLDS = _HERE / "official_folds.json"
 CLEAN_FOLDS = _HERE / "clean_folds.json"
 """The clean folds of partition 0, stored so that they never change."""
 
+PAPER = (
+    "D. Tabernik, S. Šela, J. Skvarč, D. Skočaj: Segmentation-Based Deep-Learning Approach for "
+    "Surface-Defect Detection. Journal of Intelligent Manufacturing, 2019. "
+    "doi:10.1007/s10845-019-01476-x"
+)
+"""The paper of the data set, and of the two-stage network."""
+
 DOUBTFUL = ("kos19/Part2", "kos46/Part6")
 """Surfaces that are labelled good and show a fine dark line, and a dark blob."""
 

@@ -115,12 +115,11 @@ class TwoStage:
 
     def map_caption(self, settings: Settings) -> str:
         """The map is the mask of the first network."""
-        is_mask = settings.segmentation_loss == "mean_squared_error"
+        linear = settings.segmentation_loss == "mean_squared_error"
         return (
-            f"It is {'the mask itself' if is_mask else 'the probability of a defect'}, and the mask "
-            "alone; the verdict comes from the score at the right. A straight dark line near its "
-            "edge is no fault of the surface. There the network sees that the picture ends, and is "
-            "more certain."
+            f"It is the mask alone{'' if linear else ' as probability of a defect'}. The verdict "
+            "comes from the score at the right. A straight dark line near the edge is no fault of "
+            "the surface. There the network sees that the picture ends, and is more certain."
         )
 
     def every_score(

@@ -1,8 +1,7 @@
 """The look that all figures share, curves, and verdicts as figures.
 
-Functions take arrays and an optional `ax`, draw, and return what they drew on. They never show or
-save. Figures are plain `matplotlib.figure.Figure` objects, without pyplot. The hues are those of
-Okabe and Ito, which colour-blind readers can tell apart.
+Functions draw and return what they drew on, without pyplot. They never show or save. The hues are
+those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
 import io
@@ -82,11 +81,15 @@ def new_axes(width: float = 5.2, height: float = 4.2) -> Axes:
     return sheet(width, height).add_subplot()
 
 
-def png(figure: Figure, dpi: int = 120) -> bytes:
-    """The figure as the bytes of a PNG file of 256 colours, a quarter of the size of full colour.
+def figure_of(ax: Axes) -> Figure:
+    """The figure that axes are on."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
 
-    Equal figures give equal bytes.
-    """
+
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """The figure as a PNG file of 256 colours; equal figures give equal bytes."""
     from PIL import Image  # matplotlib needs it, so it is there
 
     full, small = io.BytesIO(), io.BytesIO()
@@ -100,17 +103,10 @@ def png(figure: Figure, dpi: int = 120) -> bytes:
 @style()
 def stamp(figure: Figure) -> Figure:
     """Write GENERATED in the figure's upper right corner, clear of the data."""
-    figure.text(
-        1 - 0.06 / figure.get_figwidth(),
-        1 - 0.06 / figure.get_figheight(),
-        "GENERATED",
-        ha="right",
-        va="top",
-        fontsize=7.5,
-        fontweight="bold",
-        color=DEFECTIVE,
-        bbox={"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": DEFECTIVE},
-    ).set_in_layout(False)
+    place = 1 - 0.06 / figure.get_figwidth(), 1 - 0.06 / figure.get_figheight()
+    box = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": DEFECTIVE}
+    look: Keywords = {"fontsize": 7.5, "fontweight": "bold", "color": DEFECTIVE, "bbox": box}
+    figure.text(*place, "GENERATED", ha="right", va="top", **look).set_in_layout(False)
     return figure
 
 
@@ -138,20 +134,17 @@ def roc_curve(
     label: str = "pooled",
     point: str = "operating",
 ) -> Axes:
-    """The ROC curve, with the points of the operating and of the oracle threshold on it.
+    """The ROC curve; the verdicts `flagged` and those of the oracle threshold are points on it.
 
     Args:
-        labels, scores: (N,), defective or not, and logits.
-        flagged: (N,), the verdicts at the operating threshold.
-        label: the name of the curve.
-        point: the name of the verdicts.
+        label, point: the names of the curve and of the verdicts.
     """
     from sklearn import metrics as sklearn_metrics
 
-    ax = _curve_axes(ax, "ROC curve", "false positive rate", "true positive rate")
     area = metrics.roc_auc(labels, scores)
+    ax = _curve_axes(ax, "ROC curve", "false positive rate", "true positive rate", area)
     if area is None:
-        return _write_undefined(ax)
+        return ax
     x, y, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
     ax.plot(x, y, color=INK, linewidth=2, label=f"{label}: AUC {area:.4f}")
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
@@ -171,16 +164,13 @@ def precision_recall_curve(
     label: str = "pooled",
     point: str = "operating",
 ) -> Axes:
-    """The precision-recall curve as steps, whose area is the average precision.
-
-    Args: as for `roc_curve`.
-    """
+    """The precision-recall curve as steps, whose area is the average precision; see `roc_curve`."""
     from sklearn import metrics as sklearn_metrics
 
-    ax = _curve_axes(ax, "Precision-recall curve", "recall", "precision")
     area = metrics.average_precision(labels, scores)
+    ax = _curve_axes(ax, "Precision-recall curve", "recall", "precision", area)
     if area is None:
-        return _write_undefined(ax)
+        return ax
     y, x, _ = sklearn_metrics.precision_recall_curve(labels, scores)
     name = f"{label}: AP {area:.4f}"
     ax.plot(x, y, color=INK, linewidth=2, drawstyle="steps-post", label=name)
@@ -194,22 +184,20 @@ def precision_recall_curve(
     return ax
 
 
-def _curve_axes(ax: Axes | None, title: str, x: str, y: str) -> Axes:
+def _curve_axes(ax: Axes | None, title: str, x: str, y: str, area: float | None) -> Axes:
+    """Axes of two rates, which say so where the area under the curve is undefined."""
     ax = ax or new_axes()
     ax.set(title=title, xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
-    return ax
-
-
-def _write_undefined(ax: Axes) -> Axes:
-    text = "undefined: needs defective and good surfaces"
-    ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes, color=INK)
+    if area is None:
+        text = "undefined: needs defective and good surfaces"
+        ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes, color=INK)
     return ax
 
 
 def _points(
     labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str
 ) -> Iterator[tuple[str, Counts, Keywords]]:
-    """Of the verdicts given and of the oracle threshold: text, counts and rates, marker."""
+    """Of the verdicts given and of the oracle threshold: text, counts, marker."""
     at_oracle = np.asarray(scores) > metrics.best_f1_threshold(labels, scores)
     filled = {"color": DEFECTIVE, "marker": "o", "markersize": 8, "linestyle": "", "zorder": 4}
     hollow = {"color": INK, "marker": "D", "markersize": 11, "fillstyle": "none", "linestyle": ""}
@@ -221,7 +209,7 @@ def _points(
 def both_curves(
     labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str = "operating"
 ) -> Figure:
-    """Precision-recall and ROC curve beside each other; arguments as for `roc_curve`."""
+    """Precision-recall and ROC curve beside each other."""
     figure = sheet(9.0, 3.8, above=0.266)
     with style():
         left, right = figure.subplots(1, 2)
@@ -239,9 +227,8 @@ Histories = Mapping[str, Mapping[int, History]]
 
 @style()
 def _draw_history(ax: Axes, history: History, label: str, color: str) -> None:
-    """Draw the loss of one stage over its steps: faint as logged, strong as a running mean."""
-    step = np.array([row["step"] for row in history], float)
-    loss = np.array([row["loss"] for row in history], float)
+    """The loss of one stage over its steps: faint as logged, strong as a running mean."""
+    step, loss = np.array([(row["step"], row["loss"]) for row in history], float).T
     ax.plot(step, loss, color=color, linewidth=0.8, alpha=0.35)
     ax.plot(step, running_mean(loss), color=color, linewidth=2, label=label)
     if loss.min() > 0:
@@ -290,7 +277,15 @@ def confusion_matrix(labels: ArrayLike, flagged: ArrayLike) -> Axes:
     cells = [[counts.tn, counts.fp], [counts.fn, counts.tp]]
     for row, (truth, values) in enumerate(zip(("good", "defective"), cells, strict=True)):
         for column, value in enumerate(values):
-            _draw_cell(ax, row, column, value, sum(values), truth)
+            share = value / sum(values) if any(values) else 0.0
+            hue, depth = GOOD, 0.55 * share
+            if row != column:
+                hue, depth = DEFECTIVE, min(0.8, 0.2 + share) * (value > 0)
+            tint = LinearSegmentedColormap.from_list("", ["#f6f6f6", hue])(depth)
+            ax.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=tint))
+            ax.text(column, row - 0.06, str(value), ha="center", va="center", fontsize=24)
+            note = f"of {sum(values)} {truth}" + (f" ({share:.1%})" if any(values) else "")
+            ax.text(column, row + 0.24, note, ha="center", va="center")
     ax.set(title="Confusion matrix", xlabel="verdict", ylabel="surface")
     ax.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
     ax.set_xticks([0, 1], ["passed", "flagged"])
@@ -301,33 +296,21 @@ def confusion_matrix(labels: ArrayLike, flagged: ArrayLike) -> Axes:
     return ax
 
 
-def _draw_cell(ax: Axes, row: int, column: int, value: int, of: int, truth: str) -> None:
-    share = value / of if of else 0.0
-    tint = LinearSegmentedColormap.from_list("", ["#f6f6f6", GOOD if row == column else DEFECTIVE])
-    depth = 0.55 * share if row == column else min(0.8, 0.2 + share) * (value > 0)
-    box = (column - 0.48, row - 0.48), 0.96, 0.96
-    ax.add_patch(Rectangle(*box, facecolor=tint(depth)))
-    ax.text(column, row - 0.06, str(value), ha="center", va="center", fontsize=24)
-    note = f"of {of} {truth}" + (f" ({share:.1%})" if of else "")
-    ax.text(column, row + 0.24, note, ha="center", va="center")
-
-
 def scatter_by_label(
     ax: Axes, labels: np.ndarray, x: np.ndarray, y: np.ndarray, named: bool = True, zorder: int = 1
 ) -> None:
     """A dot for each surface: blue where it is good, an orange diamond where it is defective.
 
     Args:
-        labels, x, y: (N,); labels are bool.
+        labels: bool (N,).
         named: whether the legend names the two kinds.
     """
     look: Keywords = {"s": 22, "alpha": 0.65, "linewidths": 0, "zorder": zorder}
-    for kind, name, color, marker in (
-        (False, "good", GOOD, "o"),
-        (True, "defective", DEFECTIVE, "D"),
+    names = ("good", "defective") if named else (None, None)
+    for here, name, color, marker in zip(
+        (~labels, labels), names, (GOOD, DEFECTIVE), ("o", "D"), strict=True
     ):
-        here, label = labels == kind, name if named else None
-        ax.scatter(x[here], y[here], color=color, marker=marker, label=label, **look)
+        ax.scatter(x[here], y[here], color=color, marker=marker, label=name, **look)
 
 
 @style()
@@ -341,7 +324,6 @@ def score_strip(
     """Every score as a dot: a band per fold, defective over good, the thresholds as lines.
 
     Args:
-        labels, scores, folds: (N,).
         thresholds: fold -> its operating threshold in logits; one band for each.
         oracle: the pooled oracle threshold in logits, drawn through all bands.
     """

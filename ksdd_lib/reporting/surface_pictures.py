@@ -1,7 +1,4 @@
-"""Pictures of surfaces beside each other, with annotation and output.
-
-As in `plots`, functions take arrays, draw, and return the figure. They never show or save.
-"""
+"""Pictures of surfaces beside each other, with annotation and output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ksdd_lib.evaluation.predictions import Prediction, verdict
-from ksdd_lib.reporting.plots import DEFECTIVE, FAINT, Keywords, sheet, style
+from ksdd_lib.reporting.plots import DEFECTIVE, FAINT, GOOD, INK, Keywords, sheet, style
 
 OUTLINE = "#56B4E9"
 
@@ -23,7 +20,6 @@ HEAT: Keywords = {"cmap": "inferno", "norm": PowerNorm(0.5, vmin=0, vmax=1)}
 """The colours of an output follow its square root, so that 1 % is seen: what a miss did answer."""
 
 picture_style = style(axes_grid=False, axes_titlelocation="center", axes_titleweight="normal")
-"""The look of figures that hold pictures."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,6 @@ class JudgedSurface:
     """One test surface with all that is shown of it.
 
     Attributes:
-        prediction: its row of predictions.csv, with threshold and verdict.
         image: (H, W) uint8.
         annotation: (H, W) bool.
         output: (h, w) in [0, 1], the probability of a defect at each place, at any size.
@@ -65,10 +60,8 @@ def show_image(ax: Axes, pixels: np.ndarray, outline: np.ndarray | None = None) 
     Args:
         outline: a mask (H, W) bool, whose edge is drawn on the picture.
     """
-    if pixels.dtype == np.uint8:
-        ax.imshow(pixels, **GRAY)
-    else:
-        ax.imshow(pixels, interpolation="nearest", **HEAT)
+    heat: Keywords = HEAT | {"interpolation": "nearest"}
+    ax.imshow(pixels, **(GRAY if pixels.dtype == np.uint8 else heat))
     if outline is not None and outline.any():
         ax.contour(outline, [0.5], colors=OUTLINE, linewidths=1)
     ax.set_axis_off()
@@ -80,33 +73,24 @@ def gallery(
     outlines: Sequence[np.ndarray] | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Surfaces upright beside each other.
-
-    Args:
-        pictures, outlines: each as for `show_image`.
-        titles: a short text for each.
-    """
+    """Surfaces upright beside each other, each as of `show_image`."""
     ratio = max(picture.shape[0] / picture.shape[1] for picture in pictures)
     width = min(1.7, 13.0 / len(pictures))
     figure = sheet(width * len(pictures), width * ratio + 0.65, above=0.2)
     axes = figure.subplots(1, len(pictures), squeeze=False)[0]
     for index, (ax, picture) in enumerate(zip(axes, pictures, strict=True)):
-        show_image(ax, picture, None if outlines is None else outlines[index])
-        if titles is not None:
+        show_image(ax, picture, outlines[index] if outlines else None)
+        if titles:
             ax.set_title(titles[index], fontsize=9, pad=4)
     return figure
 
 
 @picture_style
 def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Figure:
-    """A surface, the output laid over it, and the place that matters in full resolution.
-
-    That place is the annotated defect, else where the output is highest. The output's colours are
-    on the fixed scale of all pictures, 0 to 1.
+    """A surface, the output laid over it, and the place that matters, see `closest`, enlarged.
 
     Args:
-        opacity: of the output, from 0 (not seen) to 1. The surface shines through where the output
-            is weak, and is covered where it is certain and `opacity` is 1.
+        opacity: of the output, from 0 (not seen) to 1, where a certain output covers the surface.
         side: of the square cut-out, in the image's own pixels.
     """
     output, cut = surface.full_output(), surface.closest(side)
@@ -128,9 +112,8 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
         ax.set_anchor("N")
         ax.set_title(title, fontsize=9, pad=4)
     rows, columns = cut
-    size = columns.stop - columns.start, rows.stop - rows.start
-    box = Rectangle((columns.start, rows.start), *size, fill=False, edgecolor="white", linewidth=1)
-    axes[1].add_patch(box)
+    box = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
+    axes[1].add_patch(Rectangle(*box, fill=False, edgecolor="white", linewidth=1))
     return figure
 
 
@@ -140,10 +123,7 @@ CLOSE_UP = 0.22
 
 @picture_style
 def close_ups(surfaces: Sequence[JudgedSurface]) -> Figure:
-    """One enlarged place of each surface beside each other: what was missed, or raised an alarm.
-
-    That place is the annotated defect, outlined, else where the output is highest.
-    """
+    """The place that matters of each surface, see `closest`, enlarged; defects are outlined."""
     tile = 1.9  # inches
     figure = sheet(tile * len(surfaces), tile + 0.55, above=0.2)
     axes = figure.subplots(1, len(surfaces), squeeze=False)[0]
@@ -188,13 +168,10 @@ def contact_sheet(
     alarming: Sequence[bool],
     heading: str = "",
 ) -> Figure:
-    """Small pictures in rows, each with its verdict; those that alarm have an orange frame.
+    """Small pictures in rows, each with its title; the alarming ones have an orange frame.
 
     Args:
         pictures: each (H, W) uint8; None where a file could not be read.
-        titles: a short text for each.
-        alarming: whether each needs a second look.
-        heading: stands above all.
     """
     across = min(8, max(1, len(pictures)))
     down = -(-len(pictures) // across)
@@ -207,19 +184,130 @@ def contact_sheet(
     for ax in grid[len(pictures) :]:
         ax.set_axis_off()
     for ax, picture, title, alarms in zip(grid, pictures, titles, alarming, strict=False):
-        ax.imshow(np.full((8, 8), 235, np.uint8) if picture is None else _small(picture), **GRAY)
         if picture is None:
+            picture = np.full((8, 8), 235, np.uint8)
             ax.text(0.5, 0.5, "unreadable", ha="center", va="center", transform=ax.transAxes)
+        scale = min(1.0, 320 / max(picture.shape))
+        height, width = (max(1, round(side * scale)) for side in picture.shape)
+        ax.imshow(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), **GRAY)
         ax.set_title(title, fontsize=7, pad=3)
         ax.set(xticks=[], yticks=[])
-        for spine in ax.spines.values():
-            spine.set(visible=True, color=DEFECTIVE if alarms else FAINT)
-            spine.set_linewidth(2.0 if alarms else 0.8)
+        color, width = (DEFECTIVE, 2.0) if alarms else (FAINT, 0.8)
+        ax.spines[:].set(visible=True, color=color, linewidth=width)
     return figure
 
 
-def _small(picture: np.ndarray, most: int = 320) -> np.ndarray:
-    """A picture of at most `most` pixels in each direction."""
-    scale = min(1.0, most / max(picture.shape))
-    height, width = (max(1, round(side * scale)) for side in picture.shape)
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+PANEL, GAP, NOTE, HEAD = 3.45, 0.08, 2.0, 0.62  # inches: a picture, between, the note, the head
+FINEST = 800  # pixels: twice what a panel shows
+
+
+@picture_style
+def defect_strip(surfaces: Sequence[JudgedSurface], score_range: tuple[float, float]) -> Figure:
+    """Rows of image, annotation, output and score; tall surfaces lie on their left side.
+
+    The output is drawn on one fixed scale, probability 0 to 1, so that rows can be compared.
+
+    Args:
+        score_range: the ends of the number line in logits, see `logit_range`.
+    """
+    shapes = [sorted(surface.image.shape) for surface in surfaces]
+    ratio = float(np.median([short / long for short, long in shapes] or [0.4]))
+    row_height = max(PANEL * ratio, 0.75)
+    size = 3 * (PANEL + GAP) + NOTE + 2 * GAP, HEAD + len(surfaces) * (row_height + GAP)
+    figure = Figure(figsize=size)
+    # One sheet measured in inches: axes for each picture would take four times as long.
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(0, size[1]))
+    ax.set_axis_off()
+    ax.autoscale(enable=False)
+    for index, surface in enumerate(surfaces):
+        bottom = size[1] - HEAD - (index + 1) * (row_height + GAP) + GAP
+        _draw_surface(ax, surface, bottom, row_height)
+        _draw_note(ax, surface.prediction, bottom, row_height, score_range)
+    _draw_head(ax, any(_is_tall(surface.image) for surface in surfaces))
+    return figure
+
+
+def logit_range(rows: Sequence[Prediction]) -> tuple[float, float]:
+    """The least and the greatest score or threshold of the rows, with a margin."""
+    values = [value for row in rows for value in (row.score, row.threshold or 0.0)] or [0.0]
+    margin = 0.05 * (max(values) - min(values)) or 1.0
+    return min(values) - margin, max(values) + margin
+
+
+def _left(column: int) -> float:
+    """Where a column of the strip begins, in inches."""
+    return GAP + column * (PANEL + GAP)
+
+
+def _is_tall(pixels: np.ndarray) -> bool:
+    """Whether it is turned counter-clockwise by a quarter, its top to the left."""
+    return pixels.shape[0] > pixels.shape[1]
+
+
+def _lying(pixels: np.ndarray) -> np.ndarray:
+    """A picture on its left side if it is tall, and no more than `FINEST` pixels wide."""
+    pixels = np.rot90(pixels) if _is_tall(pixels) else pixels
+    height, width = pixels.shape
+    size = min(width, FINEST), max(1, round(height * min(1.0, FINEST / width)))
+    return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+
+
+def _draw_surface(ax: Axes, surface: JudgedSurface, bottom: float, row_height: float) -> None:
+    """Image, annotation and output, each in its column."""
+    image = _lying(surface.image)
+    mask = _lying(surface.annotation.astype(np.float32)) > 0
+    output = surface.output.astype(np.float32)
+    output = np.rot90(output) if _is_tall(surface.image) else output
+    pixel = min(PANEL / image.shape[1], row_height / image.shape[0])  # inches
+    top, (height, width) = bottom + row_height, (pixel * side for side in image.shape)
+    heat: Keywords = HEAT | {"interpolation": "nearest"}
+    for column, (picture, look) in enumerate(((image, GRAY), (image, GRAY), (output, heat))):
+        left = _left(column)
+        place = left, left + width, top - height, top
+        ax.imshow(picture, extent=place, aspect="auto", **look)
+        if column > 0:
+            for outline in outlines_of(mask):
+                x, y = left + pixel * (outline[:, 0] + 0.5), top - pixel * (outline[:, 1] + 0.5)
+                ax.plot(x, y, color=OUTLINE, linewidth=1.3)
+    if not mask.any():
+        box = {"boxstyle": "square,pad=0.3", "facecolor": "white", "edgecolor": "none"}
+        style: Keywords = {"fontsize": 8.5, "ha": "center", "va": "center", "bbox": box}
+        ax.text(_left(1) + width / 2, top - height / 2, "no defect annotated", **style)
+
+
+def _draw_note(
+    ax: Axes, row: Prediction, bottom: float, row_height: float, score_range: tuple[float, float]
+) -> None:
+    """Verdict, name and numbers in words, and the score and the threshold on a line."""
+    kind = verdict(row)
+    color = GOOD if kind == "found" else DEFECTIVE
+    title = f"{kind if kind == 'found' else kind.upper()}, fold {row.fold}"
+    numbers = f"score {row.score:.2f}, threshold {row.threshold:.2f}".replace("-", "−")
+    left, top = _left(3) + 0.06, bottom + row_height
+    ax.text(left, top - 0.04, title, va="top", color=color, fontsize=10.5, fontweight="bold")
+    ax.text(left, top - 0.26, shortened(row.image, 27), va="top", fontsize=9)
+    ax.text(left, top - 0.43, numbers, va="top", fontsize=8.5)
+    right, line = left + NOTE - 0.12, bottom + 0.18 * row_height
+    score, threshold = np.interp([row.score, row.threshold], score_range, (left, right))
+    ax.plot([left, right], [line, line], color=FAINT, linewidth=1)
+    ax.plot([threshold] * 2, [line - 0.1, line + 0.1], color=INK, linewidth=1.5)
+    ax.plot(score, line, "o", color=color, markersize=6)
+
+
+def _draw_head(ax: Axes, turned: bool) -> None:
+    """What the columns hold, and the colours of the output."""
+    titles = (
+        "image (top edge at the left)" if turned else "image",
+        "annotation (outlined)",
+        "output: probability",
+        "score ● and threshold |",
+    )
+    base = ax.get_ylim()[1] - HEAD + 0.1
+    for column, title in enumerate(titles):
+        ax.text(_left(column), base, title, va="bottom", fontsize=10, fontweight="bold")
+    left, width = _left(2) + 1.75, 1.5
+    place = left, left + width, base + 0.03, base + 0.13
+    ax.imshow(np.linspace(0, 1, 128)[None], extent=place, aspect="auto", cmap=HEAT["cmap"])
+    for value in (0, 0.1, 0.5, 1):
+        x = left + width * float(HEAT["norm"](value))
+        ax.text(x, base + 0.16, f"{value:g}", ha="center", va="bottom", fontsize=8)

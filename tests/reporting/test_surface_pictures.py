@@ -8,7 +8,7 @@ from drawn import pixels, texts
 
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.reporting import surface_pictures
-from ksdd_lib.reporting.defect_strip import defect_strip, logit_range
+from ksdd_lib.reporting.surface_pictures import defect_strip, logit_range
 
 RANDOM = np.random.default_rng(0)
 
