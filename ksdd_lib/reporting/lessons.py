@@ -1,7 +1,4 @@
-"""Figures that explain the two-stage network, drawn from real networks and the user's surfaces.
-
-As in `plots`, functions take arrays, draw, and return the figure. They never show or save.
-"""
+"""Figures that explain the two-stage network, drawn from real networks and the user's surfaces."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +16,13 @@ from ksdd_lib.reporting.surface_pictures import GRAY, HEAT, OUTLINE
 from ksdd_lib.training.targets import probability
 
 PALE = "#d9e6ee"
+STRIDE_COLORS = {1: OUTLINE, 2: GOOD, 4: "#CC79A7", 8: DEFECTIVE}
 
 lesson_style = style(axes_grid=False, axes_titlelocation="center", axes_titlesize=9.5)
 
 
 def _lesson(height: float) -> Figure:
-    """A sheet with so many inches of height for the lesson, and room above it for the stamp."""
+    """A sheet with so many inches for the lesson, and room above it for the stamp."""
     return sheet(9.0, height + 0.26, above=0.26)
 
 
@@ -33,14 +31,14 @@ def split_map(items: Sequence[str], in_test: Mapping[str, ArrayLike]) -> Figure:
     """Which image of which item a split puts on the test side: a panel a split.
 
     Args:
-        items: (N,), the item that each image shows.
-        in_test: name of the split -> (N,) bool; images on neither side count as training.
+        items: the item that each image shows.
+        in_test: name of the split -> bool for each image.
     """
     counts, names = Counter(items), sorted(set(items))
     most = max(counts.values())
     figure = _lesson((1.1 + 0.16 * most) * len(in_test))
     axes = figure.subplots(len(in_test), 1, squeeze=False)[:, 0]
-    colors = [PALE, DEFECTIVE]
+    sides = {"training": PALE, "test": DEFECTIVE}
     for ax, (split, chosen) in zip(axes, in_test.items(), strict=True):
         side = np.full((most, len(names)), np.nan)
         for column, name in enumerate(names):
@@ -48,36 +46,30 @@ def split_map(items: Sequence[str], in_test: Mapping[str, ArrayLike]) -> Figure:
             side[: len(here), column] = here
         both = sum(len(set(column[~np.isnan(column)])) == 2 for column in side.T)
         look = {"vmin": 0, "vmax": 1, "edgecolors": "white", "linewidth": 0.6}
-        ax.pcolormesh(side, cmap=ListedColormap(colors), **look)
+        ax.pcolormesh(side, cmap=ListedColormap(list(sides.values())), **look)
         ax.set_title(f"{split}: {both} of {len(names)} items stand on both sides")
         ax.set(xlabel="item (one column each)", ylabel="its images", xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-        handles = [Rectangle((0, 0), 1, 1, color=color) for color in colors]
-        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2}
-        ax.legend(handles, ["training", "test"], **place)
+        handles = [Rectangle((0, 0), 1, 1, color=color) for color in sides.values()]
+        ax.legend(handles, sides, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 
 
 @lesson_style
 def receptive_fields(image: np.ndarray, at: tuple[int, int]) -> Figure:
-    """What one output pixel of each convolution sees of a surface.
-
-    Args:
-        image: (H, W) uint8, at the size that the network takes.
-        at: row and column of the pixel in whose middle the squares stand.
-    """
+    """What one output pixel of each convolution sees of a surface, around row and column `at`."""
     fields = layer_fields()
     figure = _lesson(4.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
     left.imshow(image, **GRAY)
     for stride, side in {stride: side for _, side, stride in fields}.items():
-        corner, color = (at[1] - side / 2, at[0] - side / 2), _stride_color(stride)
+        corner, color = (at[1] - side / 2, at[0] - side / 2), STRIDE_COLORS[stride]
         left.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=1.6))
     left.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     left.set_title(f"seen at once, on {image.shape[0]}x{image.shape[1]}")
     left.set_axis_off()
     for place, (_, side, stride) in enumerate(fields):
-        right.barh(place, side, color=_stride_color(stride))
+        right.barh(place, side, color=STRIDE_COLORS[stride])
         right.text(side + 3, place, f"{side}", va="center", fontsize=8.5)
     right.set_yticks(range(len(fields)), [name for name, _, _ in fields], fontsize=8.5)
     right.invert_yaxis()
@@ -89,10 +81,10 @@ def receptive_fields(image: np.ndarray, at: tuple[int, int]) -> Figure:
 def layer_fields() -> list[tuple[str, int, int]]:
     """(name, receptive field, stride), in input pixels, of each convolution of the first stage."""
     with torch.device("meta"):
-        network = SegmentationNet()
+        layers = SegmentationNet().features.modules()
     fields: list[tuple[str, int, int]] = []
     side, stride = 1, 1
-    for layer in network.features.modules():
+    for layer in layers:
         if isinstance(layer, torch.nn.Conv2d):
             kernel = layer.kernel_size[0]
             side += (kernel - 1) * stride
@@ -103,19 +95,11 @@ def layer_fields() -> list[tuple[str, int, int]]:
     return fields
 
 
-def _stride_color(stride: int) -> str:
-    return {1: OUTLINE, 2: GOOD, 4: "#CC79A7"}.get(stride, DEFECTIVE)
-
-
 @lesson_style
-def shrinking(image: np.ndarray, mask: np.ndarray, times: int = 3) -> Figure:
-    """A crack made smaller in three ways: the darkest, the mean, and just one of each 2x2 pixels.
+def shrinking(image: np.ndarray, mask: np.ndarray) -> Figure:
+    """A crack halved three times: by the darkest, the mean, or just one of each 2x2 pixels.
 
     Each title says how far the crack stands out, see `stands_out`.
-
-    Args:
-        image: (H, W) uint8, a cut-out with a crack; both sides divisible by 2**times.
-        mask: (H, W) bool, the crack.
     """
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "max-pool": lambda pixels: _blocks(pixels).max((1, 3)),
@@ -123,7 +107,7 @@ def shrinking(image: np.ndarray, mask: np.ndarray, times: int = 3) -> Figure:
         "skipping": lambda pixels: pixels[::2, ::2],
     }
     figure = _lesson(1.0 + 2.3 * len(ways))
-    grid = figure.subplots(len(ways), times + 1, squeeze=False)
+    grid = figure.subplots(len(ways), 4)
     for axes, (name, halve) in zip(grid, ways.items(), strict=True):
         darkness, place = (255.0 - image).astype(np.float32), mask
         for step, ax in enumerate(axes):
@@ -149,13 +133,8 @@ def _blocks(pixels: np.ndarray) -> np.ndarray:
 
 
 @lesson_style
-def normalisation(network: SegmentationNet, image: np.ndarray, channel: int = 0) -> Figure:
-    """One feature map of a surface in two lights, before and after feature normalisation.
-
-    Args:
-        image: (H, W) uint8.
-        channel: of the first layer.
-    """
+def normalisation(network: SegmentationNet, image: np.ndarray) -> Figure:
+    """The first feature map of a surface in two lights, before and after normalisation."""
     lights = {"as it is": image, "half the light": (image * 0.5).astype(np.uint8)}
     first = list(next(network.features.children()).children())[:2]
     maps: dict[str, list[np.ndarray]] = {"convolution": [], "normalised": []}
@@ -164,48 +143,44 @@ def normalisation(network: SegmentationNet, image: np.ndarray, channel: int = 0)
             values = torch.from_numpy(pixels)[None, None].float() / 255
             for layer, found in zip(first, maps.values(), strict=True):
                 values = layer(values)
-                found.append(values[0, channel].numpy())
+                found.append(values[0, 0].numpy())
     figure = _lesson(min(6.0, 1.45 * image.shape[0] / image.shape[1]) + 0.8)
-    axes = iter(figure.subplots(1, 6))
+    grid = figure.subplots(1, 6)
     for light, (name, pixels) in enumerate(lights.items()):
-        ax = next(axes)
+        ax, *beside = grid[3 * light : 3 * light + 3]
         ax.imshow(pixels, **GRAY)
         ax.set_title(name)
-        ax.set_axis_off()
-        for (title, both), ax in zip(maps.items(), axes, strict=False):
+        for ax, (title, both) in zip(beside, maps.items(), strict=True):
             inner = [one[8:-8, 8:-8] for one in both]
             low, high = np.percentile(np.stack(inner), (1, 99))
             ax.imshow(both[light], cmap="viridis", vmin=low, vmax=high)
             ax.set_title(f"{title}\n{inner[light].mean():.3f} ± {inner[light].std():.3f}")
-            ax.set_axis_off()
+    for ax in grid:
+        ax.set_axis_off()
     return figure
 
 
-SEEN = {"1/1": 1, "1/2": 5, "1/4": 10, "1/8": 12}
-"""Scale -> the last layer of `SegmentationNet.features` that answers at it."""
+SEEN = {1: "1/1", 5: "1/2", 10: "1/4", 12: "1/8"}
+"""The last layer of `SegmentationNet.features` that answers at a scale -> the scale."""
 
 
 @lesson_style
-def what_it_saw(network: SegmentationNet, image: np.ndarray, loss: str, each: int = 3) -> Figure:
-    """The strongest feature maps of a surface at each scale, and the mask that follows from them.
+def what_it_saw(network: SegmentationNet, image: np.ndarray, loss: str) -> Figure:
+    """The three strongest feature maps of a surface at each scale, and the mask that follows.
 
     Args:
-        network: trained, on any device.
-        image: (H, W) uint8, at a size that the network takes.
-        loss: the `segmentation_loss` that it was trained with.
-        each: maps a scale: those with the highest single answer.
+        loss: the `segmentation_loss` that the network was trained with.
     """
     panels = [("surface", image, {"cmap": "gray"})]
     where = next(network.parameters()).device
     answer = torch.from_numpy(image)[None, None].float().to(where) / 255
-    scales = {last: scale for scale, last in SEEN.items()}
     with torch.inference_mode():
         for number, layer in enumerate(network.features):
             answer = layer(answer)
-            if number in scales:
-                strongest = answer[0].amax((1, 2)).topk(each).indices
+            if number in SEEN:
+                strongest = answer[0].amax((1, 2)).topk(3).indices
                 for one in answer[0, strongest].float().cpu().numpy():
-                    panels.append((f"at {scales[number]}", one, {"cmap": "viridis"}))
+                    panels.append((f"at {SEEN[number]}", one, {"cmap": "viridis"}))
         mask_logits = network.mask_norm(network.mask(answer).float())
         panels.append(("mask", probability(mask_logits, loss)[0, 0].cpu().numpy(), HEAT))
     figure = _lesson(2 * min(4.2, 1.25 * image.shape[0] / image.shape[1]) + 0.7)
@@ -223,7 +198,7 @@ def balance(shown: Mapping[str, Sequence[bool]]) -> Figure:
     """The surfaces that the first steps see, one square each, the defective ones in orange.
 
     Args:
-        shown: name of the order -> whether each surface is defective, in the order of the steps.
+        shown: name of the order -> whether the surface of each step is defective.
     """
     figure = _lesson(0.2 + 0.75 * len(shown))
     for ax, (name, flags) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
@@ -237,15 +212,10 @@ def balance(shown: Mapping[str, Sequence[bool]]) -> Figure:
 
 @style()
 def two_scores(labels: ArrayLike, mask_maximum: ArrayLike, decision: ArrayLike) -> Figure:
-    """Each surface by what the two networks say: the mask's maximum across, the decision upwards.
-
-    Args:
-        labels, mask_maximum, decision: (N,), defective or not, and logits.
-    """
-    across, upwards = np.asarray(mask_maximum, float), np.asarray(decision, float)
+    """Each surface by the logits of both networks: the highest of the mask across, decision up."""
     figure = sheet(5.6, 4.4)
     ax = figure.subplots()
-    scatter_by_label(ax, np.asarray(labels, bool), across, upwards)
+    scatter_by_label(ax, np.asarray(labels, bool), np.asarray(mask_maximum), np.asarray(decision))
     ax.axhline(0, color=FAINT, linewidth=1)
     ax.axvline(0, color=FAINT, linewidth=1)
     ax.set(xlabel="highest mask logit (segmentation network)")
@@ -258,14 +228,8 @@ def two_scores(labels: ArrayLike, mask_maximum: ArrayLike, decision: ArrayLike) 
 def around_defect(
     image: np.ndarray, mask: np.ndarray, side: int = 128
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A square cut-out with the defect in its middle, moved inside the surface where it must be.
-
-    Args:
-        image, mask: (H, W); both sides at least `side`.
-    """
-    found = []
-    for where, length in zip(np.nonzero(mask), mask.shape, strict=True):
-        start = int(np.clip(round(float(where.mean())) - side // 2, 0, length - side))
-        found.append(slice(start, start + side))
-    cut = found[0], found[1]
+    """A square cut-out with the defect in its middle, moved inside the surface where it must be."""
+    middle = [round(float(where.mean())) for where in np.nonzero(mask)]
+    top, left = np.clip(np.array(middle) - side // 2, 0, np.array(mask.shape) - side)
+    cut = slice(top, top + side), slice(left, left + side)
     return image[cut], mask[cut].astype(bool)

@@ -9,11 +9,8 @@ from matplotlib.figure import Figure, SubFigure
 from ksdd_lib.reporting.plots import Histories, draw_stages, sheet, style
 from ksdd_lib.reporting.surface_pictures import picture_style, show_image
 
-CURVES = 2.6
-"""Height of the loss curves in inches."""
-
-TILES = 10
-"""Places in a row of forming masks: the surface, and one for each moment."""
+CURVES = 2.6  # inches, the height of the loss curves
+TILES = 10  # places in a row of forming masks: the surface, and one for each moment
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,6 @@ def training_view(
         stages: the last one is in training.
         fold: the one in training; the others are drawn thin.
         steps: that the last stage will take.
-        heading: stands above all.
     """
     below = forming.height() if forming else 0.0
     figure = sheet(9.0, CURVES + below, above=0.3)
@@ -67,6 +63,7 @@ def training_view(
 
 @picture_style
 def _draw_forming(figure: SubFigure, forming: Forming) -> None:
+    """A row for each surface: itself, then its masks by step."""
     grid = figure.subplots(len(forming.images), TILES, squeeze=False)
     for ax in grid.flat:
         ax.set_axis_off()

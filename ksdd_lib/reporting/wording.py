@@ -1,8 +1,6 @@
-"""What results say in words, for somebody who decides; the words that hang on no number are in the
-report's template."""
+"""What results say in words, for somebody who decides; fixed words are in the report's template."""
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 
 from ksdd_lib.data.inspection import SplitCounts
@@ -11,7 +9,7 @@ from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results
 from ksdd_lib.evaluation.summary import PooledScores, Summary
 from ksdd_lib.evaluation.threshold_costs import parts_needed
-from ksdd_lib.text import listed, of_ten, percent_up_to, whole_percent
+from ksdd_lib.text import listed, of_ten, percent, percent_up_to
 
 FEW = 20
 """Defective test surfaces under which the first sentences warn of the number."""
@@ -20,24 +18,23 @@ NAMED = 6
 """Surfaces that the first sentences name, of each kind of error."""
 
 CHOSEN_ON_KOLEKTOR = ("cpu", "best")
-"""Presets whose values were chosen with KolektorSDD's images, which a reader must know."""
+"""Presets whose values were chosen with KolektorSDD's images."""
 
 
 def conclusion(pooled: PooledScores, is_generated: bool) -> str:
     """The result in three sentences; "" unless both kinds of surfaces were tested."""
-    found, intervals = pooled.tp, pooled.intervals
-    defective, good = _totals(pooled)
-    if intervals.recall is None or intervals.false_positive_rate is None:
+    recall, (defective, good) = pooled.intervals.recall, _totals(pooled)
+    if recall is None or not good:
         return ""
     counts = (
-        f"In short: {found} of {defective} defects were found, and {pooled.fp} of {good} good "
+        f"In short: {pooled.tp} of {defective} defects were found, and {pooled.fp} of {good} good "
         "surfaces were flagged by mistake."
     )
     if is_generated:
         return f"{counts} The surfaces are generated, so this says nothing about real parts."
     return (
         f"{counts} This is at most something to try beside an inspection, not to replace one. "
-        f"With so few defects tested, up to {percent_up_to(1 - intervals.recall[0])} may be missed."
+        f"With so few defects tested, up to {percent_up_to(1 - recall[0])} may be missed."
     )
 
 
@@ -47,11 +44,7 @@ def _totals(pooled: PooledScores) -> tuple[int, int]:
 
 
 def in_words(pooled: PooledScores, rows: Sequence[Prediction]) -> list[str]:
-    """What the pooled verdicts say to somebody who decides, as paragraphs.
-
-    Args:
-        rows: of predictions.csv.
-    """
+    """What the pooled verdicts on the rows say to somebody who decides, as paragraphs."""
     defective, good = _totals(pooled)
     if not defective or not good:
         return ["The test surfaces are all of one kind, so nothing can be said of the verdicts."]
@@ -65,11 +58,10 @@ def in_words(pooled: PooledScores, rows: Sequence[Prediction]) -> list[str]:
             "All defects score above all good surfaces (average precision 1), so some threshold "
             "would make no error. Those in use were each set without the scores of their own fold."
         )
-    failures = failures_first(rows)
     named = [
         f"{name}: {listed(found, NAMED)}."
         for kind, name in (("missed", "Missed"), ("false alarm", "False alarms"))
-        if (found := [row.image for row in failures if verdict(row) == kind])
+        if (found := [row.image for row in failures_first(rows) if verdict(row) == kind])
     ]
     if named:
         paragraphs.append(" ".join([*named, "They are shown first below."]))
@@ -78,16 +70,12 @@ def in_words(pooled: PooledScores, rows: Sequence[Prediction]) -> list[str]:
 
 def _by_item(rows: Sequence[Prediction]) -> str:
     """What the verdicts on surfaces mean for whole items, where one flagged surface flags it."""
-    flagged: dict[str, bool] = defaultdict(bool)
-    defective: dict[str, bool] = defaultdict(bool)
-    for row in rows:
-        flagged[row.item] |= bool(row.is_flagged)
-        defective[row.item] |= row.is_defective
-    bad = [flagged[item] for item in flagged if defective[item]]
-    good = [flagged[item] for item in flagged if not defective[item]]
-    text = f"Of the items, {sum(bad)} of {len(bad)} defective ones have a flagged surface"
+    flagged = {row.item for row in rows if row.is_flagged}
+    bad = {row.item for row in rows if row.is_defective}
+    good = {row.item for row in rows} - bad
+    text = f"Of the items, {len(bad & flagged)} of {len(bad)} defective ones have a flagged surface"
     if good:
-        return f"{text}, and so have {sum(good)} of {len(good)} good ones."
+        return f"{text}, and so have {len(good & flagged)} of {len(good)} good ones."
     alarmed = {row.item for row in rows if verdict(row) == "false alarm"}
     return (
         f"{text}. Every item here has a defect. A good surface was flagged on {len(alarmed)} of "
@@ -97,10 +85,10 @@ def _by_item(rows: Sequence[Prediction]) -> str:
 
 def _if_rare(pooled: PooledScores) -> str:
     """How many alarms would be false where defects are rare; "" where there is no alarm to tell."""
-    share, (defective, good) = false_share(pooled, 0.001), _totals(pooled)
+    share, totals = false_share(pooled, 0.001), _totals(pooled)
     if not pooled.fp or share is None:
         return ""
-    here = whole_percent(defective / (defective + good))
+    here = percent(totals[0] / sum(totals), 0)
     return (
         f" Here {here} of the surfaces are defective. If only 1 in 1,000 were, {of_ten(share)} "
         "alarms would be false."
@@ -127,8 +115,7 @@ def _left_open(pooled: PooledScores) -> str:
 
 
 def unlucky_thresholds(summary: Summary) -> str:
-    """Which errors come from a fold's threshold alone, since its scores order all surfaces right;
-    "" where none do."""
+    """Which errors come from a fold's threshold alone, as its scores order all surfaces right."""
     told = [
         f"In fold {fold.fold} all defects score above all good surfaces, so its errors "
         f"({fold.fp} FP, {fold.fn} FN) come from its threshold alone, {fold.threshold:.2f}."
