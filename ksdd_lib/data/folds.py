@@ -17,7 +17,6 @@ from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.errors import FoldError
 
 FOLDS = 3
-PROTOCOLS = ("clean", "official")
 
 
 class FoldItems(storage.Record):
@@ -37,14 +36,7 @@ class FoldsRecord(storage.Record):
 
 @dataclass(frozen=True)
 class Fold:
-    """One split of samples by item.
-
-    Attributes:
-        number: 0, 1 or 2.
-        train, test: the samples of each side, in natural order.
-        protocol: "clean" or "official".
-        twins: the groups of items that show one object.
-    """
+    """One split of samples by item. `twins` are the groups of items that show one object."""
 
     number: int
     train: tuple[Sample, ...]
@@ -58,29 +50,18 @@ def make_folds(
 ) -> list[Fold]:
     """The three checked folds of a protocol, "clean" or "official".
 
-    Args:
-        partition: which of the clean ones, as the seed of `clean_folds`.
-        twins: which items are twins in the clean ones, "similar" or "identical"; in the official
-            ones it is always the similar ones.
+    The official ones are KolektorSDD's 399 images with 17, 17 and 16 test items, and always look
+    for similar twins. `partition` is the seed of `clean_folds`.
 
     Raises:
         FoldError: the protocol is unknown, the data does not suit it, or a fold is invalid.
     """
-    if protocol not in PROTOCOLS:
-        raise FoldError(f'The folds {protocol!r} do not exist: choose "clean" or "official".')
     if protocol == "clean":
         return clean_folds(samples, partition, twins)
+    if protocol != "official":
+        raise FoldError(f'The folds {protocol!r} do not exist: choose "clean" or "official".')
     if partition:
         raise FoldError(f'The official folds have no partition {partition}: choose folds "clean".')
-    return official_folds(samples)
-
-
-def official_folds(samples: Sequence[Sample]) -> list[Fold]:
-    """KolektorSDD's published folds of all 399 images: 17, 17 and 16 test items.
-
-    Raises:
-        FoldError: the samples are not KolektorSDD's.
-    """
     if not kolektorsdd.is_kolektor(samples):
         raise FoldError(
             f"The official folds belong to KolektorSDD's 399 images, and these {len(samples)} are"
@@ -95,7 +76,7 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar"
     Items are placed one by one, most defective images first, into the fold with the fewest
     defective, then the fewest images. `seed` orders items of equal count; 0 keeps their names'
     order. `twins` are the "similar" items or only the "identical" ones. KolektorSDD without similar
-    ones has 47 items and 375 images, 16 defective in each fold; its folds of seed 0 are stored, so
+    ones has 47 items and 375 images, 16 defective in each fold. Its folds of seed 0 are stored, so
     that they stay the same for good.
 
     Raises:
@@ -113,19 +94,17 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar"
             clean_folds(samples, seed, "identical")
         except FoldError:
             raise error from None
-        taken = sum(map(len, groups))
         raise FoldError(
-            f"{error} {taken} of {len(_items(samples))} items were taken for photographs of the "
-            "same part, because their pictures resemble each other. If they are different parts, "
-            "set twins to identical."
+            f"{error} {sum(map(len, groups))} of {len(_items(samples))} items were taken for"
+            " photographs of the same part, because their pictures resemble each other. If they"
+            " are different parts, set twins to identical."
         ) from None
 
 
 def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
     """The fold with at most `count` of its defective training images, and all of its good ones.
 
-    For one seed and fold the draws are nested: the images of a smaller count are among those of a
-    larger one.
+    For one seed and fold, the images of a smaller count are among those of a larger one.
     """
     names = [sample.name for sample in fold.train if sample.is_defective]
     random.Random(f"{seed}, fold {fold.number}").shuffle(names)
@@ -137,15 +116,15 @@ def check_folds(folds: Sequence[Fold]) -> None:
     """Refuse folds that cannot be trained or that would flatter the result.
 
     Raises:
-        FoldError: an empty side, an image or item on both sides or tested twice, no defective image
-            in training, or twins on both sides under another name than "official".
+        FoldError: a side is empty, an item is on both sides or tested twice, no training image is
+            defective, or twins are on both sides of folds that are not official.
     """
     tested: set[str] = set()
     for fold in folds:
         name, train, test = f"Fold {fold.number}", _items(fold.train), _items(fold.test)
-        for side, items in (("training", train), ("test", test)):
-            if not items:
-                raise FoldError(f"{name} has no {side} images: give it at least one item.")
+        if not (train and test):
+            side = "test" if train else "training"
+            raise FoldError(f"{name} has no {side} images: give it at least one item.")
         if train & test:
             raise FoldError(
                 f"{name} has {_listed(train & test)} in training and in test: keep each item on"
@@ -181,8 +160,7 @@ def count_leaks(fold: Fold) -> int:
 
 def folds_record(folds: Sequence[Fold]) -> FoldsRecord:
     """The folds as item names, to be stored beside every result."""
-    sides = [(fold.number, _items(fold.train), _items(fold.test)) for fold in folds]
-    return _record(folds[0].protocol, sides)
+    return _record(folds[0].protocol, [(_items(fold.train), _items(fold.test)) for fold in folds])
 
 
 def folds_from_record(
@@ -211,20 +189,21 @@ def _read(path: Path) -> FoldsRecord:
 def _restored(
     record: FoldsRecord, samples: Sequence[Sample], twins: Iterable[Collection[str]]
 ) -> list[Fold]:
+    """The checked folds of a record."""
     numbers = [row.fold for row in record.folds]
     if numbers != list(range(FOLDS)):
         raise FoldError(f"The stored folds are numbered {numbers}, not 0, 1, 2.")
-    groups = tuple(frozenset(group) for group in twins)
+    groups = tuple(map(frozenset, twins))
     folds = []
     for row in record.folds:
-        train, test = set(row.train_items), set(row.test_items)
-        if unknown := (train | test) - _items(samples):
+        if unknown := {*row.train_items, *row.test_items} - _items(samples):
             raise FoldError(
                 f"Fold {row.fold} names {_listed(unknown)}, which the data lacks: use the data set"
                 " that the folds were made for, or start a new run."
             )
-        parts = [tuple(one for one in samples if one.item in side) for side in (train, test)]
-        folds.append(Fold(row.fold, parts[0], parts[1], record.protocol, groups))
+        train = tuple(one for one in samples if one.item in row.train_items)
+        test = tuple(one for one in samples if one.item in row.test_items)
+        folds.append(Fold(row.fold, train, test, record.protocol, groups))
     check_folds(folds)
     return folds
 
@@ -245,20 +224,22 @@ def _share_out(
         )
     if seed:
         random.Random(seed).shuffle(items)
-    tests: list[list[str]] = [[] for _ in range(FOLDS)]
-    load = [(0, 0)] * FOLDS  # defective images, images
+    tests: list[set[str]] = [set() for _ in range(FOLDS)]
     for item in sorted(items, key=lambda item: -defective[item]):
-        lightest = min(range(FOLDS), key=lambda number: load[number])
-        tests[lightest].append(item)
-        load[lightest] = (load[lightest][0] + defective[item], load[lightest][1] + images[item])
-    sides = [(number, set(items) - set(test), set(test)) for number, test in enumerate(tests)]
-    return _record("clean", sides)
+        lightest = min(tests, key=lambda test: (_sum(defective, test), _sum(images, test)))
+        lightest.add(item)
+    return _record("clean", [(set(items) - test, test) for test in tests])
 
 
-def _record(protocol: str, sides: Iterable[tuple[int, set[str], set[str]]]) -> FoldsRecord:
+def _sum(counts: Counter[str], items: Iterable[str]) -> int:
+    return sum(counts[item] for item in items)
+
+
+def _record(protocol: str, sides: Iterable[tuple[set[str], set[str]]]) -> FoldsRecord:
+    """The record of folds by the items of their training and test sides."""
     rows = [
         FoldItems(fold=number, train_items=_sorted(train), test_items=_sorted(test))
-        for number, train, test in sides
+        for number, (train, test) in enumerate(sides)
     ]
     return FoldsRecord(protocol=protocol, folds=tuple(rows))
 

@@ -21,7 +21,6 @@ from ksdd_lib.data.folds import (
     folds_record,
     leaked_samples,
     make_folds,
-    official_folds,
     with_few_defects,
 )
 from ksdd_lib.data.survey import find_samples
@@ -177,7 +176,7 @@ def test_no_defective_image_in_test_is_allowed(samples):
 
 def test_official_folds_refuse_other_data(samples):
     with pytest.raises(FoldError, match='official folds belong to KolektorSDD.*choose.*"clean"'):
-        official_folds(samples)
+        make_folds("official", samples)
 
 
 def test_unknown_protocol_is_refused(samples):
@@ -265,7 +264,7 @@ def test_a_leaking_record_is_refused_even_if_it_calls_itself_official(twin_sampl
 @pytest.mark.slow
 @pytest.mark.fault(15)
 def test_kolektor_official_folds_leak_48_images_8_of_them_defective(kolektor_samples):
-    three = official_folds(kolektor_samples)
+    three = make_folds("official", kolektor_samples)
     assert [len(items(fold.test)) for fold in three] == [17, 17, 16]
     assert [len(fold.test) for fold in three] == [135, 136, 128]
     assert [sum(one.is_defective for one in fold.test) for fold in three] == [18, 18, 16]
