@@ -13,8 +13,7 @@ from ksdd_lib.image_size import is_squeezed, size_like
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import Record
 
-NARROW = 3.0
-"""Pixels of the network's input below which a defect fades into the grain."""
+NARROW = 3.0  # pixels of the network's input below which a defect fades into the grain
 
 
 class Sizes(Record):
@@ -78,11 +77,10 @@ class DataReport(DataIdentity):
     """What is in a data set. It names no place of this machine.
 
     Attributes:
-        origin: one phrase on where the data comes from.
         defect_widths: None if there is no defect, or the report is older than this.
         advice: where the settings do not suit the data, a line each.
         twins: groups of items that show one object; None while an image is unreadable.
-        folds: protocol -> its folds; None while an image is unreadable.
+        folds: by protocol; None while an image is unreadable.
     """
 
     origin: str
@@ -133,27 +131,24 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
 
 def format_report(report: DataReport) -> str:
     """The report in lines for a terminal."""
+    dropped = [f"{one.dropped} (same as {one.same_as})" for one in report.duplicates]
     lines = [
         f"{report.name} ({_origin(report)})",
         f"  images      {report.images}, {report.defective} of them defective"
-        + ", identical pairs left out" * bool(report.duplicates),
+        + ", identical pairs left out" * bool(dropped),
         f"  items       {report.items}",
         f"  sizes       {_format_sizes(report.sizes)}",
         *_format_widths(report.defect_widths),
         f"  KolektorSDD {'yes' if report.is_kolektor else 'no'}",
         f"  fingerprint {report.fingerprint}",
+        *_section("identical pairs dropped", dropped),
+        *_section(
+            "unreadable: training refuses this data set until they are mended or removed",
+            [one.reason for one in report.unreadable],
+        ),
+        *_section("ignored, not in the layout", report.ignored),
+        *_section("twins, items that show one object", _format_twins(report)),
     ]
-    lines += _section(
-        "identical pairs dropped",
-        [f"{one.dropped} (same as {one.same_as})" for one in report.duplicates],
-    )
-    lines += _section(
-        "unreadable: training refuses this data set until they are mended or removed",
-        [one.reason for one in report.unreadable],
-    )
-    lines += _section("ignored, not in the layout", report.ignored)
-    if report.twins is not None:
-        lines += _section("twins, items that show one object", _format_twins(report))
     for protocol, split in (report.folds or {}).items():
         if protocol == "clean" or isinstance(split, SplitCounts) or report.is_kolektor:
             lines += _section(f"{protocol} folds", _format_folds(split))
@@ -198,22 +193,22 @@ def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -
     (height, width), (high, wide) = sizes[len(sizes) // 2], settings.size
     if is_squeezed((height, width), settings.size):
         area = min(high * wide, height * width)  # larger than they are, they would only be blurred
+        rows, columns = size_like(height, width, area)
         lines.append(
             f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "
-            "and squeezes them: image_size {}x{} keeps their shape.".format(
-                *size_like(height, width, area)
-            )
+            f"and squeezes them: image_size {rows}x{columns} keeps their shape."
         )
     return lines
 
 
 def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidths | None:
     """Of the narrowest and the widest defect at the network's size; None without any."""
-    (height, width), widths = settings.size, []
-    for sample in samples:
-        if sample.is_defective:
-            scale = min(height / sample.size[0], width / sample.size[1])
-            widths.append(sample.defect_width * scale)
+    height, width = settings.size
+    widths = [
+        one.defect_width * min(height / one.size[0], width / one.size[1])
+        for one in samples
+        if one.is_defective
+    ]
     if not widths:
         return None
     ends = round(min(widths), 1), round(max(widths), 1)
@@ -266,26 +261,23 @@ def _section(title: str, rows: Sequence[str]) -> list[str]:
 def _format_sizes(sizes: Sizes) -> str:
     if sizes.height is None or sizes.width is None:
         return "none"
-    height, width = (
-        f"{low}" if low == high else f"{low} to {high}" for low, high in (sizes.height, sizes.width)
-    )
-    return f"{height} x {width} (height x width), {sizes.different} different"
+    ends = (sizes.height, sizes.width)
+    sides = " x ".join(f"{low}" if low == high else f"{low} to {high}" for low, high in ends)
+    return f"{sides} (height x width), {sizes.different} different"
 
 
 def _format_widths(widths: DefectWidths | None) -> list[str]:
     if not widths:
         return []
     low, high = widths.pixels
+    place = f"{low:.0f} to {high:.0f} pixels wide at image_size {widths.image_size}"
     lost = ": the narrowest may be lost, take a larger one" if low < NARROW else ""
-    return [
-        f"  defects     annotated {low:.0f} to {high:.0f} pixels wide at image_size "
-        f"{widths.image_size}{lost}"
-    ]
+    return [f"  defects     annotated {place}{lost}"]
 
 
 def _format_twins(report: DataReport) -> list[str]:
     if not report.twins:
-        return ["none"]
+        return [] if report.twins is None else ["none"]
     spare = sum(len(group) - 1 for group in report.twins)
     return [
         *(" = ".join(group) for group in report.twins),
@@ -297,15 +289,14 @@ def _format_twins(report: DataReport) -> list[str]:
 def _format_folds(split: SplitCounts | Refusal) -> list[str]:
     if isinstance(split, Refusal):
         return [split.refused]
-    rows = [
-        f"fold {row.fold}: train {row.train_images} ({row.train_defective} defective),"
-        f" test {row.test_images} ({row.test_defective} defective)"
-        f" of {row.test_items} items{_leak(row)}"
-        for row in split.folds
-    ]
     total = split.total
     return [
-        *rows,
+        *(
+            f"fold {row.fold}: train {row.train_images} ({row.train_defective} defective),"
+            f" test {row.test_images} ({row.test_defective} defective)"
+            f" of {row.test_items} items{_leak(row)}"
+            for row in split.folds
+        ),
         f"together: {total.test_items} items, {total.test_images} images,"
         f" {total.test_defective} defective{_leak(total)}",
     ]
