@@ -4,6 +4,7 @@ An item is one physical object, photographed from several sides: its parts. Any 
 KolektorSDD's are `kos01/Part5`. Images end in .jpg, .jpeg, .png or .bmp, labels in .bmp or .png.
 """
 
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -29,11 +30,7 @@ LAYOUT = "a folder for each item, in it <name>.jpg beside <name>_label.png"
 
 @dataclass(frozen=True)
 class Pair:
-    """The two files of a sample.
-
-    Attributes:
-        doubt: why a black mask must not be taken for a good surface; None if it may.
-    """
+    """The two files of a sample, and why a black mask must not be taken for a good surface."""
 
     image: Path
     mask: Path
@@ -46,18 +43,18 @@ class Files:
 
     Attributes:
         images, masks: files by sample name.
-        like_labels: files that are not read, but were probably meant as a label of that sample.
+        doubts: what is wrong with a file that was probably meant as the label of this sample.
         ignored: files and folders outside the layout.
     """
 
     images: Mapping[str, list[Path]]
     masks: Mapping[str, list[Path]]
-    like_labels: Mapping[str, list[Path]]
+    doubts: Mapping[str, str]
     ignored: list[str]
 
     def pair(self, name: str) -> Pair | str:
         """The files of a sample, or why there is not one image with one mask."""
-        images, masks, doubt = self.images[name], self.masks.get(name, []), self.doubt(name)
+        images, masks, doubt = self.images[name], self.masks.get(name, []), self.doubts.get(name)
         for kind, paths in (("images", images), ("masks", masks)):
             if len(paths) > 1:
                 return f"two {kind} of one name, {' and '.join(map(short_path, paths))}"
@@ -65,22 +62,9 @@ class Files:
             return Pair(images[0], masks[0], doubt)
         return doubt or f"{short_path(images[0])} has no mask {name}_label.bmp or .png beside it"
 
-    def doubt(self, name: str) -> str | None:
-        """What is wrong with a file that was probably meant as the label of a sample, if any."""
-        if name not in self.like_labels:
-            return None
-        return (
-            f"{short_path(self.like_labels[name][0])} looks like the label of {name}, but only"
-            f" {name}_label.png or .bmp is read: save it as that, or take it away"
-        )
-
 
 def list_files(root: Path) -> Files:
-    """What lies below `root`, of which no file is opened.
-
-    Raises:
-        DataError: `root` is not a folder, or holds no image in the layout.
-    """
+    """What lies below `root`, of which no file is opened; DataError where no image is there."""
     if not root.is_dir():
         raise DataError(f"The data folder {root} does not exist: give the folder of the items.")
     images, masks, others, ignored = defaultdict(list), defaultdict(list), [], []
@@ -99,34 +83,36 @@ def list_files(root: Path) -> Files:
                 masks[f"{item.name}/{part}"].append(path)
             else:
                 others.append(path)
-    like_labels = defaultdict(list)
-    for path in [path for paths in images.values() for path in paths] + others:
+    doubts: dict[str, str] = {}
+    for path in [*itertools.chain(*images.values()), *others]:
         meant = LIKE_A_LABEL.fullmatch(path.stem)
         if meant and (name := f"{path.parent.name}/{meant[1]}") in images:
-            like_labels[name].append(path)
+            doubt = (
+                f"{short_path(path)} looks like the label of {name}, but only"
+                f" {name}_label.png or .bmp is read: save it as that, or take it away"
+            )
+            doubts.setdefault(name, doubt)
             if images.pop(f"{path.parent.name}/{path.stem}", None):
                 others.append(path)
     if not images:
         raise DataError(f"No image in {root}: expected {LAYOUT}.")
     others += [path for name in masks.keys() - images.keys() for path in masks[name]]
     ignored += map(short_path, others)
-    return Files(images, masks, like_labels, sorted(ignored, key=natural_key))
+    return Files(images, masks, doubts, sorted(ignored, key=natural_key))
 
 
 def label_good(root: Path) -> list[Path]:
     """Write a black label beside every image that has none, and return the new files.
 
-    Nothing is written if any image is unreadable, or lies beside what looks like its label.
-
-    Raises:
-        DataError: as `list_files`, or an image must not be labelled so; the text names the file.
+    Nothing is written, and DataError is raised, where any image is unreadable or lies beside what
+    looks like its label.
     """
     files = list_files(root)
     wanted = {}
     for name in sorted(files.images.keys() - files.masks.keys(), key=natural_key):
         image = files.images[name][0]
-        if doubt := files.doubt(name):
-            raise DataError(f"{doubt}. Nothing was written.")
+        if name in files.doubts:
+            raise DataError(f"{files.doubts[name]}. Nothing was written.")
         wanted[image.with_name(f"{image.stem}_label.png")] = read_image(image).shape
     for path, shape in wanted.items():
         storage.write_bytes(path, cv2.imencode(".png", np.zeros(shape, np.uint8))[1].tobytes())

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -63,11 +63,7 @@ class Survey:
     contents: tuple[PairContent, ...]
 
     def usable(self) -> tuple[Sample, ...]:
-        """The samples.
-
-        Raises:
-            DataError: any image lacks a readable image or mask.
-        """
+        """The samples; DataError where any image lacks a readable image or mask."""
         if self.unreadable:
             reasons = text.listed([one.reason for one in self.unreadable], 5, "; ")
             raise DataError(
@@ -78,49 +74,39 @@ class Survey:
 
 
 def find_samples(root: Path) -> list[Sample]:
-    """The samples under `root` in natural order; an identical pair inside an item is dropped.
-
-    Raises:
-        DataError: no sample is there, or any image lacks a readable image or mask.
-    """
+    """The samples under `root`; DataError where none is there, or any image is unusable."""
     return list(survey(root).usable())
 
 
 def survey(root: Path, known: Iterable[PairContent] = ()) -> Survey:
     """Everything under `root`; a file that cannot be used is listed, not raised.
 
-    Args:
-        known: contents of an earlier survey. Files with these bytes are not decoded again, and
-            their samples have no thumbnail.
-
-    Raises:
-        DataError: `root` is not a folder, or holds no image in the layout.
+    Of the `known` contents of an earlier survey no file is decoded again, and their samples have no
+    thumbnail. DataError where `root` is no folder, or holds no image in the layout.
     """
-    files = list_files(Path(root))
+    files = list_files(root)
     names = sorted(files.images, key=natural_key)
     pairs = [files.pair(name) for name in names]
-    known_files = {(one.image_sha256, one.mask_file_sha256): one for one in known}
+    before = {(one.image_sha256, one.mask_file_sha256): one for one in known}
     with ThreadPoolExecutor() as pool:
         # Masks come first: their sizes give the factor by which the images are reduced.
-        masks = list(pool.map(_read_mask, pairs, repeat(known_files)))
+        masks = list(pool.map(partial(_read_mask, known=before), pairs))
         sizes = {one.image_sha256: one.size for one in masks if isinstance(one, PairContent)}
         factor = reduction(sizes.values()) if sizes else 1.0
-        each = names, pairs, masks, repeat(factor), repeat(known_files)
-        found = list(pool.map(_read_image, *each))
-    usable = [one for one in found if isinstance(one, Sample)]
+        read = partial(_read_image, factor=factor, known=before)
+        found = dict(zip(names, pool.map(read, names, pairs, masks), strict=True))
+    usable = [one for one in found.values() if isinstance(one, Sample)]
     kept: dict[tuple[str, str, str], Sample] = {}
-    duplicates = []
-    for one in usable:
-        first = kept.setdefault((one.item, one.image_sha256, one.mask_sha256), one)
-        if first is not one:
-            duplicates.append(Duplicate(dropped=one.name, same_as=first.name))
+    first = [kept.setdefault((s.item, s.image_sha256, s.mask_sha256), s) for s in usable]
     return Survey(
         samples=tuple(kept.values()),
-        duplicates=tuple(duplicates),
+        duplicates=tuple(
+            Duplicate(dropped=one.name, same_as=same.name)
+            for one, same in zip(usable, first, strict=True)
+            if one is not same
+        ),
         unreadable=tuple(
-            Unreadable(name=name, reason=one)
-            for name, one in zip(names, found, strict=True)
-            if isinstance(one, str)
+            Unreadable(name=name, reason=one) for name, one in found.items() if isinstance(one, str)
         ),
         ignored=tuple(files.ignored),
         contents=tuple(PairContent.model_validate(one, from_attributes=True) for one in usable),
@@ -140,17 +126,14 @@ def _read_mask(pair: Pair | str, known: Known) -> PairContent | str:
     except DataError as error:
         return str(error)
     height, width = mask.shape
-    is_defective, radius = bool(mask.any()), 0.0
-    if is_defective:
-        padded = np.pad(mask.astype(np.uint8), 1)
-        radius = float(cv2.distanceTransform(padded, cv2.DIST_L2, 3).max())
+    padded = np.pad(mask.astype(np.uint8), 1)
     return PairContent(
         image_sha256=image_sha256,
         mask_file_sha256=mask_file_sha256,
         mask_sha256=storage.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()),
         size=(height, width),
-        is_defective=is_defective,
-        defect_width=2 * radius,
+        is_defective=bool(mask.any()),
+        defect_width=2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 3).max()),
     )
 
 
@@ -173,5 +156,5 @@ def _read_image(
         thumbnail = reduced(image, factor)
     if pair.doubt and not mask.is_defective:
         return f"{pair.doubt}; {short_path(pair.mask)} is all black"
-    item = name.split("/")[0]
+    item = name.partition("/")[0]
     return Sample(name, item, pair.image, pair.mask, **vars(mask), thumbnail=thumbnail)
