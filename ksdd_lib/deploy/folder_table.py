@@ -20,10 +20,8 @@ class Judged:
 
     Attributes:
         image: its path below the folder.
-        label: as of a `Verdict`, or "unreadable".
-        score: as of a `Verdict`; None where there is none.
-        threshold: above which a score is defective; None where there is no score.
-        x, y: the pixel of the image where the mask is highest; None where there is none.
+        label: as of `Verdict`, or "unreadable".
+        x, y: the pixel of the image where the mask is highest.
         reason: why it is unreadable, or what speaks against the verdict; else "".
     """
 
@@ -41,14 +39,11 @@ def judge_folder(
 ) -> list[Judged]:
     """Judge every JPEG, PNG and BMP file in a folder and those below it, but for `*_label.*`.
 
-    Pictures of other kinds are not judged; a printed line counts them.
+    The unreadable files come first, then what is no surface, then the most suspicious ones. One
+    printed line tells of pictures of other kinds.
 
     Args:
         watch: called with (files done, files in all).
-
-    Returns:
-        A row for each file: the unreadable ones first, then what is no surface, then the others,
-        the most suspicious first.
 
     Raises:
         DataError: there is no such folder, or no image in it.

@@ -152,8 +152,7 @@ def load(path: Path) -> tuple[Judge, Card]:
     """What judges by a published file, in float32 on this machine's device, and the file's card.
 
     Raises:
-        CheckpointError: the file or its card is absent, the card lacks something or is of an
-            earlier version, the file is not the card's, or its weights are not finite.
+        CheckpointError: the file or its card is absent, damaged, or not of the other.
     """
     from safetensors.torch import load as read
 

@@ -59,11 +59,7 @@ STYLE: Keywords = {
 
 @contextmanager
 def style(**changes: object) -> Iterator[None]:
-    """Apply `STYLE` inside a `with`, or to all that a decorated function draws.
-
-    Args:
-        changes: settings of matplotlib for this figure, with "_" for ".".
-    """
+    """Apply `STYLE`, changed as told with "_" for ".", in a `with` or to a decorated function."""
     with matplotlib.rc_context(STYLE | {key.replace("_", "."): changes[key] for key in changes}):
         yield
 
@@ -120,9 +116,6 @@ def describe(figure: Figure) -> str:
         if legend := ax.get_legend():
             words += [text.get_text() for text in legend.texts]
     return "; ".join(dict.fromkeys(" ".join(text.split()) for text in words if text.strip()))
-
-
-# Curves
 
 
 @style()
@@ -218,11 +211,8 @@ def both_curves(
     return figure
 
 
-History = Sequence[Mapping[str, float]]
-"""Rows with "step" and "loss", in order."""
-
-Histories = Mapping[str, Mapping[int, History]]
-"""Name of the stage -> fold -> history."""
+History = Sequence[Mapping[str, float]]  # rows with "step" and "loss", in order
+Histories = Mapping[str, Mapping[int, History]]  # name of the stage -> fold -> history
 
 
 @style()
@@ -264,9 +254,6 @@ def draw_stages(axes: Sequence[Axes], stages: Histories) -> None:
             if history:
                 _draw_history(ax, history, f"fold {fold}", FOLD_COLORS[fold % len(FOLD_COLORS)])
         ax.set_title(f"{stage.capitalize()} network: training loss")
-
-
-# Verdicts
 
 
 @style()

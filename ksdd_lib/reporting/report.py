@@ -6,6 +6,7 @@ The model is not run again. Without the data set the pictures of surfaces are le
 import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,13 +24,8 @@ from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.presets import resolve
-from ksdd_lib.reporting import plots, wording
-from ksdd_lib.reporting.surface_pictures import (
-    JudgedSurface,
-    close_ups,
-    defect_strip,
-    logit_range,
-)
+from ksdd_lib.reporting import plots, surface_pictures, wording
+from ksdd_lib.reporting.surface_pictures import JudgedSurface
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.settings import RULES
 from ksdd_lib.settings_io import to_json
@@ -51,9 +47,7 @@ KINDS = (
 
 STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
-
-CLOSE_UPS = 6
-"""Errors that the first screen shows, misses first."""
+CLOSE_UPS = 6  # errors that the first screen shows, misses first
 
 
 @alone
@@ -98,12 +92,14 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
     flagged, folds = [bool(row.is_flagged) for row in rows], [row.fold for row in rows]
     if read_pair is not None and results.masks is not None:
+        surface = partial(judged_surface, results, read_pair)
         wrong = [row for row in failures_first(rows) if verdict(row) != "found"][:CLOSE_UPS]
         if wrong:
-            yield "errors", close_ups([judged_surface(results, row, read_pair) for row in wrong])
+            yield "errors", surface_pictures.close_ups([surface(row) for row in wrong])
+        limits = surface_pictures.logit_range(rows)
         for number, page in enumerate(_strip_pages(rows), start=1):
-            surfaces = [judged_surface(results, row, read_pair) for row in page]
-            yield f"strip_{number}", defect_strip(surfaces, logit_range(rows))
+            surfaces = [surface(row) for row in page]
+            yield f"strip_{number}", surface_pictures.defect_strip(surfaces, limits)
     thresholds = {fold.fold: fold.threshold for fold in summary.folds}
     strip = plots.score_strip(labels, scores, folds, thresholds, summary.pooled.oracle.threshold)
     yield "scores", plots.figure_of(strip)
@@ -125,10 +121,10 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
 
 def _strip_rows(rows: Sequence[Prediction]) -> list[Prediction]:
     """What the strip shows: failures first, and no more of a kind than its limit."""
-    wanted = failures_first(rows)
-    kinds = ([row for row in wanted if verdict(row) == kind] for kind in STRIP_LIMITS)
-    limits = STRIP_LIMITS.values()
-    return [row for kind, limit in zip(kinds, limits, strict=True) for row in kind[:limit]]
+    shown: list[Prediction] = []
+    for kind, limit in STRIP_LIMITS.items():
+        shown += [row for row in failures_first(rows) if verdict(row) == kind][:limit]
+    return shown
 
 
 def _strip_pages(rows: Sequence[Prediction]) -> list[list[Prediction]]:
@@ -137,7 +133,7 @@ def _strip_pages(rows: Sequence[Prediction]) -> list[list[Prediction]]:
     return [shown[start : start + STRIP_ROWS] for start in range(0, len(shown), STRIP_ROWS)]
 
 
-def judged_surface(results: Results, row: Prediction, read_pair: ReadPair) -> JudgedSurface:
+def judged_surface(results: Results, read_pair: ReadPair, row: Prediction) -> JudgedSurface:
     """All that a picture of a row shows, from the stored files, which must hold the maps."""
     assert results.masks is not None
     image, annotation = read_pair(row.image)
@@ -155,19 +151,14 @@ def open_surfaces(
         RunError: as of `load_results`.
     """
     results = load_results(run_folder)
-    return results.rows, lambda row: judged_surface(results, row, read_pair)
+    return results.rows, partial(judged_surface, results, read_pair)
 
 
 @alone
 def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     """Draw the figures, and write them with every number into one file -> `report.html`.
 
-    The file needs nothing beside it: no script, no style sheet, no picture from elsewhere.
-
-    Args: as of `make_figures`.
-
-    Raises:
-        RunError: as of `load_results`, or another process works in the folder.
+    The file needs nothing beside it. Arguments and errors are those of `make_figures`.
     """
     results = load_results(run_folder)
     settings = results.settings

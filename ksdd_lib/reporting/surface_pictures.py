@@ -14,6 +14,10 @@ from ksdd_lib.evaluation.predictions import Prediction, verdict
 from ksdd_lib.reporting.plots import DEFECTIVE, FAINT, GOOD, INK, Keywords, sheet, style
 
 OUTLINE = "#56B4E9"
+CLOSE_UP = 0.22  # side of a close-up, as a share of the surface's longer side
+SHEET = 48  # pictures on a contact sheet
+PANEL, GAP, NOTE, HEAD = 3.45, 0.08, 2.0, 0.62  # inches: a picture, between, the note, the head
+FINEST = 800  # pixels: twice what a panel of the strip shows
 
 GRAY: Keywords = {"cmap": "gray", "vmin": 0, "vmax": 255}
 HEAT: Keywords = {"cmap": "inferno", "norm": PowerNorm(0.5, vmin=0, vmax=1)}
@@ -86,14 +90,13 @@ def gallery(
 
 
 @picture_style
-def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Figure:
+def overlay(surface: JudgedSurface, opacity: float) -> Figure:
     """A surface, the output laid over it, and the place that matters, see `closest`, enlarged.
 
     Args:
         opacity: of the output, from 0 (not seen) to 1, where a certain output covers the surface.
-        side: of the square cut-out, in the image's own pixels.
     """
-    output, cut = surface.full_output(), surface.closest(side)
+    output, cut = surface.full_output(), surface.closest(160)
     covered = opacity * np.clip(np.asarray(HEAT["norm"](output)), 0, 1)
     ratio = surface.image.shape[0] / surface.image.shape[1]
     panel = min(2.6, 5.2 / ratio)
@@ -115,10 +118,6 @@ def overlay(surface: JudgedSurface, opacity: float = 0.5, side: int = 160) -> Fi
     box = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
     axes[1].add_patch(Rectangle(*box, fill=False, edgecolor="white", linewidth=1))
     return figure
-
-
-CLOSE_UP = 0.22
-"""Side of a close-up, as a share of the surface's longer side: the crack and its ground."""
 
 
 @picture_style
@@ -157,10 +156,6 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[:head]}…{name[head - most + 1 :]}"
 
 
-SHEET = 48
-"""Pictures on a contact sheet."""
-
-
 @picture_style
 def contact_sheet(
     pictures: Sequence[np.ndarray | None],
@@ -195,10 +190,6 @@ def contact_sheet(
         color, width = (DEFECTIVE, 2.0) if alarms else (FAINT, 0.8)
         ax.spines[:].set(visible=True, color=color, linewidth=width)
     return figure
-
-
-PANEL, GAP, NOTE, HEAD = 3.45, 0.08, 2.0, 0.62  # inches: a picture, between, the note, the head
-FINEST = 800  # pixels: twice what a panel shows
 
 
 @picture_style
