@@ -9,9 +9,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 
 
-def percent(value: float | None) -> str:
-    """A rate in percent with one digit; "undefined" where the data do not define it."""
-    return "undefined" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+def percent(value: float | None, digits: int = 1) -> str:
+    """A rate in percent; "undefined" where the data do not define it."""
+    return "undefined" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def percent_up_to(value: float) -> str:
@@ -23,11 +23,6 @@ def of_ten(share: float) -> str:
     """A share as "about 9 of 10", where few counts leave no digit certain."""
     tenths = round(10 * share)
     return {0: "hardly any", 10: "nearly all"}.get(tenths, f"about {tenths} of 10")
-
-
-def whole_percent(value: float) -> str:
-    """A rate in percent without digits after the point."""
-    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
 
 
 def interval(value: Sequence[float] | None, digits: int = 3) -> str:
