@@ -37,9 +37,6 @@ DRIVE_ADDRESS = "https://drive.google.com/uc?id="
 ATTEMPTS = 3
 TIMEOUT = 60  # seconds without a byte
 
-Download = Callable[[str, Path], None]
-"""Fetches an address into a file; a part fetched earlier may be used."""
-
 Attempt = tuple[str, Callable[[], "DataFolder"]]
 """A place to look for the data, as a text names it, and what looks there."""
 
@@ -52,17 +49,23 @@ class DataFolder:
         root: the folder of the items.
         name: for people, for example "KolektorSDD.zip".
         archive_sha256: of the archive it was unpacked from; None for a folder.
-        is_published_archive: whether that archive is byte for byte the published KolektorSDD.
-        is_generated: whether the surfaces are generated.
         ignored: what the archive held besides.
     """
 
     root: Path
     name: str
-    archive_sha256: str | None
-    is_published_archive: bool
-    is_generated: bool
+    archive_sha256: str | None = None
     ignored: tuple[str, ...] = ()
+
+    @property
+    def is_published_archive(self) -> bool:
+        """Whether its archive is byte for byte the published KolektorSDD."""
+        return self.archive_sha256 == kolektorsdd.ARCHIVE.sha256
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether the surfaces are generated."""
+        return (self.root / GENERATED_MARKER).is_file()
 
     @property
     def label(self) -> str:
@@ -85,7 +88,6 @@ def obtain(
     source: str,
     home: Path,
     drive: Path | None = None,
-    download: Download | None = None,
     report: Callable[[str], None] = print,
 ) -> DataFolder:
     """The data set of `source`, unpacked below `home`/data unless it is a folder already.
@@ -99,17 +101,15 @@ def obtain(
     Raises:
         DataError: nothing usable is there; the text names each place and what was wrong.
     """
-    home, download = Path(home).resolve(), download or _download
-    sources = [source]
+    home, sources = Path(home).resolve(), [source]
     if ";" in source and not os.path.exists(os.path.expanduser(source)):
         sources = [part.strip() for part in source.split(";") if part.strip()]
     attempts: list[Attempt] = []
     for one in sources:
         if one == "kolektorsdd":
-            attempts += _kolektorsdd(home, drive, download, report)
+            attempts += _kolektorsdd(home, drive, report)
         else:
-            place = _in_drive(one, drive) or one
-            attempts.append((_public(one), partial(_obtain_one, place, home, download)))
+            attempts.append((_public(one), partial(_obtain_one, _in_drive(one, drive), home)))
     if len(attempts) == 1:
         return attempts[0][1]()
     failures = []
@@ -127,13 +127,7 @@ def obtain(
 
 
 def from_folder(folder: Path) -> DataFolder:
-    """The data in a folder; the items may stand one folder deeper.
-
-    Raises:
-        DataError: the folder does not exist.
-    """
-    if not folder.is_dir():
-        raise DataError(f"The data folder {folder} does not exist: give the folder of the items.")
+    """The data in a folder; the items may stand one folder deeper."""
     below = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
     if len(below) == 1:
         inside = list(below[0].iterdir())
@@ -142,8 +136,7 @@ def from_folder(folder: Path) -> DataFolder:
             return from_folder(below[0])
     with contextlib.suppress(DataError):
         return _described(folder)
-    is_generated = (folder / GENERATED_MARKER).is_file()
-    return DataFolder(folder, folder.resolve().name, None, False, is_generated)
+    return DataFolder(folder, folder.resolve().name)
 
 
 def unpack(archive: Path, home: Path) -> DataFolder:
@@ -164,9 +157,7 @@ def unpack(archive: Path, home: Path) -> DataFolder:
     return _described(target)
 
 
-def _kolektorsdd(
-    home: Path, drive: Path | None, download: Download, report: Callable[[str], None]
-) -> list[Attempt]:
+def _kolektorsdd(home: Path, drive: Path | None, report: Callable[[str], None]) -> list[Attempt]:
     """Unpacked here, as an archive here or in Drive, then by its published addresses."""
     name, attempts = kolektorsdd.ARCHIVE_NAME, list[Attempt]()
     for path in sorted((home / "data").glob(f"{Path(name).stem}-{'[0-9a-f]' * 12}")):
@@ -177,15 +168,13 @@ def _kolektorsdd(
     if not attempts:
         where = "neither here nor in Drive" if drive else "not here"
         report(f"{name} is {where}: it is downloaded (100 MB).")
-
-    def published(address: str) -> DataFolder:
-        return unpack(_fetch(address, name, home, download, kolektorsdd.ARCHIVE), home)
-
-    addresses = kolektorsdd.ARCHIVE_ADDRESSES
-    return attempts + [(address, partial(published, address)) for address in addresses]
+    for address in kolektorsdd.ARCHIVE_ADDRESSES:
+        attempts.append((address, partial(_fetch, address, name, home, kolektorsdd.ARCHIVE)))
+    return attempts
 
 
-def _obtain_one(source: str, home: Path, download: Download) -> DataFolder:
+def _obtain_one(source: str, home: Path) -> DataFolder:
+    """The data set of a source other than "kolektorsdd"."""
     if source.startswith("http://"):
         raise DataError(
             f"{_public(source)} is not encrypted, so anyone could alter the data: use https."
@@ -193,7 +182,7 @@ def _obtain_one(source: str, home: Path, download: Download) -> DataFolder:
     if link := DRIVE_LINK.fullmatch(source):  # it leads to a page: changed into the file's address
         source = DRIVE_ADDRESS + (link["name"] or link["id"])
     if source.startswith("https://"):
-        return unpack(_fetch(source, _download_name(source), home, download), home)
+        return _fetch(source, _download_name(source), home)
     path = Path(source).expanduser().resolve()
     if path.is_dir():
         return from_folder(path)
@@ -209,12 +198,12 @@ def _drive_places(drive: Path | None) -> list[tuple[Path, str]]:
     return [(drive, "in Drive"), (drive / "ksdd", "in the folder ksdd of Drive")] if drive else []
 
 
-def _in_drive(name: str, drive: Path | None) -> str | None:
-    """The place in Drive of a folder or file that is not here, where `name` is no path."""
+def _in_drive(name: str, drive: Path | None) -> str:
+    """The place in Drive of a folder or file that is not here; other sources as they are."""
     if Path(name).name != name or os.path.exists(os.path.expanduser(name)):
-        return None
+        return name
     places = [str(folder / name) for folder, _ in _drive_places(drive)]
-    return next(filter(os.path.exists, places), None)
+    return next(filter(os.path.exists, places), name)
 
 
 def _public(source: str) -> str:
@@ -227,35 +216,24 @@ def _public(source: str) -> str:
 
 
 def _fetch(
-    address: str,
-    name: str,
-    home: Path,
-    download: Download,
-    expected: storage.FileHash | None = None,
-) -> Path:
-    """`home`/downloads/`name`, checked even where it is there already; a wrong file is removed."""
+    address: str, name: str, home: Path, expected: storage.FileHash | None = None
+) -> DataFolder:
+    """The data of an archive in `home`/downloads, checked even where it is there already."""
     path = home / "downloads" / name
-    part = path.with_name(name + ".part")
     if path.exists():
         with contextlib.suppress(DataError):  # damaged since, and removed: fetched again
-            return _checked(path, expected)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(ATTEMPTS):
-        try:
-            download(address, part)
-            break
-        except Exception as error:  # of the download library, the network or the disk
-            text = str(error).strip().replace(f"{part.parent}/", "")
-            reason = f"{type(error).__name__}: {text[:200]}"
-            if attempt + 1 == ATTEMPTS:
-                raise DataError(f"{ATTEMPTS} attempts failed ({reason}).") from None
-            time.sleep(2**attempt)
-    os.replace(_checked(part, expected), path)
-    return path
+            _check(path, expected)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(name + ".part")
+        _download_patiently(address, part)
+        _check(part, expected)
+        os.replace(part, path)
+    return unpack(path, home)
 
 
-def _checked(path: Path, expected: storage.FileHash | None) -> Path:
-    """The same path, if it holds what is expected; else it is removed."""
+def _check(path: Path, expected: storage.FileHash | None) -> None:
+    """Remove a file, and raise DataError, unless it is an archive and holds what is expected."""
     try:
         with open_archive(path):
             pass
@@ -267,7 +245,6 @@ def _checked(path: Path, expected: storage.FileHash | None) -> Path:
     except DataError:
         path.unlink(missing_ok=True)
         raise
-    return path
 
 
 def _download_name(address: str) -> str:
@@ -276,6 +253,19 @@ def _download_name(address: str) -> str:
     if address.startswith(DRIVE_ADDRESS):
         stem = "drive"
     return f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.zip"
+
+
+def _download_patiently(address: str, path: Path) -> None:
+    """Fetch an address in a few attempts; what one has fetched stays for the next."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return _download(address, path)
+        except Exception as error:  # of the download library, the network or the disk
+            text = str(error).strip().replace(f"{path.parent}/", "")
+            reason = f"{type(error).__name__}: {text[:200]}"
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(2**attempt)
+    raise DataError(f"{ATTEMPTS} attempts failed ({reason}).")
 
 
 def _download(address: str, path: Path) -> None:
@@ -312,21 +302,14 @@ def _refuse_http(answer: requests.Response, **_: object) -> None:
 
 
 def _described(folder: Path) -> DataFolder:
-    """An unpacked folder, if it still holds all that it was unpacked with."""
+    """An unpacked folder; DataError unless it still holds all that it was unpacked with."""
     try:
         marker = storage.read_record(folder / UNPACKED_MARKER, Unpacked)
     except RunError:
         raise DataError(f"{folder.name} is not a complete unpacked data set.") from None
     if marker.contents != _contents(folder):
         raise DataError(f"{folder.name} has changed since it was unpacked: unpack it again.")
-    return DataFolder(
-        folder,
-        marker.archive,
-        archive_sha256=marker.sha256,
-        is_published_archive=marker.sha256 == kolektorsdd.ARCHIVE.sha256,
-        is_generated=(folder / GENERATED_MARKER).is_file(),
-        ignored=marker.ignored,
-    )
+    return DataFolder(folder, marker.archive, marker.sha256, marker.ignored)
 
 
 def _contents(folder: Path) -> dict[str, int]:

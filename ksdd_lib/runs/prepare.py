@@ -143,4 +143,4 @@ def _obtain(run: Run, drive: Path | None) -> DataFolder:
     root = synthetic.generate(
         home() / "data" / name, items=settings.generated_items, size=settings.size
     )
-    return DataFolder(root, "generated surfaces", None, False, True)
+    return DataFolder(root, "generated surfaces")

@@ -13,6 +13,7 @@ from ksdd_lib.data.inspection import (
     format_report,
     inspect_data,
 )
+from ksdd_lib.data.kolektorsdd import ARCHIVE
 from ksdd_lib.data.sources import DataFolder, from_folder
 from ksdd_lib.data.survey import Duplicate, survey
 from ksdd_lib.errors import DataError
@@ -137,7 +138,7 @@ def test_a_stored_report_without_advice_is_shown_too(tiny_root: Path):
 
 
 def test_the_origin_is_shown(tiny_root: Path):
-    published = DataFolder(tiny_root, "KolektorSDD.zip", "ab" * 32, True, False, ("readme.md",))
+    published = DataFolder(tiny_root, "KolektorSDD.zip", ARCHIVE.sha256, ("readme.md",))
     report = report_of(tiny_root, published)
     assert format_report(report).startswith("KolektorSDD.zip (the published file)")
     assert report.ignored == ("readme.md",)

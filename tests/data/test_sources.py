@@ -19,7 +19,7 @@ import requests
 
 from ksdd_lib import storage
 from ksdd_lib.data import kolektorsdd, sources
-from ksdd_lib.data.sources import obtain, unpack
+from ksdd_lib.data.sources import DataFolder, unpack
 from ksdd_lib.data.survey import find_samples
 from ksdd_lib.errors import DataError
 
@@ -55,6 +55,13 @@ def tree(folder: Path) -> set[str]:
 
 def never(address: str, path: Path) -> None:
     raise AssertionError(f"{address} was fetched")
+
+
+def obtain(source: str, home: Path, drive: Path | None = None, **changed) -> DataFolder:
+    """`sources.obtain`, with another function in place of the one that downloads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_download", changed.pop("download", sources._download))
+        return sources.obtain(source, home, drive, **changed)
 
 
 def served(*contents: bytes):
@@ -502,9 +509,9 @@ def test_a_part_that_was_fetched_before_is_gone_on_with(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Resuming) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/x.zip"
-        path = sources._fetch(address, "x.zip", home, sources._download)
+        sources._fetch(address, "x.zip", home)
         server.shutdown()
-    assert path.read_bytes() == Resuming.content
+    assert (home / "downloads" / "x.zip").read_bytes() == Resuming.content
     assert Resuming.asked == [len(Resuming.content[:here])]
 
 
@@ -526,7 +533,7 @@ def test_the_downloader_fetches_a_file_and_shows_a_refusal(tiny_zip: Path, tmp_p
         sources._download(f"{address}/tiny.zip", tmp_path / "x.part")
         assert (tmp_path / "x.part").read_bytes() == tiny_zip.read_bytes()
         with pytest.raises(DataError, match="3 attempts failed|is a web page"):
-            sources._fetch(f"{address}/none.zip", "y.zip", tmp_path / "home", sources._download)
+            sources._fetch(f"{address}/none.zip", "y.zip", tmp_path / "home")
         server.shutdown()
     assert not any(path.is_file() for path in (tmp_path / "home").rglob("*"))
 
