@@ -5,9 +5,6 @@ import re
 
 from ksdd_lib.errors import SettingsError
 
-SQUEEZE = 1.3
-"""By which factor height / width of pictures and network may differ without a warning."""
-
 
 def parse_size(text: str) -> tuple[int, int]:
     """ "1408x512" -> (1408, 512); SettingsError where the networks cannot take such a size."""
@@ -30,9 +27,9 @@ def nearest_size(height: float, width: float) -> tuple[int, int]:
 
 
 def is_squeezed(shape: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a picture of `shape` (H, W) is distorted at `size` by more than `SQUEEZE`."""
+    """Whether a picture of `shape` (H, W) is distorted at `size` by a factor of more than 1.3."""
     ratio = (shape[0] / shape[1]) / (size[0] / size[1])
-    return max(ratio, 1 / ratio) > SQUEEZE
+    return max(ratio, 1 / ratio) > 1.3
 
 
 def size_like(height: int, width: int, area: int) -> tuple[int, int]:

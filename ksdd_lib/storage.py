@@ -20,9 +20,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ksdd_lib.errors import DiskFullError, RunError
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
-"""What a spreadsheet would execute, or drop, at the start of a text."""
-
 Content = Path | bytes
 """A file by its path, or what a file holds."""
 
@@ -186,8 +183,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, str):
-        return "'" + value if value.startswith(FORMULA_STARTS) else value
+    if isinstance(value, str):  # what begins like this a spreadsheet would execute, or cut
+        return "'" + value if value.startswith(tuple("=+-@\t\r'")) else value
     is_whole = isinstance(value, int | np.integer | np.bool_)
     return str(int(value)) if is_whole else repr(float(value))
 

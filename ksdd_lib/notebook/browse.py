@@ -9,14 +9,12 @@ from ksdd_lib.data.dataset import Sample, read_mask
 from ksdd_lib.data.kolektorsdd import kolektor_twins
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, suspicious, verdict
 from ksdd_lib.notebook import outputs
-from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.reporting import surface_pictures
-from ksdd_lib.reporting.surface_pictures import JudgedSurface
 from ksdd_lib.runs.prepare import DataSet
 
 OPACITY = 0.5
 
-Surface = Callable[[Prediction], JudgedSurface]
+Surface = Callable[[Prediction], surface_pictures.JudgedSurface]
 """A row of predictions.csv -> all that a picture of it shows; see `report.open_surfaces`."""
 
 
@@ -49,7 +47,7 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
     place = widgets.IntSlider(min=1, max=len(ways[order.value]), description="part", **outputs.LOOK)
     opacity = outputs.slider("output", OPACITY, 0, 1, 0.05)
 
-    def reorder(_: Widget) -> None:
+    def reorder(_: outputs.Widget) -> None:
         place.max, place.value = len(ways[order.value]), 1
 
     def answer() -> tuple[str, Figure]:

@@ -49,7 +49,16 @@ def begin(needs_run: bool = True) -> Path | None:
                 raise
             warnings.warn(f"The last run is not brought here. {busy}", stacklevel=2)
     elif drive and layout.is_on(drive, named):
-        os.environ["KSDD_RUN"] = str(_bring(named.resolve(), drive))
+        named, here = named.resolve(), home() / "runs"
+        brought = recovery.restore(home(), drive, named=named)
+        if brought is None:
+            raise RunError(
+                f"KSDD_RUN names {named.name} on Drive, where no run is worked on, and no whole "
+                f'run could be brought from there: copy its folder, !mkdir -p "{here}" && '
+                f'cp -r "{named}" "{here}", then run %env KSDD_RUN={here / named.name} in a cell '
+                "of its own."
+            )
+        os.environ["KSDD_RUN"] = str(brought)
     folder = Path(os.environ.get("KSDD_RUN") or home() / "runs")
     print(machine.preflight(folder, "Drive is mounted" if drive else "no Drive"))
     for line in machine.replaced_packages():
@@ -59,19 +68,6 @@ def begin(needs_run: bool = True) -> Path | None:
     copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
     print(f"Results go to {place(folder)}{copied}.")
     return drive
-
-
-def _bring(named: Path, drive: Path) -> Path:
-    """The folder here of a run that is named by its folder on Drive."""
-    folder = recovery.restore(home(), drive, named=named)
-    if folder is None:
-        here = home() / "runs"
-        raise RunError(
-            f"KSDD_RUN names {named.name} on Drive, where no run is worked on, and no whole run "
-            f'could be brought from there: copy its folder, !mkdir -p "{here}" && cp -r "{named}" '
-            f'"{here}", then run %env KSDD_RUN={here / named.name} in a cell of its own.'
-        )
-    return folder
 
 
 def leave(run: Run | None, drive: Path | None, following: str = "") -> None:

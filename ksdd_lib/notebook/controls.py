@@ -1,19 +1,31 @@
-"""A form from the schema, which never waits but is read as it stands, and a table of settings."""
+"""A form from the schema, what its choice takes on this machine, and a table of settings.
+
+A form never waits: it is read as it stands. Minutes follow from one measurement, which is kept.
+"""
 
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ksdd_lib import presets, settings_io
-from ksdd_lib.errors import KsddError, SettingsError
-from ksdd_lib.notebook import estimate, outputs
+from ksdd_lib import machine, presets, settings_io, storage
+from ksdd_lib.errors import KsddError, RunError, SettingsError
+from ksdd_lib.methods import two_stage_pace
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.two_stage_pace import Pace
+from ksdd_lib.notebook import outputs
 from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import RULES, TYPES, Settings, Value
-from ksdd_lib.text import words
+from ksdd_lib.text import duration, words
+from ksdd_lib.training import memory
+from ksdd_lib.training.batches import mirror_images
 
 LOOK = {"style": {"description_width": "14em"}, "layout": {"width": "28em", "flex": "0 0 auto"}}
+
+PACES = {"two_stage": two_stage_pace}
+"""Method -> what measures it. Of another method only the memory is told."""
 
 _remembered: dict[tuple[str, ...], dict[str, Value]] = {}
 """Run and groups -> what was touched in their form, so that *Run all* keeps it."""
@@ -51,7 +63,7 @@ class Form:
         """HTML on the values: an error, or what differs from the preset and what they take here."""
         try:
             values = self.settings
-            taken = html.escape(estimate.describe(values))
+            taken = html.escape(what_it_takes(values))
         except SettingsError as error:
             return _alarm(str(error))
         preset = presets.resolve({"preset": values.preset})
@@ -92,7 +104,7 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
         control.observe(lambda found, name=name: change(name, found["new"]), names="value")
     key = (str(run.folder) if run else "", *groups)
     for name, value in _remembered.get(key, {}).items():
-        if name in form.controls and not form.controls[name].disabled:
+        if not form.controls[name].disabled:
             form.controls[name].value = value
     _remembered[key] = form.changed
     told.value = form.state()
@@ -118,7 +130,7 @@ def _panel(widgets: Widget, form: Form, told: Widget) -> list[Widget]:
     def measure(_: Widget) -> None:
         button.disabled, told.value = True, "Measured on one image ..."
         try:
-            estimate.measure_pace(form.settings)
+            measure_pace(form.settings)
             told.value = form.state()
         except (KsddError, RuntimeError, MemoryError, OSError) as error:
             told.value = _alarm(str(error) or "no memory")
@@ -135,6 +147,50 @@ def _start() -> Settings:
     if last is None or given.get("preset", last.preset) != last.preset:
         return presets.resolve(given)
     return last.with_values(given)
+
+
+def known_pace(settings: Settings) -> Pace | None:
+    """What was measured here before for these settings; None where nothing was."""
+    try:
+        return storage.read_record(_file(settings), Pace)
+    except RunError:  # none, a damaged one, or one of an earlier version
+        return None
+
+
+def measure_pace(settings: Settings) -> None:
+    """Measure, and store it for `known_pace`; seconds on a GPU, up to a minute on an old CPU."""
+    if settings.method in PACES:
+        storage.write_record(_file(settings), PACES[settings.method].measure(settings))
+
+
+def what_it_takes(settings: Settings) -> str:
+    """One or two sentences: what it will take here, as far as it is known."""
+    if not method_of(settings).stages:
+        return "This method needs no training."
+    where = machine.device()
+    arithmetic = machine.arithmetic_name(settings.precision)
+    needed = memory.step_megabytes(settings.size, arithmetic, where) / 1000
+    free = memory.free_megabytes(where)
+    room = f" ({free / 1000:.1f} GB are free)" if free is not None else ""
+    text = f"A training step takes about {needed:.1f} GB of memory{room}."
+    pace = known_pace(settings)
+    if pace is None:
+        return text
+    folds = len(settings.fold_numbers)
+    minutes = PACES[settings.method].minutes(settings, pace)
+    stages = [f"about {duration(60 * m)} for the {name} stage, " for name, m in minutes.items()]
+    scoring = pace.scoring * len(mirror_images(settings.average_flips))
+    return (
+        f"{'One fold' if folds == 1 else f'{folds} folds'}: {''.join(stages)}"
+        f"and {scoring:.2g} s for each image that is scored. {text}"
+    )
+
+
+def _file(settings: Settings) -> Path:
+    """Where the measurement of a method, size and arithmetic on this machine is stored."""
+    arithmetic = machine.arithmetic_name(settings.precision)
+    name = f"{settings.method}-{machine.slug()}-{settings.image_size}-{arithmetic}"
+    return storage.cache_folder() / f"pace-{name}.json"
 
 
 def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> None:
@@ -164,7 +220,7 @@ def _control(widgets: Widget, name: str, value: Value) -> Widget:
     if rule.choices:
         return widgets.Dropdown(options=list(rule.choices), **given)
     if kind is int:
-        return widgets.BoundedIntText(min=int(rule.low or 0), max=int(rule.high or 0), **given)
+        return widgets.BoundedIntText(min=rule.low, max=rule.high, **given)
     of_kind = {bool: widgets.Checkbox, float: widgets.FloatText, str: widgets.Text}
     return of_kind[kind](**given)
 

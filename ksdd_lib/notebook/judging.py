@@ -19,7 +19,6 @@ from ksdd_lib.errors import KsddError
 from ksdd_lib.notebook import colab, outputs
 from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.reporting import plots, surface_pictures
-from ksdd_lib.reporting.surface_pictures import shortened
 
 
 def judge_picture(
@@ -119,7 +118,7 @@ def sheet_of(rows: Sequence[Judged], folder: Path) -> Figure:
     for row in rows[: surface_pictures.SHEET]:
         pictures.append(None if row.label == "unreadable" else read_image(folder / row.image))
         score = "" if row.score is None else f" {row.score:.1f}"
-        titles.append(f"{row.label}{score}\n{shortened(row.image, 20)}")
+        titles.append(f"{row.label}{score}\n{surface_pictures.shortened(row.image, 20)}")
         marked.append(row.label != "good")
     some = f"the {len(titles)} most suspicious of {len(rows)}; all are in verdicts.csv"
     heading = some if len(titles) < len(rows) else ""

@@ -55,19 +55,16 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
 
 def describe(progress: Progress) -> str:
     """One line on how far a stage has come, at which rate, and how long it still takes."""
-    row = progress.history[-1]
+    row, step, steps = progress.history[-1], progress.step, progress.steps
     place = f"{progress.stage}, fold {progress.fold}"
     if progress.resumed_after:
         place += f" (went on after step {progress.resumed_after})"
     loss, taken = f"loss {row['loss']:.3g}", duration(row["seconds"])
-    if progress.step >= progress.steps:
-        return f"{place}: all {progress.steps} steps done, {loss}, {taken}"
-    rate = row["seconds"] / progress.step
-    left = duration(rate * (progress.steps - progress.step))
-    return (
-        f"{place}: step {progress.step} of {progress.steps}, {loss}, {rate:.2g} s a step, "
-        f"{taken}, about {left} left"
-    )
+    if step >= steps:
+        return f"{place}: all {steps} steps done, {loss}, {taken}"
+    rate = row["seconds"] / step
+    pace = f"{rate:.2g} s a step, {taken}, about {duration(rate * (steps - step))} left"
+    return f"{place}: step {step} of {steps}, {loss}, {pace}"
 
 
 def _histories(run: Run, progress: Progress) -> dict[str, dict[int, list[Row]]]:

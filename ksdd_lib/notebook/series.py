@@ -34,7 +34,7 @@ def check_notebooks() -> None:
             raise RunError("The notebooks are not beside ksdd_lib: run this in a checkout.")
         cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        if any("%env KSDD_" in text for text in code):
+        if "%env KSDD_" in "".join(code):
             raise RunError(
                 f"notebooks/{book.name} holds a cell with %env KSDD_..., which would lead this run "
                 "elsewhere: take that cell out, or run a clean copy of the repository."

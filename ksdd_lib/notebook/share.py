@@ -42,7 +42,7 @@ FACTS = ("accelerator", "colab", "kernelspec", "language_info", MADE)
 """What stays of a notebook's metadata. Beside it Colab writes who ran a cell, and the places of
 files on Drive."""
 
-TEXTS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
+TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml"}
 """Outputs that can hold words; pictures stay as they are."""
 
 
@@ -75,11 +75,10 @@ def _known(about: Node, names: Collection[str], removed: Counter[str]) -> Node:
 
 def _clean_output(output: Node, removed: Counter[str]) -> bool:
     """Take out of an output what must go; False where nothing of it is left to see."""
-    if "text" in output:
-        output["text"] = _cleaned(output["text"], removed)
+    for part in {"text", "evalue"} & output.keys():
+        output[part] = _cleaned(output[part], removed)
     if "traceback" in output:
         output["traceback"] = [_cleaned(line, removed) for line in output["traceback"]]
-        output["evalue"] = _cleaned(output["evalue"], removed)
     if "metadata" in output:  # of a picture its size stays
         sizes = [name for name in output["metadata"] if name.startswith("image/")]
         output["metadata"] = _known(output["metadata"], sizes, removed)
@@ -88,7 +87,7 @@ def _clean_output(output: Node, removed: Counter[str]) -> bool:
         removed["widget"] += 1
         if set(data) <= {"text/plain"}:  # the name of its class
             return False
-    for kind in set(TEXTS) & set(data):
+    for kind in TEXTS & data.keys():
         data[kind] = _cleaned(data[kind], removed)
     return True
 
