@@ -55,6 +55,7 @@ class Oracle(Record):
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores as arrays; RunError where they do not fit or are not finite."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores, np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise RunError(f"{labels.shape} labels do not fit {scores.shape} scores: expected (N,).")
@@ -164,16 +165,15 @@ def bootstrap_average_precision(
     """
     labels, scores = _checked(labels, scores)
     names, item_of = np.unique(np.asarray(items), return_inverse=True)
-    if not _has_both_classes(labels) or scores[labels].min() > scores[~labels].max():
+    if len(names) < 2 or not _has_both_classes(labels):
         return None
-    if len(names) < 2:
+    if scores[labels].min() > scores[~labels].max():
         return None
     generator = np.random.default_rng(seed)
     draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     values = _weighted_average_precision(labels, scores, draws[:, item_of])
     tail = 100 * (1 - CONFIDENCE) / 2
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, [tail, 100 - tail])
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
 
 

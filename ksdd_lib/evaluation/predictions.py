@@ -17,18 +17,14 @@ from ksdd_lib.storage import csv_text, write_bytes, write_text
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model said about one test image.
+    """What the model said about one test image; RunError where a score is NaN or infinite.
 
     Attributes:
         image, item: "kos01/Part5" and "kos01".
         fold, seed: of the model that scored it. The image is in that fold's test set.
         score: logit by which the image is judged.
         map_score: the highest value of the image's map.
-        threshold: the operating threshold in logits, None until `apply_thresholds` sets it.
-        is_flagged: whether the score is above the threshold, None like it.
-
-    Raises:
-        RunError: a score is NaN or infinite.
+        threshold: in logits; like `is_flagged` it is None until `apply_thresholds` sets it.
     """
 
     image: str
@@ -82,13 +78,9 @@ def failures_first(rows: Sequence[Prediction]) -> list[Prediction]:
 
 
 def suspicious(rows: Sequence[Prediction], count: int = 4) -> list[Prediction]:
-    """Surfaces whose label the scores doubt most, the greatest doubt first.
+    """Surfaces whose label the scores doubt most, `count` of each kind, the greatest doubt first.
 
     These are good surfaces far above their fold's threshold and defective ones far below it.
-
-    Args:
-        rows: of predictions.csv, with thresholds.
-        count: how many to choose of each kind.
     """
 
     def doubt(row: Prediction) -> float:
@@ -112,12 +104,7 @@ def predictions_text(rows: Iterable[Prediction]) -> str:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The rows of a predictions.csv, exactly as they were written.
-
-    Raises:
-        RunError: the file is missing, has other columns, or a row cannot be read.
-    """
-    path = Path(path)
+    """The rows of a predictions.csv, as they were written; RunError where it cannot be read."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             header, *lines = csv.reader(file)
@@ -131,6 +118,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def _read_row(path: Path, number: int, line: list[str]) -> Prediction:
+    """A line of predictions.csv."""
     try:
         image, item, fold, seed, is_defective, score, map_score, threshold, flagged = line
         return Prediction(
@@ -149,6 +137,7 @@ def _read_row(path: Path, number: int, line: list[str]) -> Prediction:
 
 
 def _read_bool(text: str) -> bool:
+    """A cell that holds 0 or 1."""
     if text not in ("0", "1"):
         raise ValueError(f"expected 0 or 1, found {text!r}")
     return text == "1"
@@ -162,11 +151,7 @@ def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
 
 
 def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """Image name -> map (H/8, W/8) float16, of a file by `write_masks`.
-
-    Raises:
-        RunError: the file is cut off, damaged or of something else.
-    """
+    """Image name -> map (H/8, W/8) float16, of a file by `write_masks`; RunError if damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))

@@ -5,26 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation.metrics import (
-    CONFIDENCE,
-    Counts,
-    Interval,
-    Oracle,
-    average_precision,
-    bootstrap_average_precision,
-    clopper_pearson,
-    error_counts,
-    oracle,
-    roc_auc,
-)
+from ksdd_lib.evaluation import metrics, thresholds
+from ksdd_lib.evaluation.metrics import Counts, Interval, Oracle, clopper_pearson
 from ksdd_lib.evaluation.predictions import Prediction, predictions_text
-from ksdd_lib.evaluation.thresholds import (
-    FoldThreshold,
-    Size,
-    apply_thresholds,
-    operating_thresholds,
-    threshold_rule,
-)
+from ksdd_lib.evaluation.thresholds import FoldThreshold, Size
 from ksdd_lib.storage import Record, sha256
 
 # In the JSON the fields of a second base class stand before those of the first.
@@ -152,28 +136,22 @@ def conclude(
 ) -> tuple[list[Prediction], Summary]:
     """The rows with the thresholds and verdicts that follow from all scores, and their summary.
 
-    Args:
-        rows: of predictions.csv; their thresholds do not count.
-        protocol: "clean", "official" or another name of the split.
-        seed: of the run; it also seeds the bootstrap.
-        train_items: of each fold, the names of its training items.
-
-    Raises:
-        RunError: no rows, an image twice, or another seed.
+    Thresholds that the rows already have do not count. The seed of the run also draws the
+    bootstrap. Raises RunError for no rows, an image twice, or a row of another seed.
     """
     _check_rows(rows, seed)
-    thresholds = operating_thresholds(rows, train_items)
-    judged = apply_thresholds(rows, thresholds)
-    parts = [[row for row in judged if row.fold == one.fold] for one in thresholds]
+    fixed = thresholds.operating_thresholds(rows, train_items)
+    judged = thresholds.apply_thresholds(rows, fixed)
+    parts = [[row for row in judged if row.fold == one.fold] for one in fixed]
     folds = [
         FoldScores(**dict(threshold), **dict(_scores(part, seed)))
-        for threshold, part in zip(thresholds, parts, strict=True)
+        for threshold, part in zip(fixed, parts, strict=True)
     ]
     summary = Summary(
         protocol=protocol,
         seed=seed,
-        folds_trained=[one.fold for one in thresholds],
-        threshold_rule=threshold_rule(thresholds),
+        folds_trained=[one.fold for one in fixed],
+        threshold_rule=thresholds.threshold_rule(fixed),
         flag_rule="score > threshold",
         folds=folds,
         fold_mean=_fold_mean(folds),
@@ -185,6 +163,7 @@ def conclude(
 
 
 def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
+    """Refuse rows that are not those of one run."""
     if not rows:
         raise RunError("There are no predictions: train and evaluate at least one fold first.")
     names = [row.image for row in rows]
@@ -196,40 +175,40 @@ def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
 
 
 def _scores(rows: Sequence[Prediction], seed: int) -> Scores:
+    """The numbers of judged rows."""
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
-    counts = error_counts(labels, [bool(row.is_flagged) for row in rows])
-    ap_interval = bootstrap_average_precision(labels, scores, [row.item for row in rows], seed)
+    counts = metrics.error_counts(labels, [bool(row.is_flagged) for row in rows])
+    items = [row.item for row in rows]
+    intervals = Intervals(
+        confidence=metrics.CONFIDENCE,
+        ap=metrics.bootstrap_average_precision(labels, scores, items, seed),
+        accuracy=clopper_pearson(counts.tp + counts.tn, len(rows)),
+        precision=clopper_pearson(counts.tp, counts.tp + counts.fp),
+        recall=clopper_pearson(counts.tp, counts.tp + counts.fn),
+        false_positive_rate=clopper_pearson(counts.fp, counts.fp + counts.tn),
+    )
     return Scores(
         images=len(rows),
         defective=sum(labels),
         **dict(ranking(labels, scores)),
         **dict(counts),
-        oracle=oracle(labels, scores),
-        intervals=_intervals(counts, ap_interval),
+        oracle=metrics.oracle(labels, scores),
+        intervals=intervals,
     )
 
 
 def ranking(labels: Sequence[bool], scores: Sequence[float]) -> Ranking:
     """How well scores order surfaces."""
-    return Ranking(ap=average_precision(labels, scores), auc=roc_auc(labels, scores))
-
-
-def _intervals(counts: Counts, ap_interval: Interval | None) -> Intervals:
-    tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
-    return Intervals(
-        confidence=CONFIDENCE,
-        ap=ap_interval,
-        accuracy=clopper_pearson(tp + tn, tp + fp + fn + tn),
-        precision=clopper_pearson(tp, tp + fp),
-        recall=clopper_pearson(tp, tp + fn),
-        false_positive_rate=clopper_pearson(fp, fp + tn),
-    )
+    ap, auc = metrics.average_precision(labels, scores), metrics.roc_auc(labels, scores)
+    return Ranking(ap=ap, auc=auc)
 
 
 def _map_scores(folds: Sequence[Sequence[Prediction]]) -> AllMapScores:
+    """What the highest values of the maps reach, over each fold's rows and over all."""
+
     def reached(rows: Sequence[Prediction]) -> MapScores:
         labels, scores = [row.is_defective for row in rows], [row.map_score for row in rows]
-        return MapScores(**dict(ranking(labels, scores)), oracle=oracle(labels, scores))
+        return MapScores(**dict(ranking(labels, scores)), oracle=metrics.oracle(labels, scores))
 
     each = [FoldMapScores(fold=rows[0].fold, **dict(reached(rows))) for rows in folds]
     pooled = reached([row for rows in folds for row in rows])
@@ -237,6 +216,7 @@ def _map_scores(folds: Sequence[Sequence[Prediction]]) -> AllMapScores:
 
 
 def _fold_mean(folds: Sequence[Ranking]) -> FoldMean:
+    """The mean over folds."""
     aps = [fold.ap for fold in folds if fold.ap is not None]
     aucs = [fold.auc for fold in folds if fold.auc is not None]
     return FoldMean(

@@ -1,8 +1,7 @@
 """What each threshold costs, on the scores of the test surfaces.
 
-Each fold has an operating threshold, fixed in advance. All of them are moved here by one shift in
-logits: below 0 more is flagged. Points that are chosen by the test scores themselves (`cheapest`,
-`without_misses`) are oracles, and are called so.
+One shift in logits moves the operating thresholds of all folds. Below 0 more is flagged. Points
+that the test scores themselves choose (`cheapest`, `without_misses`) are oracles.
 """
 
 from collections.abc import Sequence
@@ -16,12 +15,9 @@ from ksdd_lib.evaluation.predictions import Prediction
 
 @dataclass(frozen=True)
 class Costs:
-    """What errors cost, and how often parts are defective.
+    """What an error costs, in the user's own money, and the share of defective parts on the line.
 
-    Attributes:
-        miss: cost of a defective part that passes, in the user's own money.
-        false_alarm: cost of a good part that is flagged.
-        defective_share: how many parts on the line are defective; in a test set it is far more.
+    In a test set that share is far higher.
     """
 
     miss: float = 100.0
@@ -31,11 +27,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Point:
-    """The errors on all test surfaces at one shift of the thresholds.
-
-    Attributes:
-        changed: the surfaces that are judged otherwise than at the operating thresholds.
-    """
+    """The errors on all test surfaces at one shift, and the surfaces whose verdict it changes."""
 
     shift: float
     misses: int
@@ -56,11 +48,10 @@ class Point:
 
     def cost(self, costs: Costs) -> float:
         """Expected cost of a thousand parts, at the rates seen here; a rate without parts is 0."""
-        missed = self.misses / self.defective if self.defective else 0.0
-        flagged = self.false_alarms / self.good if self.good else 0.0
+        missed = self.misses / max(self.defective, 1)
+        flagged = self.false_alarms / max(self.good, 1)
         share = costs.defective_share
-        each = share * missed * costs.miss + (1 - share) * flagged * costs.false_alarm
-        return 1000 * each
+        return 1000 * (share * missed * costs.miss + (1 - share) * flagged * costs.false_alarm)
 
 
 def margins(rows: Sequence[Prediction]) -> np.ndarray:
@@ -86,8 +77,7 @@ def shifts(rows: Sequence[Prediction]) -> np.ndarray:
     """All shifts that differ in their verdicts, ascending: between neighbouring margins, and 0."""
     values = np.unique(margins(rows))
     between = (values[1:] + values[:-1]) / 2
-    ends = [values[0] - 1, values[-1] + 1]
-    return np.unique(np.concatenate([between, ends, [0.0]]))
+    return np.unique([values[0] - 1, *between, values[-1] + 1, 0.0])
 
 
 def cheapest(rows: Sequence[Prediction], costs: Costs) -> Point:

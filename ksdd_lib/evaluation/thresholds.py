@@ -36,27 +36,21 @@ def operating_thresholds(
     Each was scored by the model of the fold that holds it out, and none is tested in fold k.
     Training items that no trained fold tests have no such score and are left out. Where the
     scores lack a class, as with a single trained fold, the threshold is 0.0 from 0 images.
-
-    Raises:
-        RunError: a fold tests an item that it was trained on.
+    Raises RunError where a fold tests an item that it was trained on.
     """
-    folds = sorted({row.fold for row in rows})
-    return [_operating_threshold(rows, k, train_items[k]) for k in folds]
-
-
-def _operating_threshold(
-    rows: Sequence[Prediction], fold: int, items: Collection[str]
-) -> FoldThreshold:
-    tested = {row.item for row in rows if row.fold == fold}
-    if shared := sorted(tested & set(items)):
-        raise RunError(f"Fold {fold} tests {listed(shared, 5)}, which it was trained on.")
-    used = [row for row in rows if row.fold != fold and row.item in items]
-    labels = [row.is_defective for row in used]
-    threshold = best_f1_threshold(labels, [row.score for row in used])
-    if threshold is None:
-        used, labels, threshold = [], [], DEFAULT_THRESHOLD
-    origin = Size(images=len(used), defective=sum(labels))
-    return FoldThreshold(fold=fold, threshold=threshold, threshold_from=origin)
+    found = []
+    for fold in sorted({row.fold for row in rows}):
+        items = set(train_items[fold])
+        if shared := sorted(items & {row.item for row in rows if row.fold == fold}):
+            raise RunError(f"Fold {fold} tests {listed(shared, 5)}, which it was trained on.")
+        used = [row for row in rows if row.fold != fold and row.item in items]
+        labels = [row.is_defective for row in used]
+        threshold = best_f1_threshold(labels, [row.score for row in used])
+        if threshold is None:
+            labels, threshold = [], DEFAULT_THRESHOLD
+        size = Size(images=len(labels), defective=sum(labels))
+        found.append(FoldThreshold(fold=fold, threshold=threshold, threshold_from=size))
+    return found
 
 
 def apply_thresholds(
