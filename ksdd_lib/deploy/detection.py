@@ -125,11 +125,7 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
         CheckpointError: a stage of this fold is not finished.
     """
     threshold = scores_of(run, fold).threshold
-    others = "real pictures" if data.is_generated else "other kinds of parts"
-    origin = (
-        f"{run.folder.name}, fold {fold}, trained on {data.record.name} (on {others} its "
-        "verdicts mean nothing)"
-    )
+    origin = f"{run.folder.name}, fold {fold}, {_trained_on(data.record.name, data.is_generated)}"
     return Detector(trained_judge(run, data, fold), run.settings, threshold, origin)
 
 
@@ -140,8 +136,11 @@ def load(path: Path | str | None = None) -> Detector:
         CheckpointError: as `weights.load` and `weights.published`.
     """
     trained, card = weights.load(Path(path) if path else weights.published())
-    origin = (
-        f"{card.file}, trained on {card.data.name} (on other kinds of parts its verdicts mean "
-        "nothing)"
-    )
+    origin = f"{card.file}, {_trained_on(card.data.name)}"
     return Detector(trained, card.judging_settings(), card.threshold, origin)
+
+
+def _trained_on(data: str, is_generated: bool = False) -> str:
+    """What a model was trained on, and where its verdicts do not hold."""
+    others = "real pictures" if is_generated else "other kinds of parts"
+    return f"trained on {data} (on {others} its verdicts mean nothing)"

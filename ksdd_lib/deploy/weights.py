@@ -5,6 +5,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from ksdd_lib import machine, storage
@@ -76,11 +77,10 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         RunError: the run is not evaluated yet, or not this fold.
         CheckpointError: a stage of this fold is not finished.
     """
-    from safetensors.torch import save
-
     scores = scores_of(run, fold)
-    tensors = trained_judge(run, data, fold).tensors()
-    content = save({name: value.half().cpu().contiguous() for name, value in tensors.items()})
+    exact = trained_judge(run, data, fold).tensors()
+    tensors = {name: value.half().cpu().contiguous() for name, value in exact.items()}
+    content = safetensors.torch.save(tensors)
     settings, record = run.settings, data.record
     card = Card(
         licence=LICENCE if record.is_kolektor else "that of the data it was trained on",
@@ -154,8 +154,6 @@ def load(path: Path) -> tuple[Judge, Card]:
     Raises:
         CheckpointError: the file or its card is absent, damaged, or not of the other.
     """
-    from safetensors.torch import load as read
-
     if path.is_dir() or path.suffix == ".pt":
         raise CheckpointError(
             f"{path.name} is a run or a checkpoint of one: write its model as one file first, with "
@@ -166,7 +164,7 @@ def load(path: Path) -> tuple[Judge, Card]:
     card, content = _read_card(path.with_suffix(".json")), path.read_bytes()
     if storage.sha256(content) != card.sha256:
         raise CheckpointError(f"{path.name} is damaged or not the file of its card.")
-    tensors = {name: value.float() for name, value in read(content).items()}
+    tensors = {name: value.float() for name, value in safetensors.torch.load(content).items()}
     checkpoint.require_finite(tensors, f"The weights of {path.name}")
     settings = card.judging_settings()
     return method_of(settings).loaded(settings, tensors, path.name), card
