@@ -42,21 +42,13 @@ class Sample:
 
 
 def read_image(source: Sample | Path | str) -> np.ndarray:
-    """The gray image of a sample or file, uint8 (H, W).
-
-    Raises:
-        DataError: the file is absent, or no usable image.
-    """
+    """The gray image of a sample or file, uint8 (H, W); DataError where there is none."""
     path = source.image_path if isinstance(source, Sample) else Path(source)
     return decode_image(read_file(path), short_path(path))
 
 
 def read_mask(sample: Sample) -> np.ndarray:
-    """The annotated pixels of a sample, bool (H, W).
-
-    Raises:
-        DataError: the file is absent, or no usable mask.
-    """
+    """The annotated pixels of a sample, bool (H, W); DataError where there are none."""
     return decode_mask(read_file(sample.mask_path), short_path(sample.mask_path))
 
 

@@ -19,12 +19,9 @@ ARCHIVE_ADDRESSES = (
 
 # Digest of (item, mask pixels) of the 399 samples. Images may have been stored again.
 DIGEST = "07ee01a0337be98d1fbad22e0ed57a54be22d8e5d3085150ddd9c7577be37ea2"
-
 _HERE = Path(__file__).parent
-OFFICIAL_FOLDS = _HERE / "official_folds.json"
-"""The published split of all 50 items."""
-CLEAN_FOLDS = _HERE / "clean_folds.json"
-"""The clean folds of partition 0, stored so that they never change."""
+OFFICIAL_FOLDS = _HERE / "official_folds.json"  # the published split of all 50 items
+CLEAN_FOLDS = _HERE / "clean_folds.json"  # of partition 0, stored so that they never change
 
 PAPER = (
     "D. Tabernik, S. Šela, J. Skvarč, D. Skočaj: Segmentation-Based Deep-Learning Approach for "
@@ -38,12 +35,10 @@ DOUBTFUL = ("kos19/Part2", "kos46/Part6")
 
 
 class TwinSurfaces(storage.Record):
-    """A surface that the data set holds twice.
+    """The two names of a surface that the data set holds twice, and how alike both are.
 
-    Attributes:
-        surfaces: its two names.
-        correlation: of the aligned photographs.
-        mask_iou: of its two annotations; None where it is good.
+    `correlation` is that of the aligned photographs, `mask_iou` that of the annotations; None where
+    the surface is good.
     """
 
     surfaces: tuple[str, str]
@@ -59,10 +54,8 @@ class _TwinFile(storage.Record):
 class Published:
     """A result on the official folds as its paper states it: AP in percent, None if not stated.
 
-    Attributes:
-        pooled: AP of the three folds' scores on one list.
-        errors: (false alarms, misses) of that list at its best threshold.
-        fold_mean: mean of the folds' APs.
+    `pooled` is the AP of all scores on one list, `errors` are its (false alarms, misses) at the best
+    threshold, and `fold_mean` is the mean of the folds' APs.
     """
 
     name: str

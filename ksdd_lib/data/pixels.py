@@ -1,7 +1,7 @@
 """From a file's bytes to gray pixels, by one rule and never more than the memory allows.
 
-One gray channel of 8 bits: colour is weighted to gray, transparency ignored, 16 bits scaled from
-their full range, EXIF rotation applied as every viewer does. Masks become booleans.
+Colour is weighted to gray, transparency ignored, 16 bits scaled from their full range, and EXIF
+rotation applied as every viewer does. Masks become booleans.
 """
 
 import io
@@ -30,11 +30,7 @@ KINDS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """The gray image in a file's bytes, uint8 (H, W); `name` stands in the errors.
-
-    Raises:
-        DataError: the bytes are damaged, not an image, too small or too large.
-    """
+    """The gray image in a file's bytes, uint8 (H, W); DataError, with `name`, where it has none."""
     return _decode(data, name, cv2.IMREAD_GRAYSCALE)
 
 
@@ -42,7 +38,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
     """The annotated pixels in a file's bytes, bool (H, W): {0, 1} or {0, 255}, palette or not.
 
     Raises:
-        DataError: as `decode_image`, or the gray levels mean neither {0, 1} nor {0, 255}.
+        DataError: as `decode_image`, or the gray levels mean neither.
     """
     # The palette must be applied: KolektorSDD's masks hold indices {0, 1}, one of them {0, 1, 2}.
     levels = _decode(data, name, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)

@@ -9,7 +9,6 @@ All lengths are in units of min(H, W) / 128 pixels, so a surface looks the same 
 The figures below were fitted to KolektorSDD by eye and by its gray levels; no image of it is used.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -164,8 +163,8 @@ def _light(size: Size, style: Style, random: Random) -> np.ndarray:
 def _specks(size: Size, random: Random) -> np.ndarray:
     """Compact dark specks, as dark as any crack: darkness (H, W) in [0, 1)."""
     canvas = _Canvas(size)
+    angles = np.linspace(0, 2 * np.pi, 11)[:-1]
     for _ in range(random.integers(9, 22)):
-        angles = np.linspace(0, 2 * np.pi, 11)[:-1]
         radius = random.uniform(0.7, 1.9) * random.uniform(0.75, 1.25, (10, 1))
         outline = radius * np.stack([random.uniform(1, 1.5) * np.cos(angles), np.sin(angles)], 1)
         outline = random.uniform(0, size[::-1]) + canvas.unit * outline
@@ -220,36 +219,33 @@ def _reflections(size: Size, style: Style, random: Random) -> np.ndarray:
 
 
 def _crack(size: Size, random: Random) -> np.ndarray:
-    """How much a crack darkens each pixel: float32 (H, W), 0 off the crack, up to about 0.75."""
+    """How much a crack darkens each pixel: float32 (H, W), 0 off the crack, up to about 0.75.
+
+    A crack mostly enters from the right or left side of the part; some begin inside.
+    """
     canvas = _Canvas(size)
     depth = random.uniform(0.5, 0.8)
-    for path, width in _crack_paths(size, random):
+
+    def draw(path: np.ndarray, width: float) -> None:
         count = len(path) - 1
         widths = width * _taper(count) * random.uniform(0.8, 1.2, count)
         waves = cv2.resize(random.uniform(0.65, 1.05, (1, 6)), (count, 1))[0]
         canvas.draw(path, widths, depth * waves)
-    darkening = canvas.average()
-    return np.where(darkening > _FAINTEST * depth, darkening, 0).astype(np.float32)
 
-
-def _crack_paths(size: Size, random: Random) -> Iterator[tuple[np.ndarray, float]]:
-    """The crack's branches, then its main path, as points (n, 2) in x, y and a width in units.
-
-    A crack mostly enters from the right or left side of the part; some begin inside.
-    """
     height, width = size
-    unit = _unit(size)
     start = random.choice([width, 0, 0.3 * width, 0.7 * width], p=[0.6, 0.2, 0.1, 0.1])
     heading = random.normal(0, 0.25) + (np.pi if start > width / 2 else 0.0)
     point = np.array([start, random.uniform(0.12, 0.88) * height])
     thickness = random.uniform(1.5, 2.6)
-    main = _jagged(point, heading, random.uniform(55, 105), unit, random)
+    main = _jagged(point, heading, random.uniform(55, 105), canvas.unit, random)
     for _ in range(random.integers(1, 4)):
         fork = main[int(random.uniform(0.1, 0.7) * len(main))]
         turn = random.choice([-1, 1]) * random.uniform(0.6, 1.1)
-        branch = _jagged(fork, heading + turn, random.uniform(14, 36), unit, random)
-        yield branch, 0.75 * thickness
-    yield main, thickness
+        branch = _jagged(fork, heading + turn, random.uniform(14, 36), canvas.unit, random)
+        draw(branch, 0.75 * thickness)
+    draw(main, thickness)
+    darkening = canvas.average()
+    return np.where(darkening > _FAINTEST * depth, darkening, 0).astype(np.float32)
 
 
 def _jagged(
@@ -314,7 +310,7 @@ def _unit(size: Size) -> float:
     return min(size) / SMALLEST_SIDE
 
 
-def _random(stream: int, seed: int, item: int, part: int) -> np.random.Generator:
+def _random(stream: int, seed: int, item: int, part: int) -> Random:
     """A generator that depends on these four numbers alone."""
     return np.random.default_rng([seed, item, part, stream])
 

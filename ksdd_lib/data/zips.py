@@ -27,33 +27,27 @@ UnicodeDecodeError, a ValueError, where the directory's own fields are altered."
 
 @dataclass(frozen=True)
 class Archive:
-    """An open archive, as `open_archive` gives it.
+    """An open archive.
 
     Attributes:
-        name: of its file.
-        file: read through `contents` alone.
-        wanted: the members to unpack by their path in the data folder.
-        ignored: the names of the files that are no part of a data set.
+        wanted: the members to unpack, with their path in the data folder.
+        ignored: the names of the other files.
     """
 
     name: str
     file: zipfile.ZipFile
-    wanted: dict[str, zipfile.ZipInfo]
+    wanted: dict[zipfile.ZipInfo, str]
     ignored: tuple[str, ...]
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
-        """(path in the data folder, bytes) of each member to unpack.
+        """(path in the data folder, bytes) of each member to unpack; DataError where it is damaged.
 
         The others are read and checked too: a name that was altered may have made one of them.
-
-        Raises:
-            DataError: a member is damaged, or holds more or less than the directory claims.
         """
-        paths = {id(member): path for path, member in self.wanted.items()}
         for member in self.file.infolist():
             data = self._read(member)
-            if id(member) in paths:
-                yield paths[id(member)], data
+            if member in self.wanted:
+                yield self.wanted[member], data
 
     def _read(self, member: zipfile.ZipInfo) -> bytes:
         """The bytes of a member, of which no more are unpacked than it claims, and one."""
@@ -74,12 +68,10 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """The members of an archive by an allow-list: `<item>/<part>.<extension>`, all under one top
-    folder or none; others are ignored.
+    """An archive of members `<item>/<part>.<extension>`, all under one top folder or none.
 
     Raises:
-        DataError: the file cannot be read, is a web page or something else, is cut off or damaged,
-            holds a hostile member, or no image in the layout.
+        DataError: the file is no whole zip archive, or has a hostile member or no image.
     """
     try:
         with open(path, "rb") as opened:
@@ -100,8 +92,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
             file.close()
             raise zipfile.BadZipFile(f"it lists {listed} members, its end says {promised}")
     with file:
-        wanted, ignored = _allowed(file.infolist(), path.name)
-        yield Archive(path.name, file, wanted, tuple(ignored))
+        yield Archive(path.name, file, *_allowed(file.infolist(), path.name))
 
 
 def _promised(path: Path) -> int:
@@ -130,42 +121,37 @@ def _damage_named(what: str) -> Iterator[None]:
 
 
 def _allowed(
-    infos: list[zipfile.ZipInfo], archive_name: str
-) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
-    """Members to unpack, by their path in the data folder, and the names of those to ignore.
-
-    Raises:
-        DataError: a member is hostile, or no member is an image in the layout.
-    """
-    for info in infos:
-        if danger := _danger(info):
+    members: list[zipfile.ZipInfo], archive_name: str
+) -> tuple[dict[zipfile.ZipInfo, str], tuple[str, ...]]:
+    """What `Archive` has as wanted and ignored."""
+    refused = f"{archive_name} is refused:"
+    for one in members:
+        if danger := _danger(one):
             raise DataError(
-                f"{archive_name} is refused: its member {info.filename!r} {danger}. Nothing was"
-                " unpacked; use another copy."
+                f"{refused} its member {one.filename!r} {danger}. Nothing was unpacked; use another"
+                " copy."
             )
-    total = sum(info.file_size for info in infos)
+    total = sum(one.file_size for one in members)
     if total > MAX_TOTAL:
-        largest = max(infos, key=lambda info: info.file_size)
+        largest = max(members, key=lambda one: one.file_size)
         raise DataError(
-            f"{archive_name} is refused: it unpacks to {total:,} bytes, more than {MAX_TOTAL:,};"
-            f" its largest member is {largest.filename!r} with {largest.file_size:,}."
+            f"{refused} it unpacks to {total:,} bytes, more than {MAX_TOTAL:,}; its largest member"
+            f" is {largest.filename!r} with {largest.file_size:,}."
         )
-    files = [info for info in infos if not info.is_dir()]
-    tops = Counter(top for info in files if (top := _top_folder(info.filename)) is not None)
-    if not tops:
+    tops = {one: _top_folder(one.filename) for one in members if not one.is_dir()}
+    counts = Counter(top for top in tops.values() if top is not None)
+    if not counts:
         raise DataError(f"{archive_name} holds no image in the layout <item>/<name>.jpg.")
-    [(top, _)] = tops.most_common(1)
-    wanted: dict[str, zipfile.ZipInfo] = {}
-    ignored = []
-    for info in files:
-        name = info.filename.removeprefix(top)
+    common = counts.most_common(1)[0][0]
+    wanted = {}
+    for one, top in tops.items():
+        name = one.filename.removeprefix(common)
         if name in wanted:
-            raise DataError(f"{archive_name} is refused: it holds {info.filename!r} twice.")
-        if _top_folder(info.filename) == top or name == MARKER:
-            wanted[name] = info
-        else:
-            ignored.append(info.filename)
-    return wanted, ignored
+            raise DataError(f"{refused} it holds {one.filename!r} twice.")
+        if top == common or name == MARKER:
+            wanted[name] = one
+    chosen = {one: name for name, one in wanted.items()}
+    return chosen, tuple(one.filename for one in tops if one not in chosen)
 
 
 def _danger(info: zipfile.ZipInfo) -> str | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar, cast
 
 import psutil
 
@@ -24,19 +24,15 @@ from ksdd_lib.storage import Record
 OWNER_SILENT = 15 * 60
 """Seconds without a sign of life after which another runtime may take over a run folder."""
 
-Place = TypeVar("Place", Run, Path)
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Work = TypeVar("Work", bound=Callable[..., object])
 
 
 class Owner(Record):
-    """owner.json: which process works in a run folder.
+    """owner.json: which process works in a run folder, as "HOST process NUMBER".
 
-    Attributes:
-        owner: "HOST process NUMBER".
-        last_wrote: seconds since the epoch.
-        started: seconds from the start of the machine to that of the process, which tell it from
-            a later one of its number. They do not change when the clock is set. None: unknown.
+    `last_wrote` are seconds since the epoch. `started` are seconds from the start of the machine to
+    that of the process, which no setting of the clock changes. They tell it from a later one of its
+    number. None: unknown.
     """
 
     owner: str
@@ -56,21 +52,16 @@ class Owner(Record):
             now = _process(int(number))
             if not psutil.pid_exists(int(number)) or not self.may_be(now):
                 return True
-            if self.started is not None and now.started is not None:
+            if None not in (self.started, now.started):
                 return False
         return time.time() - self.last_wrote > OWNER_SILENT
 
 
 def claim(folder: Path) -> bool:
-    """Say that this process works in a run folder. Work that takes long says so again and again.
+    """Say that this process works in a run folder; False where it had said so already.
 
-    The first claim removes temporary files that a killed owner has left.
-
-    Returns:
-        False where this process had claimed the folder already.
-
-    Raises:
-        RunError: another living process works there; the text names it and when it last wrote.
+    Work that takes long says so again and again. The first claim removes temporary files that a
+    killed owner has left. RunError where another living process works there.
     """
     with _locked(folder):
         owner, me = _owner(folder), _process(os.getpid())
@@ -95,16 +86,14 @@ def release(folder: Path) -> None:
             (folder / "owner.json").unlink(missing_ok=True)
 
 
-def alone(
-    work: Callable[Concatenate[Place, Arguments], Result],
-) -> Callable[Concatenate[Place, Arguments], Result]:
+def alone(work: Work) -> Work:
     """Decorate a function that writes in a run folder: a run, or its folder, is its first argument.
 
     The call is refused, as by `claim`, where another living process works in the folder.
     """
 
     @wraps(work)
-    def guarded(run: Place, *others: Arguments.args, **named: Arguments.kwargs) -> Result:
+    def guarded(run: Run | Path, *others: object, **named: object) -> object:
         folder = run.folder if isinstance(run, Run) else Path(run)
         is_new = folder.is_dir() and claim(folder)
         try:
@@ -113,15 +102,15 @@ def alone(
             if is_new:
                 release(folder)
 
-    return guarded
+    return cast(Work, guarded)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time read the owner of a folder and write another.
 
-    The folder itself is locked, so that no lock file is left in it. The system ends the lock with
-    its process. Where the system has no such lock, two processes may begin at once.
+    The folder itself is locked, so no lock file is left in it, and the lock ends with its process.
+    Where the system has no such lock, two processes may begin at once.
     """
     if fcntl is None:
         yield

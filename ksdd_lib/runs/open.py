@@ -16,7 +16,7 @@ from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal
 from ksdd_lib.settings import RULES, Settings, Values
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where the repository's files lie, if this is a checkout of it and not an installed package."""
+"""Where the repository's files lie, unless this is an installed package."""
 
 
 def home() -> Path:
@@ -33,7 +33,7 @@ def create(
     folder: Path | None = None,
     bring: Callable[[Settings], Path | None] | None = None,
 ) -> Run:
-    """The run of these settings: found again, or made new.
+    """The run of these settings: found again, or made new; raises as `open_run`.
 
     It lies in `folder`, else in `$KSDD_RUN`, else under `home()/runs`. There a run is found again
     by the settings of notebook 1, whatever later notebooks have changed. A new run is called by
@@ -42,22 +42,16 @@ def create(
     Args:
         bring: fetches a run of these settings from elsewhere, as from Drive, and returns its folder
             here, or None. It is asked before a new run is made under `home()/runs`.
-
-    Raises:
-        RunError: the folder holds a run with other settings; the text lists the differences.
     """
     if folder is None and os.environ.get("KSDD_RUN"):
         folder = Path(os.environ["KSDD_RUN"]).expanduser()
     if folder is not None:
         return open_run(folder, asdict(settings))
-    begun = _begun(settings) or (bring(settings) if bring else None)
-    if begun:
+    if begun := _begun(settings) or (bring(settings) if bring else None):
         return open_run(begun, {"data": settings.data})
-
-    def is_free(place: Path) -> bool:
-        return not (place / "settings.json").exists()
-
-    new = storage.first_free(home() / "runs", run_name(settings), is_free)
+    new = storage.first_free(
+        home() / "runs", run_name(settings), lambda place: not (place / "settings.json").exists()
+    )
     return open_run(new, asdict(settings))
 
 
@@ -68,7 +62,7 @@ def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
 
     Raises:
         RunError: an explicit value differs from the run's; the text lists the differences. Or the
-            settings would be written, and another living process works in the folder.
+            settings would be written where another process works.
     """
     folder = Path(folder).resolve()
     stored = _stored_settings(folder)
@@ -91,22 +85,21 @@ def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
 def resume(explicit: Values | None = None) -> Run:
     """The run that a notebook continues: `$KSDD_RUN`, else the one opened last.
 
-    Args:
-        explicit: settings that the run must have; by default those of the environment.
+    It must have the `explicit` settings, by default those of the environment.
 
     Raises:
         MissingError: there is no run; the text says which notebook to run first.
         RunError: an explicit value differs from the run's.
     """
     explicit = settings_io.from_environment() if explicit is None else explicit
-    folder = next(iter(_last_folders()), None)
-    if folder is not None and _stored_settings(folder) is not None:
-        return open_run(folder, explicit)
-    if folder is not None and (named := os.environ.get("KSDD_RUN")):
-        raise MissingError(
-            f"KSDD_RUN is {named}, and no run is in {folder.resolve()}: a path counts from the "
-            "folder of the notebooks."
-        )
+    for folder in _last_folders()[:1]:
+        if _stored_settings(folder):
+            return open_run(folder, explicit)
+        if named := os.environ.get("KSDD_RUN"):
+            raise MissingError(
+                f"KSDD_RUN is {named}, and no run is in {folder.resolve()}: a path counts from the "
+                "folder of the notebooks."
+            )
     raise MissingError(f"There is no run yet: run {NOTEBOOKS['data']}.ipynb first.")
 
 
@@ -131,22 +124,19 @@ def _begun(wanted: Settings) -> Path | None:
     folders = [path.parent for path in (home() / "runs").glob("*/settings.json")]
     named_so = [folder for folder in folders if named.fullmatch(folder.name)]
     named_so.sort(key=lambda folder: (len(folder.name), folder.name))
-    for folder in [*_opened_last(), *named_so]:
+    for folder in [*_last_folders(), *named_so]:
         if (stored := _settings_if_whole(folder)) and is_same_start(stored, wanted):
             return folder
     return None
 
 
 def _last_folders() -> list[Path]:
-    """`$KSDD_RUN`, then the folder of the run opened last, as far as there are such."""
-    named = os.environ.get("KSDD_RUN")
-    return [Path(named).expanduser(), *_opened_last()] if named else _opened_last()
-
-
-def _opened_last() -> list[Path]:
-    """The folder of the run opened last under `home()/runs`, if any."""
-    latest = home() / "runs" / "latest.txt"
-    return [latest.parent / latest.read_text("utf-8").strip()] if latest.exists() else []
+    """`$KSDD_RUN`, then the run opened last under `home()/runs`, as far as there are such."""
+    named, latest = os.environ.get("KSDD_RUN"), home() / "runs" / "latest.txt"
+    folders = [Path(named).expanduser()] if named else []
+    if latest.exists():
+        folders.append(latest.parent / latest.read_text("utf-8").strip())
+    return folders
 
 
 def _stored_settings(folder: Path) -> Settings | None:
@@ -154,8 +144,8 @@ def _stored_settings(folder: Path) -> Settings | None:
     try:
         return settings_io.from_json(storage.read_json(path)) if path.exists() else None
     except KsddError as error:
-        text = f"The settings.json in {folder.name} is not that of a run: {error}"
-        raise RunError(text) from None
+        what = f"The settings.json in {folder.name} is not that of a run"
+        raise RunError(f"{what}: {error}") from None
 
 
 def _settings_if_whole(folder: Path) -> Settings | None:

@@ -23,10 +23,8 @@ from ksdd_lib.settings import Settings
 class DataRecord(DataIdentity):
     """What data.json holds.
 
-    Attributes:
-        place: the folder of the items as seen from the run folder.
-        contents: what decoding the data has shown, so that the same files are not decoded again;
-            empty in runs made before it was kept.
+    `place` is the folder of the items as seen from the run folder. `contents` is what decoding has
+    shown, so that the same files are not decoded again; empty in runs made before it was kept.
     """
 
     place: str
@@ -45,7 +43,7 @@ class DataSet:
 
     @property
     def fingerprint(self) -> str:
-        """The content hash by which stages and results name this data."""
+        """What `dataset.fingerprint` names this data by."""
         return self.record.fingerprint
 
     @property
@@ -71,8 +69,7 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
         return open_data(run, drive)
     folder = _obtain(run, drive)
     found, chosen = survey(folder.root), run.settings
-    samples = found.usable()
-    made = folds.make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
+    made = folds.make_folds(chosen.folds, found.usable(), chosen.partition, chosen.twins)
     report = inspect_data(found, folder, chosen)
     record = DataRecord(
         **{name: getattr(report, name) for name in DataIdentity.model_fields},
@@ -82,7 +79,7 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     )
     storage.write_record(run.folder / "folds.json", folds.folds_record(made))
     storage.write_record(run.folder / "data.json", record)
-    return DataSet(folder.root, samples, _as_trained(made, chosen), record)
+    return DataSet(folder.root, found.samples, _as_trained(made, chosen), record)
 
 
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
@@ -136,11 +133,8 @@ def _place(run: Run, record: DataRecord, drive: Path | None) -> Path:
 
 
 def _obtain(run: Run, drive: Path | None) -> DataFolder:
-    settings = run.settings
+    settings, items = run.settings, run.settings.generated_items
     if settings.data != "generated":
         return obtain(settings.data, home(), drive)
-    name = f"generated-{settings.generated_items}-{settings.image_size}"
-    root = synthetic.generate(
-        home() / "data" / name, items=settings.generated_items, size=settings.size
-    )
-    return DataFolder(root, "generated surfaces")
+    root = home() / "data" / f"generated-{items}-{settings.image_size}"
+    return DataFolder(synthetic.generate(root, items, settings.size), "generated surfaces")

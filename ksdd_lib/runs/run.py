@@ -45,11 +45,7 @@ class Run:
         return self.folder / f"fold{fold}"
 
     def has(self, part: str, fold: int | None = None) -> bool:
-        """Whether a part of `FILES`, or else a stage, is finished.
-
-        Args:
-            fold: the one fold to look at; None for all folds of the settings.
-        """
+        """Whether a part of `FILES`, or else a stage, is finished: of a fold, or of all."""
         if part in FILES:
             return (self.folder / FILES[part]).exists()
         folds = self.settings.fold_numbers if fold is None else (fold,)
@@ -58,10 +54,8 @@ class Run:
     def require(self, part: str, notebook: str | None = None) -> None:
         """Raise MissingError unless a part of `FILES`, or else a stage, is finished.
 
-        The text says what to run first. Of a stage that diverged it says where.
-
-        Args:
-            notebook: the one that trains this stage, without its ending.
+        The text says what to run first: `notebook`, where one trains this stage. Of a stage that
+        diverged it says where.
         """
         if self.has(part):
             return
@@ -91,11 +85,7 @@ class Run:
         return any(not path.name.startswith(".") for path in files)
 
     def amend(self, touched: Values) -> "Run":
-        """The run with settings changed that no stage has used yet.
-
-        Raises:
-            RunError: a stage has already used one of them; the text lists the differences.
-        """
+        """The run with changed settings; RunError where a stage has already used one of them."""
         changed = settings_io.differences(self.settings, touched)
         fixed = {k: v for k, v in changed.items() if self.has_begun(RULES[k].group)}
         if fixed:
@@ -112,10 +102,9 @@ class Run:
 
     def note_time(self, what: str, seconds: float) -> None:
         """Add or replace one line of timing.json."""
-        kept = [line for line in self.timing() if line.what != what]
-        lines = [*kept, Timing(what=what, seconds=round(seconds, 1))]
-        rows = [line.model_dump() for line in lines]
-        storage.write_json(self.folder / "timing.json", rows)
+        lines = [line for line in self.timing() if line.what != what]
+        lines.append(Timing(what=what, seconds=round(seconds, 1)))
+        storage.write_json(self.folder / "timing.json", [line.model_dump() for line in lines])
 
 
 def refusal(folder: Path, different: Mapping[str, tuple[Value, Value]]) -> str:
