@@ -54,7 +54,7 @@ class _TwinFile(storage.Record):
 class Published:
     """A result on the official folds as its paper states it: AP in percent, None if not stated.
 
-    `pooled` is the AP of all scores on one list, `errors` are its (false alarms, misses) at the best
+    `pooled` is the AP of all scores on one list, `errors` are (false alarms, misses) at its best
     threshold, and `fold_mean` is the mean of the folds' APs.
     """
 
