@@ -18,6 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.metrics import Counts
@@ -86,8 +87,6 @@ def figure_of(ax: Axes) -> Figure:
 
 def png(figure: Figure, dpi: int = 120) -> bytes:
     """The figure as a PNG file of 256 colours; equal figures give equal bytes."""
-    from PIL import Image  # matplotlib needs it, so it is there
-
     full, small = io.BytesIO(), io.BytesIO()
     with style():
         figure.savefig(full, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
@@ -127,11 +126,7 @@ def roc_curve(
     label: str = "pooled",
     point: str = "operating",
 ) -> Axes:
-    """The ROC curve; the verdicts `flagged` and those of the oracle threshold are points on it.
-
-    Args:
-        label, point: the names of the curve and of the verdicts.
-    """
+    """The ROC curve, and on it the verdicts `flagged`, called `point`, and the oracle threshold's."""
     from sklearn import metrics as sklearn_metrics
 
     area = metrics.roc_auc(labels, scores)
