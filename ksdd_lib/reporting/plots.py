@@ -126,7 +126,7 @@ def roc_curve(
     label: str = "pooled",
     point: str = "operating",
 ) -> Axes:
-    """The ROC curve, and on it the verdicts `flagged`, called `point`, and the oracle threshold's."""
+    """The ROC curve; on it the verdicts `flagged`, called `point`, and the oracle threshold's."""
     from sklearn import metrics as sklearn_metrics
 
     area = metrics.roc_auc(labels, scores)
