@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ksdd_lib import machine
 from ksdd_lib.data.kolektorsdd import PAPER
@@ -17,6 +18,8 @@ from ksdd_lib.training.batches import Shown, Surfaces, mirror_images, network_in
 from ksdd_lib.training.checkpoint import Checkpoint, load_weights
 from ksdd_lib.training.loop import Recipe
 from ksdd_lib.training.memory import free_megabytes
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FEATURE_BYTES = 3 * 2**30
 """Memory for the frozen first stage's pooled features. They take at most half of what is free;
@@ -101,13 +104,13 @@ class TwoStage:
         model = TwoStageNet()
         load_weights(model.segmentation, first.state["weights"], "segmentation")
         load_weights(model.decision, second.judging_weights, "decision")
-        return _ready(model, settings)
+        return TwoStageJudge(placed(model).requires_grad_(False), settings)
 
     def loaded(self, settings: Settings, tensors: Mapping[str, Tensor], name: str) -> Judge:
         """Both networks with the weights of a file."""
         model = TwoStageNet()
         load_weights(model, tensors, name)
-        return _ready(model, settings)
+        return TwoStageJudge(placed(model).requires_grad_(False), settings)
 
     def probability(self, values: Tensor, settings: Settings) -> Tensor:
         """Mask logits as probabilities, as the loss that they were trained with reads them."""
@@ -141,9 +144,10 @@ class TwoStage:
         return {"decision": known, "mask": mask, "both": [score + peak for score, peak in pairs]}
 
 
-def _ready(model: TwoStageNet, settings: Settings) -> TwoStageJudge:
-    placed = model.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TwoStageJudge(placed.requires_grad_(False), settings)
+def placed(model: Network, where: torch.device | None = None) -> Network:
+    """The network in the layout that is fast for it, on a device or on this machine's own."""
+    target = where or machine.device()
+    return model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
@@ -172,8 +176,7 @@ def trained_segmentation(finished: Checkpoint) -> SegmentationNet:
     device."""
     model = SegmentationNet()
     load_weights(model, finished.judging_weights, "segmentation")
-    placed = model.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed.requires_grad_(False)
+    return placed(model).requires_grad_(False)
 
 
 def build_segmentation(
@@ -182,8 +185,7 @@ def build_segmentation(
     """The first stage, ready to train."""
     where = surfaces.images.device
     dtype = machine.arithmetic(settings.precision, where)
-    model = untrained_segmentation(settings)
-    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = placed(untrained_segmentation(settings), where)
 
     @torch.no_grad()
     def look(image: Tensor) -> Tensor:
@@ -226,7 +228,7 @@ def build_decision(
     features = FrozenFeatures(segmentation, surfaces, settings.precision, where)
     model = DecisionNet()
     networks.initialize(model, settings.initialization, settings.seed)
-    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed(model, where)
 
     def loss_of(shown: Shown) -> Tensor:
         return targets.decision_loss(model.judge(*features(shown)), surfaces.label(shown.row))
@@ -241,14 +243,9 @@ class FrozenFeatures:
     """
 
     def __init__(
-        self,
-        segmentation: SegmentationNet,
-        surfaces: Surfaces,
-        precision: str,
-        where: torch.device,
+        self, segmentation: SegmentationNet, surfaces: Surfaces, precision: str, where: torch.device
     ) -> None:
-        self.segmentation = segmentation.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.segmentation.requires_grad_(False)
+        self.segmentation = placed(segmentation, where).requires_grad_(False)
         self.surfaces = surfaces
         self.dtype = machine.arithmetic(precision, where)
         self.kept: dict[Shown, tuple[Tensor, Tensor]] = {}

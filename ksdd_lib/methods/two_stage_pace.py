@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ksdd_lib import machine
 from ksdd_lib.data.synthetic import PARTS
-from ksdd_lib.methods.two_stage import FEATURE_BYTES, frozen_bytes, untrained_segmentation
+from ksdd_lib.methods.two_stage import FEATURE_BYTES, frozen_bytes, placed, untrained_segmentation
 from ksdd_lib.models.two_stage import DecisionNet
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import Record
@@ -33,9 +33,7 @@ class Pace(Record):
 def measure(settings: Settings) -> Pace:
     """Measure each once, after one to warm up: seconds on a GPU, up to a minute on an old CPU."""
     where = machine.device()
-    first, second = untrained_segmentation(settings), DecisionNet()
-    for network in (first, second):
-        network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first, second = placed(untrained_segmentation(settings)), placed(DecisionNet())
     dtype = machine.arithmetic(settings.precision, where)
     pixels = torch.randint(0, 256, (1, 1, *settings.size), dtype=torch.uint8)
     image, mask = network_input(pixels, 0).to(where), torch.zeros(1, 1, *settings.size)
