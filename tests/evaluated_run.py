@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import numpy as np
-from scored_rows import make_rows
-from scored_rows import train_items as items_in_training
+from small_results import make_rows
+from small_results import train_items as items_in_training
 
 from ksdd_lib import settings_io, storage
 from ksdd_lib.evaluation.predictions import write_masks, write_predictions

@@ -1,12 +1,17 @@
-"""Six judged surfaces of two folds, and a judge that needs no network."""
+"""Small results, a judge that needs no network, and what a drawn figure shows."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ksdd_lib.deploy.detection import Verdict, as_pixels
 from ksdd_lib.evaluation.predictions import Prediction
+from ksdd_lib.evaluation.thresholds import apply_thresholds, operating_thresholds
+from ksdd_lib.reporting import plots
 
 
 def row(name: str, fold: int, defective: bool, score: float, threshold: float) -> Prediction:
@@ -40,3 +45,49 @@ class Judge:
 
     def doubt(self, shape: tuple[int, int]) -> str:
         return "it is wide" if shape[1] > shape[0] else ""
+
+
+def make_rows(count=60, folds=3, seed=0, separation=2.0, with_defects=True, rename=str):
+    """Rows of `count` surfaces, 4 an item, every item's last one defective.
+
+    `rename` turns a name as "gen03/Part2" into another.
+    """
+    generator = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        item, part = divmod(index, 4)
+        is_defective = with_defects and part == 3
+        score = float(generator.normal(separation if is_defective else -separation, 1.5))
+        image = rename(f"gen{item:02}/Part{part}")
+        rows.append(
+            Prediction(
+                image=image,
+                item=image.partition("/")[0],
+                fold=item % folds,
+                seed=seed,
+                is_defective=is_defective,
+                score=score,
+                map_score=score + float(generator.normal()),
+            )
+        )
+    return rows
+
+
+def train_items(rows, folds=3):
+    return {k: {row.item for row in rows if row.fold != k} for k in range(folds)}
+
+
+def judged(rows, items):
+    return apply_thresholds(rows, operating_thresholds(rows, items))
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as it is stored: uint8 (H, W, 3)."""
+    return cv2.imdecode(np.frombuffer(plots.png(figure), np.uint8), cv2.IMREAD_COLOR)
+
+
+def texts(ax: Axes) -> str:
+    """The texts in the axes and in their legend, in one line."""
+    legend = ax.get_legend()
+    shown = [*ax.texts, *(legend.get_texts() if legend else [])]
+    return " | ".join(text.get_text() for text in shown)

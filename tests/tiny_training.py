@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data_record import data_record
+from small_data import data_record
 
 from ksdd_lib.data.dataset import fingerprint
 from ksdd_lib.data.folds import Fold

@@ -6,7 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from huge_png import huge_png
+from small_data import huge_png
 
 from ksdd_lib.data.pixels import decode_image, decode_mask
 from ksdd_lib.errors import DataError

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from huge_png import huge_png
+from small_data import huge_png
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from scored_rows import make_rows
 from sklearn.metrics import average_precision_score, f1_score
+from small_results import make_rows
 
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation import metrics

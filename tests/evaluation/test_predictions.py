@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scored_rows import judged, make_rows, train_items
+from small_results import judged, make_rows, train_items
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError

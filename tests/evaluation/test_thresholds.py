@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from scored_rows import make_rows, train_items
+from small_results import make_rows, train_items
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics

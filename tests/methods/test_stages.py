@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from data_record import data_record
+from small_data import data_record
 from tiny_training import TINY, tiny_data, tiny_run
 
 from ksdd_lib import machine, presets, storage

@@ -6,7 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from data_record import data_record
+from small_data import data_record
 from small_results import ROWS
 
 from ksdd_lib.data.survey import find_samples

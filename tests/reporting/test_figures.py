@@ -5,9 +5,9 @@ from dataclasses import replace
 import matplotlib
 import numpy as np
 import pytest
-from drawn import pixels, texts
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from small_results import pixels, texts
 
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import Prediction

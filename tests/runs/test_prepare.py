@@ -17,12 +17,6 @@ from ksdd_lib.runs.run import Run
 from ksdd_lib.training.batches import load_surfaces
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 @pytest.fixture
 def run(tmp_path: Path, tiny_root: Path) -> Run:
     """A run on the tiny data set, that is of 6 items with 4 surfaces each."""

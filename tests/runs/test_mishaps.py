@@ -1,4 +1,4 @@
-"""On a disk that is really full, what was there stays, and one sentence says what is missing."""
+"""Whatever is killed, and on a disk that is really full, what was there stays."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from evaluated_run import make_run
+from kills import harness, plan
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
@@ -15,6 +16,23 @@ from ksdd_lib.methods.stages import load_stage, train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.reporting import report
 from ksdd_lib.runs.run import Run
+
+
+def test_a_plan_follows_from_its_seed_and_begins_with_each_kind():
+    assert plan(50, 3) == plan(50, 3) != plan(50, 4)
+    assert [kill.kind for kill in plan(6, 9)[:3]] == ["anywhere", "checkpoint", "drive"]
+    assert plan(6, 9)[2].disk_is_lost
+
+
+@pytest.mark.slow
+@pytest.mark.fault(19)
+def test_a_killed_training_ends_as_one_left_alone(tmp_path: Path):
+    found = harness(6, 0, tmp_path)
+    assert found["equal"] and not found["leftovers"], found
+    assert found["kills"] == 6 and found["lost_disks"] >= 1
+    kinds = {name.partition(":")[0] for name in found["where"]}
+    assert kinds == {"anywhere", "checkpoint", "drive"}
+
 
 MEGABYTES = 40
 

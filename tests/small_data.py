@@ -1,6 +1,10 @@
-"""What data.json holds of a data set that a test makes itself."""
+"""Small data sets and files, and what data.json holds of them."""
 
+import zlib
 from typing import Any
+
+import cv2
+import numpy as np
 
 from ksdd_lib.data.inspection import DataReport, Sizes
 from ksdd_lib.runs.prepare import DataRecord
@@ -28,3 +32,10 @@ def data_record(**fields: Any) -> DataRecord:
         ignored=(),
     )
     return DataRecord(**{**common, "place": ".", "report": report, **fields})
+
+
+def huge_png(side: int) -> bytes:
+    """A PNG of 16x16 pixels whose header, with a checksum that fits, claims `side` x `side`."""
+    data = cv2.imencode(".png", np.zeros((16, 16), np.uint8))[1].tobytes()
+    header = data[12:16] + 2 * side.to_bytes(4, "big") + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
