@@ -29,12 +29,9 @@ def begin(needs_run: bool = True) -> Path | None:
     What it says of the machine can go into a bug report: it holds no path and no name. A run's copy
     on Drive that `$KSDD_RUN` names is brought here, and `$KSDD_RUN` names it here from then on.
 
-    Returns:
-        The folder of Drive, or the one that `$KSDD_DRIVE` names; None without one.
-
-    Raises:
-        RunError: another machine works on the last run, and the notebook `needs_run`; or
-            `$KSDD_RUN` names no copy of a run on Drive.
+    Returns the folder of Drive, or the one that `$KSDD_DRIVE` names; None without one. Raises
+    RunError where another machine works on the last run and the notebook `needs_run`, or where
+    `$KSDD_RUN` names a folder of Drive that holds no copy of a run.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()

@@ -51,8 +51,6 @@ class Form:
 
     def note(self, name: str, value: Value) -> None:
         """Take over a change by the user; another preset moves every control not touched yet."""
-        if name not in self.changed and value == getattr(self.start, name):
-            return  # moved by a preset
         self.changed[name] = value.strip() if isinstance(value, str) else value
         if name == "preset":
             self.start = presets.resolve(settings_io.from_environment() | {"preset": value})
@@ -96,8 +94,9 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
     told = widgets.HTML()
 
     def change(name: str, value: Value) -> None:
-        form.note(name, value)
-        told.value = form.state()
+        if name in form.changed or value != getattr(form.start, name):  # else a preset moves it
+            form.note(name, value)
+            told.value = form.state()
 
     for name, control in form.controls.items():
         control.disabled = run is not None and run.has_begun(RULES[name].group)

@@ -59,10 +59,8 @@ def _show_verdict(
     print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
     if doubt := detector.doubt(pixels.shape):
         print(f"Warning: {doubt}.")
-    figure = surface_pictures.gallery(
-        [pixels, found.mask], titles=[f"{name}: {found.label}", "output: probability"]
-    )
-    outputs.show_figure(figure, is_generated)
+    titles = [f"{name}: {found.label}", "output: probability"]
+    outputs.show_figure(surface_pictures.gallery([pixels, found.mask], titles=titles), is_generated)
     return found
 
 
@@ -72,10 +70,7 @@ def judge_folder(
     """Judge a folder of pictures: a table, and a contact sheet that is shown.
 
     Both become files in a new folder in `out`, named after `folder` and the time, and in
-    `ksdd/judged` of the folder of Drive.
-
-    Raises:
-        DataError: there is no such folder, or no picture in it.
+    `ksdd/judged` of the folder of Drive. Raises DataError where there is no picture.
     """
     folder = Path(folder).expanduser()
     rows = folder_table.judge_folder(detector, folder, outputs.counter("judged"))
@@ -130,10 +125,8 @@ def folder_form(detector: Detector, out: Path, drive: Path | None = None) -> Non
     widgets = outputs.ipywidgets()
     if widgets is None:
         return
-    box = widgets.Text(
-        placeholder="a folder of pictures, for example /content/drive/MyDrive/parts",
-        layout={"width": "40em"},
-    )
+    example = "a folder of pictures, for example /content/drive/MyDrive/parts"
+    box = widgets.Text(placeholder=example, layout={"width": "40em"})
     button, below = widgets.Button(description="Judge this folder"), widgets.Output()
 
     def judge(_: Widget) -> None:

@@ -30,8 +30,7 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
     """A `watch` for the training of stages: one line a fold, in a notebook below a picture.
 
     The picture shows the losses of this fold and of those before, and below them the maps of two
-    training surfaces, from the first steps to the last. `state` says what is on Drive, as
-    `BackgroundCopy.state` does.
+    training surfaces. `state` says what is on Drive, as `BackgroundCopy.state` does.
     """
     output = ProgressLine(5.0)
     examples: dict[int, Examples] = {}
@@ -84,8 +83,7 @@ def _histories(run: Run, progress: Progress) -> dict[str, dict[int, list[Row]]]:
 class Examples:
     """The maps of one defective and one good training surface at some steps of a stage.
 
-    `masks` holds them by step: probabilities (2, H/8, W/8) uint8, 255 for certain. They are stored
-    in the fold's `examples.npz`.
+    `masks` holds them by step, as `examples.npz` of the fold: (2, H/8, W/8) uint8, 255 for certain.
     """
 
     def __init__(self, run: Run, data: DataSet, fold: int) -> None:

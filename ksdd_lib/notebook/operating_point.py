@@ -109,8 +109,7 @@ def _words(point: Point) -> str:
 
 def _figure(rows: Sequence[Prediction], point: Point, name: str) -> Figure:
     """Precision-recall and ROC curve of the margins, with the point on them."""
-    values = threshold_costs.margins(rows)
-    labels = [row.is_defective for row in rows]
+    labels, values = [row.is_defective for row in rows], threshold_costs.margins(rows)
     return plots.both_curves(labels, values, values > point.shift, name)
 
 

@@ -105,10 +105,7 @@ def show_answers(
 
 
 def counter(what: str, line: "ProgressLine | None" = None) -> Callable[..., None]:
-    """A `watch` for work on images: one line with the number done, renewed every second.
-
-    It is told (done, total), or (fold, done, total) for a line of each fold.
-    """
+    """A `watch` for work on images, told (done, total), or (fold, done, total): a line a fold."""
     line, began = line or ProgressLine(1.0), dict[str, float]()
 
     def watch(*told: int) -> None:
@@ -141,10 +138,7 @@ class ProgressLine:
         key: object = None,
         draw: Callable[[], Figure] | None = None,
     ) -> None:
-        """Show `line` and the picture that `draw` makes, at once if it is the last, else if due.
-
-        Another `key` begins a new line.
-        """
+        """Show `line` and what `draw` makes, if due or last; another `key` begins a new line."""
         if key != self._key:
             self.end()
             self._key = key

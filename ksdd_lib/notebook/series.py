@@ -50,8 +50,7 @@ def is_finished(run: Run) -> bool:
 def run_notebooks(run: Run) -> None:
     """Execute the five notebooks in order on one run; they are stored in its folder `notebooks`.
 
-    They take every setting from the run folder. Only what is `settings_io.RESERVED` is handed to
-    them. Raises as `executor.execute`.
+    They take settings from the run folder, and places from here. Raises as `executor.execute`.
     """
     from ksdd_lib.notebook.executor import execute  # a notebook itself needs no kernel
 
