@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ksdd_lib import storage
 from ksdd_lib.data import kolektorsdd
@@ -34,9 +33,20 @@ class FoldsRecord(storage.Record):
     folds: tuple[FoldItems, ...]
 
 
+class KolektorFolds(storage.Record):
+    """KolektorSDD's published split, and its clean folds of partition 0, which never change."""
+
+    official: FoldsRecord
+    clean: FoldsRecord
+
+
+Groups = Iterable[Collection[str]]
+"""Groups of items that show one object."""
+
+
 @dataclass(frozen=True)
 class Fold:
-    """One split of samples by item. `twins` are the groups of items that show one object."""
+    """One split of samples by item; `twins` are its `Groups`."""
 
     number: int
     train: tuple[Sample, ...]
@@ -51,10 +61,8 @@ def make_folds(
     """The three checked folds of a protocol, "clean" or "official".
 
     The official ones are KolektorSDD's 399 images with 17, 17 and 16 test items, and always look
-    for similar twins. `partition` is the seed of `clean_folds`.
-
-    Raises:
-        FoldError: the protocol is unknown, the data does not suit it, or a fold is invalid.
+    for similar twins. `partition` is the seed of `clean_folds`. FoldError where the protocol is
+    unknown, the data does not suit it, or a fold is invalid.
     """
     if protocol == "clean":
         return clean_folds(samples, partition, twins)
@@ -67,7 +75,7 @@ def make_folds(
             f"The official folds belong to KolektorSDD's 399 images, and these {len(samples)} are"
             ' others: choose folds "clean".'
         )
-    return _restored(_read(kolektorsdd.OFFICIAL_FOLDS), samples, twin_items(samples))
+    return _restored(kolektor_folds().official, samples, twin_items(samples))
 
 
 def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar") -> list[Fold]:
@@ -76,17 +84,15 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar"
     Items are placed one by one, most defective images first, into the fold with the fewest
     defective, then the fewest images. `seed` orders items of equal count; 0 keeps their names'
     order. `twins` are the "similar" items or only the "identical" ones. KolektorSDD without similar
-    ones has 47 items and 375 images, 16 defective in each fold. Its folds of seed 0 are stored, so
-    that they stay the same for good.
+    ones has 47 items and 375 images, 16 defective in each fold.
 
-    Raises:
-        FoldError: fewer than three different items, or defective images in fewer than two of them.
+    FoldError where fewer than three items differ, or fewer than two have defective images.
     """
     groups = twin_items(samples, twins)
     try:
-        if seed == 0 and twins == "similar" and kolektorsdd.is_kolektor(samples):
-            return _restored(_read(kolektorsdd.CLEAN_FOLDS), samples, groups)
-        return _restored(_share_out(samples, seed, groups), samples, groups)
+        is_stored = seed == 0 and twins == "similar" and kolektorsdd.is_kolektor(samples)
+        record = kolektor_folds().clean if is_stored else _share_out(samples, seed, groups)
+        return _restored(record, samples, groups)
     except FoldError as error:
         if twins == "identical":
             raise
@@ -113,11 +119,10 @@ def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
 
 
 def check_folds(folds: Sequence[Fold]) -> None:
-    """Refuse folds that cannot be trained or that would flatter the result.
+    """Refuse, with FoldError, folds that cannot be trained or that would flatter the result.
 
-    Raises:
-        FoldError: a side is empty, an item is on both sides or tested twice, no training image is
-            defective, or twins are on both sides of folds that are not official.
+    A side is empty, an item is on both sides or tested twice, no training image is defective, or
+    twins are on both sides of folds that are not official.
     """
     tested: set[str] = set()
     for fold in folds:
@@ -163,17 +168,13 @@ def folds_record(folds: Sequence[Fold]) -> FoldsRecord:
     return _record(folds[0].protocol, [(_items(fold.train), _items(fold.test)) for fold in folds])
 
 
-def folds_from_record(
-    record: FoldsRecord, samples: Sequence[Sample], twins: Iterable[Collection[str]]
-) -> list[Fold]:
+def folds_from_record(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> list[Fold]:
     """The checked folds of a stored record, with the groups of `twin_items` of all samples.
 
-    Raises:
-        FoldError: the record names items that the data lacks, is an edited version of the official
-            folds, or fails `check_folds`.
+    FoldError where the record does not fit the data, was edited, or fails `check_folds`.
     """
     folds = _restored(record, samples, twins)
-    is_official = kolektorsdd.is_kolektor(samples) and record == _read(kolektorsdd.OFFICIAL_FOLDS)
+    is_official = kolektorsdd.is_kolektor(samples) and record == kolektor_folds().official
     if record.protocol == "official" and not is_official:
         raise FoldError(
             "These folds are called official but are not the published ones: use folds"
@@ -182,13 +183,12 @@ def folds_from_record(
     return folds
 
 
-def _read(path: Path) -> FoldsRecord:
-    return storage.read_record(path, FoldsRecord)
+def kolektor_folds() -> KolektorFolds:
+    """The folds of KolektorSDD that come with this package."""
+    return storage.read_record(kolektorsdd.FOLDS, KolektorFolds)
 
 
-def _restored(
-    record: FoldsRecord, samples: Sequence[Sample], twins: Iterable[Collection[str]]
-) -> list[Fold]:
+def _restored(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> list[Fold]:
     """The checked folds of a record."""
     numbers = [row.fold for row in record.folds]
     if numbers != list(range(FOLDS)):
@@ -208,14 +208,11 @@ def _restored(
     return folds
 
 
-def _share_out(
-    samples: Sequence[Sample], seed: int, twins: Iterable[Collection[str]]
-) -> FoldsRecord:
+def _share_out(samples: Sequence[Sample], seed: int, twins: Groups) -> FoldsRecord:
     """The record of clean folds, as `clean_folds` describes them."""
     spare = {name for group in twins for name in _sorted(group)[1:]}
-    kept = [sample for sample in samples if sample.item not in spare]
-    images = Counter(sample.item for sample in kept)
-    defective = Counter(sample.item for sample in kept if sample.is_defective)
+    images = Counter(sample.item for sample in samples if sample.item not in spare)
+    defective = Counter(sample.item for sample in samples if sample.is_defective)
     items = list(_sorted(images))
     if len(items) < FOLDS:
         raise FoldError(
@@ -226,13 +223,12 @@ def _share_out(
         random.Random(seed).shuffle(items)
     tests: list[set[str]] = [set() for _ in range(FOLDS)]
     for item in sorted(items, key=lambda item: -defective[item]):
-        lightest = min(tests, key=lambda test: (_sum(defective, test), _sum(images, test)))
-        lightest.add(item)
+        min(tests, key=lambda test: _load(test, defective, images)).add(item)
     return _record("clean", [(set(items) - test, test) for test in tests])
 
 
-def _sum(counts: Counter[str], items: Iterable[str]) -> int:
-    return sum(counts[item] for item in items)
+def _load(items: set[str], *counts: Counter[str]) -> list[int]:
+    return [sum(count[item] for item in items) for count in counts]
 
 
 def _record(protocol: str, sides: Iterable[tuple[set[str], set[str]]]) -> FoldsRecord:

@@ -162,12 +162,11 @@ def obstacles(report: DataReport) -> list[str]:
     clean = report.folds["clean"]
     if isinstance(clean, Refusal):
         return [clean.refused]
-    found = []
-    for row in clean.folds:
-        good = row.train_images - row.train_defective
-        if not good or not row.train_defective:
-            kind = "defective" if good else "good"
-            found.append(f"Fold {row.fold} has no {kind} surface to train on.")
+    found = [
+        f"Fold {row.fold} has no {'good' if row.train_defective else 'defective'} surface to train on."
+        for row in clean.folds
+        if row.train_defective in (0, row.train_images)
+    ]
     if report.defective == report.images:
         found.append("Every label has white in it: a good surface's is all black.")
     return found
@@ -259,11 +258,9 @@ def _section(title: str, rows: Sequence[str]) -> list[str]:
 
 
 def _format_sizes(sizes: Sizes) -> str:
-    if sizes.height is None or sizes.width is None:
-        return "none"
-    ends = (sizes.height, sizes.width)
+    ends = [side for side in (sizes.height, sizes.width) if side]
     sides = " x ".join(f"{low}" if low == high else f"{low} to {high}" for low, high in ends)
-    return f"{sides} (height x width), {sizes.different} different"
+    return f"{sides} (height x width), {sizes.different} different" if sides else "none"
 
 
 def _format_widths(widths: DefectWidths | None) -> list[str]:
@@ -289,23 +286,17 @@ def _format_twins(report: DataReport) -> list[str]:
 def _format_folds(split: SplitCounts | Refusal) -> list[str]:
     if isinstance(split, Refusal):
         return [split.refused]
-    total = split.total
-    return [
-        *(
-            f"fold {row.fold}: train {row.train_images} ({row.train_defective} defective),"
-            f" test {row.test_images} ({row.test_defective} defective)"
-            f" of {row.test_items} items{_leak(row)}"
-            for row in split.folds
-        ),
-        f"together: {total.test_items} items, {total.test_images} images,"
-        f" {total.test_defective} defective{_leak(total)}",
+    rows = [
+        f"fold {row.fold}: train {row.train_images} ({row.train_defective} defective),"
+        f" test {row.test_images} ({row.test_defective} defective)"
+        f" of {row.test_items} items{_leak(row)}"
+        for row in split.folds
     ]
+    total = split.total
+    images = f"{total.test_images} images, {total.test_defective} defective{_leak(total)}"
+    return [*rows, f"together: {total.test_items} items, {images}"]
 
 
 def _leak(row: HeldOutCounts) -> str:
-    if not row.leaked_images:
-        return ""
-    return (
-        f"; LEAK: {row.leaked_images} test images, {row.leaked_defective} of them"
-        " defective, have a twin in training"
-    )
+    images = f"{row.leaked_images} test images, {row.leaked_defective} of them defective"
+    return f"; LEAK: {images}, have a twin in training" if row.leaked_images else ""

@@ -20,8 +20,7 @@ ARCHIVE_ADDRESSES = (
 # Digest of (item, mask pixels) of the 399 samples. Images may have been stored again.
 DIGEST = "07ee01a0337be98d1fbad22e0ed57a54be22d8e5d3085150ddd9c7577be37ea2"
 _HERE = Path(__file__).parent
-OFFICIAL_FOLDS = _HERE / "official_folds.json"  # the published split of all 50 items
-CLEAN_FOLDS = _HERE / "clean_folds.json"  # of partition 0, stored so that they never change
+FOLDS = _HERE / "kolektor_folds.json"  # holds a `folds.KolektorFolds`
 
 PAPER = (
     "D. Tabernik, S. Šela, J. Skvarč, D. Skočaj: Segmentation-Based Deep-Learning Approach for "

@@ -35,11 +35,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:
-    """The annotated pixels in a file's bytes, bool (H, W): {0, 1} or {0, 255}, palette or not.
-
-    Raises:
-        DataError: as `decode_image`, or the gray levels mean neither.
-    """
+    """The annotated pixels in a file's bytes, bool (H, W), of levels {0, 1} or {0, 255} alone."""
     # The palette must be applied: KolektorSDD's masks hold indices {0, 1}, one of them {0, 1, 2}.
     levels = _decode(data, name, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     highest, half = int(levels.max()), np.iinfo(levels.dtype).max // 2

@@ -43,13 +43,10 @@ Attempt = tuple[str, Callable[[], "DataFolder"]]
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A data set on this machine, and where it comes from.
+    """A data set on this machine: the folder of its items, and where it comes from.
 
-    Attributes:
-        root: the folder of the items.
-        name: for people, for example "KolektorSDD.zip".
-        archive_sha256: of the archive it was unpacked from; None for a folder.
-        ignored: what the archive held besides.
+    `name` is for people, as "KolektorSDD.zip". Of the archive it was unpacked from, if any, there
+    are the SHA-256 and what it held besides.
     """
 
     root: Path
@@ -85,10 +82,7 @@ class Unpacked(storage.Record):
 
 
 def obtain(
-    source: str,
-    home: Path,
-    drive: Path | None = None,
-    report: Callable[[str], None] = print,
+    source: str, home: Path, drive: Path | None = None, report: Callable[[str], None] = print
 ) -> DataFolder:
     """The data set of `source`, unpacked below `home`/data unless it is a folder already.
 
@@ -98,8 +92,7 @@ def obtain(
         drive: where a bare name is looked for too; "kolektorsdd" before it is downloaded.
         report: told in one line why a place was passed over; no folder of this machine is named.
 
-    Raises:
-        DataError: nothing usable is there; the text names each place and what was wrong.
+    DataError where nothing usable is there; the text names each place and what was wrong.
     """
     home, sources = Path(home).resolve(), [source]
     if ";" in source and not os.path.exists(os.path.expanduser(source)):
@@ -142,8 +135,7 @@ def from_folder(folder: Path) -> DataFolder:
 def unpack(archive: Path, home: Path) -> DataFolder:
     """The data in `home`/data/<stem>-<sha256>, unpacked from `archive` unless it is complete.
 
-    Raises:
-        DataError: as `zips.open_archive`, or it cannot be written. Nothing is left behind.
+    DataError as from `open_archive`, or where it cannot be written. Nothing is left behind.
     """
     try:
         with open_archive(archive) as opened:

@@ -63,9 +63,7 @@ def generate(
 
     They are gen01/Part0.jpg (gray) with gen01/Part0_label.bmp (0 or 255), and so on. A half set is
     never seen under `root`. A complete set of the same parameters and `VERSION` is used again.
-
-    Raises:
-        DataError: a parameter is out of range, or `root` holds something else.
+    DataError where a parameter is out of range, or `root` holds something else.
     """
     record = GeneratedSet(
         version=VERSION,

@@ -18,6 +18,7 @@ from ksdd_lib.errors import DataError
 
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
 MAX_TOTAL = 8 * 2**30
+OUTSIDE = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.($|[/\\])")  # of the folder to unpack to
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others zipfile cannot read a part
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OverflowError)
@@ -70,8 +71,7 @@ class Archive:
 def open_archive(path: Path) -> Iterator[Archive]:
     """An archive of members `<item>/<part>.<extension>`, all under one top folder or none.
 
-    Raises:
-        DataError: the file is no whole zip archive, or has a hostile member or no image.
+    DataError where the file is no whole zip archive, or has a hostile member or no image.
     """
     try:
         with open(path, "rb") as opened:
@@ -154,24 +154,21 @@ def _allowed(
     return chosen, tuple(one.filename for one in tops if one not in chosen)
 
 
-def _danger(info: zipfile.ZipInfo) -> str | None:
+def _danger(member: zipfile.ZipInfo) -> str | None:
     """Why a member must not be trusted, and with it the whole archive."""
-    name = info.filename
-    if not name:
-        return "has no name"
-    if info.header_offset < 0:
-        return "begins before the file does"
-    if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
-        return "points outside of the data folder"
-    if stat.S_ISLNK(info.external_attr >> 16):
-        return "is a link"
-    if info.flag_bits & 1:
-        return "is encrypted"
-    if info.compress_type not in METHODS:
-        return f"is packed by method {info.compress_type}, neither stored nor deflated"
-    if info.file_size > MAX_MEMBER:
-        return f"unpacks to {info.file_size:,} bytes, more than {MAX_MEMBER:,}"
-    return None
+    name, size = member.filename, member.file_size
+    dangers = {
+        "has no name": not name,
+        "begins before the file does": member.header_offset < 0,
+        "points outside of the data folder": OUTSIDE.search(name),
+        "is a link": stat.S_ISLNK(member.external_attr >> 16),
+        "is encrypted": member.flag_bits & 1,
+        f"is packed by method {member.compress_type}, neither stored nor deflated": (
+            member.compress_type not in METHODS
+        ),
+        f"unpacks to {size:,} bytes, more than {MAX_MEMBER:,}": size > MAX_MEMBER,
+    }
+    return next((danger for danger, is_so in dangers.items() if is_so), None)
 
 
 def _top_folder(name: str) -> str | None:

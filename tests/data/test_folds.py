@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ksdd_lib import storage
-from ksdd_lib.data import folds, kolektorsdd
+from ksdd_lib.data import folds
 from ksdd_lib.data.dataset import Sample
 from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.folds import (
@@ -275,7 +275,7 @@ def test_kolektor_official_folds_leak_48_images_8_of_them_defective(kolektor_sam
 
     record = folds_record(three)
     assert make_folds("official", kolektor_samples, twins="identical") == three
-    assert record == storage.read_record(kolektorsdd.OFFICIAL_FOLDS, FoldsRecord)
+    assert record == folds.kolektor_folds().official
     twins = twin_items(kolektor_samples)
     assert folds_from_record(record, kolektor_samples, twins) == three
     moved = record.model_dump(mode="json")
@@ -297,7 +297,7 @@ def test_kolektor_clean_folds_are_the_stored_ones(kolektor_samples):
     twins = twin_items(kolektor_samples)
     shared = folds._share_out(kolektor_samples, 0, twins)
     computed = folds._restored(shared, kolektor_samples, twins)
-    assert folds_record(computed) == storage.read_record(kolektorsdd.CLEAN_FOLDS, FoldsRecord)
+    assert folds_record(computed) == folds.kolektor_folds().clean
     assert folds_record(three) == folds_record(computed)
     identical = clean_folds(kolektor_samples, twins="identical")
     assert len({sample.item for fold in identical for sample in fold.test}) == 48
