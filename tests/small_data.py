@@ -1,11 +1,13 @@
 """Small data sets and files, and what data.json holds of them."""
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
+from ksdd_lib.data import duplicates
 from ksdd_lib.data.inspection import DataReport, Sizes
 from ksdd_lib.runs.prepare import DataRecord
 
@@ -39,3 +41,10 @@ def huge_png(side: int) -> bytes:
     data = cv2.imencode(".png", np.zeros((16, 16), np.uint8))[1].tobytes()
     header = data[12:16] + 2 * side.to_bytes(4, "big") + data[24:29]
     return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
+
+
+def aligned_correlation(images: Sequence[np.ndarray]) -> np.ndarray:
+    """How alike each pair of gray images (H, W) is, by which twins are found: (N, N)."""
+    sizes = [image.shape for image in images]
+    factor = duplicates.reduction(sizes)
+    return duplicates._correlation([duplicates.reduced(i, factor) for i in images], sizes)

@@ -163,9 +163,10 @@ def obstacles(report: DataReport) -> list[str]:
     if isinstance(clean, Refusal):
         return [clean.refused]
     found = [
-        f"Fold {row.fold} has no {'good' if row.train_defective else 'defective'} surface to train on."
+        f"Fold {row.fold} has no {kind} surface to train on."
         for row in clean.folds
-        if row.train_defective in (0, row.train_images)
+        for kind, missing in (("defective", 0), ("good", row.train_images))
+        if row.train_defective == missing
     ]
     if report.defective == report.images:
         found.append("Every label has white in it: a good surface's is all black.")

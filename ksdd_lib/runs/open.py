@@ -58,11 +58,9 @@ def create(
 def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
     """The run in `folder` with its own settings, or a new run made from `explicit`.
 
-    Explicit values replace those of a run as long as its data is not prepared.
-
-    Raises:
-        RunError: an explicit value differs from the run's; the text lists the differences. Or the
-            settings would be written where another process works.
+    Explicit values replace those of a run as long as its data is not prepared. Later, RunError
+    lists those that differ. It is also raised where settings are to change while another process
+    works in the folder.
     """
     folder = Path(folder).resolve()
     stored = _stored_settings(folder)
@@ -85,11 +83,8 @@ def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
 def resume(explicit: Values | None = None) -> Run:
     """The run that a notebook continues: `$KSDD_RUN`, else the one opened last.
 
-    It must have the `explicit` settings, by default those of the environment.
-
-    Raises:
-        MissingError: there is no run; the text says which notebook to run first.
-        RunError: an explicit value differs from the run's.
+    It must have the `explicit` settings, by default those of the environment, as in `open_run`.
+    MissingError where there is no run; the text says which notebook to run first.
     """
     explicit = settings_io.from_environment() if explicit is None else explicit
     for folder in _last_folders()[:1]:

@@ -64,11 +64,9 @@ class Run:
             mark = self.fold_folder(fold) / f"{part}.diverged.json"
             if mark.exists() and not self.has(part, fold):
                 found = storage.read_record(mark, Divergence)
-                raise MissingError(
-                    f"{missing}: fold {fold} diverged at step {found.step} "
-                    f"({', '.join(found.images)}). "
-                    f"Take a smaller {part}_learning_rate in a new run."
-                )
+                where = f"fold {fold} diverged at step {found.step} ({', '.join(found.images)})"
+                advice = f"Take a smaller {part}_learning_rate in a new run."
+                raise MissingError(f"{missing}: {where}. {advice}")
         notebook = notebook or NOTEBOOKS.get(part)
         first = f"run {notebook}.ipynb first" if notebook else "train it first"
         raise MissingError(f"{missing} yet: {first}.")
@@ -76,8 +74,7 @@ class Run:
     def has_begun(self, group: str) -> bool:
         """Whether settings of this group are in use, and therefore fixed.
 
-        Those of "data" are in use once the data is prepared, those of a stage once it has begun,
-        and those of "run" once any stage has begun.
+        Those of a stage are once it has begun, and those of "run" once any stage has begun.
         """
         if group == "data":
             return self.has("data")

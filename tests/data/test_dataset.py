@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_data import huge_png
+from small_data import aligned_correlation, huge_png
 
 from ksdd_lib.data import duplicates
 from ksdd_lib.data.dataset import fingerprint, read_image, read_mask
@@ -314,7 +314,7 @@ def test_kolektor_has_three_pairs_of_twins_with_a_wide_margin(kolektor_samples):
     pairs = [{"kos01", "kos26"}, {"kos27", "kos34"}, {"kos38", "kos39"}]
     assert twin_items(kolektor_samples) == pairs
     assert twin_items(kolektor_samples, kind="identical") == pairs[:2]
-    alike = duplicates.aligned_correlation([read_image(sample) for sample in kolektor_samples])
+    alike = aligned_correlation([read_image(sample) for sample in kolektor_samples])
     items = [sample.item for sample in kolektor_samples]
     is_twin = np.array([[{a, b} in pairs for b in items] for a in items])
     assert alike[is_twin.any(1)].max(1, where=is_twin[is_twin.any(1)], initial=-1).min() > 0.8
@@ -397,5 +397,5 @@ def test_twins_are_the_same_whether_the_images_are_at_hand_or_read_again(
         monkeypatch.setattr(duplicates, "_known", {})
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{len(seen)}"))
         assert duplicates.twin_items(samples) == [{"tiny02", "tiny06"}]
-    duplicates.aligned_correlation([read_image(sample) for sample in first.samples])
+    aligned_correlation([read_image(sample) for sample in first.samples])
     assert len(seen) == 3 and np.array_equal(seen[0], seen[1]) and np.array_equal(seen[0], seen[2])

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from small_data import aligned_correlation
 
 from ksdd_lib.data.dataset import read_image, read_mask
-from ksdd_lib.data.duplicates import aligned_correlation
 from ksdd_lib.data.kolektorsdd import kolektor_twins
 from ksdd_lib.data.survey import find_samples
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
+from small_data import aligned_correlation
 
 from ksdd_lib.data.dataset import read_mask
-from ksdd_lib.data.duplicates import aligned_correlation
 from ksdd_lib.data.survey import find_samples
 from ksdd_lib.data.synthetic import MARKER, defective_part_numbers, generate, render
 from ksdd_lib.errors import DataError
