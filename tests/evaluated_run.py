@@ -44,7 +44,8 @@ def make_run(
     rows, summary = conclude(rows, protocol, settings.seed, train_items)
     write_predictions(folder / "predictions.csv", rows)
     masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
-    write_masks(folder / "masks.npz", [row.image for row in rows], masks)
+    named = {row.image: mask for row, mask in zip(rows, masks, strict=True)}
+    write_masks(folder / "masks.npz", named)
     fingerprint = make_data(generated, **data)["fingerprint"]
     origin = {
         "made_from": made_from(settings, fingerprint, {str(fold): "0" * 64 for fold in folds}),

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from heapq import nlargest
 from pathlib import Path
@@ -143,10 +143,11 @@ def _read_bool(text: str) -> bool:
     return text == "1"
 
 
-def write_masks(path: Path, images: Sequence[str], masks: np.ndarray) -> None:
-    """Write maps (N, H/8, W/8) as float16 in the order of `images`, atomically."""
+def write_masks(path: Path, masks: Mapping[str, np.ndarray]) -> None:
+    """Write image name -> map (H/8, W/8) as float16, atomically."""
+    maps = np.stack(list(masks.values())).astype(np.float16)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=np.array(images), masks=masks.astype(np.float16))
+    np.savez_compressed(buffer, images=np.array(list(masks)), masks=maps)
     write_bytes(path, buffer.getvalue())
 
 

@@ -1,7 +1,7 @@
 """The results that a run folder stores, read as a whole and checked to belong together.
 
-An evaluation names its data, settings and weights in metrics.json. Whoever reads results compares
-them with those of the run folder. A file of another run or an edited number is then found.
+metrics.json names its data, settings and weights. They are compared with those of the run folder,
+so that a file of another run or an edited number is found.
 """
 
 import math
@@ -29,9 +29,6 @@ FREE = ("fold", "data", "checkpoint_steps")
 """Settings that may differ between results of one recipe. Folds are trained one by one, the data is
 known by its fingerprint, and the steps between checkpoints change no weight."""
 
-LISTED = 5
-"""Differences that an error names."""
-
 
 @dataclass(frozen=True)
 class Results:
@@ -54,14 +51,12 @@ class Results:
     timing: list[Timing]
 
 
-def load_results(run_folder: Path) -> Results:
+def load_results(folder: Path) -> Results:
     """Read the stored results of a run.
 
-    Raises:
-        RunError: a file is missing or damaged, metrics.json or masks.npz is not of this
-            predictions.csv, or they are of other data, settings or weights than the run's.
+    Raises RunError where a file is missing or damaged, where metrics.json or masks.npz is not of
+    this predictions.csv, or where they are of other data, settings or weights than the run's.
     """
-    folder = Path(run_folder)
     rows = read_predictions(folder / "predictions.csv")
     summary = storage.read_record(folder / "metrics.json", Summary)
     if storage.sha256(folder / "predictions.csv") != summary.predictions_sha256:
@@ -93,12 +88,7 @@ def load_results(run_folder: Path) -> Results:
 
 
 def made_from(settings: Settings, fingerprint: str, weights: Mapping[str, str]) -> MadeFrom:
-    """What results are made from.
-
-    Args:
-        fingerprint: of the data.
-        weights: fold -> SHA-256 that names the weights that judged it.
-    """
+    """What results are made from, with the data by its fingerprint."""
     kept: dict[str, JsonValue] = {k: v for k, v in to_json(settings).items() if k not in FREE}
     return MadeFrom(data=fingerprint, settings=kept, weights=dict(weights))
 
@@ -113,11 +103,7 @@ def _newest_weights(folder: Path, settings: Settings, folds: Iterable[str]) -> d
 def require_true(
     summary: Summary, rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
 ) -> None:
-    """Refuse a summary whose numbers are not those of the rows, as `conclude` has them.
-
-    Raises:
-        RunError: a number, a threshold or a verdict differs. Or as of `conclude`.
-    """
+    """Raise RunError where a number, threshold or verdict is not as `conclude` has it."""
     judged, again = conclude(rows, summary.protocol, summary.seed, train_items)
     if judged != list(rows):
         raise RunError(
@@ -135,25 +121,24 @@ def _differences(stored: storage.Record, here: storage.Record) -> str:
 
     Intervals of AP are not compared: another numpy may draw otherwise.
     """
-    values = stored.model_dump(mode="json"), here.model_dump(mode="json")
-    return listed([one for one in _compared(*values) if "intervals ap" not in one], LISTED, "; ")
+    lines = _compared(stored.model_dump(mode="json"), here.model_dump(mode="json"))
+    return listed([line for line in lines if "intervals ap" not in line], 5, "; ")
 
 
 def _compared(stored: JsonValue, here: JsonValue, name: str = "") -> Iterator[str]:
+    """A line for each value that differs, by the keys that lead to it."""
     if isinstance(stored, dict) and isinstance(here, dict):
         for key in [key for key in stored if key in here]:
             yield from _compared(stored[key], here[key], f"{name} {key}".strip())
     elif isinstance(stored, list) and isinstance(here, list) and len(stored) == len(here):
         for number, pair in enumerate(zip(stored, here, strict=True)):
             yield from _compared(*pair, f"{name} {number}")
-    elif not _is_same(stored, here):
+    elif stored != here and not (
+        isinstance(stored, float)
+        and isinstance(here, float)
+        and math.isclose(stored, here, rel_tol=1e-9, abs_tol=1e-12)  # of another scipy
+    ):
         yield f"{name}: stored {stored!r}, here {here!r}"
-
-
-def _is_same(stored: JsonValue, here: JsonValue) -> bool:
-    if isinstance(stored, float) and isinstance(here, float):
-        return math.isclose(stored, here, rel_tol=1e-9, abs_tol=1e-12)  # of another scipy
-    return stored == here
 
 
 def _masks(path: Path, rows: list[Prediction], summary: Summary) -> dict[str, np.ndarray] | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdd_lib.evaluation.metrics import CONFIDENCE, Interval, clopper_pearson
+from ksdd_lib.evaluation.metrics import CONFIDENCE
 from ksdd_lib.evaluation.predictions import Prediction
 
 
@@ -35,16 +35,6 @@ class Point:
     false_alarms: int
     good: int
     changed: tuple[Prediction, ...]
-
-    @property
-    def miss_interval(self) -> Interval | None:
-        """95 % interval of the share of defective parts that pass; None without any."""
-        return clopper_pearson(self.misses, self.defective)
-
-    @property
-    def false_alarm_interval(self) -> Interval | None:
-        """95 % interval of the share of good parts that are flagged; None without any."""
-        return clopper_pearson(self.false_alarms, self.good)
 
     def cost(self, costs: Costs) -> float:
         """Expected cost of a thousand parts, at the rates seen here; a rate without parts is 0."""

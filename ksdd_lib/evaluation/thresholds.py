@@ -9,8 +9,6 @@ from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.storage import Record
 from ksdd_lib.text import listed
 
-DEFAULT_THRESHOLD = 0.0  # logits: even odds
-
 
 class Size(Record):
     """How many images, and how many of them are defective."""
@@ -47,7 +45,7 @@ def operating_thresholds(
         labels = [row.is_defective for row in used]
         threshold = best_f1_threshold(labels, [row.score for row in used])
         if threshold is None:
-            labels, threshold = [], DEFAULT_THRESHOLD
+            labels, threshold = [], 0.0  # even odds
         size = Size(images=len(labels), defective=sum(labels))
         found.append(FoldThreshold(fold=fold, threshold=threshold, threshold_from=size))
     return found

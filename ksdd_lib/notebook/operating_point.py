@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from ksdd_lib.evaluation import threshold_costs
+from ksdd_lib.evaluation.metrics import clopper_pearson
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import FoldScores, Scores, Summary
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
@@ -82,8 +83,8 @@ def _table(named: Mapping[str, Point], costs: Costs) -> str:
         (
             f"<b>{name}</b>",
             f"{point.shift:+.2f}",
-            _k_of_n(point.misses, point.defective, point.miss_interval),
-            _k_of_n(point.false_alarms, point.good, point.false_alarm_interval),
+            _k_of_n(point.misses, point.defective),
+            _k_of_n(point.false_alarms, point.good),
             f"{point.cost(costs):,.1f}",
         )
         for name, point in named.items()
@@ -113,5 +114,7 @@ def _figure(rows: Sequence[Prediction], point: Point, name: str) -> Figure:
     return plots.both_curves(labels, values, values > point.shift, name)
 
 
-def _k_of_n(k: int, n: int, limits: Sequence[float] | None) -> str:
+def _k_of_n(k: int, n: int) -> str:
+    """A count and the 95 % interval of its rate; no interval where n is 0."""
+    limits = clopper_pearson(k, n)
     return f"{k} of {n}" + (f" [{limits[0]:.1%}, {limits[1]:.1%}]" if limits else "")

@@ -108,7 +108,7 @@ def test_the_labels_that_scores_doubt_most_come_first_from_both_kinds():
 
 def test_masks_come_back_under_their_names(tmp_path):
     masks = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    write_masks(tmp_path / "masks.npz", ["a/1", "\u00e4/2"], masks)
+    write_masks(tmp_path / "masks.npz", {"a/1": masks[0], "\u00e4/2": masks[1]})
     found = read_masks(tmp_path / "masks.npz")
     assert list(found) == ["a/1", "\u00e4/2"] and np.array_equal(found["\u00e4/2"], masks[1])
 
@@ -116,7 +116,8 @@ def test_masks_come_back_under_their_names(tmp_path):
 @pytest.mark.fault(32)
 def test_masks_that_are_cut_altered_or_of_another_kind_are_one_sentence(tmp_path):
     path = tmp_path / "masks.npz"
-    write_masks(path, ["a/1", "b/2"], np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    first, second = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    write_masks(path, {"a/1": first, "b/2": second})
     whole = path.read_bytes()
     cut = [whole[:length] for length in range(0, len(whole), 7)]
     altered = [whole[:k] + bytes([whole[k] ^ 255]) + whole[k + 1 :] for k in range(len(whole))]

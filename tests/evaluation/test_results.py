@@ -95,7 +95,7 @@ def test_results_that_no_longer_name_their_origin_are_refused(tmp_path, name, sa
 @pytest.mark.fault(32)
 def test_masks_of_other_images_are_refused(tmp_path):
     folder = make_run(tmp_path / "run")
-    write_masks(folder / "masks.npz", ["other/Part0"], np.zeros((1, 16, 8)))
+    write_masks(folder / "masks.npz", {"other/Part0": np.zeros((16, 8))})
     with pytest.raises(RunError, match=r"masks.npz holds other images"):
         report.make_figures(folder)
 

@@ -247,7 +247,7 @@ def edit_a_score(folder: Path) -> None:
 
 def swap_two_masks(folder: Path) -> None:
     masks = read_masks(folder / "masks.npz")
-    write_masks(folder / "masks.npz", list(masks), np.stack(list(masks.values())[::-1]))
+    write_masks(folder / "masks.npz", dict(zip(masks, reversed(masks.values()), strict=True)))
 
 
 def cut_the_masks(folder: Path) -> None:

@@ -49,7 +49,7 @@ def test_cost_weighs_the_rates_with_the_share_on_the_line():
 def test_without_defective_parts_nothing_is_missed():
     good = [r for r in ROWS if not r.is_defective]
     point = threshold_costs.without_misses(good)
-    assert point.miss_interval is None and point.false_alarms == 0
+    assert (point.defective, point.misses, point.false_alarms) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("misses", "needed"), [(0, 299), (1, 473), (2, 628)])
