@@ -1,10 +1,9 @@
 """A large convolution on a CPU, in the frequency domain: the same sums in a fraction of the work.
 
-The 15x15 layer holds two thirds of the network's multiplications. Cut into overlapping tiles, each
-tile's convolution is a product of spectra (Mathieu et al. 2013, "Fast Training of Convolutional
-Networks through FFTs"; tiled: Vasilache et al. 2015, "Fast Convolutional Nets With fbfft"). The
-transforms are short, so each is two matrix products: faster here than a library's FFT, and they run
-in bfloat16 and leave the channels of one frequency side by side for the product.
+The 15x15 layer holds two thirds of the network's multiplications. On overlapping tiles it is a
+product of spectra (Mathieu et al. 2013, "Fast Training of Convolutional Networks through FFTs";
+tiled: Vasilache et al. 2015, "Fast Convolutional Nets With fbfft"). The transforms are short, so
+that two matrix products are faster than a library's FFT. They also run in bfloat16.
 """
 
 import math
@@ -42,21 +41,16 @@ class FourierConv2d(nn.Conv2d):
         """The weights' spectrum in the type of `x`, kept as long as the weights stand still."""
         if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
             self._kept = None
-            return self._trained_spectrum(x.dtype)
+            if self._shared is None:
+                return weight_spectrum(self.weight.to(x.dtype))
+            if not self._shared:  # one with its gradient, for all forwards
+                spectrum = weight_spectrum(self.weight.to(x.dtype))
+                self._shared.append((spectrum, spectrum.detach().requires_grad_()))
+            return self._shared[0][1]
         key = (x.dtype, self.weight.data_ptr(), self.weight._version)
         if self._kept is None or self._kept[0] != key:
             self._kept = key, weight_spectrum(self.weight.to(x.dtype))
         return self._kept[1]
-
-    def _trained_spectrum(self, dtype: torch.dtype) -> Tensor:
-        """The spectrum with its gradient; within `shared_spectra` one for all forwards."""
-        if self._shared:
-            return self._shared[0][1]
-        spectrum = weight_spectrum(self.weight.to(dtype))
-        if self._shared is None:
-            return spectrum
-        self._shared.append((spectrum, spectrum.detach().requires_grad_()))
-        return self._shared[0][1]
 
 
 @contextmanager
@@ -92,8 +86,7 @@ def in_graph() -> bool:
 class Transposed(torch.autograd.Function):
     """(m, n) -> (n, m), moved in memory at once, forth and back.
 
-    Left to autograd, the weights' gradient would be put in their order only where it is added to
-    them, element by element: an eighth of a training step.
+    Autograd would move the weights' gradient element by element: an eighth of a training step.
     """
 
     @staticmethod
@@ -127,7 +120,6 @@ def convolve(x: Tensor, spectrum: Tensor, kernel: int) -> Tensor:
     down, across = -(-height // step), -(-width // step)
     tiles = batch * down * across
     dft = transforms(kernel, x.dtype)
-
     border = (0, 0, pad, across * step + pad - width, pad, down * step + pad - height)
     x = F.pad(x.permute(0, 2, 3, 1), border)  # (B, H, W, C)
     x = x.unfold(1, 2 * kernel, step).unfold(2, 2 * kernel, step)  # (B, down, across, C, y, x)
@@ -137,10 +129,8 @@ def convolve(x: Tensor, spectrum: Tensor, kernel: int) -> Tensor:
     real, imaginary = x.reshape(-1, 2, tiles, channels).unbind(1)
 
     # A correlation, as "convolution" means in networks: times the conjugate of the weights.
-    product = torch.cat(
-        [torch.cat([real, imaginary], 2), torch.cat([imaginary, -real], 2)], 1
-    )  # (frequencies, 2 * tiles, 2C)
-    x = torch.bmm(product, spectrum)
+    above, below = torch.cat([real, imaginary], 2), torch.cat([imaginary, -real], 2)
+    x = torch.bmm(torch.cat([above, below], 1), spectrum)  # (frequencies, 2 * tiles, out)
 
     x = x.reshape(dft.bins, 4 * kernel, tiles * out)
     x = torch.matmul(dft.inverse_full, x).reshape(dft.bins, step, 2, tiles * out)

@@ -1,7 +1,4 @@
-"""The two networks of Tabernik et al. 2019, exactly: segmentation, then decision.
-
-A model knows only layers: no device, path, optimiser or threshold.
-"""
+"""The two networks of Tabernik et al. 2019, exactly: segmentation, then decision."""
 
 import math
 
@@ -25,9 +22,9 @@ FEATURES = 1024
 class FeatureNorm(nn.Module):
     """Normalise each channel of each image to zero mean and unit variance, then scale and shift.
 
-    (B, C, H, W) -> (B, C, H, W). Statistics are always those of the one image, in float32, with no
-    running averages: training and evaluation agree, and batch mates never mix. A batch of one goes
-    through `batch_norm`, which is then the same function and keeps the channels-last layout.
+    (B, C, H, W) -> (B, C, H, W). Statistics are those of the one image, in float32, in training and
+    in evaluation. A batch of one goes through `batch_norm`, which is then the same function and
+    keeps the channels-last layout.
     """
 
     epsilon = 1e-3
@@ -57,8 +54,7 @@ class ConvNormReLU(nn.Sequential):
 class MaxPool(nn.MaxPool2d):
     """The largest of each 2x2 pixels: (B, C, H, W) -> (B, C, H/2, W/2).
 
-    `nn.MaxPool2d` also notes where it was, for the gradient. Scoring on a CPU needs no such notes,
-    and at full size they cost most of the time.
+    Scoring on a CPU skips the places that `nn.MaxPool2d` notes for gradients at a high cost.
     """
 
     def __init__(self) -> None:
@@ -109,8 +105,8 @@ class DecisionNet(nn.Module):
     """Second stage: is the part defective?
 
     features (B, 1024, H/8, W/8), mask logits (B, 1, H/8, W/8) -> score logit (B, 1).
-    `pool` has no weights: with a frozen first stage its result is computed once an image, `judge`
-    does the rest. It is small and computes in float32, so that scores do not tie.
+    `pool` has no weights, so that a frozen first stage needs it once an image. `judge` computes
+    in float32, so that scores do not tie.
     """
 
     def __init__(self) -> None:
@@ -146,23 +142,17 @@ class DecisionNet(nn.Module):
 class TwoStageNet(nn.Module):
     """Both stages: image (B, 1, H, W) -> mask logits (B, 1, H/8, W/8), score logit (B, 1).
 
-    The decision network never changes what the segmentation network learns: here, and only here,
-    its gradient stops.
+    The gradient of the score stops here, so that it never changes the segmentation network.
     """
 
-    def __init__(
-        self,
-        segmentation: SegmentationNet | None = None,
-        decision: DecisionNet | None = None,
-    ) -> None:
+    def __init__(self, segmentation: SegmentationNet | None = None) -> None:
         super().__init__()
         self.segmentation = segmentation or SegmentationNet()
-        self.decision = decision or DecisionNet()
+        self.decision = DecisionNet()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         features, mask_logits = self.segmentation(image)
-        score = self.decision(features.detach(), mask_logits.detach())
-        return mask_logits, score
+        return mask_logits, self.decision(features.detach(), mask_logits.detach())
 
 
 def require_size(height: int, width: int) -> None:
@@ -177,9 +167,8 @@ def require_size(height: int, width: int) -> None:
 def initialize(model: nn.Module, method: str, seed: int) -> None:
     """Draw all convolution and linear weights anew, in place, from `seed`.
 
-    Args:
-        method: "normal" is N(0, 0.01) as published in 2019; "kaiming" keeps the variance through
-            ReLU, so that feature normalisation's epsilon plays no part at the start.
+    The method "normal" is N(0, 0.01), as published in 2019. "kaiming" keeps the variance through
+    ReLU, so that the epsilon of feature normalisation plays no part at the start.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -195,8 +184,7 @@ def initialize(model: nn.Module, method: str, seed: int) -> None:
 def expect_defects(model: SegmentationNet, share: float) -> None:
     """Let the untrained mask say "a defect is this likely" everywhere, in place.
 
-    Without it the mask starts at a probability of one half, and AdamW, which moves the shift by at
-    most the learning rate a step, lowers the loss by shrinking the whole map to a single spike
-    instead of learning defects. Source: the prior of Lin et al. 2017, "Focal Loss", section 3.3.
+    From a probability of one half, AdamW would lower the loss by shrinking the whole map to a
+    single spike. Source: the prior of Lin et al. 2017, "Focal Loss", section 3.3.
     """
     nn.init.constant_(model.mask_norm.shift, math.log(share / (1 - share)))
