@@ -20,12 +20,9 @@ class Sample:
         name: `<item>/<part>`, for example "kos01/Part5".
         item: the physical object it shows, for example "kos01".
         size: (height, width) of image and mask in pixels.
-        is_defective: whether the mask holds any pixel.
         defect_width: of the annotation where it is widest, in pixels; 0 if there is none.
-        image_sha256, mask_file_sha256: of the bytes of the two files.
-        mask_sha256: of the decoded boolean pixels and their shape.
-        thumbnail: the reduced image by which `duplicates` compares surfaces; None if the files were
-            known and nothing was decoded.
+        mask_sha256: of the decoded boolean pixels and their shape, not of the file.
+        thumbnail: the reduced image by which `duplicates` compares; None if nothing was decoded.
     """
 
     name: str

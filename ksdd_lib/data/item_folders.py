@@ -39,12 +39,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Files:
-    """What lies below a root; hidden files are skipped.
+    """What lies below a root by sample name, and what is outside the layout; no hidden files.
 
-    Attributes:
-        images, masks: files by sample name.
-        doubts: what is wrong with a file that was probably meant as the label of this sample.
-        ignored: files and folders outside the layout.
+    `doubts` say what is wrong with a file that was probably meant as the label of this sample.
     """
 
     images: Mapping[str, list[Path]]

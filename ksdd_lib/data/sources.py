@@ -241,9 +241,8 @@ def _check(path: Path, expected: storage.FileHash | None) -> None:
 
 def _download_name(address: str) -> str:
     """A file name for an address, without its query: two addresses never share one."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(urlparse(address).path).stem) or "data"
-    if address.startswith(DRIVE_ADDRESS):
-        stem = "drive"
+    path = "drive" if address.startswith(DRIVE_ADDRESS) else urlparse(address).path
+    stem = re.sub(r"[^\w.-]+", "_", Path(path).stem) or "data"
     return f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.zip"
 
 

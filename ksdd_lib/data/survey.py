@@ -48,12 +48,9 @@ Known = Mapping[tuple[str, str], PairContent]
 
 @dataclass(frozen=True)
 class Survey:
-    """Everything found under a root, usable or not.
+    """Everything found under a root: the samples in natural order, and what is no sample.
 
-    Attributes:
-        samples: the usable pairs, in natural order of their names.
-        ignored: files and folders outside the layout.
-        contents: of every usable pair, to be given to a later survey as `known`.
+    `contents` are those of every usable pair, to be given to a later survey as `known`.
     """
 
     samples: tuple[Sample, ...]

@@ -331,6 +331,5 @@ def _is_complete(root: Path, record: GeneratedSet) -> bool:
             f"{root} already holds something else than the requested surfaces ({what}); delete it"
             " or choose another folder."
         )
-    images = sum(1 for _ in root.glob("gen*/Part*.jpg"))
-    masks = sum(1 for _ in root.glob("gen*/Part*_label.bmp"))
-    return found == record and images == masks == record.items * record.parts
+    counts = {len(list(root.glob(f"gen*/Part*{end}"))) for end in (".jpg", "_label.bmp")}
+    return found == record and counts == {record.items * record.parts}

@@ -46,25 +46,19 @@ class Archive:
         The others are read and checked too: a name that was altered may have made one of them.
         """
         for member in self.file.infolist():
-            data = self._read(member)
+            what, size = f"{self.name}, member {member.filename!r},", member.file_size
+            # zipfile hides what lies beyond the claimed size, and checks the CRC of what it shows.
+            boundless = copy.copy(member)
+            boundless.file_size = sys.maxsize
+            with _damage_named(what), self.file.open(boundless) as file:
+                data = file.read(size + 1)
+            if len(data) != size:
+                raise DataError(
+                    f"{what} holds {'more' if len(data) > size else 'less'} than the {size:,} bytes"
+                    " it claims: the archive is refused; fetch it again, or use another copy."
+                )
             if member in self.wanted:
                 yield self.wanted[member], data
-
-    def _read(self, member: zipfile.ZipInfo) -> bytes:
-        """The bytes of a member, of which no more are unpacked than it claims, and one."""
-        what = f"{self.name}, member {member.filename!r},"
-        # zipfile hides what lies beyond the claimed size, and checks the CRC of what it shows.
-        boundless = copy.copy(member)
-        boundless.file_size = sys.maxsize
-        with _damage_named(what), self.file.open(boundless) as file:
-            data = file.read(member.file_size + 1)
-        if len(data) != member.file_size:
-            found = "more" if len(data) > member.file_size else "less"
-            raise DataError(
-                f"{what} holds {found} than the {member.file_size:,} bytes it claims: the archive"
-                " is refused; fetch it again, or use another copy."
-            )
-        return data
 
 
 @contextmanager
