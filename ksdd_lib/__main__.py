@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import runpy
 import sys
 import time
 import warnings
@@ -21,7 +22,7 @@ from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.machine import in_colab
-from ksdd_lib.notebook import live, outputs, series
+from ksdd_lib.notebook import live, outputs
 from ksdd_lib.notebook.share import MADE, shareable
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
@@ -202,12 +203,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
     """The whole series on one run folder, here or in notebooks, and one line on what came of it."""
     began = time.monotonic()
-    if with_notebooks:
-        series.check_notebooks()
+    is_finished, go_on = _in_notebooks() if with_notebooks else (pipeline.is_finished, _run_here)
     wanted = presets.resolve(explicit)
     has_data = (out / "data.json").exists()  # an attempt that found no data settles nothing
     opened = runs.open_run(out, explicit) if has_data else runs.create(wanted, out)
-    is_finished = series.is_finished if with_notebooks else pipeline.is_finished
     if is_finished(opened):
         print(f"{_outcome(opened)}; already finished: nothing was changed")
         if with_notebooks:
@@ -216,13 +215,21 @@ def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
     os.environ["KSDD_COMMAND"] = " ".join(
         ["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]
     )
-    kept = ""
-    if with_notebooks:
-        series.run_notebooks(opened)
-        kept = f"; executed notebooks in {relative(opened.folder / 'notebooks')}"
-    else:
-        _run_here(opened)
+    go_on(opened)
+    books = relative(opened.folder / "notebooks")
+    kept = f"; executed notebooks in {books}" if with_notebooks else ""
     print(f"{_outcome(opened)}{kept} ({(time.monotonic() - began) / 60:.1f} min)")
+
+
+def _in_notebooks() -> tuple[Callable[[Run], bool], Callable[[Run], None]]:
+    """What tells whether a run is finished, and what executes it, in the checkout's notebooks."""
+    try:
+        tool = runpy.run_path(str(runs.CHECKOUT / "tools" / "run_notebooks.py"))
+        tool["check_notebooks"]()
+    except FileNotFoundError:
+        sentence = "The notebooks are not beside ksdd_lib: run this in a checkout."
+        raise RunError(sentence) from None
+    return tool["is_finished"], tool["run_notebooks"]
 
 
 def _run_here(opened: Run) -> None:

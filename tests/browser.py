@@ -206,7 +206,7 @@ def take_pictures(out: Path) -> None:
     """Run the demo, fold 0, and leave what a user sees of it in `out`."""
     from playwright.sync_api import sync_playwright
 
-    from ksdd_lib.notebook.series import NOTEBOOKS
+    from ksdd_lib.notebook.colab import NOTEBOOKS
 
     def take(book: Book, code: str, part: str, name: str) -> None:
         book.page.wait_for_timeout(2000)  # controls answer with a delay

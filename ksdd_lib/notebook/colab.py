@@ -9,9 +9,18 @@ from ksdd_lib.drive import layout, recovery
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import RunError
 from ksdd_lib.machine import in_colab
-from ksdd_lib.notebook import series
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.runs import run as runs
 from ksdd_lib.runs.open import home
 from ksdd_lib.runs.run import Run
+
+NOTEBOOKS = (
+    "01_download_data",
+    "02_train_segmentation",
+    "03_train_decision",
+    "04_evaluate",
+    "05_visualize",
+)
 
 MOUNT = Path("/content/drive")
 
@@ -78,7 +87,7 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
         )
     elif not safe:
         said = "Not all is safe on Drive yet: run this cell again in a minute, before you leave."
-    elif run and following and not series.is_ready_for(run, following.removesuffix(".ipynb")):
+    elif run and following and not is_ready_for(run, following.removesuffix(".ipynb")):
         said = "This notebook is not finished: open it again and Run all; it goes on where it was."
     else:
         said = (
@@ -102,6 +111,12 @@ def share(path: Path, name: str | None = None) -> None:
         except Exception as error:  # no browser, a blocked download, a file too large
             warnings.warn(f"The download could not be offered: {error}", stacklevel=2)
     print(f"{path.name} is in {place(path.parent)}")
+
+
+def is_ready_for(run: Run, notebook: str) -> bool:
+    """Whether all is finished that comes before the notebook of this name."""
+    makers = runs.NOTEBOOKS | {plan.name: plan.notebook for plan in method_of(run.settings).stages}
+    return all(run.has(part) for part, maker in makers.items() if maker < notebook)
 
 
 def _drive_folder() -> Path | None:

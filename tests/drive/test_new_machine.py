@@ -12,8 +12,8 @@ import pytest
 from fake_drive import READS, WRITES
 
 from ksdd_lib.errors import RunError
-from ksdd_lib.notebook import executor
-from ksdd_lib.notebook.series import NOTEBOOKS
+from ksdd_lib.notebook.colab import NOTEBOOKS
+from tools import run_notebooks
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
@@ -129,7 +129,7 @@ class Colab:
         }
         target = self.folder / f"{part}.ipynb"
         book = self.books / f"{NOTEBOOKS[PARTS.index(part)]}.ipynb"
-        executor.execute(book, target, environment | named)
+        run_notebooks.execute(book, target, environment | named)
         cells = json.loads(target.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         shown = [output.get("data", {}).get("text/plain", "") for output in outputs]

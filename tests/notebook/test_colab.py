@@ -19,6 +19,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import colab
 from ksdd_lib.presets import resolve
 from ksdd_lib.runs.open import create, home, resume
+from ksdd_lib.runs.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = {name for names in ksdd.FACE.values() for name in names.split()}
@@ -292,3 +293,24 @@ def test_one_module_knows_google_colab_and_one_ipywidgets():
     sources = {path.stem: path.read_text() for path in (REPOSITORY / "ksdd_lib").rglob("*.py")}
     assert [name for name, text in sources.items() if "from google.colab" in text] == ["colab"]
     assert [name for name, text in sources.items() if "import ipywidgets" in text] == ["outputs"]
+
+
+def ready(run: Run) -> str:
+    """The numbers of the notebooks that can be run."""
+    return "".join(name[1] for name in colab.NOTEBOOKS if colab.is_ready_for(run, name))
+
+
+def test_a_notebook_is_ready_when_all_before_it_is_finished(tmp_path: Path):
+    run = Run(tmp_path, resolve({"preset": "demo", "fold": "0"}))
+    found = [ready(run)]
+    parts = ("data", "fold0/segmentation.done", "fold0/decision.done", "metrics")
+    for part in parts:
+        storage.write_json(tmp_path / f"{part}.json", {})
+        found.append(ready(run))
+    assert found == ["1", "12", "123", "1234", "12345"]
+
+
+def test_a_method_without_stages_is_ready_to_be_evaluated_at_once(tmp_path: Path):
+    run = Run(tmp_path, resolve({"preset": "demo", "method": "darkest_pixel"}))
+    storage.write_json(tmp_path / "data.json", {})
+    assert ready(run) == "1234"

@@ -15,7 +15,7 @@ import pytest
 
 from ksdd_lib import storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.notebook.series import NOTEBOOKS
+from ksdd_lib.notebook.colab import NOTEBOOKS
 from ksdd_lib.notebook.share import shareable
 from ksdd_lib.training.loop import read_history
 

@@ -12,15 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
-import nbformat
 import numpy as np
 import pytest
 import torch
 
 from ksdd_lib.__main__ import main
 from ksdd_lib.evaluation.predictions import read_predictions
-from ksdd_lib.notebook import executor, series
 from ksdd_lib.methods import stages
+from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.training import loop
@@ -123,9 +122,20 @@ class TestWhatTheUserDoesWrong:
         stored = json.loads(book.read_text())
         stored["cells"][2]["source"] = ["%env KSDD_RUN=/elsewhere\n"]
         book.write_text(json.dumps(stored))
-        monkeypatch.setattr(series, "CHECKOUT", tmp_path)
+        (tmp_path / "tools").mkdir()
+        shutil.copy(ROOT / "tools" / "run_notebooks.py", tmp_path / "tools")
+        monkeypatch.setattr(runs, "CHECKOUT", tmp_path)
         text = said("demo", "--out", str(tmp_path / "out"))
         assert "notebooks/04_evaluate.ipynb holds a cell with %env KSDD_" in text
+
+    def test_no_notebooks_beside_the_package(self, said, tmp_path, monkeypatch):
+        checkout = tmp_path / "checkout"
+        monkeypatch.setattr(runs, "CHECKOUT", checkout)
+        sentence = "error: The notebooks are not beside ksdd_lib: run this in a checkout.\n"
+        assert said("demo", "--out", str(tmp_path / "out")) == sentence
+        (checkout / "tools").mkdir(parents=True)
+        shutil.copy(ROOT / "tools" / "run_notebooks.py", checkout / "tools")
+        assert said("demo", "--out", str(tmp_path / "out")) == sentence
 
     def test_data_on_which_nothing_can_be_learned(self, said, tiny_root):
         for path in tiny_root.rglob("*_label.bmp"):
@@ -176,45 +186,6 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert again.stdout.count("was already finished") == 6
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert (out / "report.html") in changed and not [p for p in changed if p.suffix == ".pt"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("told", "cell"),
-    [
-        pytest.param(signal.SIGINT, "", id="it ends with an error"),
-        pytest.param(signal.SIGTERM, "", id="it is told to end"),
-        pytest.param(
-            signal.SIGINT,
-            "signal.signal(signal.SIGINT, lambda *_: os._exit(1))",
-            id="its process dies at once",
-        ),
-        pytest.param(
-            signal.SIGINT,
-            "signal.signal(signal.SIGINT, lambda *_: (time.sleep(1.5), os._exit(1)))",
-            id="its process dies late",
-        ),
-    ],
-)
-def test_a_stop_is_a_stop_however_the_notebook_ends(told, cell, tmp_path, monkeypatch):
-    book = tmp_path / "book.ipynb"
-    first = f"import os, signal, time\n{cell}\nprint('begun', flush=True)\ntime.sleep(60)"
-    cells = [nbformat.v4.new_code_cell(text) for text in (first, "print('second')")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), book)
-    heard = []
-
-    def hear(message: dict, line: object) -> None:
-        if "begun" in message["content"].get("text", ""):
-            os.kill(os.getpid(), told)
-        heard.append(message)
-
-    monkeypatch.setattr(executor, "echo", hear)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        executor.execute(book, tmp_path / "done.ipynb", os.environ)
-    assert signal.getsignal(signal.SIGINT) == before
-    assert not (tmp_path / "done.ipynb").exists()
-    assert not any("second" in str(message["content"]) for message in heard)
 
 
 @pytest.mark.slow

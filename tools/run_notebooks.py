@@ -1,6 +1,11 @@
-"""Executes one notebook in a fresh kernel and shows its progress on the terminal."""
+"""Executes the five notebooks on a run and keeps them.
+
+The commands `demo` and `run --notebooks` of `python -m ksdd_lib` load this file.
+"""
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,10 +19,61 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from ksdd_lib import errors, storage
+from ksdd_lib import errors, pipeline, settings_io, storage
 from ksdd_lib.errors import RunError
+from ksdd_lib.notebook.colab import NOTEBOOKS
 from ksdd_lib.notebook.outputs import ProgressLine
 from ksdd_lib.notebook.share import Node
+from ksdd_lib.runs.open import home
+from ksdd_lib.runs.run import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def check_notebooks() -> None:
+    """Raise FileNotFoundError where one is missing, RunError where one leads its run elsewhere."""
+    for name in NOTEBOOKS:
+        book = _book(ROOT, name)
+        cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        if "%env KSDD_" in "".join(code):
+            raise RunError(
+                f"notebooks/{book.name} holds a cell with %env KSDD_..., which would lead this run "
+                "elsewhere: take that cell out, or run a clean copy of the repository."
+            )
+
+
+def is_finished(run: Run) -> bool:
+    """Whether each notebook has done its part, and its results and data are what they were."""
+    executed = all(_book(run.folder, name).exists() for name in NOTEBOOKS)
+    return executed and pipeline.is_finished(run)
+
+
+def run_notebooks(run: Run) -> None:
+    """Execute the five notebooks in order on one run; they are stored in its folder `notebooks`.
+
+    They take settings from the run folder, and places from here. Raises as `execute`.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("KSDD_") or name in settings_io.RESERVED
+    }
+    environment |= {
+        "KSDD_RUN": str(run.folder),
+        "KSDD_HOME": str(home()),
+        "KSDD_DATA": run.settings.data,
+        "KSDD_DRIVE": os.environ.get("KSDD_DRIVE", ""),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")])),
+    }
+    for name in NOTEBOOKS:
+        print(f"== {name}", flush=True)
+        execute(_book(ROOT, name), _book(run.folder, name), environment)
+
+
+def _book(folder: Path, name: str) -> Path:
+    """A notebook of a checkout, or as executed on a run, by the folder of either."""
+    return folder / "notebooks" / f"{name}.ipynb"
 
 
 class Client(NotebookClient):

@@ -1,17 +1,70 @@
-"""The repository's address stands in one place, and the set-up cell finds the package anywhere."""
+"""The notebooks as they are stored, their set-up cell and address, and their execution."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
-from ksdd_lib.notebook.series import NOTEBOOKS
+from ksdd_lib.deploy import weights
+from ksdd_lib.errors import RunError
+from ksdd_lib.notebook import outputs
+from ksdd_lib.notebook.colab import NOTEBOOKS
+from tools import run_notebooks
 from tools.address import SETUP_CELL, badges, check_address, write_address
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
 ADDRESS = "https://github.com/someone/cracks"
+
+
+def cells(book: Path, kind: str) -> list[list[str]]:
+    """The lines of each cell of a kind."""
+    stored = json.loads(book.read_text(encoding="utf-8"))["cells"]
+    return ["".join(c["source"]).splitlines() for c in stored if c["cell_type"] == kind]
+
+
+def test_the_five_notebooks_are_there_and_no_other():
+    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == BOOKS
+
+
+def test_nbstripout_finds_nothing_to_strip():
+    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, BOOKS)]
+    assert subprocess.run(command).returncode == 0
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
+class TestEachNotebook:
+    def test_is_stored_without_outputs_and_asks_for_a_t4(self, book):
+        stored = json.loads(book.read_text(encoding="utf-8"))
+        code = [cell for cell in stored["cells"] if cell["cell_type"] == "code"]
+        assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+        assert stored["metadata"]["accelerator"] == "GPU"
+        assert stored["metadata"]["colab"]["gpuType"] == "T4"
+        assert "widgets" not in stored["metadata"]
+
+    def test_is_thin(self, book):
+        code = cells(book, "code")
+        assert len(code) <= 14
+        assert max(len(cell) for cell in code) <= 20
+        assert sorted(len(cell) for cell in code)[len(code) // 2] <= 8
+        assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell)
+
+    def test_tells_its_reader_what_is_needed_how_long_it_takes_and_what_comes_next(self, book):
+        text = "\n".join("\n".join(cell) for cell in cells(book, "markdown"))
+        for part in ("**You will**", "| needs |", "| takes |", "| writes |", "## Troubleshooting"):
+            assert part in text
+        assert 300 <= len(text.split()) <= 950
+        number = int(book.stem[:2])
+        for other in BOOKS[max(0, number - 2) : number + 1]:
+            assert other == book or f"]({other.name})" in text
+
 
 # The set-up cell
 
@@ -190,11 +243,96 @@ def test_an_address_that_colab_cannot_open_is_refused(project: Path):
 
 
 def test_this_repository_s_notebooks_hold_the_cell_and_the_address():
-    assert check_address(REPOSITORY) == []
+    assert check_address(ROOT) == []
     for name in NOTEBOOKS:
-        notebook = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
+        notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         assert ["setup" in cell["metadata"].get("tags", []) for cell in code] == [
             True,
             *[False] * (len(code) - 1),
         ], name
+
+
+# Their execution
+
+
+def test_a_kernel_s_lines_are_printed_and_its_progress_renewed(capsys, monkeypatch):
+    said = {"msg_type": "stream", "content": {"text": "fold 0: trained\n"}}
+    renewed = {"msg_type": "update_display_data", "content": {"data": {"text/plain": "step 1"}}}
+    widget = {"msg_type": "update_display_data", "content": {"data": {"text/plain": "<VBox>"}}}
+    line = outputs.ProgressLine(0.0)
+    for message in (renewed, widget, said):
+        run_notebooks.echo(message, line)
+    assert capsys.readouterr().out == "step 1\nfold 0: trained\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for message in (renewed, said):
+        line._due = 0.0
+        run_notebooks.echo(message, line)
+    assert capsys.readouterr().out == "\r\x1b[Kstep 1\nfold 0: trained\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("MissingError", "04: no run"),
+        ("DataError", "04: no run"),
+        ("ValueError", "04: ValueError: no run"),
+    ],
+)
+def test_an_error_of_ours_is_told_without_its_class(name, told):
+    error = run_notebooks._explained(CellExecutionError("", name, "no run"), "04")
+    assert isinstance(error, RunError) and str(error) == told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("told", "cell"),
+    [
+        pytest.param(signal.SIGINT, "", id="it ends with an error"),
+        pytest.param(signal.SIGTERM, "", id="it is told to end"),
+        pytest.param(
+            signal.SIGINT,
+            "signal.signal(signal.SIGINT, lambda *_: os._exit(1))",
+            id="its process dies at once",
+        ),
+        pytest.param(
+            signal.SIGINT,
+            "signal.signal(signal.SIGINT, lambda *_: (time.sleep(1.5), os._exit(1)))",
+            id="its process dies late",
+        ),
+    ],
+)
+def test_a_stop_is_a_stop_however_the_notebook_ends(told, cell, tmp_path, monkeypatch):
+    book = tmp_path / "book.ipynb"
+    first = f"import os, signal, time\n{cell}\nprint('begun', flush=True)\ntime.sleep(60)"
+    cells = [nbformat.v4.new_code_cell(text) for text in (first, "print('second')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), book)
+    heard = []
+
+    def hear(message: dict, line: object) -> None:
+        if "begun" in message["content"].get("text", ""):
+            os.kill(os.getpid(), told)
+        heard.append(message)
+
+    monkeypatch.setattr(run_notebooks, "echo", hear)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_notebooks.execute(book, tmp_path / "done.ipynb", os.environ)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not (tmp_path / "done.ipynb").exists()
+    assert not any("second" in str(message["content"]) for message in heard)
+
+
+@pytest.mark.slow
+def test_the_last_notebook_alone_judges_with_the_published_model(tmp_path, monkeypatch):
+    assert weights.published() == ROOT / weights.PUBLISHED
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run_notebooks.execute(BOOKS[4], tmp_path / "05.ipynb", os.environ)
+    stored = json.loads((tmp_path / "05.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in stored for output in cell.get("outputs", [])]
+    text = "".join("".join(output.get("text", "")) for output in outputs)
+    assert "There is no run yet" in text
+    assert re.search(r"generated: (defective|good), score -?[0-9.]+, threshold", text)
+    shown = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert shown == 2, "the verdict, and what the network saw"
