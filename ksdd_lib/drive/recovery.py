@@ -243,14 +243,13 @@ class _Attempt:
             return
         there = markers.list_folder(self.drive / layout.FOLDER)
         zips = markers.read_markers(path for path in there if path.name.endswith(".zip.ok"))
-        for path, found in sorted(zips.items()):
-            for marker in found:
-                if marker.sha256 == data.archive_sha256:
-                    self._require_wanted()
-                    try:
-                        sources.unpack(path.with_name(marker.file), self.home)
-                    except KsddError as error:
-                        self._warn(f"The data archive on Drive is passed over: {error}")
+        wanted = [(path, m) for path in sorted(zips) for m in zips[path]]
+        for path in [p.with_name(m.file) for p, m in wanted if m.sha256 == data.archive_sha256]:
+            self._require_wanted()
+            try:
+                sources.unpack(path, self.home)
+            except KsddError as error:
+                self._warn(f"The data archive on Drive is passed over: {error}")
 
 
 def _copied_last(runs: Path, like: Settings | None = None) -> Path | None:
