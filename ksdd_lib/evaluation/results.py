@@ -5,7 +5,7 @@ so that a file of another run or an edited number is found.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,12 @@ def load_results(folder: Path) -> Results:
         raise RunError("metrics.json does not say what it was made from. Evaluate again.")
     data = storage.read_record(folder / "data.json", DataRecord)
     settings = from_json(storage.read_json(folder / "settings.json"))
-    weights = _newest_weights(folder, settings, summary.made_from.weights)
+    weights = {
+        fold: sha256
+        for stage in method_of(settings).stages[-1:]
+        for fold in summary.made_from.weights
+        if (sha256 := checkpoint.newest_sha256(folder / f"fold{fold}", stage.name))
+    }
     if lines := _differences(summary.made_from, made_from(settings, data.fingerprint, weights)):
         raise RunError(f"metrics.json is not of this run: {lines}. Evaluate again.")
     folds = storage.read_record(folder / "folds.json", FoldsRecord)
@@ -91,13 +96,6 @@ def made_from(settings: Settings, fingerprint: str, weights: Mapping[str, str]) 
     """What results are made from, with the data by its fingerprint."""
     kept: dict[str, JsonValue] = {k: v for k, v in to_json(settings).items() if k not in FREE}
     return MadeFrom(data=fingerprint, settings=kept, weights=dict(weights))
-
-
-def _newest_weights(folder: Path, settings: Settings, folds: Iterable[str]) -> dict[str, str]:
-    """Fold -> hash of its last stage's newest checkpoint, where the folder has one."""
-    last = [stage.name for stage in method_of(settings).stages][-1:]
-    found = {k: checkpoint.newest_sha256(folder / f"fold{k}", name) for name in last for k in folds}
-    return {k: sha256 for k, sha256 in found.items() if sha256}
 
 
 def require_true(

@@ -33,6 +33,12 @@ from ksdd_lib.training.memory import explain_memory
 Source = dict[str, str | bool]
 """What a fold's scores were made from: weights, data, and the settings of `Method.judged_by`."""
 
+Scored = tuple[list[Prediction], dict[str, np.ndarray]]
+"""Rows, and image name -> map (H/8, W/8)."""
+
+Watch = Callable[[int, int, int], None]
+"""Called with (fold, images done, images in all)."""
+
 SIGN_OF_LIFE = 30.0
 """Seconds between signs that this process is at work on the run, where scoring takes long."""
 
@@ -42,17 +48,13 @@ SIGN_OF_LIFE = 30.0
 def evaluate(
     run: Run,
     data: DataSet,
-    watch: Callable[[int, int, int], None] | None = None,
+    watch: Watch | None = None,
     saved: Callable[[], None] | None = None,
 ) -> Summary:
     """Score the test part of every trained fold; write predictions.csv, masks.npz, metrics.json.
 
-    Args:
-        watch: called with (fold, images done, images in all).
-        saved: called after each fold, for a copy elsewhere.
-
-    Raises:
-        RunError: a fold is not trained, and the text says what to run; or the folder is in use.
+    `saved` is called after each fold, for a copy elsewhere. Raises RunError where a fold is not
+    trained, naming the notebook to run first, or where another process works in the folder.
     """
     run.require("data")
     require_trained(run)
@@ -154,13 +156,9 @@ def _environment(run: Run) -> dict[str, str | int]:
 
 
 def _scores_of_fold(
-    run: Run,
-    data: DataSet,
-    fold: Fold,
-    weights: str,
-    watch: Callable[[int, int, int], None] | None,
-) -> tuple[list[Prediction], dict[str, np.ndarray]]:
-    """The fold's rows and maps by image: stored ones of the same weights, or new ones."""
+    run: Run, data: DataSet, fold: Fold, weights: str, watch: Watch | None
+) -> Scored:
+    """The fold's stored scores where they are of these weights, or new ones."""
     require_unseen(fold)
     folder, settings = run.fold_folder(fold.number), run.settings
     source: Source = {"weights": weights, "data": data.fingerprint}
@@ -200,10 +198,8 @@ def _scores_of_fold(
     return rows, maps
 
 
-def _stored_scores(
-    folder: Path, source: Source
-) -> tuple[list[Prediction], dict[str, np.ndarray]] | None:
-    """A fold's rows and masks, where they came from this source and are as they were stored."""
+def _stored_scores(folder: Path, source: Source) -> Scored | None:
+    """A fold's scores, where they came from this source and are as they were stored."""
     if not (folder / "scores.json").exists():
         return None
     # A setting that is newer than the file had its default; weights and data have none.

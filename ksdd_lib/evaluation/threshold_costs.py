@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdd_lib.evaluation.metrics import CONFIDENCE
+from ksdd_lib.evaluation.metrics import CONFIDENCE, error_counts
 from ksdd_lib.evaluation.predictions import Prediction
 
 
@@ -52,13 +52,13 @@ def margins(rows: Sequence[Prediction]) -> np.ndarray:
 def at(rows: Sequence[Prediction], shift: float) -> Point:
     """The errors where every fold's threshold is moved by `shift` logits."""
     flagged = margins(rows) > shift
-    defective = np.array([row.is_defective for row in rows], bool)
+    counts = error_counts([row.is_defective for row in rows], flagged)
     return Point(
         shift=float(shift),
-        misses=int((defective & ~flagged).sum()),
-        defective=int(defective.sum()),
-        false_alarms=int((~defective & flagged).sum()),
-        good=int((~defective).sum()),
+        misses=counts.fn,
+        defective=counts.tp + counts.fn,
+        false_alarms=counts.fp,
+        good=counts.fp + counts.tn,
         changed=tuple(r for r, f in zip(rows, flagged, strict=True) if f != r.is_flagged),
     )
 
@@ -90,5 +90,5 @@ def parts_needed(rate: float, misses: int = 0) -> int:
     """
     from scipy.stats import nbinom
 
-    found = int(nbinom.ppf(CONFIDENCE, misses + 1, rate))  # parts found before one miss more
-    return found + misses + 1
+    found_before_one_more_miss = int(nbinom.ppf(CONFIDENCE, misses + 1, rate))
+    return found_before_one_more_miss + misses + 1
