@@ -1,14 +1,4 @@
-"""Surface-crack detection from few defective samples, made of rooms; imports run downward only.
-
-    notebook                     Colab, controls, live pictures, and the series of notebooks
-    pipeline                     the whole series: prepare, train, evaluate, report
-    deploy | drive | reporting   models to give away; copies of a run on Drive; figures and report
-    evaluation                   scores, thresholds, and what they come to
-    methods                      what can be trained on a fold and judge an image
-    training                     the loop of any stage, exactly resumable
-    runs                         the folder of a run: settings, data, what is done
-    models | data                networks; data sets, from a source to samples and folds
-    settings, machine, storage, text, errors
+"""Surface-crack detection from few defective samples; CONTRIBUTING.md has the map of the rooms.
 
 `import ksdd_lib as ksdd` is all that a notebook needs: `ksdd.NAME` is loaded when it is first used.
 """

@@ -8,7 +8,6 @@ import runpy
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -104,10 +103,7 @@ def judge(chosen: argparse.Namespace) -> None:
     print(f"model: {detector.origin}, made for {height}x{width}")
     rows = folder_table.judge_folder(detector, chosen.folder)
     folder_table.write_verdicts(chosen.out, rows)
-    counts = Counter(row.label for row in rows).items()
-    print(f"{relative(chosen.out)}: " + ", ".join(f"{count} {label}" for label, count in counts))
-    if told := folder_table.doubts(rows):
-        print(told)
+    print(f"{relative(chosen.out)}: {folder_table.outcome(rows)}")
 
 
 def share(chosen: argparse.Namespace) -> None:
@@ -169,21 +165,19 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=function)
         return made.add_argument
 
-    def settable(add: Callable[..., argparse.Action], text: str) -> None:
-        add("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
-
+    several: dict[str, Any] = {"action": "append", "default": [], "metavar": "FIELD=VALUE"}
     command(demo)("--out", type=Path, help="the run folder (default: runs/demo)")
     add = command(run)
     places = "folder, zip, https address, Drive link, kolektorsdd, or generated; several with ;"
     add("--data", required=True, help=places)
     add("--out", type=Path, required=True, help="the run folder, new or to go on")
     add("--preset", choices=presets.PRESETS, help="values to start from (cpu)")
-    settable(add, "one setting (see options); repeatable")
+    add("--set", **several, help="one setting (see options); repeatable")
     add("--notebooks", action="store_true", help="execute the five notebooks, and keep them")
     add = command(inspect)
     add("--data", required=True, help="as for run, but for generated")
     add("--json", action="store_true", help="for machines")
-    settable(add, "as for run")
+    add("--set", **several, help="as for run")
     command(label_good)("folder", type=Path, help="the folder of the items")
     add = command(judge)
     add("folder", type=Path, help="the folder of images")
@@ -212,9 +206,8 @@ def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
         if with_notebooks:
             print("(to execute the notebooks again, on the same weights, delete its report.html)")
         return
-    os.environ["KSDD_COMMAND"] = " ".join(
-        ["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]
-    )
+    words = ["python -m ksdd_lib", *map(_without_place, sys.argv[1:])]
+    os.environ["KSDD_COMMAND"] = " ".join(words)
     go_on(opened)
     books = relative(opened.folder / "notebooks")
     kept = f"; executed notebooks in {books}" if with_notebooks else ""

@@ -33,11 +33,8 @@ def in_colab() -> bool:
 
 
 def device() -> torch.device:
-    """The first GPU, or the CPU where there is none.
-
-    From then on float32 means float32 on a GPU. Newer ones would keep 10 bits of 23, and scores
-    would tie.
-    """
+    """The first GPU, or the CPU where there is none."""
+    # On newer GPUs float32 would keep 10 bits of 23, and scores would tie.
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -47,17 +44,15 @@ def arithmetic(precision: str, where: torch.device) -> torch.dtype:
 
     "auto" takes bfloat16 where it is in hardware (GPUs from compute capability 8.0, CPUs with AMX
     or AVX512-BF16), float16 on older GPUs such as the T4, else float32.
-
-    Raises:
-        SettingsError: float16 on a CPU, where gradients would underflow.
+    Raises SettingsError for float16 on a CPU, where gradients would underflow.
     """
     if precision == "float16" and where.type == "cpu":
         raise SettingsError("precision float16 needs a GPU; take auto, bfloat16 or float32.")
     if precision != "auto":
         return getattr(torch, precision)
     if where.type == "cuda":
-        modern = torch.cuda.get_device_capability(where) >= (8, 0)
-        return torch.bfloat16 if modern else torch.float16
+        is_new = torch.cuda.get_device_capability(where) >= (8, 0)
+        return torch.bfloat16 if is_new else torch.float16
     has_bfloat16 = {"amx_bf16", "avx512_bf16"} & set(_cpuinfo("flags").split())
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
@@ -78,9 +73,8 @@ def slug() -> str:
 def reused_memory(where: torch.device) -> Iterator[None]:
     """Within, on a CPU, memory that is freed stays with the process for the next step's tensors.
 
-    Otherwise glibc returns every large tensor, and the kernel clears its pages anew. In float32
-    that takes a fifth of a training step. The price is memory, about 1 GB more at 1408x512. At the
-    end all of it is returned. With another C library nothing changes.
+    Otherwise glibc returns every large tensor, and the kernel clears its pages anew: a fifth of a
+    training step in float32. It takes about 1 GB more at 1408x512. Only glibc is changed.
     """
     libc = _glibc() if where.type == "cpu" else None
     if libc:

@@ -3,7 +3,7 @@
 import re
 from pathlib import PurePath
 
-from ksdd_lib.settings import RULES, Settings, Value, Values
+from ksdd_lib.settings import Settings, Value, Values
 from ksdd_lib.settings_io import data_name, differences, to_json
 
 BASIC = (
@@ -49,10 +49,6 @@ PRESETS: dict[str, dict[str, Value]] = {
 NAMED = {"method": "{}", "image_size": "{}", "score": "{}", "paste_turn": "turn{:g}"}
 """Settings that a run's name holds where they are not the preset's, and how."""
 
-PASSED_OVER = {"preset", "checkpoint_steps", "precision", *NAMED}
-PASSED_OVER |= {"folds", "fold", "twins", "partition", "defective_images", "seed"}
-"""Settings that change no score, or that a run's name or its results tell."""
-
 
 def resolve(given: Values) -> Settings:
     """Settings from the defaults, the preset's values, and `given`; raises as `Settings`."""
@@ -61,12 +57,9 @@ def resolve(given: Values) -> Settings:
 
 
 def run_name(settings: Settings) -> str:
-    """What a run is called, for example "cpu-clean-seed0".
-
-    The name also holds data of one's own, few defects, and a method, size, score or turning that
-    is not the preset's: "cpu-parts-1056x384-mask-turn45-clean-5defective-seed0".
-    """
-    changed = _changed(settings)
+    """What a run is called: "cpu-clean-seed0", or with data of one's own and what is not the
+    preset's: "cpu-parts-1056x384-mask-turn45-clean-5defective-seed0"."""
+    changed = changes(settings)
     parts = [settings.preset, _own_data(data_name(settings.data))]
     parts += [form.format(changed[name]) for name, form in NAMED.items() if name in changed]
     parts += [settings.folds, settings.twins if settings.twins != "similar" else ""]
@@ -75,21 +68,7 @@ def run_name(settings: Settings) -> str:
     return "-".join(filter(None, [*parts, f"seed{settings.seed}"]))
 
 
-def unnamed(settings: Settings) -> list[str]:
-    """The settings that differ from the preset and change scores, but are not in `run_name`."""
-    passed_over = set(PASSED_OVER)
-    if settings.data != "generated":
-        passed_over |= {"generated_items"}
-    if not settings.copy_paste:
-        passed_over |= {"decision_copy_paste"}
-    groups = {"data", "run"}
-    if settings.method == "two_stage":  # with the score of the mask, the second stage is not asked
-        groups |= {"segmentation"} if settings.score == "mask" else {"segmentation", "decision"}
-    changed = _changed(settings).keys() - passed_over
-    return [name for name, rule in RULES.items() if name in changed and rule.group in groups]
-
-
-def _changed(settings: Settings) -> dict[str, Value]:
+def changes(settings: Settings) -> dict[str, Value]:
     """The values that are not the preset's; the data source does not count."""
     usual = resolve({"preset": settings.preset})
     return {name: ours for name, (_, ours) in differences(usual, to_json(settings)).items()}

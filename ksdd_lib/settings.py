@@ -1,7 +1,4 @@
-"""Every hyperparameter of a run, declared once: its type, its range, its unit and why it exists.
-
-The widgets, the environment, the command line, `settings.json` and the report all read this.
-"""
+"""Every hyperparameter of a run, declared once: its type, its range, its unit and why it exists."""
 
 import difflib
 from collections.abc import Mapping
@@ -37,11 +34,7 @@ Schedule = Literal["constant", "one_cycle"]
 
 
 class Rule(NamedTuple):
-    """What a setting may be, its group and unit, and why it exists.
-
-    It is one of `choices`, a number from `low` to `high`, or a text of the given `form`. In a run
-    its `group` is fixed once a stage has begun with it.
-    """
+    """What a setting may be: one of `choices`, from `low` to `high`, or a text of a `form`."""
 
     group: str
     unit: str
@@ -108,8 +101,7 @@ schedule = partial(
 )
 
 
-def _one_spelling(image_size: str) -> str:
-    return "{}x{}".format(*parse_size(image_size))
+Size = Annotated[str, AfterValidator(lambda text: "{}x{}".format(*parse_size(text)))]
 
 
 @dataclass(
@@ -118,8 +110,7 @@ def _one_spelling(image_size: str) -> str:
 class Settings:
     """Every hyperparameter of a run. The defaults are the recipe of 2019, on generated surfaces.
 
-    Raises:
-        SettingsError: a name is unknown, a value is not allowed, or two do not go together.
+    Raises SettingsError where a name is unknown, a value not allowed, or two do not go together.
     """
 
     preset: Literal["demo", "cpu", "best", "paper"] = setting("demo", "run", "name")
@@ -136,9 +127,7 @@ class Settings:
     generated_items: int = setting(12, "data", "items", 6, 500)
     """how many commutators of 8 surfaces each to generate. Unused with real data"""
 
-    image_size: Annotated[str, AfterValidator(_one_spelling)] = setting(
-        "1408x512", "data", "pixels, height x width", form="HEIGHTxWIDTH"
-    )
+    image_size: Size = setting("1408x512", "data", "pixels, height x width", form="HEIGHTxWIDTH")
     """the network's input. Both sides are divisible by 16 and at least 128. 1408x512 and 704x256
     are the two studied. Cost grows with the area"""
 

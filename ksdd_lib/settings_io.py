@@ -61,12 +61,9 @@ def from_assignments(assignments: Iterable[str]) -> dict[str, Value]:
 
 
 def data_name(source: str) -> str:
-    """A data source without its place, as it may be stored beside a result."""
-    return ";".join(map(_name_of_one, source.split(";")))
-
-
-def _name_of_one(source: str) -> str:
-    """ "KolektorSDD.zip" of a path or an address, "drive:<id>" of a Google Drive link."""
+    """A source without its place: "KolektorSDD.zip", or "drive:<id>" of a Google Drive link."""
+    if ";" in source:
+        return ";".join(map(data_name, source.split(";")))
     if shared := re.search(r"drive\.google\.com/.*?(?:/d/|[?&]id=)([\w-]+)", source):
         return f"drive:{shared[1]}"
     address = source.partition("?")[0] if "://" in source else source
@@ -79,10 +76,7 @@ def to_json(settings: Settings) -> dict[str, Value]:
 
 
 def from_json(stored: Values) -> Settings:
-    """The settings of `to_json`; a setting that is newer than they are has its default.
-
-    Raises SettingsError at an unknown field or a value out of range.
-    """
+    """The settings of `to_json`, newer ones by default; raises SettingsError as `Settings`."""
     if newer := set(stored) - set(RULES):
         raise SettingsError(
             "The stored settings are of another version of ksdd_lib, which knows "
@@ -94,7 +88,7 @@ def from_json(stored: Values) -> Settings:
 def differences(settings: Settings, given: Values) -> dict[str, tuple[Value, Value]]:
     """Where `given` differs from `settings`: name -> (ours, theirs).
 
-    The data source does not count: its content is compared by fingerprint when it is opened.
+    The data source does not count: its fingerprint is compared when it is opened.
     """
     ours = to_json(settings)
     theirs = to_json(settings.with_values(dict(given) | {"data": settings.data}))

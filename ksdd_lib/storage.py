@@ -25,10 +25,7 @@ Content = Path | bytes
 
 
 class Record(BaseModel):
-    """What a JSON file holds: typed, checked when it is read, and never changed in place.
-
-    Fields that this version does not know are ignored.
-    """
+    """What a JSON file holds: typed, and checked when it is read; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -61,8 +58,7 @@ def _size(content: Content) -> int:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part.
 
-    Raises:
-        OSError: it cannot be written; the old file is untouched. DiskFullError if the disk is full.
+    Raises OSError where it cannot be written, DiskFullError where the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _explained(path, len(data)):
@@ -126,8 +122,8 @@ def _explained(path: Path, size: int) -> Iterator[None]:
 def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
     """A new folder to fill; it becomes `target` when the block ends without an error.
 
-    Another process may fill one of its own at the same time. A `target` that `is_whole` by then
-    stays, as others may be reading it. What killed processes have left is removed.
+    Another process may do the same: a `target` that `is_whole` by then stays, as others may read
+    it. What killed processes have left is removed.
     """
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         if _is_abandoned(leftover):

@@ -38,9 +38,9 @@ from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation.predictions import predictions_text
 from ksdd_lib.evaluation.results import FREE, load_results
 from ksdd_lib.evaluation.summary import conclude
-from ksdd_lib.presets import run_name, unnamed
+from ksdd_lib.presets import NAMED, changes, run_name
 from ksdd_lib.reporting.report import make_figures
-from ksdd_lib.settings import Settings, Value
+from ksdd_lib.settings import RULES, Settings, Value
 from ksdd_lib.settings_io import from_json, to_json
 
 Json = dict[str, JsonValue]
@@ -64,6 +64,24 @@ PAGES: dict[str, dict[str, Callable[[Kept], str]]] = {
     "docs/speed.md": {"speed": speed_table},
 }
 """Page -> the name that marks a table's place in it -> what makes its text."""
+
+PASSED_OVER = {"preset", "checkpoint_steps", "precision", *NAMED}
+PASSED_OVER |= {"folds", "fold", "twins", "partition", "defective_images", "seed"}
+"""Settings that change no score, or that a run's name or its results tell."""
+
+
+def unnamed(settings: Settings) -> list[str]:
+    """The settings that differ from the preset and change scores, but are not in `run_name`."""
+    passed_over = set(PASSED_OVER)
+    if settings.data != "generated":
+        passed_over |= {"generated_items"}
+    if not settings.copy_paste:
+        passed_over |= {"decision_copy_paste"}
+    groups = {"data", "run"}
+    if settings.method == "two_stage":  # with the score of the mask, the second stage is not asked
+        groups |= {"segmentation"} if settings.score == "mask" else {"segmentation", "decision"}
+    changed = changes(settings).keys() - passed_over
+    return [name for name, rule in RULES.items() if name in changed and rule.group in groups]
 
 
 def keep(run_folder: Path, root: Path) -> str:

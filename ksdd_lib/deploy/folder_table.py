@@ -1,6 +1,7 @@
 """A folder of images in; a table of verdicts out, with what needs a second look first."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -40,30 +41,24 @@ def judge_folder(
     """Judge every JPEG, PNG and BMP file in a folder and those below it, but for `*_label.*`.
 
     The unreadable files come first, then what is no surface, then the most suspicious ones. One
-    printed line tells of pictures of other kinds.
+    printed line tells of pictures of other kinds. `watch` takes (files done, files in all).
 
-    Args:
-        watch: called with (files done, files in all).
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-        CheckpointError: as `Detector.judge`.
+    Raises DataError: there is no such folder, or no image in it.
+    Raises CheckpointError: as `Detector.judge`.
     """
     folder = Path(folder)
     if folder.is_file():
         raise DataError(f"{folder.name} is a file: name the folder it is in.")
     if not folder.is_dir():
-        hint = (
-            "where it was just put on Drive, wait a minute" if in_colab() else "check the spelling"
-        )
+        drive = "where it was just put on Drive, wait a minute"
+        hint = drive if in_colab() else "check the spelling"
         raise DataError(f"{folder.name} does not exist: {hint}.")
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.stem.endswith("_label")]
     paths = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
     others = _explain_others(files)
     if not paths:
-        endings = ", ".join(IMAGE_EXTENSIONS)
-        told = f"There is no image ({endings}) in {folder.name}: name a folder of them. {others}"
-        raise DataError(told.rstrip())
+        kinds = f"There is no image ({', '.join(IMAGE_EXTENSIONS)}) in {folder.name}"
+        raise DataError(f"{kinds}: name a folder of them. {others}".rstrip())
     if others:
         print(others)
     rows = []
@@ -100,13 +95,15 @@ def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
     return Judged(name, found.label, score, threshold, x, y, detector.doubt(pixels.shape))
 
 
-def doubts(rows: Iterable[Judged]) -> str:
-    """One line on what speaks against verdicts; "" where nothing does."""
+def outcome(rows: Sequence[Judged]) -> str:
+    """How many images have which label, and on a second line what speaks against verdicts."""
+    counts = Counter(row.label for row in rows)
+    lines = [", ".join(f"{count} {label}" for label, count in counts.items())]
     doubtful = [row for row in rows if row.reason and row.score is not None]
-    if not doubtful:
-        return ""
-    first = doubtful[0]
-    return f"Warning for {len(doubtful)}, named in the table: {first.image}: {first.reason}."
+    if doubtful:
+        first = f"{doubtful[0].image}: {doubtful[0].reason}"
+        lines.append(f"Warning for {len(doubtful)}, named in the table: {first}.")
+    return "\n".join(lines)
 
 
 def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:

@@ -61,15 +61,14 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
 
 def suspicious_labels(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:
     """Show the parts whose label the scores doubt most, by name and as pictures."""
-    images, annotations, titles = [], [], []
+    shown, titles = [], []
     for row in suspicious(rows):
         label = "defective" if row.is_defective else "good"
         numbers = f"score {row.score:6.2f}, threshold {row.threshold:6.2f}"
         print(f"labelled {label:9}  {numbers}  {row.image}")
-        shown = surface(row)
-        images.append(shown.image)
-        annotations.append(shown.annotation)
+        shown.append(surface(row))
         titles.append(f"{row.image}\n{label}")
+    images, annotations = [one.image for one in shown], [one.annotation for one in shown]
     outputs.show_figure(surface_pictures.gallery(images, annotations, titles), is_generated)
 
 
@@ -89,7 +88,7 @@ def second_annotations(data: DataSet) -> None:
 def annotated_twice(data: DataSet) -> list[tuple[tuple[str, str], float]]:
     """(two names, IoU of their masks) of each defective surface that is there twice.
 
-    Those of KolektorSDD are aligned before; in other data the photographs are byte for byte equal.
+    In data other than KolektorSDD the two photographs are byte for byte equal.
     """
     if data.record.is_kolektor:
         twins = kolektor_twins()

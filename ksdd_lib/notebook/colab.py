@@ -35,12 +35,9 @@ NO_GPU = (
 def begin(needs_run: bool = True) -> Path | None:
     """Start a notebook: mount Drive, bring back the last run on a new machine, say where we are.
 
-    What it says of the machine can go into a bug report: it holds no path and no name. A run's copy
-    on Drive that `$KSDD_RUN` names is brought here, and `$KSDD_RUN` names it here from then on.
-
-    Returns the folder of Drive, or the one that `$KSDD_DRIVE` names; None without one. Raises
-    RunError where another machine works on the last run and the notebook `needs_run`, or where
-    `$KSDD_RUN` names a folder of Drive that holds no copy of a run.
+    A run's copy on Drive that `$KSDD_RUN` names is brought here. Returns the folder of Drive, or
+    None. Raises RunError where another machine works on the last run and the notebook `needs_run`,
+    or where `$KSDD_RUN` names a folder of Drive that holds no copy of a run.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"  # no path of the machine
     drive = _drive_folder()

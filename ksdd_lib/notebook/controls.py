@@ -1,7 +1,4 @@
-"""A form from the schema, what its choice takes on this machine, and a table of settings.
-
-A form never waits: it is read as it stands. Minutes follow from one measurement, which is kept.
-"""
+"""A form from the schema, what its choice takes on this machine, and a table of settings."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -78,9 +75,8 @@ class Form:
 def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) -> Form:
     """Show a control for each setting of `groups`, and return the form at once.
 
-    It starts from the run's settings. Without a run it starts from those of the run opened last,
-    and on a new machine from the preset; the environment's stand above both. What a stage of `run`
-    has begun with cannot be changed any more. Without controls nothing is touched.
+    It starts from the settings of `run`, where what a stage has begun with is fixed, else from
+    those of the run opened last, or the preset, with the environment's above them.
     """
     form = Form(run.settings if run else _start())
     widgets = outputs.ipywidgets()
@@ -157,7 +153,7 @@ def known_pace(settings: Settings) -> Pace | None:
 
 
 def measure_pace(settings: Settings) -> None:
-    """Measure, and store it for `known_pace`; seconds on a GPU, up to a minute on an old CPU."""
+    """Measure, and store it for `known_pace`; up to a minute on an old CPU."""
     if settings.method in PACES:
         storage.write_record(_file(settings), PACES[settings.method].measure(settings))
 
@@ -193,10 +189,7 @@ def _file(settings: Settings) -> Path:
 
 
 def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> None:
-    """Show the settings of `groups`, or all, as a table that stays in a saved notebook.
-
-    What differs from the preset is bold, with the preset's own value beside it.
-    """
+    """Show the settings of `groups`, or all, as a table; what is not the preset's is bold."""
     preset = settings_io.to_json(presets.resolve({"preset": settings.preset}))
     rows, lines = [], []
     for name, value in settings_io.to_json(settings).items():

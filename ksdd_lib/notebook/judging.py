@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -67,11 +66,8 @@ def _show_verdict(
 def judge_folder(
     detector: Detector, folder: Path | str, out: Path, drive: Path | None = None
 ) -> list[Judged]:
-    """Judge a folder of pictures: a table, and a contact sheet that is shown.
-
-    Both become files in a new folder in `out`, named after `folder` and the time, and in
-    `ksdd/judged` of the folder of Drive. Raises DataError where there is no picture.
-    """
+    """Judge a folder of pictures: a table and a contact sheet, in a new folder in `out` and on
+    Drive in `ksdd/judged`; the sheet is shown. Raises DataError where there is no picture."""
     folder = Path(folder).expanduser()
     rows = folder_table.judge_folder(detector, folder, outputs.counter("judged"))
     name = f"{folder.resolve().name}-{time.strftime('%Y-%m-%d-%H%M%S')}"
@@ -79,10 +75,7 @@ def judge_folder(
     table, sheet = results / "verdicts.csv", results / "contact_sheet.png"
     folder_table.write_verdicts(table, rows)
     storage.write_bytes(sheet, plots.png(sheet_of(rows, folder), 110))
-    counts = Counter(row.label for row in rows)
-    print(", ".join(f"{count} {label}" for label, count in counts.items()))
-    if told := folder_table.doubts(rows):
-        print(told)
+    print(folder_table.outcome(rows))
     outputs.show_picture(sheet)
     there = _to_drive((table, sheet), drive) if drive else ""
     print(f"{table.name} and {sheet.name} are in {colab.place(results)}{there}")

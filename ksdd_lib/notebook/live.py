@@ -1,7 +1,4 @@
-"""A training to look at while it runs: the losses of its stages, and maps as they form.
-
-Whatever is shown is on disk too, so a stage that goes on, or that had finished, is shown whole.
-"""
+"""A training to look at while it runs: the losses of its stages, and maps as they form."""
 
 import io
 import zipfile
@@ -27,10 +24,9 @@ MOMENTS = 8
 
 
 def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> Watch:
-    """A `watch` for the training of stages: one line a fold, in a notebook below a picture.
+    """A `watch` for training: one line a fold, in a notebook below losses and forming maps.
 
-    The picture shows the losses of this fold and of those before, and below them the maps of two
-    training surfaces. `state` says what is on Drive, as `BackgroundCopy.state` does.
+    `state` says what is on Drive, as `BackgroundCopy.state` does.
     """
     output = ProgressLine(5.0)
     examples: dict[int, Examples] = {}

@@ -33,11 +33,8 @@ def _fold_cells(name: str, one: Scores) -> list[str]:
 
 
 def show(rows: Sequence[Prediction], is_generated: bool, costs: Costs) -> None:
-    """Show three operating points as a table and a figure that stay, and controls to try others.
-
-    One slider moves the thresholds of all folds. Three boxes take what a miss and a false alarm
-    cost, and the share of defective parts on the line. They start from `costs`.
-    """
+    """Show three operating points as a table and a figure that stay, and controls to try others:
+    a slider for the thresholds of all folds, and boxes for the costs and the defective share."""
     here = threshold_costs.at(rows, 0.0)
     named = {
         "operating": here,

@@ -119,10 +119,9 @@ def counter(what: str, line: "ProgressLine | None" = None) -> Callable[..., None
 
 
 class ProgressLine:
-    """One line that is renewed as work goes on, in a notebook with a picture above it.
+    """A line that is renewed at most once in `pause` seconds, in a notebook below a picture.
 
-    It is shown at most once in `pause` seconds. On a terminal it is written over. In a file only
-    the last one stands.
+    On a terminal it is written over. In a file only the last one stands.
     """
 
     def __init__(self, pause: float) -> None:

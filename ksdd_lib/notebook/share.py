@@ -47,10 +47,7 @@ TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xm
 
 
 def shareable(notebook: Node) -> tuple[Node, Counter[str]]:
-    """A copy of a notebook (version 4), and how many of which kind were removed from it.
-
-    Patterns find the usual forms of secrets and places, not every one: look before you send.
-    """
+    """A copy of a notebook (version 4), and how many of which kind were removed from it."""
     notebook, removed = deepcopy(notebook), Counter[str]()
     about = notebook.get("metadata", {})
     if about.pop("widgets", None) is not None:

@@ -10,7 +10,7 @@ import pytest
 from ksdd_lib import presets, settings_io
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.image_size import size_like
-from ksdd_lib.presets import PRESETS, run_name, unnamed
+from ksdd_lib.presets import PRESETS, run_name
 from ksdd_lib.settings import RULES, TYPES, Settings
 
 NAMES = [f.name for f in fields(Settings)]
@@ -293,16 +293,3 @@ def test_a_run_is_named_by_what_makes_it_another_experiment():
 
 def test_a_preset_that_turns_may_be_told_to_paste_nothing() -> None:
     assert presets.resolve({"preset": "best", "copy_paste": 0.0}).copy_paste == 0
-
-
-def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
-    named = {"fold": "1", "seed": 3, "image_size": "1056x384", "paste_turn": 20.0, "partition": 2}
-    harmless = {"checkpoint_steps": 7, "precision": "float32", "data": "x.zip"}
-    assert unnamed(presets.resolve({"preset": "cpu"} | named | harmless)) == []
-    other = {"flips": False, "decision_steps": 3}
-    assert unnamed(presets.resolve({"preset": "cpu"} | other)) == ["flips", "decision_steps"]
-    assert unnamed(presets.resolve({"preset": "cpu", "score": "mask"} | other)) == ["flips"]
-    assert unnamed(presets.resolve({"method": "darkest_pixel", "decision_steps": 3})) == []
-    unused = {"generated_items": 20, "decision_copy_paste": False}
-    assert unnamed(presets.resolve({"preset": "paper"} | unused)) == []
-    assert unnamed(presets.resolve({"preset": "demo"} | unused)) == ["generated_items"]

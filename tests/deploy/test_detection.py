@@ -198,8 +198,8 @@ def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp
     reasons = {row.image: row.reason for row in rows}
     assert reasons["like.png"] == "" and "squeezed to 128x128" in reasons["wide.png"]
     assert all(row.label in ("good", "defective") for row in rows)
-    assert folder_table.doubts(rows).startswith("Warning for 1, named in the table: wide.png")
-    assert folder_table.doubts([row for row in rows if not row.reason]) == ""
+    assert "\nWarning for 1, named in the table: wide.png" in folder_table.outcome(rows)
+    assert "Warning" not in folder_table.outcome([row for row in rows if not row.reason])
 
 
 def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):

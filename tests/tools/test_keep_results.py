@@ -7,13 +7,14 @@ from pathlib import Path
 
 import keep_results
 import pytest
+from keep_results import unnamed
 from kept import LOGGED, ROOT, KeptRun, read_kept, write_run_folder
 
-from ksdd_lib import storage
+from ksdd_lib import presets, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import summary
 from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
-from ksdd_lib.presets import run_name, unnamed
+from ksdd_lib.presets import run_name
 from ksdd_lib.settings_io import from_json
 
 KEPT = read_kept(ROOT).runs
@@ -233,3 +234,16 @@ def test_figures_of_a_kept_run_are_drawn_on_demand_and_show_no_surface(tmp_path)
     assert all(path.stat().st_size > 5_000 for path in figures)
     with pytest.raises(RunError, match="no kept run 'cpu'"):
         keep_results.draw("cpu", tmp_path, ROOT)
+
+
+def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
+    named = {"fold": "1", "seed": 3, "image_size": "1056x384", "paste_turn": 20.0, "partition": 2}
+    harmless = {"checkpoint_steps": 7, "precision": "float32", "data": "x.zip"}
+    assert unnamed(presets.resolve({"preset": "cpu"} | named | harmless)) == []
+    other = {"flips": False, "decision_steps": 3}
+    assert unnamed(presets.resolve({"preset": "cpu"} | other)) == ["flips", "decision_steps"]
+    assert unnamed(presets.resolve({"preset": "cpu", "score": "mask"} | other)) == ["flips"]
+    assert unnamed(presets.resolve({"method": "darkest_pixel", "decision_steps": 3})) == []
+    unused = {"generated_items": 20, "decision_copy_paste": False}
+    assert unnamed(presets.resolve({"preset": "paper"} | unused)) == []
+    assert unnamed(presets.resolve({"preset": "demo"} | unused)) == ["generated_items"]
