@@ -1,8 +1,7 @@
 """Full training state on disk: whole or absent, checked by hash, tied to what it was trained on.
 
-A checkpoint is two files, `<stage>-<step>.pt` and then its marker `<stage>-<step>.json` with the
-size and SHA-256. Without a matching marker it does not exist, so a kill at any time loses at most
-the steps since the one before. The two newest are kept.
+A checkpoint is `<stage>-<step>.pt` and then its marker `<stage>-<step>.json` with the size and
+SHA-256. Without a matching marker it does not exist: a kill loses the steps since the one before.
 """
 
 import contextlib
@@ -35,13 +34,14 @@ SCHEMA = 1
 """Version of the layout; raised when an older reader would misread a newer checkpoint."""
 
 KEPT = 2
+"""Checkpoints of a stage that stay on disk."""
 
 LISTED = 8
 """Differing tensors that an error names."""
 
 
 class Marker(FileHash):
-    """The marker of a checkpoint: it came last, so the checkpoint is whole."""
+    """The marker of a checkpoint: it is written last."""
 
     version: int = Field(alias="schema")
     step: int
@@ -65,24 +65,24 @@ class Checkpoint:
 def save(folder: Path, stage: str, step: int, identity: Identity, state: State) -> Path:
     """Write the state after `step` steps and return the marker's path.
 
-    Raises:
-        CheckpointError: a weight is not finite.
-        OSError: the disk is full; earlier checkpoints are untouched.
+    Raises CheckpointError: a weight is not finite.
+    Raises OSError: the disk is full; earlier checkpoints are untouched.
     """
     require_finite(state, f"The weights of the {stage} stage after step {step}")
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
     path = folder / f"{stage}-{step:06d}.pt"
+    marker = path.with_suffix(".json")
     known = FileHash.of(data).model_dump() | {"identity": identity}
     storage.write_bytes(path, data)
     try:
-        storage.write_json(path.with_suffix(".json"), {"schema": SCHEMA, "step": step} | known)
+        storage.write_json(marker, {"schema": SCHEMA, "step": step} | known)
     except OSError:
         path.unlink()
         raise
     _clear(folder, stage, step)
-    return path.with_suffix(".json")
+    return marker
 
 
 def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
@@ -91,12 +91,12 @@ def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
     A damaged one is passed over with a warning. Weights are read as plain tensors; no code in the
     file is run.
 
-    Raises:
-        CheckpointError: it belongs to other data, another fold, other settings or a newer schema.
+    Raises CheckpointError: it is of other data, another fold, other settings or a newer schema.
     """
-    for stray in set(folder.glob(f"{stage}-*.json")) - set(_markers(folder, stage)):
+    markers = _markers(folder, stage)
+    for stray in set(folder.glob(f"{stage}-*.json")) - set(markers):
         warnings.warn(f"{stray.name} is passed over: no checkpoint has that name.", stacklevel=2)
-    for path in _markers(folder, stage):
+    for path in markers:
         try:
             marker, data = _read_marker(path), path.with_suffix(".pt").read_bytes()
         except (OSError, RunError) as error:
@@ -118,23 +118,18 @@ def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Give a network the weights of a checkpoint.
 
-    Raises:
-        CheckpointError: they are of another architecture; the text names each tensor that differs.
+    Raises CheckpointError, naming tensors that differ: the weights are of another architecture.
     """
-    wanted, found = (
-        {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        for tensors in (model.state_dict(), weights)
-    )
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     if lines := _differences(wanted, found, "none"):
-        raise CheckpointError(
-            f"The {name} weights are of another architecture: {listed(lines, LISTED, '; ')}."
-        )
+        told = listed(lines, LISTED, "; ")
+        raise CheckpointError(f"The {name} weights are of another architecture: {told}.")
     model.load_state_dict(weights)
 
 
 def newest_whole(folder: Path, stage: str) -> tuple[int, str | None]:
-    """Step and SHA-256 of the newest checkpoint that is what its marker says; (-1, None) without
-    any."""
+    """Step and SHA-256 of the newest checkpoint that fits its marker; (-1, None) without any."""
     for path in _markers(folder, stage):
         with contextlib.suppress(KsddError, OSError):
             marker = _read_marker(path)
@@ -152,21 +147,21 @@ def newest_sha256(folder: Path, stage: str) -> str | None:
 
 
 def require_finite(state: Any, what: str) -> None:
-    """Raise CheckpointError, naming each tensor, where one in nested dicts or lists is not finite.
+    """Raise CheckpointError, naming tensors, where one in nested dicts or lists is not finite.
 
-    Args:
-        what: the subject of the sentence, for example "The weights of x.safetensors".
+    `what` is the subject of its text, for example "The weights of x.safetensors".
     """
     if bad := list(_not_finite(state)):
         raise CheckpointError(f"{what} hold values that are not finite: {listed(bad, LISTED)}.")
 
 
 def _step(marker: Path) -> int:
+    """The step in a marker's name."""
     return int(marker.stem.rpartition("-")[2])
 
 
 def _markers(folder: Path, stage: str) -> list[Path]:
-    """Newest first."""
+    """The stage's markers, newest first."""
     name = re.compile(re.escape(stage) + r"-\d{6,}\.json")
     found = [path for path in folder.glob(f"{stage}-*.json") if name.fullmatch(path.name)]
     return sorted(found, key=_step, reverse=True)
@@ -176,17 +171,13 @@ def _read_marker(path: Path) -> Marker:
     """The marker at `path`; raises RunError where it is none, CheckpointError of another schema."""
     marker = storage.read_record(path, Marker)
     if marker.version != SCHEMA:
-        raise CheckpointError(
-            f"{path.name} has schema {marker.version}; this ksdd_lib reads {SCHEMA}."
-        )
+        text = f"{path.name} has schema {marker.version}; this ksdd_lib reads {SCHEMA}."
+        raise CheckpointError(text)
     return marker
 
 
 def _clear(folder: Path, stage: str, step: int) -> None:
-    """Remove all but the newest up to `step`: later ones were damaged, or training would be there.
-
-    What a killed save left behind goes too.
-    """
+    """Remove all but the newest up to `step` (later ones are damaged), and what a kill left."""
     kept = [marker.stem for marker in _markers(folder, stage) if _step(marker) <= step][:KEPT]
     for path in [*folder.glob(f"{stage}-*"), *folder.glob(f".{stage}-*.tmp")]:
         if path.stem not in kept:
@@ -194,6 +185,7 @@ def _clear(folder: Path, stage: str, step: int) -> None:
 
 
 def _read(data: bytes, name: str) -> State:
+    """The state in the content of a checkpoint file."""
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -201,22 +193,19 @@ def _read(data: bytes, name: str) -> State:
 
 
 def _not_finite(state: Any, name: str = "") -> Iterator[str]:
-    """The names of tensors, as the keys that lead to them, that hold NaN or infinity."""
+    """The keys that lead to each tensor with NaN or infinity, joined by dots."""
     for key, value in state.items() if isinstance(state, dict) else enumerate(state):
         path = f"{name}.{key}".lstrip(".")
-        if isinstance(value, torch.Tensor):
-            if value.is_floating_point() and not value.isfinite().all():
-                yield path
-        elif isinstance(value, dict | list | tuple):
+        if isinstance(value, dict | list | tuple):
             yield from _not_finite(value, path)
+        elif isinstance(value, Tensor) and not value.isfinite().all():
+            yield path
 
 
 def _differences(
     wanted: Mapping[str, Any], found: Mapping[str, Any], absent: Any = None
 ) -> list[str]:
     """ "seed: here 1, there 2" of each name under which two mappings differ."""
-    return [
-        f"{key}: here {wanted.get(key, absent)!r}, there {found.get(key, absent)!r}"
-        for key in sorted(wanted.keys() | found.keys())
-        if wanted.get(key, absent) != found.get(key, absent)
-    ]
+    keys = sorted(wanted.keys() | found.keys())
+    pairs = [(key, wanted.get(key, absent), found.get(key, absent)) for key in keys]
+    return [f"{key}: here {here!r}, there {there!r}" for key, here, there in pairs if here != there]

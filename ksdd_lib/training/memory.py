@@ -1,5 +1,6 @@
 """How much memory a training step needs, and one clear sentence where there is too little."""
 
+import math
 import os
 import re
 import traceback
@@ -46,15 +47,11 @@ SIGNS = re.compile(
 
 
 def step_megabytes(size: tuple[int, int], arithmetic: str, where: torch.device) -> float:
-    """About how many MB a training step of the first stage adds to the process.
+    """About how many MB a training step at `size` (H, W) adds to the process.
 
     Fitted to the peaks of new processes on two CPU cores, for five sizes from 128x128 to 1408x512
     in float32 and bfloat16, and within 25 % of each. It was not measured on a GPU, where float16
     is taken to cost as much as bfloat16 does here.
-
-    Args:
-        size: of the input, (H, W) in pixels.
-        arithmetic: "float32", "bfloat16" or "float16".
     """
     height, width = size
     spectra = 0 if is_direct((height // 8) * (width // 8), where.type) else SPECTRA[arithmetic]
@@ -66,7 +63,7 @@ def free_megabytes(where: torch.device) -> float | None:
     if where.type == "cuda":
         kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
         return (torch.cuda.mem_get_info(where)[0] + kept) / 1e6
-    limits = _available(), _contained(), _limited()
+    limits = psutil.virtual_memory().available / 1e6, _contained(), _limited()
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -89,36 +86,24 @@ def explain_memory(
 
 
 def _sentence(settings: Settings, where: torch.device) -> str:
+    """What a step needs, what is free, and the sizes that fit or what else may help."""
     arithmetic = machine.arithmetic_name(settings.precision)
     needed, free = step_megabytes(settings.size, arithmetic, where), free_megabytes(where)
     room = "" if free is None else f", and {free / 1000:.1f} GB are free now"
+    smaller = [size for size in SIZES if math.prod(parse_size(size)) < math.prod(settings.size)]
+    costs = {size: step_megabytes(parse_size(size), arithmetic, where) for size in smaller}
+    fitting = [
+        f"{size} ({cost / 1000:.1f} GB)"
+        for size, cost in costs.items()
+        if free is None or cost < free
+    ]
+    advice = "Close what else runs here, or restart the runtime, and run this again."
+    if fitting:
+        advice = f"What fits, as image_size of a new run: {', '.join(fitting[:3])}."
     return (
         f"The memory is too small for a training step at {settings.image_size} in {arithmetic}, "
-        f"which takes about {needed / 1000:.1f} GB{room}. {_advice(settings, arithmetic, where)} "
-        "The last checkpoint is intact."
+        f"which takes about {needed / 1000:.1f} GB{room}. {advice} The last checkpoint is intact."
     )
-
-
-def _advice(settings: Settings, arithmetic: str, where: torch.device) -> str:
-    """The sizes that fit, or what else may help."""
-    free = free_megabytes(where)
-    smaller = [size for size in SIZES if _pixels(size) < _pixels(settings.image_size)]
-    costs = {size: step_megabytes(parse_size(size), arithmetic, where) for size in smaller}
-    fitting = [size for size, cost in costs.items() if free is None or cost < free]
-    if not fitting:
-        return "Close what else runs here, or restart the runtime, and run this again."
-    listed = ", ".join(f"{size} ({costs[size] / 1000:.1f} GB)" for size in fitting[:3])
-    return f"What fits, as image_size of a new run: {listed}."
-
-
-def _pixels(size: str) -> int:
-    height, width = parse_size(size)
-    return height * width
-
-
-def _available() -> float | None:
-    """MB that this machine can still give."""
-    return psutil.virtual_memory().available / 1e6
 
 
 def _contained() -> float | None:

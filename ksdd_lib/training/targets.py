@@ -16,15 +16,11 @@ PADDING = (4, 5, 4, 5)
 
 
 def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
-    """The mask as an annotator of this type would have drawn it.
+    """The mask, bool (H, W) at the image's own size, as an annotator of this type draws it.
 
     Args:
-        mask: bool (H, W) at the image's own size.
         annotation: "fine", "dilated5" ... "dilated17" (pixels of the image; a diamond as in the
             published preparation), or "box" (each connected defect's upright rectangle, filled).
-
-    Returns:
-        bool (H, W).
     """
     pixels = mask.astype(np.uint8)
     if annotation.startswith("dilated"):
@@ -57,12 +53,10 @@ def soft_targets(masks: Tensor, binary: bool = False) -> Tensor:
 
 
 def segmentation_loss(mask_logits: Tensor, targets: Tensor, kind: str) -> Tensor:
-    """Mean loss over all mask pixels, a scalar in float32.
+    """Mean loss over all mask pixels, (B, 1, H/8, W/8), a scalar in float32.
 
-    Args:
-        mask_logits, targets: (B, 1, H/8, W/8).
-        kind: "cross_entropy" (of the sigmoid) or "mean_squared_error" (of the logits themselves,
-            which have no sigmoid in this variant, as published).
+    The kind is "cross_entropy" (of the sigmoid) or "mean_squared_error" (of the logits themselves,
+    which have no sigmoid in this variant, as published).
     """
     if kind == "cross_entropy":
         return F.binary_cross_entropy_with_logits(mask_logits.float(), targets)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,7 +105,8 @@ def test_a_container_has_what_its_limit_leaves_and_its_cached_files(
     (tmp_path / "memory.current").write_text("1000000000\n")
     (tmp_path / "memory.stat").write_text("anon 700000000\nfile 300000000\n")
     assert memory._contained() == expected
-    monkeypatch.setattr(memory, "_available", lambda: 64000.0)
+    machine = SimpleNamespace(available=64000e6)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: machine)
     monkeypatch.setattr(memory, "_limited", lambda: None)
     assert memory.free_megabytes(CPU) == (64000.0 if expected is None else expected)
 
@@ -134,7 +136,8 @@ import torch
 from tiny_training import tiny_data, tiny_run
 from ksdd_lib.models import two_stage
 from ksdd_lib.errors import TrainingError
-from ksdd_lib.training.loop import read_history, train_segmentation
+from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.training.loop import read_history
 
 torch.set_num_threads(1)
 two_stage.FEATURES = 64
