@@ -153,7 +153,7 @@ def trainer(
     model.to(where)
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[settings.segmentation_optimizer]
     optimizer = kind(model.parameters(), lr=settings.segmentation_learning_rate)
-    rows = itertools.chain.from_iterable(map(order.rows, itertools.count()))
+    rows = (shown.row for step in itertools.count() for shown in order.shown(step))
     batches = iter(load(samples, rows, order.batch_size, settings, workers, where))
     kind_of_loss = settings.segmentation_loss
 

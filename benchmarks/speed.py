@@ -41,7 +41,7 @@ from ksdd_lib.presets import resolve
 from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import data_name
 from ksdd_lib.training.batches import Order, Surfaces, load_surfaces
-from ksdd_lib.training.loop import Stage, make_optimizer, take_step
+from ksdd_lib.training.loop import Session, Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,15 +68,23 @@ def trainer(surfaces: Surfaces, order: Order, settings: Settings, compiled: bool
     names = tuple(sample.name for sample in surfaces.samples)
     recipe = TwoStage().stages[0].recipe(settings)
     stage = Stage(
-        "segmentation", 0, Path(), {}, recipe, model, loss_of, order, names, False, recipe.steps
+        model,
+        loss_of,
+        scale_gradients=machine.arithmetic(settings.precision, where) == torch.float16,
+        name="segmentation",
+        fold=0,
+        folder=Path(),
+        identity={},
+        recipe=recipe,
+        order=order,
+        images=names,
+        average=False,
+        checkpoint_steps=recipe.steps,
     )
     if compiled:
         compile_network(model)
-    stage.scale_gradients = machine.arithmetic(settings.precision, where) == torch.float16
-    optimizer = make_optimizer(stage)
-    scaler = torch.amp.GradScaler(where.type, enabled=stage.scale_gradients)
-    steps, lr = itertools.count(), settings.segmentation_learning_rate
-    return lambda: take_step(stage, optimizer, scaler, next(steps), lr)
+    session, steps = Session(stage), itertools.count()
+    return lambda: session.take_step(next(steps), settings.segmentation_learning_rate)
 
 
 def compile_network(model: SegmentationNet) -> None:

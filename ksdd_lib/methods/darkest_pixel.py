@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ksdd_lib import machine
-from ksdd_lib.methods.protocol import Judge, StagePlan
+from ksdd_lib.methods.protocol import Judge, Method
 from ksdd_lib.models.two_stage import STRIDE
 from ksdd_lib.settings import Settings
 from ksdd_lib.training.checkpoint import Checkpoint
@@ -36,13 +36,8 @@ class DarknessJudge:
         return {}
 
 
-class DarkestPixel:
+class DarkestPixel(Method):
     """The rule as a method without a stage."""
-
-    stages: tuple[StagePlan, ...] = ()
-    judged_by: tuple[str, ...] = ()
-    score_names: Mapping[str, str] = {}
-    citation = ""
 
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """The rule; there is nothing to train."""
@@ -59,9 +54,3 @@ class DarkestPixel:
     def map_caption(self, settings: Settings) -> str:
         """The map is the darkness."""
         return "It is how dark the darkest pixel of each block is, from white to black."
-
-    def every_score(
-        self, settings: Settings, scores: Sequence[float], highest: Sequence[float]
-    ) -> dict[str, list[float]]:
-        """Nothing: there is one score."""
-        return {}

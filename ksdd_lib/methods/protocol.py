@@ -5,51 +5,31 @@ in this room and a line in `catalog.METHODS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ksdd_lib.settings import Settings
-from ksdd_lib.training.batches import Shown, Surfaces
+from ksdd_lib.training.batches import Surfaces
 from ksdd_lib.training.checkpoint import Checkpoint
-from ksdd_lib.training.loop import Look, Recipe
+from ksdd_lib.training.loop import Recipe, Trainable
 
 
-@dataclass(frozen=True)
-class Trainable:
-    """The network of one stage as its training starts, and its loss.
-
-    Attributes:
-        loss_of: the differentiable loss of one sample, as it is shown.
-        look: what the network in training makes of an image; None where it makes no map.
-        scale_gradients: whether gradients in float16 would underflow without a scale.
-    """
-
-    model: nn.Module
-    loss_of: Callable[[Shown], Tensor]
-    look: Look | None = None
-    scale_gradients: bool = False
-
-
-@dataclass(frozen=True)
-class StagePlan:
+class StagePlan(NamedTuple):
     """One stage of a method, before anything is trained.
 
     Attributes:
         name: of its files and of its group of settings.
         notebook: the file that trains it step by step, without its ending.
         recipe: the settings of its loop.
-        pastes: whether its steps see pasted defects.
-        build: (settings, surfaces, finished stages before it) -> what is trained. Model and
-            surfaces lie on the same device.
+        build: (settings, surfaces, finished stages before it) -> what is trained, on the device of
+            the surfaces.
     """
 
     name: str
     notebook: str
     recipe: Callable[[Settings], Recipe]
-    pastes: Callable[[Settings], bool]
     build: Callable[[Settings, Surfaces, Sequence[Checkpoint]], Trainable]
 
 
@@ -63,8 +43,7 @@ class Judge(Protocol):
     def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The score () of one surface, higher for more suspicious, and its map (H/8, W/8).
 
-        Args:
-            pixels: uint8 (1, 1, H, W) at the size of the settings, on the judge's device.
+        The pixels are uint8 (1, 1, H, W) at the size of the settings, on the judge's device.
         """
 
     def tensors(self) -> dict[str, Tensor]:
@@ -81,10 +60,10 @@ class Method(Protocol):
         citation: the paper it is from; "" without one.
     """
 
-    stages: tuple[StagePlan, ...]
-    judged_by: tuple[str, ...]
-    score_names: Mapping[str, str]
-    citation: str
+    stages: tuple[StagePlan, ...] = ()
+    judged_by: tuple[str, ...] = ()
+    score_names: Mapping[str, str] = {}
+    citation: str = ""
 
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """The judge made of the finished stages of a fold, on this machine's device."""
@@ -92,8 +71,7 @@ class Method(Protocol):
     def loaded(self, settings: Settings, tensors: Mapping[str, Tensor], name: str) -> Judge:
         """The judge made of a file's tensors; `name` stands in the errors.
 
-        Raises:
-            CheckpointError: the tensors are of something else.
+        Raises CheckpointError: the tensors are of something else.
         """
 
     def probability(self, values: Tensor, settings: Settings) -> Tensor:
@@ -107,7 +85,6 @@ class Method(Protocol):
     ) -> dict[str, list[float]]:
         """Each of `score_names` that is known -> what surfaces would have been judged by under it.
 
-        Args:
-            scores: by which the surfaces were judged.
-            highest: the highest value of each map.
+        Known are the scores that they were judged by, and the highest value of each map.
         """
+        return {}

@@ -41,17 +41,12 @@ def train_stage(
     Returns:
         False where it had already finished.
 
-    Raises:
-        RunError: the run's method has no such stage.
-        TrainingError: it diverged, memory is too small, or the data has no good or no defective
-            image to train on.
-        CheckpointError: a stage before it is not finished, or the folder holds a training of other
-            data or settings.
+    Raises RunError: the run's method has no such stage.
+    Raises TrainingError: it diverged, memory is too small, or one kind of image is missing.
+    Raises CheckpointError: a stage before it is not finished, or the folder is of another training.
     """
-    plan, recipe = _plan(run, name), _plan(run, name).recipe(run.settings)
-    before = _stages_before(run, data, fold, name)
-    identity = _identity(run, data, fold, plan, before)
-    folder, part = run.fold_folder(fold), data.folds[fold]
+    plan, before, identity = _resolve(run, data, fold, name)
+    recipe, folder, part = plan.recipe(run.settings), run.fold_folder(fold), data.folds[fold]
     found = checkpoint.load(folder, name, identity) if run.has(name, fold) else None
     if found is not None and found.step >= recipe.steps:
         history = read_history(folder / f"{name}.jsonl")
@@ -59,9 +54,8 @@ def train_stage(
             watch(Progress(name, fold, recipe.steps, recipe.steps, history))
         return False
     surfaces, order = _training_part(part, run.settings, plan, machine.device())
-    built = plan.build(run.settings, surfaces, before)
     stage = Stage(
-        **vars(built),
+        **vars(plan.build(run.settings, surfaces, before)),
         name=name,
         fold=fold,
         folder=folder,
@@ -79,11 +73,9 @@ def train_stage(
 def load_stage(run: Run, data: DataSet, fold: int, name: str) -> Checkpoint:
     """The finished checkpoint of a stage.
 
-    Raises:
-        CheckpointError: the stage is not finished, or belongs to another training.
+    Raises CheckpointError: the stage is not finished, or belongs to another training.
     """
-    plan = _plan(run, name)
-    identity = _identity(run, data, fold, plan, _stages_before(run, data, fold, name))
+    plan, _, identity = _resolve(run, data, fold, name)
     found = checkpoint.load(run.fold_folder(fold), name, identity)
     steps = plan.recipe(run.settings).steps
     if found is None or found.step < steps:
@@ -97,8 +89,7 @@ def load_stage(run: Run, data: DataSet, fold: int, name: str) -> Checkpoint:
 def trained_judge(run: Run, data: DataSet, fold: int) -> Judge:
     """What judges after a fold's training, on this machine's device.
 
-    Raises:
-        CheckpointError: a stage is not finished, or belongs to another training.
+    Raises CheckpointError: a stage is not finished, or belongs to another training.
     """
     method = method_of(run.settings)
     stages = [load_stage(run, data, fold, plan.name) for plan in method.stages]
@@ -106,11 +97,9 @@ def trained_judge(run: Run, data: DataSet, fold: int) -> Judge:
 
 
 def weights_sha256(run: Run, data: DataSet, fold: int) -> str:
-    """What names the weights that judge a fold: the hash of its last stage, which names the stages
-    before in turn. Of a method without stages its name stands for it.
+    """The hash of a fold's last stage, which names those before it; of the method without stages.
 
-    Raises:
-        CheckpointError: as `trained_judge`.
+    Raises CheckpointError: as `trained_judge`.
     """
     stages = method_of(run.settings).stages
     if not stages:
@@ -124,24 +113,36 @@ def require_trained(run: Run) -> None:
         run.require(plan.name, plan.notebook)
 
 
-def _plan(run: Run, name: str) -> StagePlan:
-    plans = {plan.name: plan for plan in method_of(run.settings).stages}
-    if name not in plans:
+def _resolve(
+    run: Run, data: DataSet, fold: int, name: str
+) -> tuple[StagePlan, list[Checkpoint], Identity]:
+    """A stage's plan, the finished stages before it, and all that decides its weights."""
+    settings, plans = run.settings, method_of(run.settings).stages
+    names = [plan.name for plan in plans]
+    if name not in names:
         raise RunError(
-            f"The method {run.settings.method} has no {name} stage: go on with the next notebook."
+            f"The method {settings.method} has no {name} stage: go on with the next notebook."
         )
-    return plans[name]
-
-
-def _stages_before(run: Run, data: DataSet, fold: int, name: str) -> list[Checkpoint]:
-    names = [plan.name for plan in method_of(run.settings).stages]
-    return [load_stage(run, data, fold, before) for before in names[: names.index(name)]]
+    place = names.index(name)
+    before = [load_stage(run, data, fold, earlier) for earlier in names[:place]]
+    images = sorted(sample.name for sample in data.folds[fold].train)
+    identity: Identity = {
+        "stage": name,
+        "fold": fold,
+        "data": data.fingerprint,
+        "training_images": storage.sha256("\n".join(images).encode()),
+        "predecessor": before[-1].sha256 if before else None,
+    }
+    groups = names[: place + 1]
+    chosen = [key for key, rule in RULES.items() if rule.group in groups or key in SHARED]
+    return plans[place], before, identity | {key: getattr(settings, key) for key in chosen}
 
 
 def _training_part(
     fold: Fold, settings: Settings, plan: StagePlan, where: torch.device
 ) -> tuple[Surfaces, Order]:
     """The fold's training images in the device's memory, and the order in which they come."""
+    recipe = plan.recipe(settings)
     labels = [sample.is_defective for sample in fold.train]
     if all(labels) or not any(labels):
         raise TrainingError(
@@ -154,32 +155,11 @@ def _training_part(
         good=tuple(row for row, label in enumerate(labels) if not label),
         seed=settings.seed,
         fold=fold.number,
-        stage=[stage.name for stage in method_of(settings).stages].index(plan.name),
-        batch_size=plan.recipe(settings).batch_size,
+        stage=method_of(settings).stages.index(plan),
+        batch_size=recipe.batch_size,
         rotation=settings.rotation,
         flips=settings.flips,
-        copy_paste=settings.copy_paste if plan.pastes(settings) else 0.0,
+        copy_paste=settings.copy_paste if recipe.pastes else 0.0,
         paste_turn=settings.paste_turn,
     )
     return surfaces, order
-
-
-def _identity(
-    run: Run, data: DataSet, fold: int, plan: StagePlan, before: list[Checkpoint]
-) -> Identity:
-    """All that decides the weights of a stage, and is compared when a checkpoint is loaded."""
-    names = [stage.name for stage in method_of(run.settings).stages]
-    groups = names[: names.index(plan.name) + 1]
-    part = sorted(sample.name for sample in data.folds[fold].train)
-    return {
-        "stage": plan.name,
-        "fold": fold,
-        "data": data.fingerprint,
-        "training_images": storage.sha256("\n".join(part).encode()),
-        "predecessor": before[-1].sha256 if before else None,
-        **{
-            name: getattr(run.settings, name)
-            for name, rule in RULES.items()
-            if rule.group in groups or name in SHARED
-        },
-    }

@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from ksdd_lib import machine
 from ksdd_lib.data.kolektorsdd import PAPER
-from ksdd_lib.methods.protocol import Judge, StagePlan, Trainable
+from ksdd_lib.methods.protocol import Judge, Method, StagePlan
 from ksdd_lib.models import two_stage as networks
 from ksdd_lib.models.two_stage import DecisionNet, SegmentationNet, TwoStageNet
 from ksdd_lib.settings import Settings
 from ksdd_lib.training import targets
 from ksdd_lib.training.batches import Shown, Surfaces, mirror_images, network_input, turn
 from ksdd_lib.training.checkpoint import Checkpoint, load_weights
-from ksdd_lib.training.loop import Recipe
+from ksdd_lib.training.loop import Recipe, Trainable
 from ksdd_lib.training.memory import free_megabytes
 
 Network = TypeVar("Network", bound=nn.Module)
 
 FEATURE_BYTES = 3 * 2**30
-"""Memory for the frozen first stage's pooled features. They take at most half of what is free;
-beyond it they are computed again."""
+"""The most memory for the frozen first stage's pooled features; what does not fit is computed
+again."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class TwoStageJudge:
     @torch.inference_mode()
     def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Score logit () and mask logits (H/8, W/8), averaged over the views of the settings."""
-        dtype = machine.arithmetic(self.settings.precision, pixels.device)
+        precision = mixed_precision(self.settings, pixels.device)
         scores, masks = [], []
         for view in mirror_images(self.settings.average_flips):
-            with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+            with precision:
                 mask_logits, score = self.model(network_input(pixels, view))
             scores.append(score[0, 0])
             masks.append(turn(mask_logits[0, 0].float(), view))
@@ -56,7 +56,131 @@ class TwoStageJudge:
         return self.model.state_dict()
 
 
-class TwoStage:
+def placed(model: Network, where: torch.device | None = None) -> Network:
+    """The network in the layout that is fast for it, on a device or on this machine's own."""
+    target = where or machine.device()
+    return model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def mixed_precision(settings: Settings, where: torch.device) -> torch.autocast:
+    """A context in which convolutions compute as the setting `precision` says; enter it often."""
+    dtype = machine.arithmetic(settings.precision, where)
+    return torch.autocast(where.type, dtype, enabled=dtype != torch.float32)
+
+
+def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
+    """The score () by which an image is judged.
+
+    It is the logit () of the decision network, the highest mask logit, or for "both" their sum.
+    """
+    highest = mask_logits.max()
+    return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
+
+
+def untrained_segmentation(settings: Settings) -> SegmentationNet:
+    """The first stage as its training starts, on the CPU."""
+    model = SegmentationNet()
+    networks.initialize(model, settings.initialization, settings.seed)
+    if settings.segmentation_loss == "cross_entropy":
+        networks.expect_defects(model, settings.expected_defect_share)
+    return model
+
+
+def trained_segmentation(finished: Checkpoint) -> SegmentationNet:
+    """The first stage alone with the weights to judge by, on this machine's device."""
+    model = SegmentationNet()
+    load_weights(model, finished.judging_weights, "segmentation")
+    return placed(model).requires_grad_(False)
+
+
+def build_segmentation(
+    settings: Settings, surfaces: Surfaces, before: Sequence[Checkpoint]
+) -> Trainable:
+    """The first stage, ready to train."""
+    where = surfaces.images.device
+    precision = mixed_precision(settings, where)
+    in_float16 = machine.arithmetic(settings.precision, where) == torch.float16
+    model = placed(untrained_segmentation(settings), where)
+
+    @torch.no_grad()
+    def look(image: Tensor) -> Tensor:
+        with precision:
+            mask = model(image.to(where))[1].float()
+        return targets.probability(mask, settings.segmentation_loss)[0, 0].cpu()
+
+    loss_of = segmentation_loss_of(model, surfaces, settings)
+    return Trainable(model, loss_of, look, scale_gradients=in_float16)
+
+
+def segmentation_loss_of(
+    model: SegmentationNet, surfaces: Surfaces, settings: Settings
+) -> Callable[[Shown], Tensor]:
+    """The first stage's loss of one sample, as a function of how it is shown."""
+    precision = mixed_precision(settings, surfaces.images.device)
+    binary = settings.segmentation_loss == "mean_squared_error"
+
+    def loss_of(shown: Shown) -> Tensor:
+        image, mask = surfaces.show(shown)
+        with precision:
+            _, mask_logits = model(image)
+        wanted = targets.soft_targets(mask, binary)
+        return targets.segmentation_loss(mask_logits, wanted, settings.segmentation_loss)
+
+    return loss_of
+
+
+def build_decision(
+    settings: Settings, surfaces: Surfaces, before: Sequence[Checkpoint]
+) -> Trainable:
+    """The second stage on the frozen first one, ready to train.
+
+    It starts from the last weights of the first stage, not from their average, as published.
+    """
+    segmentation = SegmentationNet()
+    load_weights(segmentation, before[0].state["weights"], "segmentation")
+    features = FrozenFeatures(segmentation, surfaces, settings)
+    model = DecisionNet()
+    networks.initialize(model, settings.initialization, settings.seed)
+    placed(model, surfaces.images.device)
+
+    def loss_of(shown: Shown) -> Tensor:
+        return targets.decision_loss(model.judge(*features(shown)), surfaces.label(shown.row))
+
+    return Trainable(model, loss_of)
+
+
+class FrozenFeatures:
+    """What a frozen first stage hands on, computed once per sample and view and kept in memory.
+
+    A pasted defect comes only once, and is not kept.
+    """
+
+    def __init__(
+        self, segmentation: SegmentationNet, surfaces: Surfaces, settings: Settings
+    ) -> None:
+        where = surfaces.images.device
+        self.segmentation = placed(segmentation, where).requires_grad_(False)
+        self.surfaces = surfaces
+        self.precision = mixed_precision(settings, where)
+        self.kept: dict[Shown, tuple[Tensor, Tensor]] = {}
+        free = free_megabytes(where)
+        self.free = FEATURE_BYTES if free is None else min(FEATURE_BYTES, free / 2 * 1e6)
+
+    @torch.no_grad()
+    def __call__(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """The decision network's pooled stack and mask pools of one sample, as `judge` takes it."""
+        if shown in self.kept:
+            return self.kept[shown]
+        image, _ = self.surfaces.show(shown)
+        with self.precision:
+            stack, pools = DecisionNet.pool(*self.segmentation(image))
+        if shown.pasted is None and stack.nbytes < self.free:
+            self.free -= stack.nbytes
+            self.kept[shown] = stack, pools
+        return stack, pools
+
+
+class TwoStage(Method):
     """Segmentation, then decision (Tabernik 2019)."""
 
     judged_by: tuple[str, ...] = ("average_flips", "segmentation_loss", "score")
@@ -67,39 +191,37 @@ class TwoStage:
     }
     citation = PAPER
 
-    def __init__(self) -> None:
-        self.stages: tuple[StagePlan, ...] = (
-            StagePlan(
-                "segmentation",
-                "02_train_segmentation",
-                lambda s: Recipe(
-                    s.segmentation_steps,
-                    s.segmentation_batch_size,
-                    s.segmentation_optimizer,
-                    s.segmentation_learning_rate,
-                    s.segmentation_schedule,
-                ),
-                lambda s: True,
-                build_segmentation,
+    stages = (
+        StagePlan(
+            "segmentation",
+            "02_train_segmentation",
+            lambda s: Recipe(
+                s.segmentation_steps,
+                s.segmentation_batch_size,
+                s.segmentation_optimizer,
+                s.segmentation_learning_rate,
+                s.segmentation_schedule,
+                pastes=True,
             ),
-            StagePlan(
-                "decision",
-                "03_train_decision",
-                lambda s: Recipe(
-                    s.decision_steps,
-                    s.decision_batch_size,
-                    s.decision_optimizer,
-                    s.decision_learning_rate,
-                    s.decision_schedule,
-                ),
-                lambda s: s.decision_copy_paste,
-                build_decision,
+            build_segmentation,
+        ),
+        StagePlan(
+            "decision",
+            "03_train_decision",
+            lambda s: Recipe(
+                s.decision_steps,
+                s.decision_batch_size,
+                s.decision_optimizer,
+                s.decision_learning_rate,
+                s.decision_schedule,
+                s.decision_copy_paste,
             ),
-        )
+            build_decision,
+        ),
+    )
 
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
-        """Both networks. With weight averaging the decision network has its average; the first
-        keeps the weights that the second was trained on."""
+        """Both networks; the first keeps the weights that the second was trained on."""
         first, second = stages
         model = TwoStageNet()
         load_weights(model.segmentation, first.state["weights"], "segmentation")
@@ -142,132 +264,3 @@ class TwoStage:
         if settings.score == "both":
             return {"decision": [both - peak for both, peak in pairs], "mask": mask, "both": known}
         return {"decision": known, "mask": mask, "both": [score + peak for score, peak in pairs]}
-
-
-def placed(model: Network, where: torch.device | None = None) -> Network:
-    """The network in the layout that is fast for it, on a device or on this machine's own."""
-    target = where or machine.device()
-    return model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
-    """The score () by which an image is judged.
-
-    Args:
-        decision: logit () of the decision network.
-        mask_logits: (H/8, W/8).
-        kind: "decision", "mask" (the highest mask logit), or "both" (their sum).
-    """
-    highest = mask_logits.max()
-    return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
-
-
-def untrained_segmentation(settings: Settings) -> SegmentationNet:
-    """The first stage as its training starts, on the CPU."""
-    model = SegmentationNet()
-    networks.initialize(model, settings.initialization, settings.seed)
-    if settings.segmentation_loss == "cross_entropy":
-        networks.expect_defects(model, settings.expected_defect_share)
-    return model
-
-
-def trained_segmentation(finished: Checkpoint) -> SegmentationNet:
-    """The first stage alone with the weights to judge by (averaged where set so), on this machine's
-    device."""
-    model = SegmentationNet()
-    load_weights(model, finished.judging_weights, "segmentation")
-    return placed(model).requires_grad_(False)
-
-
-def build_segmentation(
-    settings: Settings, surfaces: Surfaces, before: Sequence[Checkpoint]
-) -> Trainable:
-    """The first stage, ready to train."""
-    where = surfaces.images.device
-    dtype = machine.arithmetic(settings.precision, where)
-    model = placed(untrained_segmentation(settings), where)
-
-    @torch.no_grad()
-    def look(image: Tensor) -> Tensor:
-        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            mask = model(image.to(where))[1].float()
-        return targets.probability(mask, settings.segmentation_loss)[0, 0].cpu()
-
-    loss_of = segmentation_loss_of(model, surfaces, settings)
-    return Trainable(model, loss_of, look, scale_gradients=dtype == torch.float16)
-
-
-def segmentation_loss_of(
-    model: SegmentationNet, surfaces: Surfaces, settings: Settings
-) -> Callable[[Shown], Tensor]:
-    """The first stage's loss of one sample, as a function of how it is shown."""
-    where = surfaces.images.device
-    dtype = machine.arithmetic(settings.precision, where)
-    binary = settings.segmentation_loss == "mean_squared_error"
-
-    def loss_of(shown: Shown) -> Tensor:
-        image, mask = surfaces.show(shown)
-        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            _, mask_logits = model(image)
-        wanted = targets.soft_targets(mask, binary)
-        return targets.segmentation_loss(mask_logits, wanted, settings.segmentation_loss)
-
-    return loss_of
-
-
-def build_decision(
-    settings: Settings, surfaces: Surfaces, before: Sequence[Checkpoint]
-) -> Trainable:
-    """The second stage on the frozen first one, ready to train.
-
-    It starts from the last weights of the first stage, not from their average, as published.
-    """
-    where = surfaces.images.device
-    segmentation = SegmentationNet()
-    load_weights(segmentation, before[0].state["weights"], "segmentation")
-    features = FrozenFeatures(segmentation, surfaces, settings.precision, where)
-    model = DecisionNet()
-    networks.initialize(model, settings.initialization, settings.seed)
-    placed(model, where)
-
-    def loss_of(shown: Shown) -> Tensor:
-        return targets.decision_loss(model.judge(*features(shown)), surfaces.label(shown.row))
-
-    return Trainable(model, loss_of)
-
-
-class FrozenFeatures:
-    """What a frozen first stage hands on, computed once per sample and view and kept in memory.
-
-    A pasted defect comes only once, and is not kept.
-    """
-
-    def __init__(
-        self, segmentation: SegmentationNet, surfaces: Surfaces, precision: str, where: torch.device
-    ) -> None:
-        self.segmentation = placed(segmentation, where).requires_grad_(False)
-        self.surfaces = surfaces
-        self.dtype = machine.arithmetic(precision, where)
-        self.kept: dict[Shown, tuple[Tensor, Tensor]] = {}
-        free = free_megabytes(where)
-        self.free = FEATURE_BYTES if free is None else min(FEATURE_BYTES, free / 2 * 1e6)
-
-    @torch.no_grad()
-    def __call__(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        """The decision network's pooled stack and mask pools of one sample, as `judge` takes it."""
-        if shown in self.kept:
-            return self.kept[shown]
-        image, _ = self.surfaces.show(shown)
-        with torch.autocast(image.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            stack, pools = DecisionNet.pool(*self.segmentation(image))
-        if shown.pasted is None and stack.nbytes < self.free:
-            self.free -= stack.nbytes
-            self.kept[shown] = stack, pools
-        return stack, pools
-
-
-def frozen_bytes(settings: Settings) -> int:
-    """What `FrozenFeatures` keeps of one image and view, in bytes."""
-    height, width = settings.size
-    dtype = machine.arithmetic(settings.precision, machine.device())
-    return (networks.FEATURES + 1) * (height // 16) * (width // 16) * dtype.itemsize

@@ -8,12 +8,18 @@ from torch import Tensor
 
 from ksdd_lib import machine
 from ksdd_lib.data.synthetic import PARTS
-from ksdd_lib.methods.two_stage import FEATURE_BYTES, frozen_bytes, placed, untrained_segmentation
-from ksdd_lib.models.two_stage import DecisionNet
+from ksdd_lib.methods.two_stage import (
+    FEATURE_BYTES,
+    mixed_precision,
+    placed,
+    segmentation_loss_of,
+    untrained_segmentation,
+)
+from ksdd_lib.models.two_stage import FEATURES, DecisionNet
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import Record
-from ksdd_lib.training.batches import mirror_images, network_input
-from ksdd_lib.training.targets import decision_loss, segmentation_loss, soft_targets
+from ksdd_lib.training.batches import Shown, Surfaces, mirror_images
+from ksdd_lib.training.targets import decision_loss
 
 
 class Pace(Record):
@@ -34,17 +40,16 @@ def measure(settings: Settings) -> Pace:
     """Measure each once, after one to warm up: seconds on a GPU, up to a minute on an old CPU."""
     where = machine.device()
     first, second = placed(untrained_segmentation(settings)), placed(DecisionNet())
-    dtype = machine.arithmetic(settings.precision, where)
     pixels = torch.randint(0, 256, (1, 1, *settings.size), dtype=torch.uint8)
-    image, mask = network_input(pixels, 0).to(where), torch.zeros(1, 1, *settings.size)
+    surfaces = Surfaces(samples=(), images=pixels, masks=pixels, mask_row=(0,)).to(where)
+    loss_of = segmentation_loss_of(first, surfaces, settings)
 
     def forward() -> tuple[Tensor, Tensor]:
-        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            return first(image)
+        with mixed_precision(settings, where):
+            return first(surfaces.image(0))
 
     def train() -> None:
-        targets = soft_targets(mask.to(where), settings.segmentation_loss == "mean_squared_error")
-        segmentation_loss(forward()[1], targets, settings.segmentation_loss).backward()
+        loss_of(Shown(0)).backward()
         first.zero_grad(set_to_none=True)
 
     def score() -> None:
@@ -87,7 +92,10 @@ def minutes(settings: Settings, pace: Pace) -> dict[str, float]:
     pasted = settings.copy_paste and settings.decision_copy_paste
     if images and not pasted and not settings.rotation:
         once = images * len(mirror_images(settings.flips))
-        if once * frozen_bytes(settings) <= FEATURE_BYTES:  # what does not fit is asked again
-            asked = min(asked, once)
+        height, width = settings.size
+        dtype = machine.arithmetic(settings.precision, machine.device())
+        kept = once * (FEATURES + 1) * (height // 16) * (width // 16) * dtype.itemsize
+        if kept <= FEATURE_BYTES:
+            asked = min(asked, once)  # what does not fit is asked again
     second = shown * pace.deciding + asked * pace.scoring
     return {"segmentation": folds * first / 60, "decision": folds * second / 60}

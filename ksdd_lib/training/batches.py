@@ -18,7 +18,6 @@ FLIPS = (0, 4, 6, 2)
 """The views that keep an image's shape: as it is, left to right, top to bottom, both. Each undoes
 itself."""
 
-
 FAINTEST = 0.4
 """The least contrast, of its own, with which a defect is pasted."""
 
@@ -30,8 +29,7 @@ def mirror_images(average_flips: bool) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Pasted:
-    """The good sample that a defect is laid upon, at which height of it and how strongly, as
-    `copy_paste.paste` takes them, and by how many degrees it is turned before."""
+    """The good sample that a defect is laid upon, and how `copy_paste` turns and pastes it."""
 
     row: int
     height: float
@@ -50,10 +48,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Samples at the network's size, once in memory as uint8.
+    """Samples at the network's size, in memory as uint8.
 
-    images: (N, 1, H, W) gray. masks: (P, 1, H, W), the annotated share of each pixel times 255, of
-    the P defective samples only; `mask_row[n]` is sample n's row in it, or -1.
+    Attributes:
+        images: (N, 1, H, W), gray.
+        masks: (P, 1, H, W), the annotated share of each pixel times 255, of defective samples only.
+        mask_row: each sample's row in `masks`, or -1.
     """
 
     samples: tuple[Sample, ...]
@@ -63,8 +63,7 @@ class Surfaces:
 
     def to(self, device: torch.device) -> "Surfaces":
         """The same surfaces in the memory of `device`."""
-        moved = self.images.to(device), self.masks.to(device)
-        return Surfaces(self.samples, *moved, self.mask_row)
+        return replace(self, images=self.images.to(device), masks=self.masks.to(device))
 
     def image(self, row: int, view: int = 0) -> Tensor:
         """Sample `row` as the network takes it: (1, 1, H, W) float32 in [0, 1], channels last.
@@ -83,24 +82,21 @@ class Surfaces:
 
     def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
-        pasted = shown.pasted
-        defect = self._defects[self.mask_row[shown.row]] if pasted else None
-        if pasted is None or defect is None or not defect.mask.numel():
-            return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
-        if pasted.degrees:
-            defect = turned(defect, pasted.degrees)
-        ground = self.images[pasted.row : pasted.row + 1]
-        image, mask = paste(defect, ground, pasted.height, pasted.strength)
-        return network_input(image, shown.view), network_input(mask, shown.view)
+        if pasted := shown.pasted:
+            defect = self._defects[self.mask_row[shown.row]]
+            if defect.mask.numel():
+                defect = turned(defect, pasted.degrees) if pasted.degrees else defect
+                ground = self.images[pasted.row : pasted.row + 1]
+                image, mask = paste(defect, ground, pasted.height, pasted.strength)
+                return network_input(image, shown.view), network_input(mask, shown.view)
+        return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
 
     @cached_property
     def _defects(self) -> list[Defect]:
         """What can be pasted: the defects in the order of their masks."""
         rows = [row for row, kept in enumerate(self.mask_row) if kept >= 0]
-        images = self.images[rows, 0].cpu().numpy()
-        where = self.images.device
-        found = [lift(*pair) for pair in zip(images, self.masks[:, 0].cpu().numpy(), strict=True)]
-        return [replace(d, contrast=d.contrast.to(where), mask=d.mask.to(where)) for d in found]
+        images, masks = self.images[rows, 0].cpu().numpy(), self.masks[:, 0].cpu().numpy()
+        return [lift(*pair).to(self.images.device) for pair in zip(images, masks, strict=True)]
 
     def label(self, row: int) -> Tensor:
         """1 for a defective sample, 0 for a good one: (1, 1) float32."""
@@ -109,12 +105,7 @@ class Surfaces:
 
 
 def load_surfaces(samples: Sequence[Sample], size: tuple[int, int], annotation: str) -> Surfaces:
-    """Read, annotate and resize all samples.
-
-    Args:
-        size: (H, W) in pixels.
-        annotation: one of the annotation types of `targets.annotate`.
-    """
+    """Read, annotate as `targets.annotate`, and resize all samples to `size`, (H, W) in pixels."""
     height, width = size
 
     def load(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
@@ -157,28 +148,19 @@ class Order:
 
     def shown(self, step: int) -> list[Shown]:
         """What step 0, 1, 2, ... sees. All of a batch is turned and mirrored alike."""
-        first, view = step * self.batch_size, self.view(step)
-        places = range(first, first + self.batch_size)
-        return [Shown(self._row(place), view, self._pasted(place)) for place in places]
-
-    def rows(self, step: int) -> list[int]:
-        """The rows of step 0, 1, 2, ... in the surfaces."""
+        turns = tuple(range(8 if self.flips else 4))
+        views = turns if self.rotation else mirror_images(self.flips)
+        view = int(np.random.default_rng(self._key(2, step)).choice(views))
         first = step * self.batch_size
-        return [self._row(position) for position in range(first, first + self.batch_size)]
-
-    def view(self, step: int) -> int:
-        """How the whole batch of this step is turned and mirrored: as `Surfaces.image` takes it."""
-        if self.rotation:
-            views = tuple(range(8 if self.flips else 4))
-        else:
-            views = mirror_images(self.flips)
-        return int(np.random.default_rng(self._key(2, step)).choice(views))
+        positions = range(first, first + self.batch_size)
+        return [Shown(self._row(position), view, self._pasted(position)) for position in positions]
 
     def _row(self, position: int) -> int:
+        """The row in the surfaces of what comes at this position of all steps."""
         kind = position % 2
         rows = (self.defective, self.good)[kind]
         epoch, place = divmod(position // 2, len(rows))
-        return rows[self._permutation(kind, epoch)[place]]
+        return rows[_permutation(self._key(kind, epoch), len(rows))[place]]
 
     def _pasted(self, position: int) -> Pasted | None:
         """Where the defect of this position is pasted; None where it stays, or there is none."""
@@ -192,15 +174,14 @@ class Order:
             float(random.uniform(-self.paste_turn, self.paste_turn)),
         )
 
-    def _permutation(self, kind: int, epoch: int) -> list[int]:
-        return _permutation(self._key(kind, epoch), len((self.defective, self.good)[kind]))
-
     def _key(self, purpose: int, number: int) -> tuple[int, ...]:
+        """The seed of one draw."""
         return (self.seed, self.fold, self.stage, purpose, number)
 
 
 @lru_cache(maxsize=16)
 def _permutation(key: tuple[int, ...], count: int) -> list[int]:
+    """The numbers below `count` in an order drawn by the key."""
     return np.random.default_rng(key).permutation(count).tolist()
 
 

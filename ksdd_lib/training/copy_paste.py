@@ -1,8 +1,7 @@
 """Copy-paste augmentation: a defect taken off its surface and laid upon another, good one.
 
-A few dozen cracks on a few dozen grounds teach a network these very pictures; the same cracks on
-hundreds of grounds, some of them faint, teach it cracks (after Ghiasi et al. 2021, who paste cut
-objects; what is pasted here is a difference in gray, so that the new ground shows through).
+After Ghiasi et al. 2021, who paste cut objects. What is pasted here is a difference in gray, so
+that the new ground shows through.
 """
 
 import math
@@ -33,16 +32,16 @@ class Defect:
     contrast: Tensor
     mask: Tensor
 
+    def to(self, device: torch.device) -> "Defect":
+        """The same defect in the memory of `device`."""
+        return Defect(self.top, self.left, self.contrast.to(device), self.mask.to(device))
+
 
 def lift(image: np.ndarray, mask: np.ndarray) -> Defect:
-    """Take the defect off its surface.
+    """Take the defect off its surface; both uint8 (H, W). A mask of zeros gives one of no pixels.
 
-    The surface under the defect is inpainted from its surroundings; the contrast is what is
+    The surface under the defect is inpainted from its surroundings. The contrast is what is
     darker than that (or brighter, where the defect is brighter as a whole).
-
-    Args:
-        image: gray uint8 (H, W).
-        mask: uint8 (H, W), 0 where there is no defect; all 0 gives a defect of no pixels.
     """
     side = 2 * max(1, round(AROUND * len(image) / 2)) + 1
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
@@ -58,33 +57,25 @@ def lift(image: np.ndarray, mask: np.ndarray) -> Defect:
 
 
 def turned(defect: Defect, degrees: float) -> Defect:
-    """The defect turned about its middle, to the left where `degrees` is positive.
-
-    It may now reach beyond the surface that it came from.
-    """
+    """The defect turned to the left about its middle, even beyond the surface it came from."""
     rows, columns = defect.contrast.shape
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     tall = math.ceil(abs(cos) * rows + abs(sin) * columns)
     wide = math.ceil(abs(cos) * columns + abs(sin) * rows)
     # Where each pixel comes from, in halves of the old size and of the new one.
-    back = [
-        [cos * wide / columns, -sin * tall / columns, 0],
-        [sin * wide / rows, cos * tall / rows, 0],
-    ]
+    x_from = [cos * wide / columns, -sin * tall / columns, 0]
+    y_from = [sin * wide / rows, cos * tall / rows, 0]
     both = torch.stack([defect.contrast, defect.mask.float()])[None]
-    theta = torch.tensor([back], dtype=both.dtype, device=both.device)
+    theta = torch.tensor([[x_from, y_from]], dtype=both.dtype, device=both.device)
     grid = functional.affine_grid(theta, [1, 2, tall, wide], align_corners=False)
     contrast, mask = functional.grid_sample(both, grid, align_corners=False)[0]
-    return Defect(
-        top=round(defect.top + (rows - tall) / 2),
-        left=round(defect.left + (columns - wide) / 2),
-        contrast=contrast,
-        mask=mask.round().to(torch.uint8),
-    )
+    top = round(defect.top + (rows - tall) / 2)
+    left = round(defect.left + (columns - wide) / 2)
+    return Defect(top, left, contrast, mask.round().to(torch.uint8))
 
 
 def paste(defect: Defect, surface: Tensor, height: float, strength: float) -> tuple[Tensor, Tensor]:
-    """Lay the defect upon a surface, as far from its left edge as it was on its own.
+    """Image and mask of a surface with the defect on it, as far from the left edge as on its own.
 
     What would lie beyond the surface's edges is left out.
 
@@ -92,9 +83,6 @@ def paste(defect: Defect, surface: Tensor, height: float, strength: float) -> tu
         surface: uint8 (1, 1, H, W), of the size of the defect's own and on its device; not changed.
         height: from 0, at the upper edge, to 1, at the lower.
         strength: what the contrast is multiplied by.
-
-    Returns:
-        Image and mask, uint8 (1, 1, H, W).
     """
     high, broad = surface.shape[2:]
     rows, columns = defect.contrast.shape

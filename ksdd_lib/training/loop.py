@@ -1,7 +1,7 @@
 """The training loop of any stage: exactly resumable, one image at a time.
 
-Feature normalisation makes each image independent of its batch mates, so the gradient of a batch is
-the sum of its images' gradients: they are taken one image at a time, and memory stays at one image.
+Feature normalisation makes each image independent of its batch mates. The gradient of a batch is
+the sum of its images' gradients, and memory stays at one image.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,15 +37,15 @@ Look = Callable[[Tensor], Tensor]
 a defect at each place, (H/8, W/8), on the CPU."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of one stage's loop, as in the settings of these names."""
+class Recipe(NamedTuple):
+    """The settings of one stage's loop; `pastes` is whether its steps see pasted defects."""
 
     steps: int
     batch_size: int
     optimizer: str
     learning_rate: float
     schedule: str
+    pastes: bool
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,9 @@ class Progress:
     """What a live display is told.
 
     Attributes:
-        step, steps: how far the stage has come, of how many steps.
-        history: its rows so far, those of earlier sessions too.
+        history: the rows so far, those of earlier sessions too.
         resumed_after: the step after which this session went on.
-        look: what the network in training makes of an image; None where it makes no map, or had
-            finished.
+        look: None where the network makes no map, or had finished.
     """
 
     stage: str
@@ -72,12 +71,28 @@ Watch = Callable[[Progress], None]
 
 
 @dataclass
-class Stage:
+class Trainable:
+    """A network as its training starts, and its loss.
+
+    Attributes:
+        loss_of: the differentiable loss of one sample, as it is shown.
+        look: None where the network makes no map.
+        scale_gradients: whether gradients in float16 would underflow without a scale.
+    """
+
+    model: nn.Module
+    loss_of: Callable[[Shown], Tensor]
+    look: Look | None = None
+    scale_gradients: bool = False
+
+
+@dataclass(kw_only=True)
+class Stage(Trainable):
     """One stage of one fold, ready to train.
 
     Attributes:
         identity: all that decides its weights, compared when a checkpoint is loaded.
-        loss_of: the differentiable loss of one sample, named `images[shown.row]`.
+        images: the names of the samples, by row.
         average: whether a running average of the weights is kept beside them.
         checkpoint_steps: how often the full state is saved.
     """
@@ -87,14 +102,10 @@ class Stage:
     folder: Path
     identity: checkpoint.Identity
     recipe: Recipe
-    model: nn.Module
-    loss_of: Callable[[Shown], Tensor]
     order: Order
     images: tuple[str, ...]
     average: bool
     checkpoint_steps: int
-    look: Look | None = None
-    scale_gradients: bool = False
     history: list[Row] = field(default_factory=list)
 
 
@@ -116,19 +127,17 @@ def read_history(path: Path) -> list[Row]:
     """The rows of a stage's history file: step, loss, lr, seconds."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]  # a full disk may have cut the last
-    return [json.loads(line) for line in whole]
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")  # the last may be cut short
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 @alone
 def train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None] | None) -> None:
     """Train, or go on, as the one process that works in the run folder, and mark it as finished.
 
-    Raises:
-        TrainingError: it diverged; the last good checkpoint is kept.
-        CheckpointError: the folder holds a training of other data or settings.
-        Interrupted: the user stopped it; a checkpoint was saved at the end of the step.
+    Raises TrainingError: it diverged; the last good checkpoint is kept.
+    Raises CheckpointError: the folder holds a training of other data or settings.
+    Raises Interrupted: the user stopped it; a checkpoint was saved at the end of the step.
     """
     with machine.reused_memory(machine.device()):
         seconds = _train_steps(run, stage, watch, saved)
@@ -148,7 +157,7 @@ def _train_steps(
     with _at_step_boundary() as interrupted:
         for step in range(first, steps):
             lr = learning_rate(recipe.learning_rate, recipe.schedule, step, steps)
-            session.pending.append(take_step(stage, session.optimizer, session.scaler, step, lr))
+            session.pending.append(session.take_step(step, lr))
             if session.average is not None:
                 _update_average(session.average, stage.model, step)
             done = step + 1
@@ -158,8 +167,7 @@ def _train_steps(
                 if watch:
                     told = stage.name, stage.fold, done, steps, stage.history, first
                     watch(Progress(*told, stage.look))
-            is_due = done % stage.checkpoint_steps == 0 or interrupted.is_set()
-            if done == steps or is_due:
+            if done == steps or done % stage.checkpoint_steps == 0 or interrupted.is_set():
                 session.save(done, is_last=done == steps)
                 if saved:
                     saved()
@@ -177,8 +185,8 @@ class Session:
         self.optimizer = make_optimizer(stage)
         device = next(stage.model.parameters()).device
         self.scaler = torch.amp.GradScaler(device.type, enabled=stage.scale_gradients)
-        weights = stage.model.state_dict() if stage.average else None
-        self.average = weights and {name: w.detach().clone() for name, w in weights.items()}
+        weights = stage.model.state_dict().items()
+        self.average = {name: w.clone() for name, w in weights} if stage.average else None
         self.pending: list[Tensor] = []
         self.began = time.monotonic()
 
@@ -214,11 +222,26 @@ class Session:
             self.began -= stage.history[-1]["seconds"]
         return step
 
+    def take_step(self, step: int, lr: float) -> Tensor:
+        """Take step 0, 1, 2, ... -> the batch's mean loss, still on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        batch = self.stage.order.shown(step)
+        total = torch.zeros((), device=next(self.stage.model.parameters()).device)
+        with shared_spectra(self.stage.model):
+            for shown in batch:
+                loss = self.stage.loss_of(shown) / len(batch)
+                self.scaler.scale(loss).backward()
+                total += loss.detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
     def save(self, step: int, is_last: bool) -> None:
         """Save a checkpoint; the last one holds the weights alone.
 
-        Raises:
-            TrainingError: a loss or a weight is not finite.
+        Raises TrainingError: a loss or a weight is not finite.
         """
         self.require_finite(step)
         stage = self.stage
@@ -242,8 +265,8 @@ class Session:
         """Add a row with the mean of the pending losses to the history."""
         self.require_finite(step)
         losses = torch.stack([torch.as_tensor(loss, device="cpu") for loss in self.pending])
-        row = {"step": step, "loss": round(float(losses.mean()), 6), "lr": lr}
-        row["seconds"] = round(self.seconds(), 2)
+        loss, seconds = round(float(losses.mean()), 6), round(self.seconds(), 2)
+        row = {"step": step, "loss": loss, "lr": lr, "seconds": seconds}
         self.stage.history.append(row)
         path = self.stage.folder / f"{self.stage.name}.jsonl"
         storage.append_text(path, json.dumps(row) + "\n")
@@ -257,32 +280,9 @@ class Session:
                 raise _diverged(self.stage, bad, "Its loss is not finite.")
 
 
-def take_step(
-    stage: Stage,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    step: int,
-    lr: float,
-) -> Tensor:
-    """One step of step 0, 1, 2, ...; returns the batch's mean loss, still on the device."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    batch = stage.order.shown(step)
-    total = torch.zeros((), device=next(stage.model.parameters()).device)
-    with shared_spectra(stage.model):
-        for shown in batch:
-            loss = stage.loss_of(shown) / len(batch)
-            scaler.scale(loss).backward()
-            total += loss.detach()
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return total
-
-
 def _diverged(stage: Stage, step: int, why: str) -> TrainingError:
     """Mark the run as diverged -> the error, which names the images of that step."""
-    images = tuple(stage.images[row] for row in stage.order.rows(step - 1))
+    images = tuple(stage.images[shown.row] for shown in stage.order.shown(step - 1))
     found = Divergence(stage=stage.name, fold=stage.fold, step=step, images=images)
     storage.write_record(stage.folder / f"{stage.name}.diverged.json", found)
     return TrainingError(

@@ -124,7 +124,7 @@ def test_no_more_features_are_kept_than_half_of_the_free_memory_holds(
     """At 128x128 those of an image take 1025 x 8 x 8 x 4 bytes, 0.26 MB."""
     monkeypatch.setattr(method, "free_megabytes", lambda where: free)
     surfaces = load_surfaces(data.samples[:2], (128, 128), "fine")
-    features = FrozenFeatures(SegmentationNet(), surfaces, "float32", torch.device("cpu"))
+    features = FrozenFeatures(SegmentationNet(), surfaces, Settings(precision="float32"))
     first = [features(Shown(row))[0] for row in (0, 1)]
     again = [features(Shown(row))[0] for row in (0, 1)]
     assert sum(a is b for a, b in zip(first, again, strict=True)) == kept == len(features.kept)
@@ -492,21 +492,21 @@ def test_weights_that_become_infinite_under_a_finite_loss_are_a_divergence_too(
     first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     run = adjusted(first_stage_only, decision_steps=steps, checkpoint_steps=3)
-    real = loop.take_step
+    real = loop.Session.take_step
 
-    def overflowing(stage: loop.Stage, *arguments: Any) -> torch.Tensor:
-        loss = real(stage, *arguments)
-        if arguments[2] == 2:
+    def overflowing(session: loop.Session, step: int, lr: float) -> torch.Tensor:
+        loss = real(session, step, lr)
+        if step == 2:
             with torch.no_grad():
-                stage.model.score.weight[0, 5] = float("inf")
+                session.stage.model.score.weight[0, 5] = float("inf")
         return loss
 
-    monkeypatch.setattr(loop, "take_step", overflowing)
+    monkeypatch.setattr(loop.Session, "take_step", overflowing)
     with pytest.raises(TrainingError, match="decision stage.* step 3 .*not finite: weights.sc"):
         train_stage(run, data, 0, "decision")
     record = json.loads((run.fold_folder(0) / "decision.diverged.json").read_text())
     _, order = stages._training_part(data.folds[0], run.settings, DECISION, torch.device("cpu"))
-    names = [data.folds[0].train[row].name for row in order.rows(2)]
+    names = [data.folds[0].train[shown.row].name for shown in order.shown(2)]
     assert record == {"stage": "decision", "fold": 0, "step": 3, "images": names}
     with pytest.raises(RunError, match="no finished decision: fold 0 diverged at step 3"):
         run.require("decision")
@@ -525,7 +525,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(targets, "decision_loss", diverging)
     order_of_4 = stages._training_part(data.folds[0], run.settings, DECISION, torch.device("cpu"))
-    names = [data.folds[0].train[row].name for row in order_of_4[1].rows(3)]
+    names = [data.folds[0].train[shown.row].name for shown in order_of_4[1].shown(3)]
     with pytest.raises(
         TrainingError, match="decision stage, fold 0, .* at step 4 .* loss is not finite"
     ) as e:
@@ -859,3 +859,19 @@ def test_a_crack_as_wide_as_those_trained_on_is_never_taken_for_a_good_surface_a
     good, scores = score(0.0), [score(length) for length in np.linspace(0.1, 1, 10)]
     found = next(place for place, value in enumerate(scores) if value > 0)
     assert good < 0 and all(value > 1 for value in scores[found + 1 :]), scores
+
+
+# What an image would have been judged by
+
+
+@pytest.mark.parametrize(("kind", "score"), [("decision", 2.0), ("both", 0.5), ("mask", -1.5)])
+def test_the_stored_scores_tell_what_each_kind_would_have_been(kind, score):
+    settings = Settings(score=kind, segmentation_loss="cross_entropy")
+    expected = {"decision": [2.0], "mask": [-1.5], "both": [0.5]}
+    found = TwoStage().every_score(settings, [score], [-1.5])
+    assert found == (expected if kind != "mask" else {"mask": [-1.5]})
+
+
+def test_a_mask_without_logits_is_never_added_to_the_decision():
+    settings = Settings(score="decision", segmentation_loss="mean_squared_error")
+    assert TwoStage().every_score(settings, [2.0], [0.9]) == {"decision": [2.0], "mask": [0.9]}

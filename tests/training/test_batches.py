@@ -32,6 +32,16 @@ ORDER = Order(
 )
 
 
+def rows_of(order: Order, step: int) -> list[int]:
+    return [shown.row for shown in order.shown(step)]
+
+
+def view_of(order: Order, step: int) -> int:
+    """The one view of all that this step sees."""
+    (view,) = {shown.view for shown in order.shown(step)}
+    return view
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One item with a good part and one with a dark bar in its upper left, 208x160."""
@@ -123,7 +133,7 @@ def test_a_mirrored_image_keeps_its_pixels_and_its_mask_is_mirrored_with_it(
 
 
 def test_defective_and_good_samples_alternate_strictly() -> None:
-    rows = [row for step in range(20) for row in ORDER.rows(step)]
+    rows = [row for step in range(20) for row in rows_of(ORDER, step)]
     assert all(row in ORDER.defective for row in rows[0::2])
     assert all(row in ORDER.good for row in rows[1::2])
 
@@ -132,26 +142,26 @@ def test_defective_and_good_samples_alternate_strictly() -> None:
 def test_the_batch_size_cuts_one_and_the_same_sequence(batch_size: int) -> None:
     batched = replace(ORDER, batch_size=batch_size)
     steps = -(-24 // batch_size)
-    rows = [row for step in range(steps) for row in batched.rows(step)]
-    assert all(len(batched.rows(step)) == batch_size for step in range(steps))
-    assert rows[:24] == [row for step in range(24) for row in ORDER.rows(step)]
+    rows = [row for step in range(steps) for row in rows_of(batched, step)]
+    assert all(len(rows_of(batched, step)) == batch_size for step in range(steps))
+    assert rows[:24] == [row for step in range(24) for row in rows_of(ORDER, step)]
 
 
 def test_every_sample_comes_once_in_an_epoch_and_epochs_differ() -> None:
-    good = [ORDER.rows(step)[0] for step in range(1, 60, 2)]
+    good = [rows_of(ORDER, step)[0] for step in range(1, 60, 2)]
     epochs = [tuple(good[start : start + 5]) for start in range(0, 30, 5)]
     assert all(sorted(epoch) == sorted(ORDER.good) for epoch in epochs)
     assert len(set(epochs)) > 1
-    defective = [ORDER.rows(step)[0] for step in range(0, 60, 2)]
+    defective = [rows_of(ORDER, step)[0] for step in range(0, 60, 2)]
     assert all(sorted(defective[start : start + 3]) == [1, 4, 5] for start in range(0, 30, 3))
 
 
 def test_the_order_depends_on_nothing_but_seed_fold_stage_and_step() -> None:
     def sequence(order: Order) -> list[int]:
-        return [order.rows(step)[0] for step in range(40)]
+        return [rows_of(order, step)[0] for step in range(40)]
 
     first = sequence(ORDER)
-    backwards = [replace(ORDER).rows(step)[0] for step in reversed(range(40))]
+    backwards = [rows_of(replace(ORDER), step)[0] for step in reversed(range(40))]
     assert backwards[::-1] == first
     others = [replace(ORDER, seed=1), replace(ORDER, fold=2), replace(ORDER, stage=1)]
     sequences = [first, *map(sequence, others)]
@@ -159,23 +169,24 @@ def test_the_order_depends_on_nothing_but_seed_fold_stage_and_step() -> None:
 
 
 def test_flips_draw_the_four_mirror_images_that_keep_the_shape() -> None:
-    views = [replace(ORDER, flips=True).view(step) for step in range(400)]
+    views = [view_of(replace(ORDER, flips=True), step) for step in range(400)]
     assert set(views) == {0, 2, 4, 6} and min(map(views.count, set(views))) > 60
-    assert {replace(ORDER, flips=True, rotation=True).view(n) for n in range(400)} == set(range(8))
+    every_way = replace(ORDER, flips=True, rotation=True)
+    assert {view_of(every_way, step) for step in range(400)} == set(range(8))
 
 
 def test_without_rotation_nothing_turns() -> None:
-    assert {ORDER.view(step) for step in range(50)} == {0}
+    assert {view_of(ORDER, step) for step in range(50)} == {0}
 
 
 def test_rotation_draws_all_four_angles_one_for_each_step() -> None:
     order = replace(ORDER, rotation=True, batch_size=4)
-    turns = [order.view(step) for step in range(400)]
-    assert turns == [order.view(step) for step in range(400)]
+    turns = [view_of(order, step) for step in range(400)]
+    assert turns == [view_of(order, step) for step in range(400)]
     counts = [turns.count(angle) for angle in range(4)]
     assert sum(counts) == 400 and min(counts) > 60
-    assert [order.rows(step) for step in range(9)] == [
-        replace(order, rotation=False).rows(step) for step in range(9)
+    assert [rows_of(order, step) for step in range(9)] == [
+        rows_of(replace(order, rotation=False), step) for step in range(9)
     ]
 
 
@@ -183,8 +194,7 @@ def test_copy_paste_lays_its_share_of_the_defects_upon_good_surfaces() -> None:
     order = replace(ORDER, copy_paste=0.5, batch_size=2, flips=True)
     shown = [one for step in range(400) for one in order.shown(step)]
     assert shown == [one for step in range(400) for one in order.shown(step)]
-    assert [one.row for one in shown] == [row for step in range(400) for row in order.rows(step)]
-    assert [one.view for one in shown[::2]] == [order.view(step) for step in range(400)]
+    assert [one.view for one in shown[::2]] == [view_of(order, step) for step in range(400)]
     assert not any(one.pasted for one in shown[1::2])  # the good ones
     pasted = [one.pasted for one in shown[::2] if one.pasted]
     assert 150 < len(pasted) < 250
