@@ -38,7 +38,7 @@ class Verdict:
 
     Attributes:
         label: "defective", "good", or "not a surface" for a frame without contrast.
-        score: logit, of the kind that the model is judged by; None for no surface.
+        score: higher for more suspicious; None for no surface.
         mask: probability of a defect at each pixel of the image, float32 (H, W); None likewise.
     """
 
@@ -50,8 +50,7 @@ class Verdict:
 def as_pixels(image: Picture) -> np.ndarray:
     """The pixels of a picture.
 
-    Raises:
-        DataError: the file cannot be read, or the array is not gray uint8.
+    Raises DataError: the file cannot be read, or the array is not gray uint8.
     """
     if isinstance(image, bytes):
         return decode_image(image, "the image")
@@ -86,16 +85,15 @@ class Detector:
     def judge(self, image: Picture) -> Verdict:
         """Judge one image.
 
-        Raises:
-            DataError: as `as_pixels`.
-            CheckpointError: the model answers with numbers that are not finite.
+        Raises DataError: as `as_pixels`.
+        Raises CheckpointError: the model answers with numbers that are not finite.
         """
         pixels = as_pixels(image)
         if pixels.std() < LEAST_CONTRAST:
             return Verdict("not a surface")
         resized = cv2.resize(pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
-        tensor = torch.from_numpy(resized)[None, None].to(self.trained.device)
-        score, values = self.trained.judge(tensor)
+        surface = torch.from_numpy(resized)[None, None].to(self.trained.device)
+        score, values = self.trained.judge(surface)
         if not (score.isfinite() and values.isfinite().all()):
             raise CheckpointError(
                 f"The model's answer is not finite (score {float(score)}): its weights are damaged "
@@ -120,9 +118,8 @@ class Detector:
 def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     """The detector of a fold of an evaluated run, with its operating threshold.
 
-    Raises:
-        RunError: the run is not evaluated yet, or not this fold.
-        CheckpointError: a stage of this fold is not finished.
+    Raises RunError: the run is not evaluated yet, or not this fold.
+    Raises CheckpointError: a stage of this fold is not finished.
     """
     threshold = scores_of(run, fold).threshold
     origin = f"{run.folder.name}, fold {fold}, {_trained_on(data.record.name, data.is_generated)}"
@@ -132,8 +129,7 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
 def load(path: Path | str | None = None) -> Detector:
     """The detector of a weights file; without one, of the published model.
 
-    Raises:
-        CheckpointError: as `weights.load` and `weights.published`.
+    Raises CheckpointError: as `weights.load` and `weights.published`.
     """
     trained, card = weights.load(Path(path) if path else weights.published())
     origin = f"{card.file}, {_trained_on(card.data.name)}"

@@ -63,8 +63,7 @@ class Card(Record):
     def judging_settings(self) -> Settings:
         """The settings to judge by.
 
-        Raises:
-            SettingsError: one is missing, or not allowed; the text names it.
+        Raises SettingsError: one is missing, or not allowed; the text names it.
         """
         chosen = resolve({"method": self.method, "image_size": self.image_size})
         return replace(chosen, **{n: getattr(self, n) for n in method_of(chosen).judged_by})
@@ -73,15 +72,13 @@ class Card(Record):
 def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     """Write the evaluated model of a fold to `path` (.safetensors) -> its card (.json).
 
-    Raises:
-        RunError: the run is not evaluated yet, or not this fold.
-        CheckpointError: a stage of this fold is not finished.
+    Raises RunError: the run is not evaluated yet, or not this fold.
+    Raises CheckpointError: a stage of this fold is not finished.
     """
-    scores = scores_of(run, fold)
+    settings, record, scores = run.settings, data.record, scores_of(run, fold)
     exact = trained_judge(run, data, fold).tensors()
     tensors = {name: value.half().cpu().contiguous() for name, value in exact.items()}
     content = safetensors.torch.save(tensors)
-    settings, record = run.settings, data.record
     card = Card(
         licence=LICENCE if record.is_kolektor else "that of the data it was trained on",
         file=path.name,
@@ -98,8 +95,8 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         environment=machine.environment(settings.precision),
         **{name: getattr(settings, name) for name in method_of(settings).judged_by},
     )
-    storage.write_bytes(path, content)
     beside = path.with_suffix(".json")
+    storage.write_bytes(path, content)
     storage.write_record(beside, card)
     return beside
 
@@ -107,8 +104,7 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
 def published() -> Path:
     """The published model: that of this checkout, else fetched once from the repository.
 
-    Raises:
-        CheckpointError: it is not here and cannot be fetched.
+    Raises CheckpointError: it is not here and cannot be fetched.
     """
     path = home() / PUBLISHED
     for kept in (CHECKOUT / PUBLISHED, path):
@@ -127,9 +123,8 @@ def published() -> Path:
         fetch(source.replace(path.suffix, card.suffix), str(card))
         fetch(source, str(path), hash_prefix=_read_card(card).sha256)
     except (OSError, RuntimeError, CheckpointError) as error:
-        raise CheckpointError(
-            f"The published model could not be fetched from {source}: {error}."
-        ) from error
+        text = f"The published model could not be fetched from {source}: {error}."
+        raise CheckpointError(text) from error
     return path
 
 
@@ -151,8 +146,7 @@ def _repository() -> str:
 def load(path: Path) -> tuple[Judge, Card]:
     """What judges by a published file, in float32 on this machine's device, and the file's card.
 
-    Raises:
-        CheckpointError: the file or its card is absent, damaged, or not of the other.
+    Raises CheckpointError: the file or its card is absent, damaged, or not of the other.
     """
     if path.is_dir() or path.suffix == ".pt":
         raise CheckpointError(
