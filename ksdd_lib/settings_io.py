@@ -1,7 +1,6 @@
 """Settings as text: from the environment, from `--set`, to and from JSON.
 
-Precedence: defaults < preset < environment (`KSDD_<FIELD>`) < command line (`--set FIELD=VALUE`).
-Widgets start from that result, and win only where they were touched.
+Precedence: defaults < preset < environment (`KSDD_<FIELD>`) < `--set` < widgets that were touched.
 """
 
 import os

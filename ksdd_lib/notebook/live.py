@@ -77,10 +77,8 @@ def _histories(run: Run, progress: Progress) -> dict[str, dict[int, list[Row]]]:
 
 
 class Examples:
-    """The maps of one defective and one good training surface at some steps of a stage.
-
-    `masks` holds them by step, as `examples.npz` of the fold: (2, H/8, W/8) uint8, 255 for certain.
-    """
+    """Maps of a defective and a good training surface by step, as in `examples.npz` of the fold:
+    (2, H/8, W/8) uint8, 255 for certain."""
 
     def __init__(self, run: Run, data: DataSet, fold: int) -> None:
         train, settings = data.folds[fold].train, run.settings

@@ -1,6 +1,5 @@
 """What a cell shows: pictures, tables and renewed lines, which stay, and controls, which do not.
 
-What matters stands as plain output before any control. On a terminal a line of text stands for it.
 Controls are written to what ipywidgets 7.7.1 (Colab) and 8 have in common.
 """
 
