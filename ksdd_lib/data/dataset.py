@@ -14,27 +14,19 @@ from ksdd_lib.errors import DataError
 
 @dataclass(frozen=True)
 class Sample:
-    """One photographed surface with its annotation.
+    """One photographed surface with its annotation."""
 
-    Attributes:
-        name: `<item>/<part>`, for example "kos01/Part5".
-        item: the physical object it shows, for example "kos01".
-        size: (height, width) of image and mask in pixels.
-        defect_width: of the annotation where it is widest, in pixels; 0 if there is none.
-        mask_sha256: of the decoded boolean pixels and their shape, not of the file.
-        thumbnail: the reduced image by which `duplicates` compares; None if nothing was decoded.
-    """
-
-    name: str
-    item: str
+    name: str  # `<item>/<part>`, for example "kos01/Part5"
+    item: str  # the physical object
     image_path: Path
     mask_path: Path
-    size: tuple[int, int]
+    size: tuple[int, int]  # (height, width) in pixels
     is_defective: bool
-    defect_width: float
+    defect_width: float  # where the annotation is widest, in pixels; 0 if there is none
     image_sha256: str
     mask_file_sha256: str
-    mask_sha256: str
+    mask_sha256: str  # of the decoded boolean pixels and their shape
+    # What `duplicates` compares; None if nothing was decoded.
     thumbnail: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 

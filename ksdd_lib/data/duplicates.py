@@ -24,8 +24,8 @@ _known: dict[str, list[list[str]]] = {}  # name of a cached answer -> that answe
 def twin_items(samples: Sequence[Sample], kind: str = "similar") -> list[set[str]]:
     """Groups of two or more items that show the same object.
 
-    "similar" finds them by bytes and by aligned pixels, "identical" by bytes alone. What is similar
-    is kept in memory and, if that is writable, in the user's cache folder.
+    "similar" finds them by bytes and aligned pixels, "identical" by bytes alone. What is similar is
+    kept in memory and, if that is writable, in the user's cache folder.
     """
     links = [(one.item, one.image_sha256) for one in samples]
     if kind == "identical":
@@ -49,8 +49,7 @@ def reduction(sizes: Iterable[tuple[int, int]]) -> float:
 
 def reduced(image: np.ndarray, factor: float) -> np.ndarray:
     """A gray image (H, W) at `factor` times its size, of the same type."""
-    rows, columns = _scaled(image.shape, factor)
-    return cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, _scaled(image.shape, factor)[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _similar(samples: Sequence[Sample]) -> list[tuple[str, str]]:
@@ -59,9 +58,8 @@ def _similar(samples: Sequence[Sample]) -> list[tuple[str, str]]:
     sizes = [one.size for one in compared]
     factor = reduction(sizes)
 
-    def thumbnail(sample: Sample) -> np.ndarray:
-        known = sample.thumbnail
-        return reduced(read_image(sample), factor) if known is None else known
+    def thumbnail(one: Sample) -> np.ndarray:
+        return reduced(read_image(one), factor) if one.thumbnail is None else one.thumbnail
 
     with ThreadPoolExecutor() as pool:
         alike = _correlation(list(pool.map(thumbnail, compared)), sizes) > TWIN_CORRELATION
@@ -72,14 +70,11 @@ def _similar(samples: Sequence[Sample]) -> list[tuple[str, str]]:
 def _correlation(thumbnails: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
     """How alike each pair of reduced images is, that had these sizes: (N, N) float32 in [-1, 1].
 
-    They are high-passed, and what all of them share is subtracted. That leaves the texture that
-    tells one object from another. The best correlation over the shifts counts. The top left corners
-    are aligned, so sizes may differ, but not the magnification. On KolektorSDD a second photograph
-    of a surface scores at least 0.83, any other surface at most 0.12.
+    The best correlation over the shifts counts. Sizes may differ, but not the magnification. On
+    KolektorSDD the same surface again scores at least 0.83, any other at most 0.12.
     """
     textures = _textures(thumbnails, sizes)
-    width = textures.shape[2]
-    flat = textures.reshape(len(textures), -1)
+    width, flat = textures.shape[2], textures.reshape(len(textures), -1)
     best = np.full((len(flat), len(flat)), -1, np.float32)
     # A shift is an offset in the flat pixels, where empty columns at the right keep the rows apart;
     # the shifts of opposite sign are the transposed products.
@@ -100,8 +95,7 @@ def _textures(thumbnails: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
     is_flat = canvas.std((1, 2)) < FLAT
     canvas -= canvas[~is_flat].mean(0) if not is_flat.all() else 0
     canvas[is_flat] = 0
-    norms = np.linalg.norm(canvas, axis=(1, 2), keepdims=True)
-    return canvas / np.maximum(norms, 1e-6)
+    return canvas / np.maximum(np.linalg.norm(canvas, axis=(1, 2), keepdims=True), 1e-6)
 
 
 def _scaled(shape: Sequence[float], factor: float) -> tuple[int, int]:

@@ -40,8 +40,7 @@ class KolektorFolds(storage.Record):
     clean: FoldsRecord
 
 
-Groups = Iterable[Collection[str]]
-"""Groups of items that show one object."""
+Groups = Iterable[Collection[str]]  # of items that show one object
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,8 @@ def make_folds(
 ) -> list[Fold]:
     """The three checked folds of a protocol, "clean" or "official".
 
-    The official ones are KolektorSDD's 399 images with 17, 17 and 16 test items, and always look
-    for similar twins. `partition` is the seed of `clean_folds`. FoldError where the protocol is
-    unknown, the data does not suit it, or a fold is invalid.
+    The official ones are KolektorSDD's, and always look for similar twins. `partition` is the seed
+    of `clean_folds`. FoldError where the data does not suit the protocol, or a fold is invalid.
     """
     if protocol == "clean":
         return clean_folds(samples, partition, twins)
@@ -71,22 +69,18 @@ def make_folds(
     if partition:
         raise FoldError(f'The official folds have no partition {partition}: choose folds "clean".')
     if not kolektorsdd.is_kolektor(samples):
-        raise FoldError(
-            f"The official folds belong to KolektorSDD's 399 images, and these {len(samples)} are"
-            ' others: choose folds "clean".'
-        )
+        others = f"KolektorSDD's 399 images, and these {len(samples)} are others"
+        raise FoldError(f'The official folds belong to {others}: choose folds "clean".')
     return _restored(kolektor_folds().official, samples, twin_items(samples))
 
 
 def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar") -> list[Fold]:
     """Folds by item over one item of each group of twins, with equal shares of defective images.
 
-    Items are placed one by one, most defective images first, into the fold with the fewest
-    defective, then the fewest images. `seed` orders items of equal count; 0 keeps their names'
-    order. `twins` are the "similar" items or only the "identical" ones. KolektorSDD without similar
-    ones has 47 items and 375 images, 16 defective in each fold.
-
-    FoldError where fewer than three items differ, or fewer than two have defective images.
+    `seed` orders items with equally many defective images; 0 keeps their names' order. `twins` are
+    the "similar" items or only the "identical" ones. KolektorSDD without similar ones has 47 items
+    and 375 images, 16 defective in each fold. FoldError where fewer than three items differ, or
+    fewer than two have defective images.
     """
     groups = twin_items(samples, twins)
     try:
@@ -108,10 +102,7 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar"
 
 
 def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
-    """The fold with at most `count` of its defective training images, and all of its good ones.
-
-    For one seed and fold, the images of a smaller count are among those of a larger one.
-    """
+    """The fold with at most `count` defective training images; those of fewer are among them."""
     names = [sample.name for sample in fold.train if sample.is_defective]
     random.Random(f"{seed}, fold {fold.number}").shuffle(names)
     left_out = set(names[count:])
@@ -119,11 +110,7 @@ def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
 
 
 def check_folds(folds: Sequence[Fold]) -> None:
-    """Refuse, with FoldError, folds that cannot be trained or that would flatter the result.
-
-    A side is empty, an item is on both sides or tested twice, no training image is defective, or
-    twins are on both sides of folds that are not official.
-    """
+    """Raise FoldError for folds that cannot be trained or that would flatter the result."""
     tested: set[str] = set()
     for fold in folds:
         name, train, test = f"Fold {fold.number}", _items(fold.train), _items(fold.test)
@@ -131,17 +118,13 @@ def check_folds(folds: Sequence[Fold]) -> None:
             side = "test" if train else "training"
             raise FoldError(f"{name} has no {side} images: give it at least one item.")
         if train & test:
-            raise FoldError(
-                f"{name} has {_listed(train & test)} in training and in test: keep each item on"
-                " one side."
-            )
+            both = _listed(train & test)
+            raise FoldError(f"{name} has {both} in training and in test: keep each on one side.")
         if tested & test:
             raise FoldError(f"{name} tests {_listed(tested & test)}, as an earlier fold does.")
         if not any(sample.is_defective for sample in fold.train):
-            raise FoldError(
-                f"{name} has no defective image in training: add defective items, at least two in"
-                " the whole data set."
-            )
+            advice = "add defective items, at least two in the whole data set"
+            raise FoldError(f"{name} has no defective image in training: {advice}.")
         leaked = _items(leaked_samples(fold))
         if leaked and fold.protocol != "official":
             raise FoldError(
@@ -169,16 +152,13 @@ def folds_record(folds: Sequence[Fold]) -> FoldsRecord:
 
 
 def folds_from_record(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> list[Fold]:
-    """The checked folds of a stored record, with the groups of `twin_items` of all samples.
-
-    FoldError where the record does not fit the data, was edited, or fails `check_folds`.
-    """
+    """The checked folds of a stored record; FoldError where it does not fit or was edited."""
     folds = _restored(record, samples, twins)
     is_official = kolektorsdd.is_kolektor(samples) and record == kolektor_folds().official
     if record.protocol == "official" and not is_official:
+        advice = 'use folds "official" or "clean" and start a new run'
         raise FoldError(
-            "These folds are called official but are not the published ones: use folds"
-            ' "official" or "clean" and start a new run.'
+            f"These folds are called official but are not the published ones: {advice}."
         )
     return folds
 
@@ -190,8 +170,7 @@ def kolektor_folds() -> KolektorFolds:
 
 def _restored(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> list[Fold]:
     """The checked folds of a record."""
-    numbers = [row.fold for row in record.folds]
-    if numbers != list(range(FOLDS)):
+    if (numbers := [row.fold for row in record.folds]) != list(range(FOLDS)):
         raise FoldError(f"The stored folds are numbered {numbers}, not 0, 1, 2.")
     groups = tuple(map(frozenset, twins))
     folds = []
@@ -221,22 +200,22 @@ def _share_out(samples: Sequence[Sample], seed: int, twins: Groups) -> FoldsReco
         )
     if seed:
         random.Random(seed).shuffle(items)
+
+    def load(test: set[str]) -> list[int]:
+        return [sum(count[item] for item in test) for count in (defective, images)]
+
     tests: list[set[str]] = [set() for _ in range(FOLDS)]
     for item in sorted(items, key=lambda item: -defective[item]):
-        min(tests, key=lambda test: _load(test, defective, images)).add(item)
+        min(tests, key=load).add(item)  # to the fewest defective, then the fewest images
     return _record("clean", [(set(items) - test, test) for test in tests])
-
-
-def _load(items: set[str], *counts: Counter[str]) -> list[int]:
-    return [sum(count[item] for item in items) for count in counts]
 
 
 def _record(protocol: str, sides: Iterable[tuple[set[str], set[str]]]) -> FoldsRecord:
     """The record of folds by the items of their training and test sides."""
-    rows = [
+    rows = (
         FoldItems(fold=number, train_items=_sorted(train), test_items=_sorted(test))
         for number, (train, test) in enumerate(sides)
-    ]
+    )
     return FoldsRecord(protocol=protocol, folds=tuple(rows))
 
 

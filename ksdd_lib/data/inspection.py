@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
 from ksdd_lib.data.duplicates import twin_items
-from ksdd_lib.data.folds import Fold, leaked_samples, make_folds
+from ksdd_lib.data.folds import leaked_samples, make_folds
 from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
 from ksdd_lib.data.survey import Duplicate, Survey, Unreadable
@@ -74,14 +74,7 @@ class DataIdentity(Record):
 
 
 class DataReport(DataIdentity):
-    """What is in a data set. It names no place of this machine.
-
-    Attributes:
-        defect_widths: None if there is no defect, or the report is older than this.
-        advice: where the settings do not suit the data, a line each.
-        twins: groups of items that show one object; None while an image is unreadable.
-        folds: by protocol; None while an image is unreadable.
-    """
+    """What is in a data set; no twins and folds (by protocol) while an image is unreadable."""
 
     origin: str
     images: int
@@ -92,7 +85,7 @@ class DataReport(DataIdentity):
     unreadable: tuple[Unreadable, ...]
     ignored: tuple[str, ...]
     defect_widths: DefectWidths | None = None
-    advice: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()  # where the settings do not suit the data
     twins: tuple[tuple[str, ...], ...] | None = None
     folds: dict[str, SplitCounts | Refusal] | None = None
 
@@ -159,8 +152,7 @@ def obstacles(report: DataReport) -> list[str]:
     """Why training on the clean folds is not possible with this data: a sentence each."""
     if report.folds is None:
         return [f"{len(report.unreadable)} of the images cannot be used, see above."]
-    clean = report.folds["clean"]
-    if isinstance(clean, Refusal):
+    if isinstance(clean := report.folds["clean"], Refusal):
         return [clean.refused]
     found = [
         f"Fold {row.fold} has no {kind} surface to train on."
@@ -175,15 +167,12 @@ def obstacles(report: DataReport) -> list[str]:
 
 def _origin(report: DataReport) -> str:
     """Where the data comes from; only KolektorSDD has a published file to be compared with."""
-    if report.origin != NOT_PUBLISHED:
-        return report.origin
-    if report.is_kolektor:
-        return "packed anew: not the published file, but its images and masks"
-    return "data of your own"
+    anew = "packed anew: not the published file, but its images and masks"
+    unpublished = anew if report.is_kolektor else "data of your own"
+    return unpublished if report.origin == NOT_PUBLISHED else report.origin
 
 
 def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -> list[str]:
-    """Where the settings do not suit the data: a line each."""
     lines = []
     if settings.preset == "demo" and not folder.is_generated:
         lines.append("The preset demo is made for generated surfaces: take cpu for real ones.")
@@ -231,23 +220,21 @@ def _folds(
         folds = make_folds(protocol, samples, partition, twins)
     except FoldError as error:
         return Refusal(refused=str(error))
-    rows = tuple(map(_counts, folds))
+    rows = tuple(
+        FoldCounts(
+            fold=fold.number,
+            train_images=len(fold.train),
+            train_defective=_count_defective(fold.train),
+            test_items=len({sample.item for sample in fold.test}),
+            test_images=len(fold.test),
+            test_defective=_count_defective(fold.test),
+            leaked_images=len(leaked := leaked_samples(fold)),
+            leaked_defective=_count_defective(leaked),
+        )
+        for fold in folds
+    )
     totals = {name: sum(getattr(row, name) for row in rows) for name in HeldOutCounts.model_fields}
     return SplitCounts(folds=rows, total=HeldOutCounts(**totals))
-
-
-def _counts(fold: Fold) -> FoldCounts:
-    leaked = leaked_samples(fold)
-    return FoldCounts(
-        fold=fold.number,
-        train_images=len(fold.train),
-        train_defective=_count_defective(fold.train),
-        test_items=len({sample.item for sample in fold.test}),
-        test_images=len(fold.test),
-        test_defective=_count_defective(fold.test),
-        leaked_images=len(leaked),
-        leaked_defective=_count_defective(leaked),
-    )
 
 
 def _count_defective(samples: Iterable[Sample]) -> int:

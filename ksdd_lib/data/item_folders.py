@@ -9,8 +9,8 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,14 +22,11 @@ from ksdd_lib.data.synthetic import MARKER
 from ksdd_lib.errors import DataError
 
 MASK_EXTENSIONS = (".bmp", ".png")
-LIKE_A_LABEL = re.compile(r"(.+)[ ._-](?:labels?|masks?)", re.IGNORECASE)
-"""Stems of files that somebody meant as a label, though only `<part>_label` is read."""
-
+LIKE_A_LABEL = re.compile(r"(.+)[ ._-](?:labels?|masks?)", re.IGNORECASE)  # though not read as one
 LAYOUT = "a folder for each item, in it <name>.jpg beside <name>_label.png"
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """The two files of a sample, and why a black mask must not be taken for a good surface."""
 
     image: Path
@@ -37,16 +34,12 @@ class Pair:
     doubt: str | None
 
 
-@dataclass(frozen=True)
-class Files:
-    """What lies below a root by sample name, and what is outside the layout; no hidden files.
-
-    `doubts` say what is wrong with a file that was probably meant as the label of this sample.
-    """
+class Files(NamedTuple):
+    """What lies below a root by sample name, and what is outside the layout; no hidden files."""
 
     images: Mapping[str, list[Path]]
     masks: Mapping[str, list[Path]]
-    doubts: Mapping[str, str]
+    doubts: Mapping[str, str]  # what is wrong with a file probably meant as the label
     ignored: list[str]
 
     def pair(self, name: str) -> Pair | str:
@@ -84,11 +77,9 @@ def list_files(root: Path) -> Files:
     for path in [*itertools.chain(*images.values()), *others]:
         meant = LIKE_A_LABEL.fullmatch(path.stem)
         if meant and (name := f"{path.parent.name}/{meant[1]}") in images:
-            doubt = (
-                f"{short_path(path)} looks like the label of {name}, but only"
-                f" {name}_label.png or .bmp is read: save it as that, or take it away"
-            )
-            doubts.setdefault(name, doubt)
+            found = f"{short_path(path)} looks like the label of {name}"
+            read = f"but only {name}_label.png or .bmp is read: save it as that, or take it away"
+            doubts.setdefault(name, f"{found}, {read}")
             if images.pop(f"{path.parent.name}/{path.stem}", None):
                 others.append(path)
     if not images:
@@ -101,8 +92,7 @@ def list_files(root: Path) -> Files:
 def label_good(root: Path) -> list[Path]:
     """Write a black label beside every image that has none, and return the new files.
 
-    Nothing is written, and DataError is raised, where any image is unreadable or lies beside what
-    looks like its label.
+    DataError, before any is written, where an image is unreadable or beside what may be its label.
     """
     files = list_files(root)
     wanted = {}

@@ -19,8 +19,7 @@ ARCHIVE_ADDRESSES = (
 
 # Digest of (item, mask pixels) of the 399 samples. Images may have been stored again.
 DIGEST = "07ee01a0337be98d1fbad22e0ed57a54be22d8e5d3085150ddd9c7577be37ea2"
-_HERE = Path(__file__).parent
-FOLDS = _HERE / "kolektor_folds.json"  # holds a `folds.KolektorFolds`
+FOLDS = Path(__file__).with_name("kolektor_folds.json")  # holds a `folds.KolektorFolds`
 
 PAPER = (
     "D. Tabernik, S. Šela, J. Skvarč, D. Skočaj: Segmentation-Based Deep-Learning Approach for "
@@ -29,20 +28,16 @@ PAPER = (
 )
 """The paper of the data set, and of the two-stage network."""
 
+# Surfaces that are labelled good and show a fine dark line, and a dark blob.
 DOUBTFUL = ("kos19/Part2", "kos46/Part6")
-"""Surfaces that are labelled good and show a fine dark line, and a dark blob."""
 
 
 class TwinSurfaces(storage.Record):
-    """The two names of a surface that the data set holds twice, and how alike both are.
-
-    `correlation` is that of the aligned photographs, `mask_iou` that of the annotations; None where
-    the surface is good.
-    """
+    """The two names of a surface that the data set holds twice, and how alike both are."""
 
     surfaces: tuple[str, str]
-    correlation: float
-    mask_iou: float | None
+    correlation: float  # of the aligned photographs
+    mask_iou: float | None  # of the annotations; None where the surface is good
 
 
 class _TwinFile(storage.Record):
@@ -51,16 +46,12 @@ class _TwinFile(storage.Record):
 
 @dataclass(frozen=True)
 class Published:
-    """A result on the official folds as its paper states it: AP in percent, None if not stated.
-
-    `pooled` is the AP of all scores on one list, `errors` are (false alarms, misses) at its best
-    threshold, and `fold_mean` is the mean of the folds' APs.
-    """
+    """A result on the official folds as its paper states it: AP in percent, None if not stated."""
 
     name: str
-    pooled: float | None = None
-    errors: tuple[int, int] | None = None
-    fold_mean: float | None = None
+    pooled: float | None = None  # AP of all scores on one list
+    errors: tuple[int, int] | None = None  # (false alarms, misses) at its best threshold
+    fold_mean: float | None = None  # mean of the folds' APs
 
 
 PUBLISHED = (
@@ -79,4 +70,4 @@ def is_kolektor(samples: Iterable[Sample]) -> bool:
 
 def kolektor_twins() -> tuple[TwinSurfaces, ...]:
     """The 24 surfaces that the data set holds twice."""
-    return storage.read_record(_HERE / "kolektor_twins.json", _TwinFile).pairs
+    return storage.read_record(FOLDS.with_name("kolektor_twins.json"), _TwinFile).pairs

@@ -17,8 +17,8 @@ from PIL.PngImagePlugin import PngImageFile
 from ksdd_lib.errors import DataError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+# Pictures, too, but of kinds that are not read.
 OTHER_EXTENSIONS = (".tif", ".tiff", ".heic", ".heif", ".gif", ".webp", ".avif", ".jp2", ".dng")
-"""Pictures, too, but of kinds that are not read."""
 MIN_SIDE = 16  # pixels; the smallest step of the networks
 MAX_PIXELS = 64_000_000  # taken from the header, before any memory is given to the pixels
 KINDS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {

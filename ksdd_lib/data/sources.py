@@ -1,7 +1,7 @@
 """Where the data set comes from: a folder, a zip archive, an https address or a Google Drive link.
 
-An archive is checked, then unpacked into a temporary folder that is renamed when it is complete:
-half a data set is never used. Nothing is believed because of its name or because it is there.
+An archive is checked, then unpacked into a temporary folder that is renamed when it is complete.
+Nothing is believed because of its name or because it is there.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
 from ksdd_lib.data.zips import Archive, open_archive
 from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.storage import FileHash
 
 UNPACKED_MARKER = ".unpacked.json"  # holds an `Unpacked`
 NOT_PUBLISHED = "not the published file"
@@ -37,22 +38,17 @@ DRIVE_ADDRESS = "https://drive.google.com/uc?id="
 ATTEMPTS = 3
 TIMEOUT = 60  # seconds without a byte
 
-Attempt = tuple[str, Callable[[], "DataFolder"]]
-"""A place to look for the data, as a text names it, and what looks there."""
+Attempt = tuple[str, Callable[[], "DataFolder"]]  # a place as a text names it, what looks there
 
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A data set on this machine: the folder of its items, and where it comes from.
-
-    `name` is for people, as "KolektorSDD.zip". Of the archive it was unpacked from, if any, there
-    are the SHA-256 and what it held besides.
-    """
+    """A data set on this machine: the folder of its items, and where it comes from."""
 
     root: Path
-    name: str
-    archive_sha256: str | None = None
-    ignored: tuple[str, ...] = ()
+    name: str  # for people, as "KolektorSDD.zip"
+    archive_sha256: str | None = None  # None if it was not unpacked from one
+    ignored: tuple[str, ...] = ()  # what the archive held besides
 
     @property
     def is_published_archive(self) -> bool:
@@ -86,13 +82,10 @@ def obtain(
 ) -> DataFolder:
     """The data set of `source`, unpacked below `home`/data unless it is a folder already.
 
-    Args:
-        source: a folder, a zip archive, an https address, a Google Drive link (or "drive:" and its
-            id), "kolektorsdd", or several of them with ";" between, which are tried in turn.
-        drive: where a bare name is looked for too; "kolektorsdd" before it is downloaded.
-        report: told in one line why a place was passed over; no folder of this machine is named.
-
-    DataError where nothing usable is there; the text names each place and what was wrong.
+    `source` is a folder, a zip archive, an https address, a Google Drive link (or "drive:" and its
+    id), "kolektorsdd", or several of them with ";" between, which are tried in turn. In `drive` a
+    bare name is looked for too, and "kolektorsdd" before it is downloaded. `report` is told why a
+    place was passed over. DataError where nothing usable is there; it names each place.
     """
     home, sources = Path(home).resolve(), [source]
     if ";" in source and not os.path.exists(os.path.expanduser(source)):
@@ -133,10 +126,7 @@ def from_folder(folder: Path) -> DataFolder:
 
 
 def unpack(archive: Path, home: Path) -> DataFolder:
-    """The data in `home`/data/<stem>-<sha256>, unpacked from `archive` unless it is complete.
-
-    DataError as from `open_archive`, or where it cannot be written. Nothing is left behind.
-    """
+    """The data in `home`/data/<stem>-<sha256>, unpacked if need be; DataError where it cannot."""
     try:
         with open_archive(archive) as opened:
             sha256 = storage.sha256(archive)
@@ -168,9 +158,7 @@ def _kolektorsdd(home: Path, drive: Path | None, report: Callable[[str], None]) 
 def _obtain_one(source: str, home: Path) -> DataFolder:
     """The data set of a source other than "kolektorsdd"."""
     if source.startswith("http://"):
-        raise DataError(
-            f"{_public(source)} is not encrypted, so anyone could alter the data: use https."
-        )
+        raise DataError(f"{_public(source)} is not encrypted, anyone could alter it: use https.")
     if link := DRIVE_LINK.fullmatch(source):  # it leads to a page: changed into the file's address
         source = DRIVE_ADDRESS + (link["name"] or link["id"])
     if source.startswith("https://"):
@@ -180,10 +168,8 @@ def _obtain_one(source: str, home: Path) -> DataFolder:
         return from_folder(path)
     if path.is_file():
         return unpack(path, home)
-    raise DataError(
-        f"The data source {_public(source)!r} is no folder, file or https address: check the"
-        ' spelling, or give "kolektorsdd".'
-    )
+    what = f"The data source {_public(source)!r} is no folder, file or https address"
+    raise DataError(f'{what}: check the spelling, or give "kolektorsdd".')
 
 
 def _drive_places(drive: Path | None) -> list[tuple[Path, str]]:
@@ -207,9 +193,7 @@ def _public(source: str) -> str:
     return Path(source).name or source
 
 
-def _fetch(
-    address: str, name: str, home: Path, expected: storage.FileHash | None = None
-) -> DataFolder:
+def _fetch(address: str, name: str, home: Path, expected: FileHash | None = None) -> DataFolder:
     """The data of an archive in `home`/downloads, checked even where it is there already."""
     path = home / "downloads" / name
     if path.exists():
@@ -224,7 +208,7 @@ def _fetch(
     return unpack(path, home)
 
 
-def _check(path: Path, expected: storage.FileHash | None) -> None:
+def _check(path: Path, expected: FileHash | None) -> None:
     """Remove a file, and raise DataError, unless it is an archive and holds what is expected."""
     try:
         with open_archive(path):
@@ -269,10 +253,8 @@ def _download(address: str, path: Path) -> None:
         return
     start = path.stat().st_size if path.exists() else 0
     headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
-    hooks = {"response": _refuse_http}
-    with requests.get(
-        address, stream=True, headers=headers, hooks=hooks, timeout=TIMEOUT
-    ) as answer:
+    call = partial(requests.get, hooks={"response": _refuse_http}, timeout=TIMEOUT)
+    with call(address, stream=True, headers=headers) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             return  # nothing is missing
         answer.raise_for_status()

@@ -42,22 +42,18 @@ class Unreadable(storage.Record):
     reason: str
 
 
-Known = Mapping[tuple[str, str], PairContent]
-"""Contents by the SHA-256 of the image file and of the mask file."""
+Known = Mapping[tuple[str, str], PairContent]  # by the SHA-256 of the image and mask file
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Everything found under a root: the samples in natural order, and what is no sample.
-
-    `contents` are those of every usable pair, to be given to a later survey as `known`.
-    """
+    """Everything found under a root: the samples in natural order, and what is no sample."""
 
     samples: tuple[Sample, ...]
     duplicates: tuple[Duplicate, ...]
     unreadable: tuple[Unreadable, ...]
     ignored: tuple[str, ...]
-    contents: tuple[PairContent, ...]
+    contents: tuple[PairContent, ...]  # of every usable pair: what a later survey has as `known`
 
     def usable(self) -> tuple[Sample, ...]:
         """The samples; DataError where any image lacks a readable image or mask."""

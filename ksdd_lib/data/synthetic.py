@@ -1,12 +1,9 @@
 """Generated commutator surfaces in KolektorSDD's layout: a stand-in that anyone may have and share.
 
-A surface is gray plastic: speckled texture, uneven light, faint vertical bands, bright reflections
-at the side. Some of it looks like a defect by darkness alone and is none: compact specks and
-straight lines along the border, as dark as a crack, and scratches. A crack is a thin, jagged,
-branching dark line, and its mask holds exactly the pixels that it darkens.
-
-All lengths are in units of min(H, W) / 128 pixels, so a surface looks the same at every size.
-The figures below were fitted to KolektorSDD by eye and by its gray levels; no image of it is used.
+A surface is gray plastic with specks and straight lines as dark as a crack, which are no defect. A
+crack is a thin, jagged, branching dark line, and its mask holds exactly the pixels it darkens. All
+lengths are in units of min(H, W) / 128 pixels. They were fitted to KolektorSDD by eye and by its
+gray levels; no image of it is used.
 """
 
 from itertools import pairwise
@@ -39,8 +36,7 @@ _STYLE = {
 }
 """What the surfaces of one item share: the range from which each value is drawn, in this order."""
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+Size = tuple[int, int]  # (height, width) in pixels
 Random = np.random.Generator
 Style = dict[str, float]
 
@@ -61,18 +57,11 @@ def generate(
 ) -> Path:
     """Write `items` x `parts` surfaces below `root` in KolektorSDD's layout, and return `root`.
 
-    They are gen01/Part0.jpg (gray) with gen01/Part0_label.bmp (0 or 255), and so on. A half set is
-    never seen under `root`. A complete set of the same parameters and `VERSION` is used again.
-    DataError where a parameter is out of range, or `root` holds something else.
+    A half set is never seen there; a complete one of the same parameters and `VERSION` is used
+    again. DataError where a parameter is out of range, or `root` holds something else.
     """
-    record = GeneratedSet(
-        version=VERSION,
-        items=items,
-        size=size,
-        seed=seed,
-        parts=parts,
-        defective_parts=defective_parts,
-    )
+    chosen = {"items": items, "seed": seed, "parts": parts, "defective_parts": defective_parts}
+    record = GeneratedSet(version=VERSION, size=size, **chosen)
     are_in_range = items >= 1 and parts >= 1 and seed >= 0 and 0 <= defective_parts <= parts
     if min(size) < SMALLEST_SIDE or not are_in_range:
         raise DataError(
@@ -86,9 +75,9 @@ def generate(
         for item in range(1, items + 1):
             folder = made / f"gen{item:02d}"
             folder.mkdir()
-            chosen = defective_part_numbers(seed, item, parts, defective_parts)
+            cracked = defective_part_numbers(seed, item, parts, defective_parts)
             for part in range(parts):
-                image, mask = render(size, seed, item, part, part in chosen)
+                image, mask = render(size, seed, item, part, part in cracked)
                 _save(folder / f"Part{part}.jpg", image, cv2.IMWRITE_JPEG_QUALITY, 95)
                 _save(folder / f"Part{part}_label.bmp", mask.astype(np.uint8) * 255)
         storage.write_record(made / MARKER, record)
@@ -103,10 +92,7 @@ def defective_part_numbers(seed: int, item: int, parts: int, count: int) -> froz
 def render(
     size: Size, seed: int, item: int, part: int, is_defective: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One surface as (image uint8 (H, W), mask bool (H, W)), the same for the same arguments.
-
-    Outside the mask the image equals that of `is_defective=False`; inside it is darker.
-    """
+    """One surface as (image uint8 (H, W), mask bool (H, W)); a crack only darkens, in the mask."""
     uniform = _random(_ITEM, seed, item, 0).uniform
     style = {name: uniform(*ends) for name, ends in _STYLE.items()}
     surface = _surface(size, style, _random(_SURFACE, seed, item, part))
@@ -141,8 +127,7 @@ def _grain(size: Size, style: Style, random: Random) -> np.ndarray:
 
 def _bands(size: Size, style: Style, random: Random) -> np.ndarray:
     """Faint vertical bands, some with a sharp border: (1, W)."""
-    unit = _unit(size)
-    row = (1, size[1])
+    unit, row = _unit(size), (1, size[1])
     bands = 0.6 * _noise(row, 1.5 * unit, 0, random) + 0.6 * _noise(row, 8 * unit, 0, random)
     for start in random.uniform(0, size[1], random.integers(1, 4)):
         bands[:, int(start) :] += random.normal(0, 1)
@@ -165,8 +150,8 @@ def _specks(size: Size, random: Random) -> np.ndarray:
     for _ in range(random.integers(9, 22)):
         radius = random.uniform(0.7, 1.9) * random.uniform(0.75, 1.25, (10, 1))
         outline = radius * np.stack([random.uniform(1, 1.5) * np.cos(angles), np.sin(angles)], 1)
-        outline = random.uniform(0, size[::-1]) + canvas.unit * outline
-        canvas.fill(outline, random.uniform(0.25, 0.66))
+        place = random.uniform(0, size[::-1])
+        canvas.fill(place + canvas.unit * outline, random.uniform(0.25, 0.66))
     return canvas.average()
 
 
@@ -217,12 +202,8 @@ def _reflections(size: Size, style: Style, random: Random) -> np.ndarray:
 
 
 def _crack(size: Size, random: Random) -> np.ndarray:
-    """How much a crack darkens each pixel: float32 (H, W), 0 off the crack, up to about 0.75.
-
-    A crack mostly enters from the right or left side of the part; some begin inside.
-    """
-    canvas = _Canvas(size)
-    depth = random.uniform(0.5, 0.8)
+    """How much a crack darkens each pixel: float32 (H, W), 0 off the crack, up to about 0.75."""
+    canvas, depth = _Canvas(size), random.uniform(0.5, 0.8)
 
     def draw(path: np.ndarray, width: float) -> None:
         count = len(path) - 1
@@ -327,9 +308,7 @@ def _is_complete(root: Path, record: GeneratedSet) -> bool:
         found = None
     if found is None or found.model_copy(update={"version": VERSION}) != record:
         what = found.model_dump_json() if found else f"no {MARKER}"
-        raise DataError(
-            f"{root} already holds something else than the requested surfaces ({what}); delete it"
-            " or choose another folder."
-        )
+        other = f"something else than the requested surfaces ({what})"
+        raise DataError(f"{root} already holds {other}; delete it or choose another folder.")
     counts = {len(list(root.glob(f"gen*/Part*{end}"))) for end in (".jpg", "_label.bmp")}
     return found == record and counts == {record.items * record.parts}

@@ -21,30 +21,22 @@ MAX_TOTAL = 8 * 2**30
 OUTSIDE = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.($|[/\\])")  # of the folder to unpack to
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others zipfile cannot read a part
 
+# What `zipfile` raises where bytes are altered, the last three where they are the directory's own.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OverflowError)
-"""What `zipfile` raises where bytes are not as they were written; NotImplementedError and
-UnicodeDecodeError, a ValueError, where the directory's own fields are altered."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An open archive.
-
-    Attributes:
-        wanted: the members to unpack, with their path in the data folder.
-        ignored: the names of the other files.
-    """
+    """An open archive."""
 
     name: str
     file: zipfile.ZipFile
-    wanted: dict[zipfile.ZipInfo, str]
-    ignored: tuple[str, ...]
+    wanted: dict[zipfile.ZipInfo, str]  # the members to unpack -> their path in the data folder
+    ignored: tuple[str, ...]  # the names of the other files
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
-        """(path in the data folder, bytes) of each member to unpack; DataError where it is damaged.
-
-        The others are read and checked too: a name that was altered may have made one of them.
-        """
+        """(path in the data folder, bytes) of each member to unpack; DataError at a damaged one."""
+        # The others are read and checked too: a name that was altered may have made one of them.
         for member in self.file.infolist():
             what, size = f"{self.name}, member {member.filename!r},", member.file_size
             # zipfile hides what lies beyond the claimed size, and checks the CRC of what it shows.
@@ -63,10 +55,7 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """An archive of members `<item>/<part>.<extension>`, all under one top folder or none.
-
-    DataError where the file is no whole zip archive, or has a hostile member or no image.
-    """
+    """An archive in the layout of `item_folders`; DataError where it is not whole, or hostile."""
     try:
         with open(path, "rb") as opened:
             start = opened.read(1024)
@@ -90,11 +79,9 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def _promised(path: Path) -> int:
-    """How many members the end of an archive promises, which zipfile passes over.
-
-    The last record has 22 bytes and up to 65,535 of comment. Where its 16 bits are too few for the
-    count, a record of 56 bytes before it has 64, and one of 20 lies between (APPNOTE 4.3.14-16).
-    """
+    """How many members the end of an archive promises, which zipfile passes over."""
+    # The last record has 22 bytes and up to 65,535 of comment. Where its 16 bits are too few for
+    # the count, a record of 56 bytes before it has 64, and one of 20 between (APPNOTE 4.3.14-16).
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - (56 + 20 + 22 + 65_535)))
         tail = file.read()
@@ -121,10 +108,8 @@ def _allowed(
     refused = f"{archive_name} is refused:"
     for one in members:
         if danger := _danger(one):
-            raise DataError(
-                f"{refused} its member {one.filename!r} {danger}. Nothing was unpacked; use another"
-                " copy."
-            )
+            what = f"its member {one.filename!r} {danger}"
+            raise DataError(f"{refused} {what}. Nothing was unpacked; use another copy.")
     total = sum(one.file_size for one in members)
     if total > MAX_TOTAL:
         largest = max(members, key=lambda one: one.file_size)
