@@ -30,9 +30,7 @@ def _lesson(height: float) -> Figure:
 def split_map(items: Sequence[str], in_test: Mapping[str, ArrayLike]) -> Figure:
     """Which image of which item a split puts on the test side: a panel a split.
 
-    Args:
-        items: the item that each image shows.
-        in_test: name of the split -> bool for each image.
+    `items` has the item of each image, `in_test` the split's name -> bool for each image.
     """
     counts, names = Counter(items), sorted(set(items))
     most = max(counts.values())
@@ -97,10 +95,7 @@ def layer_fields() -> list[tuple[str, int, int]]:
 
 @lesson_style
 def shrinking(image: np.ndarray, mask: np.ndarray) -> Figure:
-    """A crack halved three times: by the darkest, the mean, or just one of each 2x2 pixels.
-
-    Each title says how far the crack stands out, see `stands_out`.
-    """
+    """A crack halved three times: by the darkest, the mean, or one of each 2x2 pixels."""
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "max-pool": lambda pixels: _blocks(pixels).max((1, 3)),
         "mean": lambda pixels: _blocks(pixels).mean((1, 3)),
@@ -128,8 +123,7 @@ def stands_out(darkness: np.ndarray, mask: np.ndarray) -> float:
 
 def _blocks(pixels: np.ndarray) -> np.ndarray:
     """(H, W) -> (H/2, 2, W/2, 2)."""
-    height, width = pixels.shape
-    return pixels.reshape(height // 2, 2, width // 2, 2)
+    return pixels.reshape(pixels.shape[0] // 2, 2, pixels.shape[1] // 2, 2)
 
 
 @lesson_style
@@ -160,17 +154,12 @@ def normalisation(network: SegmentationNet, image: np.ndarray) -> Figure:
     return figure
 
 
-SEEN = {1: "1/1", 5: "1/2", 10: "1/4", 12: "1/8"}
-"""The last layer of `SegmentationNet.features` that answers at a scale -> the scale."""
+SEEN = {1: "1/1", 5: "1/2", 10: "1/4", 12: "1/8"}  # last layer of `features` at a scale -> it
 
 
 @lesson_style
 def what_it_saw(network: SegmentationNet, image: np.ndarray, loss: str) -> Figure:
-    """The three strongest feature maps of a surface at each scale, and the mask that follows.
-
-    Args:
-        loss: the `segmentation_loss` that the network was trained with.
-    """
+    """The three strongest feature maps of a surface at each scale, and the mask by this loss."""
     panels = [("surface", image, {"cmap": "gray"})]
     where = next(network.parameters()).device
     answer = torch.from_numpy(image)[None, None].float().to(where) / 255
@@ -195,11 +184,7 @@ def what_it_saw(network: SegmentationNet, image: np.ndarray, loss: str) -> Figur
 
 @style(axes_grid=False)
 def balance(shown: Mapping[str, Sequence[bool]]) -> Figure:
-    """The surfaces that the first steps see, one square each, the defective ones in orange.
-
-    Args:
-        shown: name of the order -> whether the surface of each step is defective.
-    """
+    """A square for each step: orange where its surface is defective; `shown` is by order."""
     figure = _lesson(0.2 + 0.75 * len(shown))
     for ax, (name, flags) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
         colors = [DEFECTIVE if flag else PALE for flag in flags]

@@ -1,7 +1,6 @@
 """The look that all figures share, curves, and verdicts as figures.
 
-Functions draw and return what they drew on, without pyplot. They never show or save. The hues are
-those of Okabe and Ito, which colour-blind readers can tell apart.
+Functions draw and return what they drew on, without pyplot. The hues are those of Okabe and Ito.
 """
 
 import io
@@ -27,8 +26,7 @@ INK, FAINT = "#333333", "#b8b8b8"
 GOOD, DEFECTIVE = "#0072B2", "#D55E00"
 FOLD_COLORS = ("#0072B2", "#009E73", "#CC79A7")
 
-Keywords = dict[Any, Any]
-"""Arguments of matplotlib by name."""
+Keywords = dict[Any, Any]  # arguments of matplotlib by name
 
 STYLE: Keywords = {
     "font.family": "sans-serif",
@@ -55,7 +53,6 @@ STYLE: Keywords = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
-"""The one look of all figures."""
 
 
 @contextmanager
@@ -228,8 +225,7 @@ def _draw_history(ax: Axes, history: History, label: str, color: str) -> None:
 def running_mean(values: np.ndarray, share: float = 0.08) -> np.ndarray:
     """Each value's mean over a centred window of `share` of all, cut off at both ends."""
     half = int(len(values) * share / 2)
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    place = np.arange(len(values))
+    total, place = np.concatenate([[0.0], np.cumsum(values)]), np.arange(len(values))
     first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
     return (total[last] - total[first]) / (last - first)
 
@@ -281,12 +277,7 @@ def confusion_matrix(labels: ArrayLike, flagged: ArrayLike) -> Axes:
 def scatter_by_label(
     ax: Axes, labels: np.ndarray, x: np.ndarray, y: np.ndarray, named: bool = True, zorder: int = 1
 ) -> None:
-    """A dot for each surface: blue where it is good, an orange diamond where it is defective.
-
-    Args:
-        labels: bool (N,).
-        named: whether the legend names the two kinds.
-    """
+    """A blue dot for each surface, or an orange diamond where the bool (N,) `labels` are true."""
     look: Keywords = {"s": 22, "alpha": 0.65, "linewidths": 0, "zorder": zorder}
     names = ("good", "defective") if named else (None, None)
     for here, name, color, marker in zip(
@@ -305,9 +296,7 @@ def score_strip(
 ) -> Axes:
     """Every score as a dot: a band per fold, defective over good, the thresholds as lines.
 
-    Args:
-        thresholds: fold -> its operating threshold in logits; one band for each.
-        oracle: the pooled oracle threshold in logits, drawn through all bands.
+    `thresholds` are fold -> operating threshold in logits, `oracle` is the pooled one of all bands.
     """
     ax = new_axes(10.4, 1.5 + 0.9 * len(thresholds))
     labels, scores, folds = np.asarray(labels, bool), np.asarray(scores), np.asarray(folds)

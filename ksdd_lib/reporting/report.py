@@ -34,16 +34,9 @@ from ksdd_lib.training.loop import read_history
 ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """Image name -> image uint8 (H, W) and mask bool (H, W)."""
 
-KINDS = (
-    "errors",
-    "strip",
-    "scores",
-    "precision_recall_curve",
-    "roc_curve",
-    "confusion_matrix",
-    "training_curves",
-)
-"""The kinds of figures. Of "strip" there may be several: strip_1, strip_2 and so on."""
+# The kinds of figures. Of "strip" there may be several: strip_1, strip_2 and so on.
+KINDS = {"errors", "strip", "scores", "confusion_matrix", "training_curves"}
+KINDS |= {"precision_recall_curve", "roc_curve"}
 
 STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
@@ -52,24 +45,13 @@ CLOSE_UPS = 6  # errors that the first screen shows, misses first
 
 @alone
 def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[str, Path]:
-    """Draw every figure of a run into its `figures/`; older ones of the same kinds are replaced.
+    """Draw every figure of a run into its `figures/`: name ("strip_1", ...) -> PNG file.
 
-    Args:
-        read_pair: None leaves out the pictures of surfaces.
-
-    Returns:
-        Figure name ("strip_1", "roc_curve", ...) -> PNG file.
-
-    Raises:
-        RunError: as of `load_results`, or another process works in the folder.
+    Older ones are replaced. Without `read_pair` there are no pictures of surfaces. Raises RunError:
+    as of `load_results`, or another process works in the folder.
     """
-    return _write_figures(load_results(run_folder), read_pair)
-
-
-def _write_figures(results: Results, read_pair: ReadPair | None) -> dict[str, Path]:
-    """Figure name -> PNG file."""
+    results, paths = load_results(run_folder), {}
     folder = results.folder / "figures"
-    paths = {}
     for name, figure in _draw_figures(results, read_pair):
         if results.data.is_generated:
             plots.stamp(figure)
@@ -97,8 +79,9 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
         if wrong:
             yield "errors", surface_pictures.close_ups([surface(row) for row in wrong])
         limits = surface_pictures.logit_range(rows)
-        for number, page in enumerate(_strip_pages(rows), start=1):
-            surfaces = [surface(row) for row in page]
+        shown = _strip_rows(rows)
+        for number, start in enumerate(range(0, len(shown), STRIP_ROWS), start=1):
+            surfaces = [surface(row) for row in shown[start : start + STRIP_ROWS]]
             yield f"strip_{number}", surface_pictures.defect_strip(surfaces, limits)
     thresholds = {fold.fold: fold.threshold for fold in summary.folds}
     strip = plots.score_strip(labels, scores, folds, thresholds, summary.pooled.oracle.threshold)
@@ -127,12 +110,6 @@ def _strip_rows(rows: Sequence[Prediction]) -> list[Prediction]:
     return shown
 
 
-def _strip_pages(rows: Sequence[Prediction]) -> list[list[Prediction]]:
-    """The rows of the strip, a picture each."""
-    shown = _strip_rows(rows)
-    return [shown[start : start + STRIP_ROWS] for start in range(0, len(shown), STRIP_ROWS)]
-
-
 def judged_surface(results: Results, read_pair: ReadPair, row: Prediction) -> JudgedSurface:
     """All that a picture of a row shows, from the stored files, which must hold the maps."""
     assert results.masks is not None
@@ -145,26 +122,19 @@ def judged_surface(results: Results, read_pair: ReadPair, row: Prediction) -> Ju
 def open_surfaces(
     run_folder: Path, read_pair: ReadPair
 ) -> tuple[list[Prediction], Callable[[Prediction], JudgedSurface]]:
-    """The rows of a run's predictions.csv, and a function that gives all that is shown of one.
-
-    Raises:
-        RunError: as of `load_results`.
-    """
+    """The rows of predictions.csv, and what gives all that is shown of one; see `load_results`."""
     results = load_results(run_folder)
     return results.rows, partial(judged_surface, results, read_pair)
 
 
 @alone
 def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
-    """Draw the figures, and write them with every number into one file -> `report.html`.
-
-    The file needs nothing beside it. Arguments and errors are those of `make_figures`.
-    """
+    """Write figures and numbers into report.html, which needs no other file; as `make_figures`."""
     results = load_results(run_folder)
     settings = results.settings
     preset = to_json(resolve({"preset": settings.preset}))
     pictures: dict[str, list[str]] = {}  # kind of figure -> addresses that hold the pictures
-    for name, picture in _write_figures(results, read_pair).items():
+    for name, picture in make_figures(run_folder, read_pair).items():
         encoded = base64.b64encode(picture.read_bytes()).decode("ascii")
         pictures.setdefault(_kind(name), []).append(f"data:image/png;base64,{encoded}")
     environment = jinja2.Environment(
@@ -190,9 +160,8 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
         paper=PAPER,
         version=ksdd_lib.__version__,
     )
-    path = results.folder / "report.html"
-    storage.write_text(path, page + "\n")
-    return path
+    storage.write_text(results.folder / "report.html", page + "\n")
+    return results.folder / "report.html"
 
 
 class KindOfScore(NamedTuple):

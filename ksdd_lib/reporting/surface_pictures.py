@@ -28,18 +28,12 @@ picture_style = style(axes_grid=False, axes_titlelocation="center", axes_titlewe
 
 @dataclass(frozen=True)
 class JudgedSurface:
-    """One test surface with all that is shown of it.
-
-    Attributes:
-        image: (H, W) uint8.
-        annotation: (H, W) bool.
-        output: (h, w) in [0, 1], the probability of a defect at each place, at any size.
-    """
+    """One test surface with all that is shown of it."""
 
     prediction: Prediction
-    image: np.ndarray
-    annotation: np.ndarray
-    output: np.ndarray
+    image: np.ndarray  # (H, W) uint8
+    annotation: np.ndarray  # (H, W) bool
+    output: np.ndarray  # (h, w) in [0, 1], of any size: the probability of a defect
 
     def full_output(self) -> np.ndarray:
         """The output (H, W) at the size of the image."""
@@ -59,11 +53,7 @@ class JudgedSurface:
 
 
 def show_image(ax: Axes, pixels: np.ndarray, outline: np.ndarray | None = None) -> None:
-    """Draw a picture alone on axes: uint8 in gray, floats as a probability from 0 to 1.
-
-    Args:
-        outline: a mask (H, W) bool, whose edge is drawn on the picture.
-    """
+    """Draw a picture, uint8 in gray or floats as probabilities, and the edge of a bool mask."""
     heat: Keywords = HEAT | {"interpolation": "nearest"}
     ax.imshow(pixels, **(GRAY if pixels.dtype == np.uint8 else heat))
     if outline is not None and outline.any():
@@ -91,11 +81,7 @@ def gallery(
 
 @picture_style
 def overlay(surface: JudgedSurface, opacity: float) -> Figure:
-    """A surface, the output laid over it, and the place that matters, see `closest`, enlarged.
-
-    Args:
-        opacity: of the output, from 0 (not seen) to 1, where a certain output covers the surface.
-    """
+    """A surface, the output laid over it at an opacity from 0 to 1, and its `closest` place."""
     output, cut = surface.full_output(), surface.closest(160)
     covered = opacity * np.clip(np.asarray(HEAT["norm"](output)), 0, 1)
     ratio = surface.image.shape[0] / surface.image.shape[1]
@@ -134,10 +120,9 @@ def close_ups(surfaces: Sequence[JudgedSurface]) -> Figure:
             ax.plot(line[:, 0], line[:, 1], color=OUTLINE, linewidth=1.1)
         ax.set(xlim=(-0.5, cut.shape[1] - 0.5), ylim=(cut.shape[0] - 0.5, -0.5))
         title = f"{verdict(surface.prediction).upper()}\n{shortened(surface.prediction.image, 24)}"
-        look: Keywords = {"fontsize": 8.5, "fontweight": "bold", "color": DEFECTIVE}
-        ax.set_title(title, loc="left", pad=3, **look)
+        ax.set_title(title, loc="left", pad=3, fontsize=8.5, fontweight="bold", color=DEFECTIVE)
         ax.set_axis_off()
-        look = {"transform": ax.transAxes, "fontsize": 7, "ha": "center", "va": "top"}
+        look: Keywords = {"transform": ax.transAxes, "fontsize": 7, "ha": "center", "va": "top"}
         ax.text(0.5, -0.03, f"{cut.shape[1]} pixels across", **look)
     return figure
 
@@ -163,11 +148,7 @@ def contact_sheet(
     alarming: Sequence[bool],
     heading: str = "",
 ) -> Figure:
-    """Small pictures in rows, each with its title; the alarming ones have an orange frame.
-
-    Args:
-        pictures: each (H, W) uint8; None where a file could not be read.
-    """
+    """Small pictures (H, W) uint8 in rows, the alarming ones framed; None where unreadable."""
     across = min(8, max(1, len(pictures)))
     down = -(-len(pictures) // across)
     known = [picture.shape[0] / picture.shape[1] for picture in pictures if picture is not None]
@@ -196,10 +177,7 @@ def contact_sheet(
 def defect_strip(surfaces: Sequence[JudgedSurface], score_range: tuple[float, float]) -> Figure:
     """Rows of image, annotation, output and score; tall surfaces lie on their left side.
 
-    The output is drawn on one fixed scale, probability 0 to 1, so that rows can be compared.
-
-    Args:
-        score_range: the ends of the number line in logits, see `logit_range`.
+    All outputs have one scale, 0 to 1; `score_range` are the ends of the scores' line in logits.
     """
     shapes = [sorted(surface.image.shape) for surface in surfaces]
     ratio = float(np.median([short / long for short, long in shapes] or [0.4]))
@@ -247,8 +225,7 @@ def _draw_surface(ax: Axes, surface: JudgedSurface, bottom: float, row_height: f
     """Image, annotation and output, each in its column."""
     image = _lying(surface.image)
     mask = _lying(surface.annotation.astype(np.float32)) > 0
-    output = surface.output.astype(np.float32)
-    output = np.rot90(output) if _is_tall(surface.image) else output
+    output = np.rot90(surface.output, int(_is_tall(surface.image))).astype(np.float32)
     pixel = min(PANEL / image.shape[1], row_height / image.shape[0])  # inches
     top, (height, width) = bottom + row_height, (pixel * side for side in image.shape)
     heat: Keywords = HEAT | {"interpolation": "nearest"}

@@ -15,17 +15,11 @@ TILES = 10  # places in a row of forming masks: the surface, and one for each mo
 
 @dataclass(frozen=True)
 class Forming:
-    """How the masks of some surfaces form.
+    """How the masks of some surfaces form."""
 
-    Attributes:
-        images: each (H, W) uint8.
-        outlines: each (H, W) bool, the annotation.
-        masks: step -> probabilities (N, h, w), in the order of the images.
-    """
-
-    images: Sequence[np.ndarray]
-    outlines: Sequence[np.ndarray]
-    masks: Mapping[int, np.ndarray]
+    images: Sequence[np.ndarray]  # each (H, W) uint8
+    outlines: Sequence[np.ndarray]  # each (H, W) bool, the annotation
+    masks: Mapping[int, np.ndarray]  # step -> probabilities (N, h, w), in the order of the images
 
     def height(self) -> float:
         """Inches for one row of upright tiles for each surface."""
@@ -38,10 +32,7 @@ def training_view(
 ) -> Figure:
     """The losses of a training, and below them the masks of some surfaces as they form.
 
-    Args:
-        stages: the last one is in training.
-        fold: the one in training; the others are drawn thin.
-        steps: that the last stage will take.
+    The last stage is in training and will take `steps`. Other folds than `fold` are drawn thin.
     """
     below = forming.height() if forming else 0.0
     figure = sheet(9.0, CURVES + below, above=0.3)

@@ -11,14 +11,9 @@ from ksdd_lib.evaluation.summary import PooledScores, Summary
 from ksdd_lib.evaluation.threshold_costs import parts_needed
 from ksdd_lib.text import listed, of_ten, percent, percent_up_to
 
-FEW = 20
-"""Defective test surfaces under which the first sentences warn of the number."""
-
-NAMED = 6
-"""Surfaces that the first sentences name, of each kind of error."""
-
-CHOSEN_ON_KOLEKTOR = ("cpu", "best")
-"""Presets whose values were chosen with KolektorSDD's images."""
+FEW = 20  # defective test surfaces under which the first sentences warn of the number
+NAMED = 6  # surfaces that the first sentences name, of each kind of error
+CHOSEN_ON_KOLEKTOR = ("cpu", "best")  # presets whose values were chosen with its images
 
 
 def conclusion(pooled: PooledScores, is_generated: bool) -> str:
