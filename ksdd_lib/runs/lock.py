@@ -21,23 +21,17 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.runs.run import Run
 from ksdd_lib.storage import Record
 
-OWNER_SILENT = 15 * 60
-"""Seconds without a sign of life after which another runtime may take over a run folder."""
+OWNER_SILENT = 15 * 60  # seconds without a sign of life after which another may take over
 
 Work = TypeVar("Work", bound=Callable[..., object])
 
 
 class Owner(Record):
-    """owner.json: which process works in a run folder, as "HOST process NUMBER".
-
-    `last_wrote` are seconds since the epoch. `started` are seconds from the start of the machine to
-    that of the process, which no setting of the clock changes. They tell it from a later one of its
-    number. None: unknown.
-    """
+    """owner.json: which process works in a run folder, as "HOST process NUMBER"."""
 
     owner: str
-    last_wrote: float
-    started: float | None = None
+    last_wrote: float  # seconds since the epoch
+    started: float | None = None  # seconds after the machine, whatever the clock; None: unknown
 
     def may_be(self, other: "Owner") -> bool:
         """Whether both are the same process, as far as is known."""
@@ -60,8 +54,8 @@ class Owner(Record):
 def claim(folder: Path) -> bool:
     """Say that this process works in a run folder; False where it had said so already.
 
-    Work that takes long says so again and again. The first claim removes temporary files that a
-    killed owner has left. RunError where another living process works there.
+    Long work says so again and again. The first claim removes the temporary files of a killed
+    owner. RunError where another living process works there.
     """
     with _locked(folder):
         owner, me = _owner(folder), _process(os.getpid())
@@ -87,10 +81,7 @@ def release(folder: Path) -> None:
 
 
 def alone(work: Work) -> Work:
-    """Decorate a function that writes in a run folder: a run, or its folder, is its first argument.
-
-    The call is refused, as by `claim`, where another living process works in the folder.
-    """
+    """Let a function `claim` the run, or run folder, that is its first argument, while it runs."""
 
     @wraps(work)
     def guarded(run: Run | Path, *others: object, **named: object) -> object:
@@ -107,12 +98,8 @@ def alone(work: Work) -> Work:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time read the owner of a folder and write another.
-
-    The folder itself is locked, so no lock file is left in it, and the lock ends with its process.
-    Where the system has no such lock, two processes may begin at once.
-    """
-    if fcntl is None:
+    """Lock the folder itself, so that one process at a time reads its owner and writes another."""
+    if fcntl is None:  # without such a lock two processes may begin at once
         yield
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -15,8 +15,7 @@ from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal
 from ksdd_lib.settings import RULES, Settings, Values
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where the repository's files lie, unless this is an installed package."""
+CHECKOUT = Path(__file__).resolve().parents[2]  # unless this is an installed package
 
 
 def home() -> Path:
@@ -36,12 +35,8 @@ def create(
     """The run of these settings: found again, or made new; raises as `open_run`.
 
     It lies in `folder`, else in `$KSDD_RUN`, else under `home()/runs`. There a run is found again
-    by the settings of notebook 1, whatever later notebooks have changed. A new run is called by
-    its settings' name, followed by a number where another run has that name.
-
-    Args:
-        bring: fetches a run of these settings from elsewhere, as from Drive, and returns its folder
-            here, or None. It is asked before a new run is made under `home()/runs`.
+    by the settings of notebook 1, whatever later notebooks have changed. Before a new one is made
+    there, `bring` may fetch it from elsewhere, as from Drive, and return its folder here.
     """
     if folder is None and os.environ.get("KSDD_RUN"):
         folder = Path(os.environ["KSDD_RUN"]).expanduser()
@@ -58,9 +53,8 @@ def create(
 def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
     """The run in `folder` with its own settings, or a new run made from `explicit`.
 
-    Explicit values replace those of a run as long as its data is not prepared. Later, RunError
-    lists those that differ. It is also raised where settings are to change while another process
-    works in the folder.
+    Explicit values replace those of a run whose data is not prepared. Of a later one RunError lists
+    those that differ. It is also raised where another process works in the folder.
     """
     folder = Path(folder).resolve()
     stored = _stored_settings(folder)
@@ -83,18 +77,15 @@ def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
 def resume(explicit: Values | None = None) -> Run:
     """The run that a notebook continues: `$KSDD_RUN`, else the one opened last.
 
-    It must have the `explicit` settings, by default those of the environment, as in `open_run`.
-    MissingError where there is no run; the text says which notebook to run first.
+    It must have the `explicit` settings, by default the environment's. MissingError where none is.
     """
     explicit = settings_io.from_environment() if explicit is None else explicit
     for folder in _last_folders()[:1]:
         if _stored_settings(folder):
             return open_run(folder, explicit)
         if named := os.environ.get("KSDD_RUN"):
-            raise MissingError(
-                f"KSDD_RUN is {named}, and no run is in {folder.resolve()}: a path counts from the "
-                "folder of the notebooks."
-            )
+            missing = f"KSDD_RUN is {named}, and no run is in {folder.resolve()}"
+            raise MissingError(f"{missing}: a path counts from the folder of the notebooks.")
     raise MissingError(f"There is no run yet: run {NOTEBOOKS['data']}.ipynb first.")
 
 
@@ -111,10 +102,7 @@ def is_same_start(stored: Settings, wanted: Settings) -> bool:
 
 
 def _begun(wanted: Settings) -> Path | None:
-    """The folder under `home()/runs` of the run with the same start as `wanted`, or None.
-
-    The run opened last comes first, whatever it is called, then those named by these settings.
-    """
+    """The run with the same start as `wanted`: the one opened last, else one of its name."""
     named = re.compile(re.escape(run_name(wanted)) + r"(-\d+)?")
     folders = [path.parent for path in (home() / "runs").glob("*/settings.json")]
     named_so = [folder for folder in folders if named.fullmatch(folder.name)]

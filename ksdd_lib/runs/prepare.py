@@ -21,15 +21,11 @@ from ksdd_lib.settings import Settings
 
 
 class DataRecord(DataIdentity):
-    """What data.json holds.
+    """What data.json holds."""
 
-    `place` is the folder of the items as seen from the run folder. `contents` is what decoding has
-    shown, so that the same files are not decoded again; empty in runs made before it was kept.
-    """
-
-    place: str
+    place: str  # the folder of the items as seen from the run folder
     report: DataReport
-    contents: tuple[PairContent, ...] = ()
+    contents: tuple[PairContent, ...] = ()  # for `survey`; empty in runs made before it was kept
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,8 @@ class DataSet:
 def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     """Get the data, inspect it, split it; stores data.json and folds.json. Again: only checks.
 
-    Raises:
-        DataError, FoldError: no source gives a valid data set, or it cannot be split.
-        RunError: the run was begun with other data, or another process works in its folder.
+    Raises DataError or FoldError where no source gives a valid data set that can be split, and
+    RunError where the run was begun with other data, or another process works in its folder.
     """
     if run.has("data"):
         return open_data(run, drive)
@@ -85,9 +80,7 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
     """The data of a run that notebook 01 has prepared, found again and compared by fingerprint.
 
-    Raises:
-        RunError: notebook 01 has not been run, or the data found is not the run's.
-        DataError: the data is not on this machine.
+    Raises RunError where it has none or the data found is other; DataError where none is found.
     """
     run.require("data")
     record = storage.read_record(run.folder / "data.json", DataRecord)

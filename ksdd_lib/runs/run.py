@@ -10,11 +10,9 @@ from ksdd_lib.errors import MissingError, RunError
 from ksdd_lib.settings import RULES, Settings, Value, Values
 from ksdd_lib.storage import Record
 
+# Part of a run that belongs to no fold -> its file once it is finished, the notebook that makes it.
 FILES = {"data": "data.json", "evaluation": "metrics.json", "report": "report.html"}
-"""Part of a run that belongs to no fold -> the file that is there once it is finished."""
-
 NOTEBOOKS = {"data": "01_download_data", "evaluation": "04_evaluate", "report": "05_visualize"}
-"""Part of `FILES` -> the notebook that makes it. A stage of a method names its own."""
 
 
 class Timing(Record):
@@ -52,11 +50,7 @@ class Run:
         return all((self.fold_folder(k) / f"{part}.done.json").exists() for k in folds)
 
     def require(self, part: str, notebook: str | None = None) -> None:
-        """Raise MissingError unless a part of `FILES`, or else a stage, is finished.
-
-        The text says what to run first: `notebook`, where one trains this stage. Of a stage that
-        diverged it says where.
-        """
+        """Raise MissingError unless a part of `FILES`, or a stage of this notebook, is finished."""
         if self.has(part):
             return
         missing = f"The run {self.folder.name} has no finished {part}"
@@ -72,10 +66,7 @@ class Run:
         raise MissingError(f"{missing} yet: {first}.")
 
     def has_begun(self, group: str) -> bool:
-        """Whether settings of this group are in use, and therefore fixed.
-
-        Those of a stage are once it has begun, and those of "run" once any stage has begun.
-        """
+        """Whether settings of this group are fixed: those of "run" once any stage has begun."""
         if group == "data":
             return self.has("data")
         files = self.folder.glob("fold*/*" if group == "run" else f"fold*/{group}*")
@@ -99,8 +90,8 @@ class Run:
 
     def note_time(self, what: str, seconds: float) -> None:
         """Add or replace one line of timing.json."""
-        lines = [line for line in self.timing() if line.what != what]
-        lines.append(Timing(what=what, seconds=round(seconds, 1)))
+        new = Timing(what=what, seconds=round(seconds, 1))
+        lines = [*(line for line in self.timing() if line.what != what), new]
         storage.write_json(self.folder / "timing.json", [line.model_dump() for line in lines])
 
 
