@@ -110,8 +110,7 @@ def published() -> Path:
     for kept in (CHECKOUT / PUBLISHED, path):
         if _is_whole(kept):
             return kept
-    address = _repository()
-    if not address:
+    if not (address := _repository()):
         raise CheckpointError(
             f"The published model ({PUBLISHED.as_posix()}) is not here: take a whole copy of the "
             "repository, or name a weights file."

@@ -34,12 +34,11 @@ def train_stage(
 ) -> bool:
     """Train a stage of a fold on the finished stages before it, or go on where it stopped.
 
+    Returns False where it had already finished.
+
     Args:
         watch: told of every new row of the history; once, where the stage had already finished.
         saved: called after each checkpoint, for a copy elsewhere.
-
-    Returns:
-        False where it had already finished.
 
     Raises RunError: the run's method has no such stage.
     Raises TrainingError: it diverged, memory is too small, or one kind of image is missing.
@@ -97,7 +96,7 @@ def trained_judge(run: Run, data: DataSet, fold: int) -> Judge:
 
 
 def weights_sha256(run: Run, data: DataSet, fold: int) -> str:
-    """The hash of a fold's last stage, which names those before it; of the method without stages.
+    """What names the weights that judge a fold: its last stage's hash, else that of the method.
 
     Raises CheckpointError: as `trained_judge`.
     """

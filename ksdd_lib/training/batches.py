@@ -1,5 +1,6 @@
 """Surfaces in memory, and the deterministic order in which training sees them."""
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -68,8 +69,7 @@ class Surfaces:
     def image(self, row: int, view: int = 0) -> Tensor:
         """Sample `row` as the network takes it: (1, 1, H, W) float32 in [0, 1], channels last.
 
-        A view from 0 to 7 turns it by `view % 4` times 90 degrees and from 4 on mirrors it. Turned
-        by 90 or 270 degrees it is (1, 1, W, H): it changes its shape and is not stretched.
+        The view, from 0 to 7, is that of `turn`: by 90 or 270 degrees it is (1, 1, W, H).
         """
         return network_input(self.images[row : row + 1], view)
 
@@ -117,13 +117,13 @@ def load_surfaces(samples: Sequence[Sample], size: tuple[int, int], annotation: 
 
     with ThreadPoolExecutor(4) as pool:
         images, masks = zip(*pool.map(load, samples), strict=True)
-    rows = np.cumsum([mask is not None for mask in masks]) - 1
+    numbers = itertools.count()
     defective = [mask for mask in masks if mask is not None]
     return Surfaces(
         tuple(samples),
         torch.from_numpy(np.stack(images)[:, None]),
         torch.from_numpy(np.array(defective, np.uint8).reshape(-1, 1, height, width)),
-        tuple(int(r) if m is not None else -1 for r, m in zip(rows, masks, strict=True)),
+        mask_row=tuple(-1 if mask is None else next(numbers) for mask in masks),
     )
 
 

@@ -37,15 +37,10 @@ def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
 
 
 def soft_targets(masks: Tensor, binary: bool = False) -> Tensor:
-    """Masks at the network's size -> what the mask logits should say, at 1/8.
+    """Masks (B, 1, H, W) in [0, 1] -> what the mask logits should say, (B, 1, H/8, W/8) in [0, 1].
 
-    Args:
-        masks: (B, 1, H, W) in [0, 1].
-        binary: 0 or 1 at a share of 0.5, as the mean squared error takes it, instead of the share.
-
-    Returns:
-        (B, 1, H/8, W/8) in [0, 1]: the defect's share of the 17x17 window around the centre of
-        the 8x8 block that each mask pixel stands for; what lies outside the image does not count.
+    It is the defect's share of the 17x17 window around the centre of each 8x8 block. What lies
+    outside the image does not count. With `binary` it is 1 where that share is above 0.5, else 0.
     """
     total = F.avg_pool2d(F.pad(masks, PADDING), POOL, STRIDE)
     share = total / F.avg_pool2d(F.pad(torch.ones_like(masks), PADDING), POOL, STRIDE)
