@@ -70,11 +70,8 @@ class BackgroundCopy:
         self._thread.start()
 
     def finish(self) -> bool:
-        """Copy what is new, wait `PATIENCE` seconds for it, and say what is on Drive.
-
-        Returns:
-            Whether all is on Drive; without a Drive nothing is.
-        """
+        """Copy what is new, wait `PATIENCE` seconds for it, and say what is on Drive -> whether
+        all of it is; without a Drive nothing is."""
         if self.drive is None:
             return False
         self._goes_on = False

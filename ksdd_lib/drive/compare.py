@@ -43,8 +43,7 @@ class Done(storage.Record):
 def opened(folder: Path, read: Callable[[Path], bytes | None] = markers.content) -> Run | None:
     """The run in a folder; None where its settings are absent, damaged or of another version.
 
-    Args:
-        read: how to read its settings.json: `markers.read`, where the folder is on Drive.
+    On Drive its settings.json is read by `markers.read`.
     """
     stored = read(folder / "settings.json")
     try:
@@ -54,13 +53,8 @@ def opened(folder: Path, read: Callable[[Path], bytes | None] = markers.content)
 
 
 def fixed_differences(here: Run, there: Run) -> tuple[set[str], set[str]]:
-    """The groups of settings in which a run here and one on Drive differ, and which are in use.
-
-    "data" is also among them where the data differ.
-
-    Returns:
-        Those in use here, and those in use there; see `Run.has_begun`.
-    """
+    """The groups of settings in which a run here and one on Drive differ: those in use here, and
+    those in use there (see `Run.has_begun`). "data" is among them where the data differ."""
     names = settings_io.differences(here.settings, settings_io.to_json(there.settings))
     groups = {RULES[name].group for name in names}
     ours = markers.parsed(markers.content(here.folder / "data.json"), DataFacts)
@@ -77,12 +71,9 @@ def fixed_differences(here: Run, there: Run) -> tuple[set[str], set[str]]:
 
 
 def folder_on_drive(run: Run, runs: Path) -> Path:
-    """The run's folder on Drive: the known one, else the first free of <name>, <name>-2 ...
+    """The run's folder in the `runs` on Drive: the known one, else the first free of its name.
 
     Settings that no stage there has used may differ, as they may have been changed in time.
-
-    Args:
-        runs: the folder of runs on Drive.
     """
 
     def is_ours(folder: Path) -> bool:
@@ -100,11 +91,9 @@ def folder_on_drive(run: Run, runs: Path) -> Path:
 
 
 class DriveCopy:
-    """All files of a run on Drive, read through their markers.
+    """All files of a run on Drive, by their names in its folder, read through their markers.
 
-    Attributes:
-        markers: file name relative to the folder -> its markers.
-        damaged: names of the files read that are not what their markers say.
+    `damaged` are the names of the files read that are not what their markers say.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -194,8 +183,7 @@ def _stage(
 ) -> Generator[File, None, bool]:
     """The newest whole checkpoint of a stage, if it is further, and what belongs to it.
 
-    Returns:
-        False where it goes on from other weights of the stage `before`, and stays on Drive.
+    Returns False where it goes on from other weights of the stage `before`, and stays on Drive.
     """
     prefix, steps = f"{fold}/{stage}", copy.steps(f"{fold}/{stage}")
     done = f"{prefix}.done.json"

@@ -37,8 +37,7 @@ class Marker(storage.FileHash):
 def write(data: bytes, target: Path, drive: Path) -> bool:
     """Write content to Drive, then its marker; False where the same content was there already.
 
-    Raises:
-        OSError: Drive is gone, full or read-only, or took only a part.
+    Raises OSError where Drive is gone, full or read-only, or took only a part.
     """
     require_mounted(drive)
     known, sha256 = _read_marker(marker_of(target)), storage.sha256(data)
@@ -113,8 +112,7 @@ def read_markers(paths: Iterable[Path]) -> dict[Path, list[Marker]]:
 def read(path: Path, markers: Iterable[Marker] | None = None) -> bytes | None:
     """The content of the newest marker that has any, whatever Drive has called it; else None.
 
-    Args:
-        markers: of the plain file `path`; by default they are read from Drive.
+    The `markers` of the plain file `path` are read from Drive where they are not given.
     """
     names = [name for name in list_folder(path.parent) if plain(name) == path]
     if markers is None:
@@ -146,8 +144,7 @@ def parsed(data: bytes | None, kind: type[AnyRecord]) -> AnyRecord | None:
 def list_folder(folder: Path) -> list[Path]:
     """The paths in a folder; none where it does not exist.
 
-    Raises:
-        OSError: it cannot be listed. `Path.glob` would take a mount that is gone for empty.
+    Raises OSError where it cannot be listed. `Path.glob` would take a mount that is gone for empty.
     """
     try:
         return [folder / name for name in os.listdir(folder)]

@@ -49,12 +49,9 @@ def restore(
         named: the folder on Drive of the run to bring and use, whichever was the last one.
         like: bring and use the run with the same start as these settings, if Drive has one.
 
-    Returns:
-        The folder of the run in use. None, where Drive has nothing usable of it, or does not answer
-        for `PATIENCE` seconds, which is a warning.
-
-    Raises:
-        RunError: another machine is at work on the run, and `$KSDD_TAKE_OVER` is not set.
+    Returns the folder of the run in use. None, where Drive has nothing usable of it, or does not
+    answer for `PATIENCE` seconds, which is a warning. Raises RunError where another machine is at
+    work on the run, and `$KSDD_TAKE_OVER` is not set.
     """
     if drive is None:
         return None
@@ -81,15 +78,11 @@ def restore(
 
 
 class _Attempt:
-    """One attempt to bring a run here. Once it is given up, it ends without another word or write.
-
-    Attributes:
-        runs, there: the folders of runs here and on Drive.
-    """
+    """One attempt to bring a run here. Once it is given up, it ends without another word or write."""
 
     def __init__(self, home: Path, drive: Path) -> None:
         self.home, self.drive = home, drive
-        self.runs, self.there = home / "runs", drive / layout.RUNS
+        self.runs, self.there = home / "runs", drive / layout.RUNS  # the folders of runs
         self.given_up = threading.Event()
 
     def restore(self, named: Path | None, like: Settings | None) -> Path | None:
@@ -160,16 +153,10 @@ class _Attempt:
         return folder
 
     def _bring(self, source: Path, folder: Path | None = None) -> Path | None:
-        """Bring what the run in `source`, a folder on Drive, has further there.
+        """Bring what the run in `source`, a folder on Drive, has further there -> its folder here.
 
-        Args:
-            folder: the same run here; by default the first folder that is free, or has this run.
-
-        Returns:
-            Its folder here; None, with a warning, where its settings are damaged or conflict.
-
-        Raises:
-            RunError: another machine is at work on the run.
+        That is `folder`, or else the first that is free or has this run. None, with a warning,
+        where its settings are damaged or conflict.
         """
         copy = DriveCopy(source)
         there = compare.opened(source, lambda path: copy.read(path.name))

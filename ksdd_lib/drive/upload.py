@@ -26,16 +26,12 @@ FAILURES = 3
 
 @dataclass(frozen=True)
 class Copied:
-    """What a copy to Drive came to.
-
-    Attributes:
-        newest: the checkpoint that was saved last and is whole on Drive, as "step 150 of
-            segmentation, fold 0"; "" without any.
-        failure: why not all of the run is there; "" where it is.
-    """
+    """What a copy to Drive came to."""
 
     newest: str = ""
+    """The checkpoint saved last that is whole on Drive, as "step 150 of segmentation, fold 0"."""
     failure: str = ""
+    """Why not all of the run is there; "" where it is."""
 
     def explain(self, run: Run) -> str:
         """One sentence on a failure."""
@@ -51,10 +47,8 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
     Of each stage's checkpoints only the newest is copied. The one before leaves Drive one copy
     later, when the newer one has had time to arrive. A run of other settings that has the name on
     Drive is left alone, and ours gets a number after its name. Remains of interrupted copies are
-    removed. The report also goes to `layout.REPORTS`. A run folder on Drive is not copied.
-
-    Args:
-        at_work: whether more is to come soon, so that no other machine should go on meanwhile.
+    removed. The report also goes to `layout.REPORTS`. A run folder on Drive is not copied. While
+    this machine is `at_work`, no other one should go on with the run.
     """
     if layout.is_on(drive, run.folder):
         return Copied()
@@ -89,11 +83,8 @@ def renew_last_copy(run: Run, drive: Path) -> None:
 
 
 def copy_archive(run: Run, downloads: Path, drive: Path) -> str:
-    """Copy the run's data archive to Drive where it was downloaded, for the next machine.
-
-    Returns:
-        One sentence on a failure, or ""; never raises.
-    """
+    """Copy the run's data archive to Drive where it was downloaded, for the next machine -> one
+    sentence on a failure, or ""; never raises."""
     try:
         wanted = storage.read_record(run.folder / "data.json", DataFacts).archive_sha256
         for path in sorted(downloads.glob("*.zip")) if wanted else ():
