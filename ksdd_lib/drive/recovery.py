@@ -78,7 +78,7 @@ def restore(
 
 
 class _Attempt:
-    """One attempt to bring a run here. Once it is given up, it ends without another word or write."""
+    """One attempt to bring a run here. Once it is given up, it says and writes nothing more."""
 
     def __init__(self, home: Path, drive: Path) -> None:
         self.home, self.drive = home, drive
