@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ksdd_lib.data.dataset import Sample, read_image, read_mask
 from ksdd_lib.methods.two_stage import untrained_segmentation
-from ksdd_lib.models.fourier import FourierConv2d
+from ksdd_lib.models.fourier_conv import FourierConv2d
 from ksdd_lib.models.two_stage import FEATURES, TwoStageNet, initialize
 from ksdd_lib.settings import Settings
 from ksdd_lib.training.batches import Order

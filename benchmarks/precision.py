@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from markdown_report import markdown_table, short
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.scoring import score_images
-from ksdd_lib.methods.stages import trained_judge
+from ksdd_lib.methods.stage_training import trained_judge
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.prepare import DataSet
@@ -86,11 +86,11 @@ def main(words: Sequence[str] | None = None) -> None:
         rows += compare(run, data, fold, options.precision)
     settings = run.settings
     report = {
-        "environment": machine.environment() | {"command": "python benchmarks/precision.py RUN"},
+        "environment": hardware.environment() | {"command": "python benchmarks/precision.py RUN"},
         "run": f"{settings.preset}, {settings.folds}, seed {settings.seed}, {settings.image_size}",
         "cases": rows,
     }
-    out = options.out or ROOT / f"assets/results/precision-{machine.slug()}.json"
+    out = options.out or ROOT / f"assets/results/precision-{hardware.slug()}.json"
     storage.write_json(out, report)
     cells = [{name: short(value) for name, value in row.items()} for row in rows]
     print(markdown_table(cells))

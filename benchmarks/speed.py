@@ -30,7 +30,7 @@ import plain
 import torch
 from markdown_report import speed_report
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.data import synthetic
 from ksdd_lib.data.dataset import Sample
 from ksdd_lib.data.sources import obtain
@@ -70,7 +70,7 @@ def trainer(surfaces: Surfaces, order: Order, settings: Settings, compiled: bool
     stage = Stage(
         model,
         loss_of,
-        scale_gradients=machine.arithmetic(settings.precision, where) == torch.float16,
+        scale_gradients=hardware.arithmetic(settings.precision, where) == torch.float16,
         name="segmentation",
         fold=0,
         folder=Path(),
@@ -107,7 +107,7 @@ def scorer(
     One by one, as `evaluate.score_images` does; with `whole` in one forward.
     """
     where = surfaces.images.device
-    dtype = machine.arithmetic(settings.precision, where)
+    dtype = hardware.arithmetic(settings.precision, where)
     model = plain.first_weights(settings)
     model.to(where, memory_format=torch.channels_last).requires_grad_(False)
     if compiled:
@@ -162,7 +162,7 @@ def _seconds_in_turn(
 def memory_of(variant: str, where: torch.device) -> Iterator[bool]:
     """The variant's way with memory -> whether what is freed stays with the process."""
     reused = variant in REUSING and where.type == "cpu"
-    with machine.reused_memory(where) if reused else nullcontext():
+    with hardware.reused_memory(where) if reused else nullcontext():
         yield reused
 
 
@@ -189,7 +189,7 @@ def timed_case(
     else:
         a = plain.scorer(samples, batch, settings, options.workers, where)
         b = partial(scorer, surfaces, batch, settings)
-    dtype = machine.arithmetic(settings.precision, where)
+    dtype = hardware.arithmetic(settings.precision, where)
     bare = (settings.size, batch, dtype, where, training)
     variants = {"plain": a, "ours": b(), "floor": plain.bare_convolutions(*bare)}
     if where.type == "cpu":
@@ -202,7 +202,7 @@ def timed_case(
         "what": what,
         "size": settings.image_size,
         "batch": batch,
-        "arithmetic": machine.arithmetic_name(settings.precision),
+        "arithmetic": hardware.arithmetic_name(settings.precision),
     } | measured
 
 
@@ -213,7 +213,10 @@ def throughput(surfaces: Surfaces, settings: Settings, rounds: int) -> Case:
     for batch in (1, 2, 4, 8, 16):
         work = {"ours": scorer(surfaces, batch, settings, whole=True)}
         found[str(batch)] = 1 / measure(work, rounds, where, batch, 10)["medians"]["ours"]
-    known = {"size": settings.image_size, "arithmetic": machine.arithmetic_name(settings.precision)}
+    known = {
+        "size": settings.image_size,
+        "arithmetic": hardware.arithmetic_name(settings.precision),
+    }
     return known | {"images_per_second": found}
 
 
@@ -232,7 +235,7 @@ def few(samples: Sequence[Sample]) -> list[Sample]:
 
 def memory_here(variant: str, root: Path, batch: int, settings: Settings, workers: int) -> Case:
     """Peak bytes of three training steps in this process, and their growth over what was before."""
-    where, samples = machine.device(), few(find_samples(root))
+    where, samples = hardware.device(), few(find_samples(root))
     order = order_of(samples, batch, settings)
     surfaces = load_surfaces(samples, settings.size, settings.annotation).to(where)
     before = _memory(where, "VmRSS")
@@ -267,7 +270,7 @@ def memory_case(variant: str, root: Path, batch: int, settings: Settings, worker
     words = ["--memory", variant, settings.image_size, str(batch), "--data", str(root)]
     words += ["--precision", settings.precision, "--workers", str(workers)]
     found = json.loads(_python(__file__, *words))
-    name = "float32" if variant == "plain" else machine.arithmetic_name(settings.precision)
+    name = "float32" if variant == "plain" else hardware.arithmetic_name(settings.precision)
     case = {"variant": variant, "size": settings.image_size, "batch": batch, "arithmetic": name}
     return case | found
 
@@ -306,7 +309,7 @@ def loading(root: Path, settings: Settings, rounds: int) -> Case:
 def benchmark(options: argparse.Namespace, folder: Path) -> Case:
     """Everything at every size and precision, as it is stored; `folder` is for temporary files."""
     report = {
-        "environment": machine.environment() | {"command": "python benchmarks/speed.py"},
+        "environment": hardware.environment() | {"command": "python benchmarks/speed.py"},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": torch.get_num_threads(),
         "rounds": options.rounds,
@@ -334,7 +337,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> Case:
 def timed_cases(root: Path, settings: Settings, options: argparse.Namespace) -> Case:
     """Training step and scoring for each batch, and the throughput where there is a GPU."""
     surfaces = load_surfaces(few(find_samples(root)), settings.size, settings.annotation)
-    surfaces = surfaces.to(machine.device())
+    surfaces = surfaces.to(hardware.device())
     found: Case = {"cases": [], "throughput": []}
     for what, batch in itertools.product(("training step", "scoring"), BATCHES):
         found["cases"].append(timed_case(what, surfaces, batch, settings, options))
@@ -398,7 +401,7 @@ def main(words: Sequence[str] | None = None) -> None:
             print(json.dumps(memory_here(variant, root, int(batch), settings, options.workers)))
             return
         report = benchmark(options, Path(folder))
-    storage.write_json(options.out or ROOT / f"assets/results/speed-{machine.slug()}.json", report)
+    storage.write_json(options.out or ROOT / f"assets/results/speed-{hardware.slug()}.json", report)
     print(speed_report(report))
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ksdd_lib import pipeline, presets, settings_io, storage
-from ksdd_lib.data import inspection, item_folders, sources
+from ksdd_lib.data import data_report, item_folders, sources
 from ksdd_lib.data.survey import survey
 from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.evaluation.summary import Summary
-from ksdd_lib.machine import in_colab
+from ksdd_lib.formatting import number
+from ksdd_lib.hardware import in_colab
 from ksdd_lib.notebook import live, outputs
 from ksdd_lib.notebook.share import MADE, shareable
 from ksdd_lib.runs import open as runs
@@ -28,7 +29,6 @@ from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import RULES, Settings, Values
 from ksdd_lib.storage import relative
-from ksdd_lib.text import number
 from ksdd_lib.training.loop import Progress
 
 
@@ -76,10 +76,10 @@ def inspect(chosen: argparse.Namespace) -> None:
     wanted = presets.resolve({"preset": "cpu"} | explicit)
     tell = partial(print, file=sys.stderr)
     folder = sources.obtain(chosen.data, runs.home(), report=tell)
-    found = inspection.inspect_data(survey(folder.root), folder, wanted)
+    found = data_report.inspect_data(survey(folder.root), folder, wanted)
     as_json = json.dumps(found.model_dump(mode="json"), indent=1)
-    print(as_json if chosen.json else inspection.format_report(found))
-    if obstacles := inspection.obstacles(found):
+    print(as_json if chosen.json else data_report.format_report(found))
+    if obstacles := data_report.obstacles(found):
         raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
 
 

@@ -11,7 +11,7 @@ from ksdd_lib.errors import KsddError
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.reporting.report import make_report
 from ksdd_lib.runs.prepare import DataSet, open_data, prepare_data
 from ksdd_lib.runs.run import Run

@@ -33,8 +33,8 @@ from tiny_training import TINY, tiny_data
 from ksdd_lib import storage
 from ksdd_lib.drive import background, layout, markers, recovery
 from ksdd_lib.drive.background import BackgroundCopy
-from ksdd_lib.machine import environment
-from ksdd_lib.methods.stages import load_stage, train_stage
+from ksdd_lib.hardware import environment
+from ksdd_lib.methods.stage_training import load_stage, train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.run import Run

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ksdd_lib.data import duplicates
-from ksdd_lib.data.inspection import DataReport, Sizes
+from ksdd_lib.data.data_report import DataReport, Sizes
 from ksdd_lib.runs.prepare import DataRecord
 
 

@@ -18,7 +18,7 @@ from ksdd_lib.data.dataset import fingerprint
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.data.survey import find_samples
 from ksdd_lib.data.synthetic import generate
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.runs.open import open_run
 from ksdd_lib.runs.prepare import DataSet

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ksdd_lib import storage
-from ksdd_lib.text import number
+from ksdd_lib.formatting import number
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

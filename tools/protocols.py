@@ -14,7 +14,7 @@ from pages import mean_and_range, table
 from ksdd_lib.data.kolektorsdd import DOUBTFUL, PUBLISHED, TwinSurfaces, kolektor_twins
 from ksdd_lib.evaluation.metrics import average_precision, error_counts, oracle
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.text import number
+from ksdd_lib.formatting import number
 
 SEED_COLUMNS = (
     "seeds",

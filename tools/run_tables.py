@@ -10,7 +10,7 @@ from protocols import SEED_COLUMNS, over_seeds, pooled
 
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import failures_first, verdict
-from ksdd_lib.text import number
+from ksdd_lib.formatting import number
 
 PLAIN = re.compile(r"[a-z]+-(clean|official)")
 """A preset with nothing changed, on the folds that are fixed: what the README shows."""

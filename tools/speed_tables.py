@@ -7,8 +7,8 @@ from pages import table
 from run_tables import machine_name
 
 from ksdd_lib import storage
+from ksdd_lib.formatting import number
 from ksdd_lib.storage import Record
-from ksdd_lib.text import number
 
 SPEED_COLUMNS = (
     "machine",

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ksdd_lib import storage, text
+from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import Sample, natural_key, read_file, short_path
 from ksdd_lib.data.duplicates import reduced, reduction
 from ksdd_lib.data.item_folders import Pair, list_files
@@ -58,7 +58,7 @@ class Survey:
     def usable(self) -> tuple[Sample, ...]:
         """The samples; DataError where any image lacks a readable image or mask."""
         if self.unreadable:
-            reasons = text.listed([one.reason for one in self.unreadable], 5, "; ")
+            reasons = formatting.listed([one.reason for one in self.unreadable], 5, "; ")
             raise DataError(
                 f"{len(self.unreadable)} of the images cannot be used: {reasons}. Mend or remove"
                 " them; `python -m ksdd_lib inspect --data PATH` lists all."

@@ -19,7 +19,7 @@ from ksdd_lib.evaluation.scoring import scores_of
 from ksdd_lib.image_size import is_squeezed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
-from ksdd_lib.methods.stages import trained_judge
+from ksdd_lib.methods.stage_training import trained_judge
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings

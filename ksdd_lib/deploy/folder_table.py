@@ -12,7 +12,7 @@ from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, OTHER_EXTENSIONS
 from ksdd_lib.deploy.detection import Detector
 from ksdd_lib.errors import DataError
-from ksdd_lib.machine import in_colab
+from ksdd_lib.hardware import in_colab
 
 
 @dataclass(frozen=True)

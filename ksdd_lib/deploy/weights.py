@@ -8,13 +8,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.errors import CheckpointError, RunError, SettingsError
 from ksdd_lib.evaluation.scoring import scores_of
 from ksdd_lib.evaluation.summary import FoldScores, Summary
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
-from ksdd_lib.methods.stages import trained_judge
+from ksdd_lib.methods.stage_training import trained_judge
 from ksdd_lib.presets import resolve
 from ksdd_lib.runs.open import CHECKOUT, home
 from ksdd_lib.runs.prepare import DataSet
@@ -92,7 +92,7 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         test_scores_of_the_unrounded_weights=scores,
         data=TrainedOn(name=record.name, fingerprint=record.fingerprint),
         settings=to_json(settings),
-        environment=machine.environment(settings.precision),
+        environment=hardware.environment(settings.precision),
         **{name: getattr(settings, name) for name in method_of(settings).judged_by},
     )
     beside = path.with_suffix(".json")

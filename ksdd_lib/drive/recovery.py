@@ -19,11 +19,11 @@ from ksdd_lib.drive import compare, layout, markers
 from ksdd_lib.drive.compare import DataFacts, DriveCopy
 from ksdd_lib.drive.layout import Agreement
 from ksdd_lib.errors import DiskFullError, KsddError, RunError
+from ksdd_lib.formatting import listed
 from ksdd_lib.runs.lock import OWNER_SILENT
 from ksdd_lib.runs.open import home, is_same_start
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
-from ksdd_lib.text import listed
 
 PATIENCE = 300.0
 """Seconds that a start waits for Drive. What came until then is whole."""

@@ -17,12 +17,12 @@ from ksdd_lib.data.folds import FoldsRecord
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.predictions import Prediction, read_masks, read_predictions
 from ksdd_lib.evaluation.summary import MadeFrom, Summary, conclude
+from ksdd_lib.formatting import listed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.prepare import DataRecord
 from ksdd_lib.runs.run import Run, Timing
 from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import from_json, to_json
-from ksdd_lib.text import listed
 from ksdd_lib.training import checkpoint
 
 FREE = ("fold", "data", "checkpoint_steps")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.data.dataset import Sample, read_image
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.errors import RunError
@@ -20,13 +20,13 @@ from ksdd_lib.evaluation import predictions
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.results import made_from
 from ksdd_lib.evaluation.summary import FoldScores, Ranking, Summary, conclude, ranking
+from ksdd_lib.formatting import listed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
-from ksdd_lib.methods.stages import require_trained, trained_judge, weights_sha256
+from ksdd_lib.methods.stage_training import require_trained, trained_judge, weights_sha256
 from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.text import listed
 from ksdd_lib.training.batches import load_surfaces
 from ksdd_lib.training.memory import explain_memory
 
@@ -102,7 +102,7 @@ def score_images(
     """
     surfaces = load_surfaces(samples, size, "fine").to(judge.device)
     judged = []
-    with machine.reused_memory(judge.device):
+    with hardware.reused_memory(judge.device):
         for image in surfaces.images.split(1):
             judged.append(judge.judge(image))
             if watch:
@@ -152,7 +152,7 @@ def _environment(run: Run) -> dict[str, str | int]:
             words = "{cpu}, GPU {gpu}, {arithmetic}, at {commit}".format_map(made)
             trained[f"{name} stage of fold {fold}"] = words
     day = datetime.now(UTC).date().isoformat()
-    return {"evaluated on": day} | machine.environment(run.settings.precision) | trained
+    return {"evaluated on": day} | hardware.environment(run.settings.precision) | trained
 
 
 def _scores_of_fold(

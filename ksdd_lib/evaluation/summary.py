@@ -9,8 +9,8 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.metrics import Counts, Interval, Oracle, clopper_pearson
 from ksdd_lib.evaluation.predictions import Prediction, predictions_text
+from ksdd_lib.formatting import listed
 from ksdd_lib.storage import Record, sha256
-from ksdd_lib.text import listed
 
 # In the JSON the fields of a second base class stand before those of the first.
 

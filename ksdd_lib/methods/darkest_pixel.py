@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ksdd_lib import machine
+from ksdd_lib import hardware
 from ksdd_lib.methods.protocol import Judge, Method
 from ksdd_lib.models.two_stage import STRIDE
 from ksdd_lib.settings import Settings
@@ -41,11 +41,11 @@ class DarkestPixel(Method):
 
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """The rule; there is nothing to train."""
-        return DarknessJudge(machine.device())
+        return DarknessJudge(hardware.device())
 
     def loaded(self, settings: Settings, tensors: Mapping[str, Tensor], name: str) -> Judge:
         """The rule; a file of it holds no tensor."""
-        return DarknessJudge(machine.device())
+        return DarknessJudge(hardware.device())
 
     def probability(self, values: Tensor, settings: Settings) -> Tensor:
         """Darkness as a share: 0 for white, 1 for black."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ksdd_lib import machine
+from ksdd_lib import hardware
 from ksdd_lib.data.kolektorsdd import PAPER
 from ksdd_lib.methods.protocol import Judge, Method, StagePlan
 from ksdd_lib.models import two_stage as networks
@@ -58,13 +58,13 @@ class TwoStageJudge:
 
 def placed(model: Network, where: torch.device | None = None) -> Network:
     """The network in the layout that is fast for it, on a device or on this machine's own."""
-    target = where or machine.device()
+    target = where or hardware.device()
     return model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def mixed_precision(settings: Settings, where: torch.device) -> torch.autocast:
     """A context in which convolutions compute as the setting `precision` says; enter it often."""
-    dtype = machine.arithmetic(settings.precision, where)
+    dtype = hardware.arithmetic(settings.precision, where)
     return torch.autocast(where.type, dtype, enabled=dtype != torch.float32)
 
 
@@ -99,7 +99,7 @@ def build_segmentation(
     """The first stage, ready to train."""
     where = surfaces.images.device
     precision = mixed_precision(settings, where)
-    in_float16 = machine.arithmetic(settings.precision, where) == torch.float16
+    in_float16 = hardware.arithmetic(settings.precision, where) == torch.float16
     model = placed(untrained_segmentation(settings), where)
 
     @torch.no_grad()

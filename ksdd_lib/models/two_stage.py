@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ksdd_lib.image_size import nearest_size
-from ksdd_lib.models.fourier import FourierConv2d, in_graph
+from ksdd_lib.models.fourier_conv import FourierConv2d, in_graph
 
 STRIDE = 8
 """Input pixels per mask pixel, in each direction."""

@@ -4,11 +4,11 @@ import os
 import warnings
 from pathlib import Path
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.drive import layout, recovery
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import RunError
-from ksdd_lib.machine import in_colab
+from ksdd_lib.hardware import in_colab
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs import run as runs
 from ksdd_lib.runs.open import home
@@ -63,10 +63,10 @@ def begin(needs_run: bool = True) -> Path | None:
             )
         os.environ["KSDD_RUN"] = str(brought)
     folder = Path(os.environ.get("KSDD_RUN") or home() / "runs")
-    print(machine.preflight(folder, "Drive is mounted" if drive else "no Drive"))
-    for line in machine.replaced_packages():
+    print(hardware.preflight(folder, "Drive is mounted" if drive else "no Drive"))
+    for line in hardware.replaced_packages():
         print(f"{line}: restart the kernel (in Colab: Runtime, Restart session), then run all.")
-    if in_colab() and machine.device().type == "cpu":
+    if in_colab() and hardware.device().type == "cpu":
         print(NO_GPU)
     copied = ", and are copied to MyDrive/ksdd/runs" if drive and in_colab() else ""
     print(f"Results go to {place(folder)}{copied}.")

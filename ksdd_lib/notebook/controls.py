@@ -5,23 +5,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ksdd_lib import machine, presets, settings_io, storage
+from ksdd_lib import hardware, presets, settings_io, storage
 from ksdd_lib.errors import KsddError, RunError, SettingsError
-from ksdd_lib.methods import two_stage_pace
+from ksdd_lib.formatting import duration, words
+from ksdd_lib.methods import two_stage_timing
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.methods.two_stage_pace import Pace
+from ksdd_lib.methods.two_stage_timing import Pace
 from ksdd_lib.notebook import outputs
 from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import RULES, TYPES, Settings, Value
-from ksdd_lib.text import duration, words
 from ksdd_lib.training import memory
 from ksdd_lib.training.batches import mirror_images
 
 LOOK = {"style": {"description_width": "14em"}, "layout": {"width": "28em", "flex": "0 0 auto"}}
 
-PACES = {"two_stage": two_stage_pace}
+PACES = {"two_stage": two_stage_timing}
 """Method -> what measures it. Of another method only the memory is told."""
 
 _remembered: dict[tuple[str, ...], dict[str, Value]] = {}
@@ -162,8 +162,8 @@ def what_it_takes(settings: Settings) -> str:
     """One or two sentences: what it will take here, as far as it is known."""
     if not method_of(settings).stages:
         return "This method needs no training."
-    where = machine.device()
-    arithmetic = machine.arithmetic_name(settings.precision)
+    where = hardware.device()
+    arithmetic = hardware.arithmetic_name(settings.precision)
     needed = memory.step_megabytes(settings.size, arithmetic, where) / 1000
     free = memory.free_megabytes(where)
     room = f" ({free / 1000:.1f} GB are free)" if free is not None else ""
@@ -183,8 +183,8 @@ def what_it_takes(settings: Settings) -> str:
 
 def _file(settings: Settings) -> Path:
     """Where the measurement of a method, size and arithmetic on this machine is stored."""
-    arithmetic = machine.arithmetic_name(settings.precision)
-    name = f"{settings.method}-{machine.slug()}-{settings.image_size}-{arithmetic}"
+    arithmetic = hardware.arithmetic_name(settings.precision)
+    name = f"{settings.method}-{hardware.slug()}-{settings.image_size}-{arithmetic}"
     return storage.cache_folder() / f"pace-{name}.json"
 
 

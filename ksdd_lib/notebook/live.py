@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ksdd_lib import storage
+from ksdd_lib.formatting import duration
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.notebook.outputs import ProgressLine
 from ksdd_lib.reporting.plots import stamp
 from ksdd_lib.reporting.training_view import Forming, training_view
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.text import duration
 from ksdd_lib.training.batches import load_surfaces
 from ksdd_lib.training.loop import Progress, Row, Watch, read_history
 

@@ -10,9 +10,9 @@ from ksdd_lib.evaluation.metrics import clopper_pearson
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import FoldScores, Scores, Summary
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
+from ksdd_lib.formatting import listed, number
 from ksdd_lib.notebook import outputs
 from ksdd_lib.reporting import plots
-from ksdd_lib.text import listed, number
 
 
 def show_folds(summary: Summary) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ksdd_lib.formatting import duration, words
 from ksdd_lib.reporting import plots
-from ksdd_lib.text import duration, words
 
 Widget = Any
 """What ipywidgets and IPython give: a control, the module, a handle. They have no types."""

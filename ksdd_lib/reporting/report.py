@@ -16,8 +16,8 @@ import torch
 from matplotlib.figure import Figure
 
 import ksdd_lib
-from ksdd_lib import storage, text
-from ksdd_lib.data.inspection import format_report
+from ksdd_lib import formatting, storage
+from ksdd_lib.data.data_report import format_report
 from ksdd_lib.data.kolektorsdd import PAPER, PUBLISHED
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
@@ -140,7 +140,14 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    filters = (text.number, text.interval, text.percent, text.duration, text.plain, text.words)
+    filters = (
+        formatting.number,
+        formatting.interval,
+        formatting.percent,
+        formatting.duration,
+        formatting.plain,
+        formatting.words,
+    )
     environment.filters |= {one.__name__: one for one in (*filters, spelled_out)}
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     page = environment.from_string(template).render(

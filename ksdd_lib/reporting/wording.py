@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from ksdd_lib.data.inspection import SplitCounts
+from ksdd_lib.data.data_report import SplitCounts
 from ksdd_lib.evaluation.metrics import Interval
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results
 from ksdd_lib.evaluation.summary import PooledScores, Summary
 from ksdd_lib.evaluation.threshold_costs import parts_needed
-from ksdd_lib.text import listed, of_ten, percent, percent_up_to
+from ksdd_lib.formatting import listed, of_ten, percent, percent_up_to
 
 FEW = 20  # defective test surfaces under which the first sentences warn of the number
 NAMED = 6  # surfaces that the first sentences name, of each kind of error

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
-from ksdd_lib import machine, presets, settings_io, storage
+from ksdd_lib import hardware, presets, settings_io, storage
 from ksdd_lib.errors import KsddError, MissingError, RunError
 from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import alone
@@ -22,7 +22,7 @@ def home() -> Path:
     """The folder of data and runs: `$KSDD_HOME`, /content/ksdd in Colab, else the checkout."""
     if os.environ.get("KSDD_HOME"):
         return Path(os.environ["KSDD_HOME"]).expanduser().resolve()
-    if machine.in_colab():
+    if hardware.in_colab():
         return Path("/content/ksdd")
     return CHECKOUT if (CHECKOUT / "notebooks").is_dir() else Path.cwd() / "ksdd"
 

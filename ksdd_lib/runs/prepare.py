@@ -8,9 +8,9 @@ import numpy as np
 
 from ksdd_lib import storage
 from ksdd_lib.data import folds, synthetic
+from ksdd_lib.data.data_report import DataIdentity, DataReport, inspect_data
 from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
 from ksdd_lib.data.folds import Fold, FoldsRecord
-from ksdd_lib.data.inspection import DataIdentity, DataReport, inspect_data
 from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.data.survey import PairContent, survey
 from ksdd_lib.errors import DataError, RunError

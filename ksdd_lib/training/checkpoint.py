@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from ksdd_lib import storage
 from ksdd_lib.errors import CheckpointError, KsddError, RunError
+from ksdd_lib.formatting import listed
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import FileHash
-from ksdd_lib.text import listed
 
 Identity = dict[str, str | bool | int | float | None]
 """What a state was trained on: data, fold, settings, predecessor."""

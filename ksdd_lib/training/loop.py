@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.errors import CheckpointError, Interrupted, TrainingError
-from ksdd_lib.models.fourier import shared_spectra
+from ksdd_lib.models.fourier_conv import shared_spectra
 from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.run import Divergence, Run
 from ksdd_lib.training import checkpoint
@@ -139,9 +139,9 @@ def train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None]
     Raises CheckpointError: the folder holds a training of other data or settings.
     Raises Interrupted: the user stopped it; a checkpoint was saved at the end of the step.
     """
-    with machine.reused_memory(machine.device()):
+    with hardware.reused_memory(hardware.device()):
         seconds = _train_steps(run, stage, watch, saved)
-    made = machine.environment(run.settings.precision)
+    made = hardware.environment(run.settings.precision)
     record = {"steps": stage.recipe.steps, "seconds": round(seconds, 1), "environment": made}
     storage.write_json(stage.folder / f"{stage.name}.done.json", record)
     (stage.folder / f"{stage.name}.diverged.json").unlink(missing_ok=True)

@@ -12,10 +12,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 import psutil
 import torch
 
-from ksdd_lib import machine
+from ksdd_lib import hardware
 from ksdd_lib.errors import TrainingError
 from ksdd_lib.image_size import parse_size
-from ksdd_lib.models.fourier import is_direct
+from ksdd_lib.models.fourier_conv import is_direct
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 
@@ -80,14 +80,14 @@ def explain_memory(
             if isinstance(error, RuntimeError) and not SIGNS.search(str(error)):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
-            raise TrainingError(_sentence(run.settings, machine.device())) from error
+            raise TrainingError(_sentence(run.settings, hardware.device())) from error
 
     return explained
 
 
 def _sentence(settings: Settings, where: torch.device) -> str:
     """What a step needs, what is free, and the sizes that fit or what else may help."""
-    arithmetic = machine.arithmetic_name(settings.precision)
+    arithmetic = hardware.arithmetic_name(settings.precision)
     needed, free = step_megabytes(settings.size, arithmetic, where), free_megabytes(where)
     room = "" if free is None else f", and {free / 1000:.1f} GB are free now"
     smaller = [size for size in SIZES if math.prod(parse_size(size)) < math.prod(settings.size)]

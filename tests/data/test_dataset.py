@@ -11,10 +11,10 @@ import pytest
 from small_data import aligned_correlation, huge_png
 
 from ksdd_lib.data import duplicates
+from ksdd_lib.data.data_report import inspect_data
 from ksdd_lib.data.dataset import fingerprint, read_image, read_mask
 from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.folds import make_folds
-from ksdd_lib.data.inspection import inspect_data
 from ksdd_lib.data.item_folders import label_good
 from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import from_folder

@@ -18,7 +18,7 @@ from ksdd_lib.deploy.detection import Detector
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation import scoring
 from ksdd_lib.evaluation.predictions import read_predictions
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.methods.two_stage import TwoStageJudge
 from ksdd_lib.models.two_stage import TwoStageNet, initialize
 from ksdd_lib.settings import Settings

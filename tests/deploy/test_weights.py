@@ -11,7 +11,7 @@ from ksdd_lib import storage
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluation.scoring import evaluate
-from ksdd_lib.methods.stages import train_stage, trained_judge
+from ksdd_lib.methods.stage_training import train_stage, trained_judge
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from ksdd_lib import storage
 from ksdd_lib.drive import background, layout, recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.drive.layout import LastCopy
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
 

@@ -36,7 +36,7 @@ from ksdd_lib import storage
 from ksdd_lib.drive import background, layout, markers, recovery, upload
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.evaluation.scoring import evaluate
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import colab
 from ksdd_lib.reporting.report import make_report

@@ -33,7 +33,7 @@ from ksdd_lib.evaluation.scoring import (
     score_images,
 )
 from ksdd_lib.evaluation.summary import Summary
-from ksdd_lib.methods.stages import train_stage, trained_judge
+from ksdd_lib.methods.stage_training import train_stage, trained_judge
 from ksdd_lib.methods.two_stage import TwoStageJudge, deciding_score
 from ksdd_lib.models.two_stage import TwoStageNet, initialize
 from ksdd_lib.runs.prepare import DataSet

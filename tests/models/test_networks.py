@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ksdd_lib.models import fourier
-from ksdd_lib.models.fourier import FourierConv2d, convolve, shared_spectra, weight_spectrum
+from ksdd_lib.models import fourier_conv
+from ksdd_lib.models.fourier_conv import FourierConv2d, convolve, shared_spectra, weight_spectrum
 from ksdd_lib.models.two_stage import (
     FEATURES,
     RECEPTIVE_FIELD,
@@ -236,7 +236,7 @@ def test_the_networks_export_to_a_handful_of_kinds_of_onnx_nodes(
 @pytest.fixture
 def layer(monkeypatch):
     """A small layer that takes the frequency domain at any size."""
-    monkeypatch.setattr(fourier, "SMALL", 0)
+    monkeypatch.setattr(fourier_conv, "SMALL", 0)
     torch.manual_seed(0)
     return FourierConv2d(3, 5, 7)
 
@@ -287,7 +287,7 @@ def test_the_kept_spectrum_follows_the_weights(layer):
 
 def test_training_after_scoring_uses_no_kept_spectrum(layer):
     x = torch.randn(1, 3, 16, 16)
-    fourier.transforms.cache_clear()
+    fourier_conv.transforms.cache_clear()
     with torch.inference_mode():
         layer(x)
     layer(x).sum().backward()
@@ -296,8 +296,8 @@ def test_training_after_scoring_uses_no_kept_spectrum(layer):
 
 def test_images_of_a_batch_share_the_spectrum_and_add_their_gradients(layer, monkeypatch):
     calls = []
-    real = fourier.weight_spectrum
-    monkeypatch.setattr(fourier, "weight_spectrum", lambda w: calls.append(1) or real(w))
+    real = fourier_conv.weight_spectrum
+    monkeypatch.setattr(fourier_conv, "weight_spectrum", lambda w: calls.append(1) or real(w))
     images = torch.randn(3, 1, 3, 20, 33)
     with shared_spectra(layer):
         for x in images:

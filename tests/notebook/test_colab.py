@@ -13,7 +13,7 @@ import torch
 from fake_drive import mirror
 
 import ksdd_lib as ksdd
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.drive import layout, upload
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import colab
@@ -132,7 +132,7 @@ def test_without_a_gpu_colab_is_told_what_to_click(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ):
-    monkeypatch.setattr(machine, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cpu"))
     google.mount = (tmp_path / "drive" / "MyDrive").mkdir
     (tmp_path / "drive").mkdir()
     colab.begin()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from ksdd_lib import machine, presets, settings_io, storage
+from ksdd_lib import hardware, presets, settings_io, storage
 from ksdd_lib.errors import SettingsError
-from ksdd_lib.methods import two_stage_pace
-from ksdd_lib.methods.two_stage_pace import Pace
+from ksdd_lib.methods import two_stage_timing
+from ksdd_lib.methods.two_stage_timing import Pace
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import controls
 from ksdd_lib.presets import PRESETS, resolve
@@ -244,21 +244,21 @@ PACE = Pace(training=0.6, scoring=0.12, deciding=0.02)
 
 
 def test_minutes_follow_from_steps_batches_and_folds():
-    one = two_stage_pace.minutes(resolve({"preset": "cpu", "fold": "0"}), PACE)
+    one = two_stage_timing.minutes(resolve({"preset": "cpu", "fold": "0"}), PACE)
     assert one == pytest.approx(
         {"segmentation": 400 * 2 * 0.6 / 60, "decision": 250 * 8 * (0.12 + 0.02) / 60}
     )
-    all_folds = two_stage_pace.minutes(resolve({"preset": "cpu"}), PACE)
+    all_folds = two_stage_timing.minutes(resolve({"preset": "cpu"}), PACE)
     assert all_folds == pytest.approx({stage: 3 * value for stage, value in one.items()})
 
 
 def test_what_is_asked_only_once_is_counted_once(monkeypatch: pytest.MonkeyPatch):
     """At most 399 images in four views, where nothing is pasted: not 8,000 passes."""
-    monkeypatch.setattr(machine, "arithmetic", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(hardware, "arithmetic", lambda *_: torch.bfloat16)
     best = {"preset": "best", "fold": "0"}
 
     def minutes(**others) -> float:
-        return two_stage_pace.minutes(resolve(best | others), PACE)["decision"]
+        return two_stage_timing.minutes(resolve(best | others), PACE)["decision"]
 
     assert minutes() == pytest.approx((8 * 1000 * 0.02 + 4 * 399 * 0.12) / 60)
     every = pytest.approx(8 * 1000 * (0.02 + 0.12) / 60)
@@ -269,7 +269,7 @@ def test_what_is_asked_only_once_is_counted_once(monkeypatch: pytest.MonkeyPatch
     few = resolve(TINY | {"generated_items": 6, "decision_steps": 9000})
     views = 4 if few.flips else 1
     expected = few.decision_batch_size * 9000 * 0.02 + 48 * views * 0.12
-    assert two_stage_pace.minutes(few, PACE)["decision"] == pytest.approx(expected / 60)
+    assert two_stage_timing.minutes(few, PACE)["decision"] == pytest.approx(expected / 60)
 
 
 def test_a_measurement_is_kept_for_its_size_and_arithmetic(monkeypatch: pytest.MonkeyPatch):
@@ -296,8 +296,8 @@ def test_trainings_are_timed_with_their_backward_pass_and_scoring_without(
         return 1.0 + len(calls) - before
 
     monkeypatch.setattr(two_stage, "FEATURES", 8)
-    monkeypatch.setattr(two_stage_pace, "seconds", seconds)
-    found = two_stage_pace.measure(resolve(TINY))
+    monkeypatch.setattr(two_stage_timing, "seconds", seconds)
+    found = two_stage_timing.measure(resolve(TINY))
     assert found == Pace(training=2.0, scoring=1.0, deciding=2.0)
 
 

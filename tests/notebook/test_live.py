@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
-from ksdd_lib import text
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib import formatting
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import live, outputs
 from ksdd_lib.reporting import plots
@@ -120,8 +120,8 @@ def test_progress_says_what_is_done_at_which_rate_and_how_long_it_takes():
     assert live.describe(at(120)) == (
         "segmentation, fold 0: step 120 of 350, loss 0.00833, 2 s a step, 4 min, about 7.7 min left"
     )
-    assert text.duration(40) == "40 s"
-    assert text.duration(9000) == "2.5 h"
+    assert formatting.duration(40) == "40 s"
+    assert formatting.duration(9000) == "2.5 h"
 
 
 def test_masks_are_asked_for_a_few_times_and_stay_on_disk(place):

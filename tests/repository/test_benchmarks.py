@@ -10,9 +10,9 @@ import torch
 from tiny_training import tiny_data, tiny_run
 from torch import nn
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.data.synthetic import generate
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.models.two_stage import TwoStageNet
 from ksdd_lib.training.batches import FLIPS, load_surfaces
 
@@ -22,7 +22,7 @@ SIZE = "128x128"
 
 @pytest.fixture
 def samples(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "device", lambda: CPU)
+    monkeypatch.setattr(hardware, "device", lambda: CPU)
     return tiny_data(tmp_path / "tiny").samples
 
 

@@ -12,7 +12,7 @@ from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
 from ksdd_lib.errors import DiskFullError, KsddError
-from ksdd_lib.methods.stages import load_stage, train_stage
+from ksdd_lib.methods.stage_training import load_stage, train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.reporting import report
 from ksdd_lib.runs.run import Run

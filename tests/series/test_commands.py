@@ -18,7 +18,7 @@ import torch
 
 from ksdd_lib.__main__ import main
 from ksdd_lib.evaluation.predictions import read_predictions
-from ksdd_lib.methods import stages
+from ksdd_lib.methods import stage_training
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.open import open_run
@@ -235,8 +235,8 @@ def test_a_run_that_the_user_interrupts_goes_on_exactly_and_repeated_changes_not
         tmp_path / "alone", asdict(open_run(out, {}).settings) | {"data": str(tiny_root)}
     )
     data = prepare.prepare_data(alone)
-    stages.train_stage(alone, data, 0, "segmentation")
-    stages.train_stage(alone, data, 0, "decision")
+    stage_training.train_stage(alone, data, 0, "segmentation")
+    stage_training.train_stage(alone, data, 0, "decision")
     torch.set_num_threads(threads)
     for stage in ("segmentation", "decision"):
         ends = [loop.load_stage(run, data, 0, stage).sha256 for run in (alone, open_run(out, {}))]

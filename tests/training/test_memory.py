@@ -136,7 +136,7 @@ import torch
 from tiny_training import tiny_data, tiny_run
 from ksdd_lib.models import two_stage
 from ksdd_lib.errors import TrainingError
-from ksdd_lib.methods.stages import train_stage
+from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.training.loop import read_history
 
 torch.set_num_threads(1)

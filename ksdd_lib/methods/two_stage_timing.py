@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ksdd_lib import machine
+from ksdd_lib import hardware
 from ksdd_lib.data.synthetic import PARTS
 from ksdd_lib.methods.two_stage import (
     FEATURE_BYTES,
@@ -38,7 +38,7 @@ class Pace(Record):
 
 def measure(settings: Settings) -> Pace:
     """Measure each once, after one to warm up: seconds on a GPU, up to a minute on an old CPU."""
-    where = machine.device()
+    where = hardware.device()
     first, second = placed(untrained_segmentation(settings)), placed(DecisionNet())
     pixels = torch.randint(0, 256, (1, 1, *settings.size), dtype=torch.uint8)
     surfaces = Surfaces(samples=(), images=pixels, masks=pixels, mask_row=(0,)).to(where)
@@ -63,7 +63,7 @@ def measure(settings: Settings) -> Pace:
         decision_loss(second.judge(*frozen), torch.ones(1, 1, device=where)).backward()
         second.zero_grad(set_to_none=True)
 
-    with machine.reused_memory(where):
+    with hardware.reused_memory(where):
         training, scoring, deciding = (seconds(work, where) for work in (train, score, decide))
     return Pace(training=training, scoring=scoring, deciding=deciding)
 
@@ -93,7 +93,7 @@ def minutes(settings: Settings, pace: Pace) -> dict[str, float]:
     if images and not pasted and not settings.rotation:
         once = images * len(mirror_images(settings.flips))
         height, width = settings.size
-        dtype = machine.arithmetic(settings.precision, machine.device())
+        dtype = hardware.arithmetic(settings.precision, hardware.device())
         kept = once * (FEATURES + 1) * (height // 16) * (width // 16) * dtype.itemsize
         if kept <= FEATURE_BYTES:
             asked = min(asked, once)  # what does not fit is asked again

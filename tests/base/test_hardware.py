@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ksdd_lib
-from ksdd_lib import machine
+from ksdd_lib import hardware
 from ksdd_lib.errors import SettingsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -18,14 +18,14 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def test_a_named_precision_is_taken_at_its_word() -> None:
-    assert machine.arithmetic("float32", CPU) is torch.float32
-    assert machine.arithmetic("bfloat16", CPU) is torch.bfloat16
-    assert machine.arithmetic("float16", GPU) is torch.float16
+    assert hardware.arithmetic("float32", CPU) is torch.float32
+    assert hardware.arithmetic("bfloat16", CPU) is torch.bfloat16
+    assert hardware.arithmetic("float16", GPU) is torch.float16
 
 
 def test_float16_on_a_cpu_is_refused_with_what_to_take() -> None:
     with pytest.raises(SettingsError, match="auto, bfloat16 or float32"):
-        machine.arithmetic("float16", CPU)
+        hardware.arithmetic("float16", CPU)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_float16_on_a_cpu_is_refused_with_what_to_take() -> None:
 def test_auto_on_a_cpu_takes_bfloat16_only_where_it_is_in_hardware(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr(machine, "_cpuinfo", lambda field: " ".join(flags))
-    assert machine.arithmetic("auto", CPU) is expected
+    monkeypatch.setattr(hardware, "_cpuinfo", lambda field: " ".join(flags))
+    assert hardware.arithmetic("auto", CPU) is expected
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_auto_on_a_gpu_follows_its_generation(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert machine.arithmetic("auto", GPU) is expected
+    assert hardware.arithmetic("auto", GPU) is expected
 
 
 def test_the_environment_can_be_stored_and_names_no_place() -> None:
-    text = json.dumps(machine.environment())
+    text = json.dumps(hardware.environment())
     assert torch.__version__ in text and "/root" not in text and "/home" not in text
 
 
 def test_the_line_for_a_bug_report_names_what_matters_and_no_place(tmp_path: Path) -> None:
-    line = machine.preflight(tmp_path / "not" / "there yet", "no Drive")
+    line = hardware.preflight(tmp_path / "not" / "there yet", "no Drive")
     for part in (
         "Python 3.",
         f"torch {torch.__version__}",
@@ -79,20 +79,20 @@ def test_without_a_checkout_the_files_of_the_package_say_which_version_it_is(
     package = tmp_path / "ksdd_lib"
     package.mkdir()
     (package / "model.py").write_text("one = 1\n")
-    monkeypatch.setattr(machine, "HERE", package)
-    first = machine._commit()
+    monkeypatch.setattr(hardware, "HERE", package)
+    first = hardware._commit()
     assert re.fullmatch("files [0-9a-f]{12}", first)
     (package / "model.py").write_bytes(b"one = 1\r\n")
-    assert machine._commit() == first, "line ends are no other version"
+    assert hardware._commit() == first, "line ends are no other version"
     (package / "model.py").write_text("one = 2\n")
-    assert machine._commit() != first
-    monkeypatch.setattr(machine, "COMMIT", first)
-    assert machine.environment()["commit"] == first, "of the code that was loaded"
-    assert f"ksdd_lib {ksdd_lib.__version__}, {first}" in machine.preflight(tmp_path, "no Drive")
+    assert hardware._commit() != first
+    monkeypatch.setattr(hardware, "COMMIT", first)
+    assert hardware.environment()["commit"] == first, "of the code that was loaded"
+    assert f"ksdd_lib {ksdd_lib.__version__}, {first}" in hardware.preflight(tmp_path, "no Drive")
 
 
 def test_no_package_of_this_kernel_has_been_replaced() -> None:
-    assert machine.replaced_packages() == []
+    assert hardware.replaced_packages() == []
 
 
 PEAK = """
@@ -114,7 +114,7 @@ with machine.reused_memory(torch.device(sys.argv[1])):
 
 def test_memory_once_touched_is_not_cleared_again_while_a_cpu_works():
     """Each page that the kernel gives is a fault; small pages and huge ones differ 512 times."""
-    if machine._glibc() is None:
+    if hardware._glibc() is None:
         pytest.skip("not glibc")
     faults = {
         where: int(subprocess.check_output([sys.executable, "-c", PEAK, where], cwd=REPOSITORY))

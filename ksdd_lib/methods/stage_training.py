@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from ksdd_lib import machine, storage
+from ksdd_lib import hardware, storage
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
 from ksdd_lib.methods.catalog import method_of
@@ -52,7 +52,7 @@ def train_stage(
         if watch and history:
             watch(Progress(name, fold, recipe.steps, recipe.steps, history))
         return False
-    surfaces, order = _training_part(part, run.settings, plan, machine.device())
+    surfaces, order = _training_part(part, run.settings, plan, hardware.device())
     stage = Stage(
         **vars(plan.build(run.settings, surfaces, before)),
         name=name,

@@ -10,7 +10,7 @@ from small_results import Judge
 
 from ksdd_lib.deploy import folder_table
 from ksdd_lib.errors import DataError
-from ksdd_lib.notebook import judging
+from ksdd_lib.notebook import judge_pictures
 from ksdd_lib.reporting import surface_pictures
 
 
@@ -21,21 +21,21 @@ def picture(level: int) -> np.ndarray:
 
 
 def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
-    found = judging.judge_picture(Judge(), picture(120), "mine", False)
+    found = judge_pictures.judge_picture(Judge(), picture(120), "mine", False)
     assert found.label == "defective"
     assert capsys.readouterr().out == "mine: defective, score 120.03, threshold 100.00\n"
     figure, upload = screen.bundles
     assert figure["image/png"] and type(upload).__name__ == "VBox"
-    frame = judging.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark", False)
+    frame = judge_pictures.judge_picture(Judge(), np.zeros((32, 32), np.uint8), "dark", False)
     assert frame.label == "not a surface" and capsys.readouterr().out == "dark: not a surface\n"
-    judging.judge_picture(Judge(), picture(120)[:8], "wide", False)
+    judge_pictures.judge_picture(Judge(), picture(120)[:8], "wide", False)
     assert capsys.readouterr().out.splitlines()[1] == "Warning: it is wide."
 
 
 @pytest.mark.parametrize("version", [7, 8])
 def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, version):
     content = cv2.imencode(".png", picture(40))[1].tobytes()
-    judging.judge_picture(Judge(), picture(120), "example", False)
+    judge_pictures.judge_picture(Judge(), picture(120), "example", False)
     button = screen.bundles[-1].children[0]
     capsys.readouterr()
     for name, bytes_ in (("a.png", content), ("b.txt", b"no picture")):
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, capsys):
-    rows = judging.judge_folder(Judge(), folder, folder / "out")
+    rows = judge_pictures.judge_folder(Judge(), folder, folder / "out")
     assert [(row.image, row.label) for row in rows] == [
         ("broken.jpg", "unreadable"),
         ("bright.png", "defective"),
@@ -83,13 +83,13 @@ def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, caps
 def test_each_folder_judged_keeps_its_own_results(folder: Path, tmp_path_factory, screen):
     out = tmp_path_factory.mktemp("judged")
     for _ in range(2):
-        judging.judge_folder(Judge(), folder, out)
+        judge_pictures.judge_folder(Judge(), folder, out)
     assert len(list(out.glob("*/verdicts.csv"))) == 2
 
 
 def test_what_was_judged_goes_to_drive_too(folder: Path, tmp_path_factory, screen, capsys):
     out, drive = tmp_path_factory.mktemp("judged"), tmp_path_factory.mktemp("MyDrive")
-    judging.judge_folder(Judge(), folder, out, drive)
+    judge_pictures.judge_folder(Judge(), folder, out, drive)
     [here], [there] = out.iterdir(), (drive / "ksdd" / "judged").iterdir()
     assert there.name == here.name
     for name in ("verdicts.csv", "contact_sheet.png"):
@@ -103,23 +103,23 @@ def test_where_drive_takes_nothing_the_results_stay_here(
 ):
     out = tmp_path_factory.mktemp("judged")
     with pytest.warns(UserWarning, match="could not be copied to Drive") as caught:
-        judging.judge_folder(Judge(), folder, out, folder / "gone")
+        judge_pictures.judge_folder(Judge(), folder, out, folder / "gone")
     assert len(caught) == 1 and len(list(out.glob("*/verdicts.csv"))) == 1
     assert "on Drive" not in capsys.readouterr().out and not (folder / "gone").exists()
 
 
 def test_in_colab_the_table_is_offered_for_download(folder: Path, screen, monkeypatch):
     offered = []
-    monkeypatch.setattr(judging.colab, "in_colab", lambda: True)
-    monkeypatch.setattr(judging.colab, "share", offered.append)
-    judging.judge_folder(Judge(), folder, folder / "out")
+    monkeypatch.setattr(judge_pictures.colab, "in_colab", lambda: True)
+    monkeypatch.setattr(judge_pictures.colab, "share", offered.append)
+    judge_pictures.judge_folder(Judge(), folder, folder / "out")
     assert [path.name for path in offered] == ["verdicts.csv"]
 
 
 def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
     folder: Path, screen, monkeypatch, capsys
 ):
-    judging.folder_form(Judge(), folder / "out")
+    judge_pictures.folder_form(Judge(), folder / "out")
     box, button, _ = screen.bundles[-1].children
     monkeypatch.chdir(folder)  # an empty box does not mean the folder at work
     box.value = "  "
@@ -130,7 +130,7 @@ def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
     button.click()
     assert list((folder / "out").glob("*/contact_sheet.png")) and not button.disabled
     with pytest.raises(DataError, match="nowhere does not exist"):
-        judging.judge_folder(Judge(), folder / "nowhere", folder)
+        judge_pictures.judge_folder(Judge(), folder / "nowhere", folder)
     box.value = str(folder / "nowhere")
     button.click()  # says so below, and raises nothing
 
@@ -138,8 +138,8 @@ def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
 def test_a_sheet_that_shows_only_some_says_so(tmp_path: Path):
     rows = [folder_table.Judged(f"{number}.png", "unreadable") for number in range(50)]
     heading = "the 48 most suspicious of 50; all are in verdicts.csv"
-    assert judging.sheet_of(rows, tmp_path).get_suptitle() == heading
-    assert not judging.sheet_of(rows[:48], tmp_path).get_suptitle()
+    assert judge_pictures.sheet_of(rows, tmp_path).get_suptitle() == heading
+    assert not judge_pictures.sheet_of(rows[:48], tmp_path).get_suptitle()
 
 
 def test_a_sheet_of_one_and_of_many_can_be_drawn():

@@ -21,7 +21,7 @@ import torch
 from small_data import data_record
 from tiny_training import TINY, tiny_data, tiny_run
 
-from ksdd_lib import machine, presets, storage
+from ksdd_lib import hardware, presets, storage
 from ksdd_lib.data import synthetic
 from ksdd_lib.data.dataset import fingerprint
 from ksdd_lib.data.folds import Fold, make_folds
@@ -29,10 +29,10 @@ from ksdd_lib.data.survey import find_samples
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
 from ksdd_lib.evaluation.metrics import average_precision
 from ksdd_lib.evaluation.scoring import score_images
-from ksdd_lib.methods import stages
+from ksdd_lib.methods import stage_training
 from ksdd_lib.methods import two_stage as method
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.methods.stages import load_stage, train_stage, trained_judge
+from ksdd_lib.methods.stage_training import load_stage, train_stage, trained_judge
 from ksdd_lib.methods.two_stage import (
     FrozenFeatures,
     TwoStage,
@@ -190,7 +190,7 @@ def test_every_group_of_the_study_trains_both_stages(
         moved = {name for name, w in network.state_dict().items() if not w.equal(learned[name])}
         assert moved == set(learned)
     height, width = run.settings.size
-    surface = torch.rand(1, 1, height, width, device=machine.device())
+    surface = torch.rand(1, 1, height, width, device=hardware.device())
     mask_logits, score = trained_judge(run, data, 0).model(surface)
     assert mask_logits.shape == (1, 1, height // 8, width // 8) and score.isfinite().all()
 
@@ -199,7 +199,7 @@ def test_the_second_stage_is_shown_pasted_defects_only_where_set_so(data: DataSe
     def pasted(stage: str, **chosen: bool) -> int:
         settings = presets.resolve(TINY | {"copy_paste": 0.5} | chosen)
         plan = next(plan for plan in method_of(settings).stages if plan.name == stage)
-        _, order = stages._training_part(data.folds[0], settings, plan, torch.device("cpu"))
+        _, order = stage_training._training_part(data.folds[0], settings, plan, torch.device("cpu"))
         return sum(shown.pasted is not None for step in range(40) for shown in order.shown(step))
 
     assert pasted("decision") > 0
@@ -422,7 +422,7 @@ def test_a_full_gpu_is_one_clear_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(stages, "load_surfaces", full)
+    monkeypatch.setattr(stage_training, "load_surfaces", full)
     with pytest.raises(TrainingError, match="too small .* at 128x128 .* is intact"):
         train_stage(first_stage_only, data, 0, "decision")
 
@@ -505,7 +505,9 @@ def test_weights_that_become_infinite_under_a_finite_loss_are_a_divergence_too(
     with pytest.raises(TrainingError, match="decision stage.* step 3 .*not finite: weights.sc"):
         train_stage(run, data, 0, "decision")
     record = json.loads((run.fold_folder(0) / "decision.diverged.json").read_text())
-    _, order = stages._training_part(data.folds[0], run.settings, DECISION, torch.device("cpu"))
+    _, order = stage_training._training_part(
+        data.folds[0], run.settings, DECISION, torch.device("cpu")
+    )
     names = [data.folds[0].train[shown.row].name for shown in order.shown(2)]
     assert record == {"stage": "decision", "fold": 0, "step": 3, "images": names}
     with pytest.raises(RunError, match="no finished decision: fold 0 diverged at step 3"):
@@ -524,7 +526,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
         return real(*arguments) * (float("nan") if len(calls) > 2 * 3 else 1)
 
     monkeypatch.setattr(targets, "decision_loss", diverging)
-    order_of_4 = stages._training_part(data.folds[0], run.settings, DECISION, torch.device("cpu"))
+    order_of_4 = stage_training._training_part(
+        data.folds[0], run.settings, DECISION, torch.device("cpu")
+    )
     names = [data.folds[0].train[shown.row].name for shown in order_of_4[1].shown(3)]
     with pytest.raises(
         TrainingError, match="decision stage, fold 0, .* at step 4 .* loss is not finite"

@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib.data.inspection import (
-    DataReport,
-    HeldOutCounts,
-    Sizes,
-    format_report,
-    inspect_data,
-)
+from ksdd_lib.data.data_report import DataReport, HeldOutCounts, Sizes, format_report, inspect_data
 from ksdd_lib.data.kolektorsdd import ARCHIVE
 from ksdd_lib.data.sources import DataFolder, from_folder
 from ksdd_lib.data.survey import Duplicate, survey
