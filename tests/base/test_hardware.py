@@ -98,12 +98,12 @@ def test_no_package_of_this_kernel_has_been_replaced() -> None:
 PEAK = """
 import resource, sys, torch
 import ksdd_lib
-from ksdd_lib import machine
+from ksdd_lib import hardware
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-with machine.reused_memory(torch.device(sys.argv[1])):
+with hardware.reused_memory(torch.device(sys.argv[1])):
     for step in range(12):
         if step == 6:
             before = faults()

@@ -34,7 +34,7 @@ class TestSize:
     def test_no_file_is_long(self):
         sizes = {str(path.relative_to(ROOT)): len(lines_of(path)) for path in MODULES}
         assert {name: size for name, size in sizes.items() if size > 400} == {}
-        assert sum(sizes.values()) <= 10_800
+        assert sum(sizes.values()) <= 11_000
 
     def test_no_function_is_long(self):
         sizes = {
