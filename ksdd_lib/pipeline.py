@@ -7,6 +7,7 @@ The notebooks take these steps one by one; the command `run`, the benchmarks and
 from collections.abc import Callable
 from pathlib import Path
 
+from ksdd_lib.data.data_report import format_report
 from ksdd_lib.errors import KsddError
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import evaluate
@@ -38,6 +39,7 @@ def run_series(
         Interrupted: the user stopped it; the same call goes on.
     """
     data = prepare_data(run, drive)
+    print(format_report(data.record.report))
     for stage in method_of(run.settings).stages:
         train(run, data, stage.name, watch, saved)
     evaluate(run, data, scored, saved)

@@ -239,7 +239,8 @@ def test_a_run_that_the_user_interrupts_goes_on_exactly_and_repeated_changes_not
     stage_training.train_stage(alone, data, 0, "decision")
     torch.set_num_threads(threads)
     for stage in ("segmentation", "decision"):
-        ends = [loop.load_stage(run, data, 0, stage).sha256 for run in (alone, open_run(out, {}))]
+        runs = alone, open_run(out, {})
+        ends = [stage_training.load_stage(run, data, 0, stage).sha256 for run in runs]
         assert ends[0] == ends[1]
 
 
