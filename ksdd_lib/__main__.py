@@ -21,9 +21,7 @@ from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.formatting import number
-from ksdd_lib.hardware import in_colab
 from ksdd_lib.notebook import live, outputs
-from ksdd_lib.notebook.share import MADE, shareable
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import Run
@@ -108,29 +106,7 @@ def judge(chosen: argparse.Namespace) -> None:
 
 def share(chosen: argparse.Namespace) -> None:
     """Copy an executed notebook without widget state, personal places and secrets, to send it."""
-    out = chosen.out or chosen.notebook.with_stem(f"{chosen.notebook.stem}-shared")
-    is_ours = f'"{MADE}": true'  # in a JSON file a key: a newer copy may replace it
-    if out.exists() and is_ours not in out.read_text(encoding="utf-8", errors="replace"):
-        raise RunError(f"{out} is there already: name another file with --out.")
-    try:
-        notebook = json.loads(chosen.notebook.read_text(encoding="utf-8"))
-        copy, removed = shareable(notebook)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{relative(chosen.notebook)} is no notebook ({error}).") from None
-    cells = [cell for cell in copy["cells"] if cell["cell_type"] == "code"]
-    with_outputs = sum(bool(cell.get("outputs")) for cell in cells)
-    if not with_outputs:
-        wait = ", wait a minute until Drive has it" * in_colab()
-        raise RunError(
-            f"{chosen.notebook.name} has no outputs, so nothing was written: run it, save it{wait}"
-            ", and run this again."
-        )
-    storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
-    listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
-    print(
-        f"{out}: {with_outputs} of {len(cells)} code cells have outputs; removed {listed}. Look "
-        "through it before you send it."
-    )
+    print(_tool("share_notebook")["share_notebook"](chosen.notebook, chosen.out))
 
 
 def publish(chosen: argparse.Namespace) -> None:
@@ -214,14 +190,18 @@ def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
     print(f"{_outcome(opened)}{kept} ({(time.monotonic() - began) / 60:.1f} min)")
 
 
+def _tool(name: str) -> dict[str, Any]:
+    """What a file of the checkout's `tools` defines; the notebooks are found beside it alone."""
+    path = runs.CHECKOUT / "tools" / f"{name}.py"
+    if not path.exists():
+        raise RunError("The notebooks are not beside ksdd_lib: run this in a checkout.")
+    return runpy.run_path(str(path))
+
+
 def _in_notebooks() -> tuple[Callable[[Run], bool], Callable[[Run], None]]:
     """What tells whether a run is finished, and what executes it, in the checkout's notebooks."""
-    try:
-        tool = runpy.run_path(str(runs.CHECKOUT / "tools" / "run_notebooks.py"))
-        tool["check_notebooks"]()
-    except FileNotFoundError:
-        sentence = "The notebooks are not beside ksdd_lib: run this in a checkout."
-        raise RunError(sentence) from None
+    tool = _tool("run_notebooks")
+    tool["check_notebooks"]()
     return tool["is_finished"], tool["run_notebooks"]
 
 

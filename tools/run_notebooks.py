@@ -23,7 +23,6 @@ from ksdd_lib import errors, pipeline, settings_io, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook.colab import NOTEBOOKS
 from ksdd_lib.notebook.outputs import ProgressLine
-from ksdd_lib.notebook.share import Node
 from ksdd_lib.runs.open import home
 from ksdd_lib.runs.run import Run
 
@@ -31,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def check_notebooks() -> None:
-    """Raise FileNotFoundError where one is missing, RunError where one leads its run elsewhere."""
+    """Raise RunError where a notebook leads its run elsewhere."""
     for name in NOTEBOOKS:
         book = _book(ROOT, name)
         cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
@@ -99,12 +98,14 @@ class Client(NotebookClient):
             await asyncio.wait([self.ending])
         await super()._async_cleanup_kernel()
 
-    def process_message(self, message: Node, *others: Any) -> nbformat.NotebookNode | None:
+    def process_message(
+        self, message: dict[str, Any], *others: Any
+    ) -> nbformat.NotebookNode | None:
         echo(message, self.line)
         return super().process_message(message, *others)
 
 
-def echo(message: Node, line: ProgressLine) -> None:
+def echo(message: dict[str, Any], line: ProgressLine) -> None:
     """Show what a kernel's message prints; what it renews goes to `line`."""
     content = message["content"]
     if message["msg_type"] == "stream":

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from share_notebook import WIDGET, shareable
 
 from ksdd_lib import __main__ as commands
-from ksdd_lib.notebook.share import WIDGET, shareable
 
 PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "figure"}
 

@@ -1,10 +1,19 @@
-"""An executed notebook made fit to send: outputs stay; widgets, personal places and secrets go."""
+"""Makes an executed notebook fit to send: outputs stay; widgets, personal places and secrets go.
 
+The command `share` of `python -m ksdd_lib` loads this file.
+"""
+
+import json
 import re
 from collections import Counter
 from collections.abc import Collection
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
+
+from ksdd_lib import storage
+from ksdd_lib.errors import RunError
+from ksdd_lib.hardware import in_colab
 
 Node = dict[str, Any]
 """JSON of Jupyter: a notebook, a cell, an output, metadata, or a kernel's message."""
@@ -44,6 +53,36 @@ files on Drive."""
 
 TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml"}
 """Outputs that can hold words; pictures stay as they are."""
+
+
+def share_notebook(path: Path, out: Path | None = None) -> str:
+    """Write what may be sent of an executed notebook -> one sentence on what was removed.
+
+    The copy is `out`, or else lies beside the notebook. RunError where the file is no notebook, has
+    no outputs, or the place of the copy holds another file.
+    """
+    out = out or path.with_stem(f"{path.stem}-shared")
+    is_ours = f'"{MADE}": true'  # in a JSON file a key: a newer copy may replace it
+    if out.exists() and is_ours not in out.read_text(encoding="utf-8", errors="replace"):
+        raise RunError(f"{out} is there already: name another file with --out.")
+    try:
+        copy, removed = shareable(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{storage.relative(path)} is no notebook ({error}).") from None
+    cells = [cell for cell in copy["cells"] if cell["cell_type"] == "code"]
+    with_outputs = sum(bool(cell.get("outputs")) for cell in cells)
+    if not with_outputs:
+        wait = ", wait a minute until Drive has it" * in_colab()
+        raise RunError(
+            f"{path.name} has no outputs, so nothing was written: run it, save it{wait}, and run "
+            "this again."
+        )
+    storage.write_text(out, json.dumps(copy, indent=1, ensure_ascii=False) + "\n")
+    listed = ", ".join(f"{count} x {kind}" for kind, count in removed.items()) or "nothing"
+    return (
+        f"{out}: {with_outputs} of {len(cells)} code cells have outputs; removed {listed}. Look "
+        "through it before you send it."
+    )
 
 
 def shareable(notebook: Node) -> tuple[Node, Counter[str]]:
