@@ -1,10 +1,13 @@
 """A notebook that is sent holds nothing of the sender's own."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import share_notebook
 from share_notebook import WIDGET, shareable
 
 from ksdd_lib import __main__ as commands
@@ -55,9 +58,38 @@ SECRETS = [
     "/content/drive/MyDrive/Thesis Anna someone/parts",
     "/content/drive/MyDrive/ksdd-someone/parts",
     "/content/drive/.shortcut-targets-by-id/1a2b/someone/parts",
+    "drive/MyDrive/someone/parts",
+    "/content/gdrive/My Drive/someone/parts",
+    r"G:\My Drive\someone\parts",
+    "https://drive.google.com/file/d/1someone2b/view?usp=sharing&resourcekey=0-someone",
+    r"C:\Users\Anna someone\parts",
+    r"c:\\users\\someone\\parts",
+    "file:///C:/Users/Anna%20someone/parts",
+    "/Users/Anna someone/parts",
+    "/mnt/c/Users/someone/parts",
+    "/media/someone/disk/parts",
+    "/run/media/someone/disk",
+    "/Volumes/someone",
+    r"\\someone\acme\parts",
+    "Authorization: Bearer someone.abc-DEF_123",
+    "https://someone:hunter2@example.org/x",
+    "https://example.org/x?a=1&access_token=s3cr3t&b=2",
+    "os.environ['WANDB_API_KEY'] = 's3cr3t'",
+    "login --password hunter2",
+    '{"username": "x", "key": "s3cr3t0123456789s3cr3t0123456789"}',
+    "aws_secret_access_key=s3cr3t/abc+def",
+    "AccountKey=s3cr3t==;EndpointSuffix=core.windows.net",
+    "xoxb-123456789012-s3cr3t",
+    "glpat-s3cr3tabcdefghijk01",
+    "sk_live_s3cr3tabcdefghijk01",
+    "GOCSPX-s3cr3tabcdefghijk01",
+    "SG.s3cr3tabcdefghijk01AA.s3cr3tabcdefghijk01AAs3cr3tabcdefghijk01AA",
+    "unheard_s3cr3tABCDEFGHIJKLmnopqrstuv0123456789",
+    "-----BEGIN OPENSSH PRIVATE KEY-----\ns3cr3t\n-----END OPENSSH PRIVATE KEY-----",
 ]
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("place", ["printed", "html", "source", "traceback"])
 def test_what_is_personal_goes_wherever_it_stands(secret: str, place: str):
@@ -73,6 +105,55 @@ def test_what_is_personal_goes_wherever_it_stands(secret: str, place: str):
     for word in ("ghp_a", "hf_a", "AIza", "hunter2", "s3cr3t", "someone", "/root", "acme"):
         assert word not in text
     assert sum(removed.values()) >= 2, "the widget state, and this"
+
+
+@pytest.mark.fault(60)
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/javascript", "application/vnd.plotly.v1+json", "x/y"]
+)
+def test_an_output_that_is_neither_text_nor_picture_goes(kind: str):
+    only = shown({kind: "someone"})
+    beside = shown({kind: "someone", "text/plain": "AP 0.5"})
+    odd = {"output_type": "update", "data": {"text/plain": "someone"}}
+    copy, removed = shareable(notebook(only, beside) | {"someone": 1})
+    copy["cells"][0]["outputs"].append(odd)
+    copy, more = shareable(copy)
+    assert "someone" not in json.dumps(copy)
+    assert copy["cells"][0]["outputs"] == [shown({"text/plain": "AP 0.5"})]
+    assert removed["output that is neither text nor picture"] == 2
+    assert more["output that is neither text nor picture"] == 1
+
+
+@pytest.mark.fault(60)
+def test_of_what_is_attached_to_a_text_pictures_stay():
+    made = notebook()
+    made["cells"][0] |= {"attachments": {"a.png": {"image/png": "iVBORw0KGgo=", "x/y": "someone"}}}
+    copy, _ = shareable(made)
+    assert copy["cells"][0]["attachments"] == {"a.png": {"image/png": "iVBORw0KGgo="}}
+
+
+LONG = """
+from share_notebook import shareable
+for unit in r"a|a.|token|token |key=|-|eyJ-|/home|C:\\Users\\a |Bearer |aA1|://a:|--pwd".split("|"):
+    text = unit * (1_000_000 // len(unit))
+    shareable({"metadata": {}, "cells": [{"cell_type": "raw", "source": text}]})
+"""
+
+
+@pytest.mark.fault(60)
+def test_a_line_of_a_million_letters_ends():
+    """Where each letter took as many steps as there are letters, this would take hours."""
+    tools = Path(share_notebook.__file__).parent
+    subprocess.run([sys.executable, "-c", LONG], cwd=tools, check=True, timeout=300)
+
+
+def test_a_picture_inside_html_is_not_taken_for_a_secret():
+    picture = "data:image/png;base64," + "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ" * 20
+    page = f'<img src="{picture}"> /home/someone/x'
+    copy, _ = shareable(notebook(shown({"text/html": page})))
+    assert (
+        "".join(copy["cells"][0]["outputs"][0]["data"]["text/html"]) == f'<img src="{picture}"> ~/x'
+    )
 
 
 def as_colab_saves(made: dict) -> dict:
@@ -118,6 +199,10 @@ def test_who_ran_it_in_colab_is_not_told():
 
 def test_what_is_not_personal_stays():
     text = "score 3.2, kos01/Part5, https://github.com/o/r, step 5 of 10, tokens seen\n"
+    text += "sorted(rows, key=lambda row: row.score); a basic understanding; E:/parts; a user\n"
+    text += "sha256 07ee01a0337be98d1fbad22e0ed57a54be22d8e5d3085150ddd9c7577be37ea2\n"
+    text += "https://data.vicos.si/datasets/KSDD/KolektorSDD.zip; KolektorSDD-07ee01a0337b/kos01\n"
+    text += "ksdd.surface_pictures.gallery(PictureOfPart5AndOthers)\n"
     ours = "results are in /content/drive/MyDrive/ksdd/runs/first\n"
     ours += "!cd /content/drive/MyDrive/ksdd-main && python\n"
     copy, removed = shareable(notebook(printed(text + ours)))
