@@ -119,7 +119,7 @@ def test_an_output_that_is_neither_text_nor_picture_goes(kind: str):
     copy["cells"][0]["outputs"].append(odd)
     copy, more = shareable(copy)
     assert "someone" not in json.dumps(copy)
-    assert copy["cells"][0]["outputs"] == [shown({"text/plain": "AP 0.5"})]
+    assert copy["cells"][0]["outputs"] == [shown({"text/plain": ["AP 0.5"]})]
     assert removed["output that is neither text nor picture"] == 2
     assert more["output that is neither text nor picture"] == 1
 
