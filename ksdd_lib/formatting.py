@@ -42,6 +42,11 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def printable(text: str) -> str:
+    """A file name as any output can show it: line ends and what is not text are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1].replace("udc", "x") for c in text)
+
+
 def listed(values: Sequence[object], limit: int = 12, separator: str = ", ") -> str:
     """The first `limit` values, and how many more there are: "a, b and 3 more"."""
     text = separator.join(str(value) for value in values[:limit])

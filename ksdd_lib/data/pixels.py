@@ -17,8 +17,6 @@ from PIL.PngImagePlugin import PngImageFile
 from ksdd_lib.errors import DataError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
-# Pictures, too, but of kinds that are not read.
-OTHER_EXTENSIONS = (".tif", ".tiff", ".heic", ".heif", ".gif", ".webp", ".avif", ".jp2", ".dng")
 MIN_SIDE = 16  # pixels; the smallest step of the networks
 MAX_PIXELS = 64_000_000  # taken from the header, before any memory is given to the pixels
 KINDS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {
@@ -27,6 +25,12 @@ KINDS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {
     b"BM": BmpImageFile,
 }
 """How a file starts -> what reads its header. Image.open refuses large ones without their size."""
+
+
+def is_image(start: bytes) -> bool:
+    """Whether a file that starts like this, with 16 bytes or more, is a JPEG, PNG or BMP image."""
+    is_bmp = start[:2] == b"BM" and start[6:10] == bytes(4)  # text may start with BM
+    return is_bmp or any(start.startswith(kind) for kind in KINDS if kind != b"BM")
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:

@@ -1,5 +1,8 @@
 """A folder of images in; a table of verdicts out, with what needs a second look first."""
 
+import contextlib
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -9,10 +12,14 @@ import numpy as np
 
 from ksdd_lib import storage
 from ksdd_lib.data.dataset import read_image
-from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, OTHER_EXTENSIONS
+from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, is_image
 from ksdd_lib.deploy.detection import Detector
 from ksdd_lib.errors import DataError
+from ksdd_lib.formatting import listed, printable
 from ksdd_lib.hardware import in_colab
+
+SYSTEM = re.compile(r"\._.*|\.Trash.*|__MACOSX|@eaDir|\.DS_Store|Thumbs\.db|desktop\.ini")
+"""What systems and file servers put beside pictures. It is passed over."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,11 @@ class Judged:
 def judge_folder(
     detector: Detector, folder: Path | str, watch: Callable[[int, int], None] | None = None
 ) -> list[Judged]:
-    """Judge every JPEG, PNG and BMP file in a folder and those below it, but for `*_label.*`.
+    """Judge every JPEG, PNG and BMP file in a folder and those below it, whatever its ending.
 
-    The unreadable files come first, then what is no surface, then the most suspicious ones. One
-    printed line tells of pictures of other kinds. `watch` takes (files done, files in all).
+    The unreadable files come first, then what is no surface, then the most suspicious ones. A
+    printed line tells of each kind of what is not judged: labels beside their pictures, other
+    files, linked folders. `watch` takes (files done, files in all).
 
     Raises DataError: there is no such folder, or no image in it.
     Raises CheckpointError: as `Detector.judge`.
@@ -53,14 +61,12 @@ def judge_folder(
         drive = "where it was just put on Drive, wait a minute"
         hint = drive if in_colab() else "check the spelling"
         raise DataError(f"{folder.name} does not exist: {hint}.")
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.stem.endswith("_label")]
-    paths = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
-    others = _explain_others(files)
+    paths, left_out = _list_pictures(folder)
     if not paths:
         kinds = f"There is no image ({', '.join(IMAGE_EXTENSIONS)}) in {folder.name}"
-        raise DataError(f"{kinds}: name a folder of them. {others}".rstrip())
-    if others:
-        print(others)
+        raise DataError(" ".join([f"{kinds}: name a folder of them.", *left_out]))
+    for line in left_out:
+        print(line)
     rows = []
     for path in paths:
         rows.append(_judge_file(detector, path, path.relative_to(folder).as_posix()))
@@ -70,19 +76,51 @@ def judge_folder(
     return sorted(rows, key=lambda row: (order.get(row.label, 2), -(row.score or 0), row.image))
 
 
-def _explain_others(files: Iterable[Path]) -> str:
-    """One sentence on the pictures of kinds that are not read; "" without any."""
-    kinds = [path.suffix.lower() for path in files if path.suffix.lower() in OTHER_EXTENSIONS]
-    if not kinds:
-        return ""
-    named = ", ".join(sorted(set(kinds)))
-    if len(kinds) == 1:
-        return f"1 file of another kind ({named}) was not judged: save it as PNG or JPEG."
-    return f"{len(kinds)} files of other kinds ({named}) were not judged: save them as PNG or JPEG."
+def _list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """What is to judge in a folder and below, and a sentence on each kind of what is not."""
+    files, links, closed = list[Path](), list[Path](), list[Path]()
+    for place, folders, names in os.walk(folder, onerror=lambda e: closed.append(Path(e.filename))):
+        folders[:] = [name for name in folders if not SYSTEM.fullmatch(name)]
+        links += [path for path in map(Path(place).joinpath, folders) if path.is_symlink()]
+        files += [Path(place, name) for name in names if not SYSTEM.fullmatch(name)]
+    images = {path for path in files if _is_image(path)}
+    stems = {(path.parent, path.stem) for path in images}
+    labels = {
+        path
+        for path in images
+        if path.stem.endswith("_label") and (path.parent, path.stem[: -len("_label")]) in stems
+    }
+    others = set(files) - images
+    kinds = Counter(path.suffix.lower() or "without ending" for path in others)
+    each = listed([f"{count} {printable(kind)}" for kind, count in sorted(kinds.items())])
+    left_out = [
+        (f"files of other kinds ({each})", others, " Save pictures as PNG or JPEG."),
+        ("labels beside their pictures", labels, ""),
+        ("links to folders", links, " Judge such a folder by its own path."),
+        ("folders that cannot be opened", closed, ""),
+    ]
+    told = []
+    for what, paths, hint in left_out:
+        names = [printable(path.relative_to(folder).as_posix()) for path in sorted(paths)]
+        told += [f"Not judged, {what}: {len(names)} ({listed(names, 5)}).{hint}"] * bool(names)
+    return sorted(images - labels), told
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is called a picture, or starts as one."""
+    if path.suffix.lower() in IMAGE_EXTENSIONS:
+        return True
+    if not os.path.isfile(path):  # a pipe would never answer
+        return False
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return is_image(file.read(16))
+    return False
 
 
 def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
     """The row of one file."""
+    if not os.path.isfile(path):
+        return Judged(name, "unreadable", reason="it is a broken link, or no file")
     try:
         pixels = read_image(path)
     except DataError as error:

@@ -1,6 +1,7 @@
 """One image in; score, verdict and mask out."""
 
 import csv
+import os
 import re
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_data import huge_png
+from small_results import Judge
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
@@ -202,20 +204,110 @@ def test_a_picture_of_another_shape_is_judged_with_a_warning(model, surface, tmp
     assert "Warning" not in folder_table.outcome([row for row in rows if not row.reason])
 
 
-def test_pictures_of_other_kinds_are_counted_and_named(model, surface, tmp_path, capsys):
+def rows_by_name(folder, threshold=100.0):
+    """The rows of a folder, judged by its mean gray levels."""
+    return {row.image: row for row in folder_table.judge_folder(Judge(threshold), folder)}
+
+
+@pytest.mark.fault(41)
+def test_files_of_other_kinds_are_counted_and_named(surface, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "good.png"), surface)
-    detector = detector_of(model, 0.0)
-    folder_table.judge_folder(detector, tmp_path)
+    assert list(rows_by_name(tmp_path)) == ["good.png"]
     assert capsys.readouterr().out == ""
-    for name in ("a/one.tif", "two.TIF", "three.heic", "two_label.tif", "notes.txt"):
+    others = "a/one.tif two.TIF three.heic two_label.tif photo.pgm raw.nef BMW.txt nothing".split()
+    for name in others:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"of another kind")
-    assert [row.image for row in folder_table.judge_folder(detector, tmp_path)] == ["good.png"]
-    said = "3 files of other kinds (.heic, .tif) were not judged: save them as PNG or JPEG."
+        (tmp_path / name).write_bytes(b"BMW and others, " * 9)
+    assert list(rows_by_name(tmp_path)) == ["good.png"]
+    kinds = "1 .heic, 1 .nef, 1 .pgm, 3 .tif, 1 .txt, 1 without ending"
+    names = "BMW.txt, a/one.tif, nothing, photo.pgm, raw.nef and 3 more"
+    said = f"Not judged, files of other kinds ({kinds}): 8 ({names}). Save pictures as PNG or JPEG."
     assert capsys.readouterr().out == f"{said}\n"
     (tmp_path / "good.png").unlink()
     with pytest.raises(DataError, match=re.escape(said)):
-        folder_table.judge_folder(detector, tmp_path)
+        rows_by_name(tmp_path)
+
+
+@pytest.mark.fault(41)
+def test_a_picture_is_known_by_its_content_whatever_its_ending(surface, tmp_path, capsys):
+    jpeg, png, bmp = (cv2.imencode(kind, surface)[1].tobytes() for kind in (".jpg", ".png", ".bmp"))
+    files = {
+        **dict.fromkeys(["a.jfif", "a.JFIF", "b.jpe", "c.mpo", "d.jpg_large", "e"], jpeg),
+        **dict.fromkeys(["f.dib", "g.BMP "], bmp),
+        **dict.fromkeys(["h.apng", "i.tif", "j.pn"], png),
+        "k.jpg": png,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    rows = rows_by_name(tmp_path)
+    assert set(rows) == set(files) and {row.label for row in rows.values()} == {"defective"}
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.fault(41)
+def test_only_a_label_beside_its_picture_is_left_out_and_it_is_counted(surface, tmp_path, capsys):
+    pictures = [
+        "bottle_label.jpg",
+        "_label.png",
+        "a.jpg",
+        "b/c.jpeg",
+        "d_label.png",
+        "e/a_label.png",
+    ]
+    labels = ["a_label.bmp", "b/c_label.jpg"]
+    for name in pictures + labels:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), surface)
+    (tmp_path / "d.txt").write_text("of no picture")
+    assert set(rows_by_name(tmp_path)) == set(pictures)
+    said = capsys.readouterr().out
+    assert "Not judged, labels beside their pictures: 2 (a_label.bmp, b/c_label.jpg).\n" in said
+    assert "files of other kinds (1 .txt): 1 (d.txt)" in said
+
+
+@pytest.mark.fault(41)
+def test_what_systems_put_beside_pictures_is_passed_over(surface, tmp_path, capsys):
+    own = [".hidden.png", "a.png", "Trashes/b.png"]
+    systems = [".Trashes/old.png", ".Trash-1000/c.png", "__MACOSX/x/a.png", "@eaDir/THUMB.png"]
+    for name in own + systems:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        cv2.imwrite(str(tmp_path / name), surface)
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    assert set(rows_by_name(tmp_path)) == set(own)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.fault(41)
+def test_linked_and_closed_folders_are_told_and_links_to_files_judged(
+    surface, tmp_path, monkeypatch, capsys
+):
+    for name in ("in/a.png", "in/closed/b.png", "elsewhere/c.png", "in/folder.jpg/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        cv2.imwrite(str(tmp_path / name), surface)
+    folder = tmp_path / "in"
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    (folder / "link.png").symlink_to(tmp_path / "elsewhere" / "c.png")
+    (folder / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "camera.png")
+    os.mkfifo(folder / "pipe")
+    look = os.scandir
+
+    def scandir(place):
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    rows = rows_by_name(folder)
+    labels = {name: row.label for name, row in rows.items()}
+    judged = dict.fromkeys(["a.png", "link.png", "folder.jpg/d.png"], "defective")
+    assert labels == judged | dict.fromkeys(["broken.png", "camera.png"], "unreadable")
+    assert "broken link" in rows["broken.png"].reason
+    said = capsys.readouterr().out
+    assert "Not judged, links to folders: 2 (linked, round)." in said
+    assert "Not judged, folders that cannot be opened: 1 (closed).\n" in said
+    assert "files of other kinds (1 without ending): 1 (pipe)" in said
 
 
 def test_a_folder_without_images_is_refused(model, tmp_path):
