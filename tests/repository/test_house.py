@@ -19,6 +19,7 @@ TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 PACKAGE = ROOT / "ksdd_lib"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TOOLS = sorted(ROOT.glob("tools/*.py"))
 ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("assets/*/*.md")])
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -144,8 +145,8 @@ def proofs() -> dict[int, list[str]]:
 class TestFaults:
     """Every line of faults.md has a test, and every mark a line."""
 
-    def test_the_lines_are_numbered(self):
-        assert FAULTS == list(range(1, len(FAULTS) + 1))
+    def test_each_line_has_a_number_of_its_own(self):
+        assert len(FAULTS) == len(set(FAULTS))
 
     @pytest.mark.parametrize("number", FAULTS)
     def test_each_line_has_a_test(self, proofs: dict[int, list[str]], number: int):
@@ -202,6 +203,24 @@ class TestColab:
     def test_colab_already_has_what_is_needed(self, needed: Requirement):
         held = {name.lower(): version for name, version in COLAB.items()}
         assert needed.specifier.contains(held[needed.name].split("+")[0]), needed
+
+    def test_what_is_imported_is_asked_for(self):
+        """By the name of its distribution, where that is another one."""
+        names = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn"}
+        names |= {"IPython": "ipython", "google": None}  # Colab's own: there it is, or it is not
+        ours = {path.stem for path in [*MODULES, *TOOLS]} | {"ksdd_lib"}
+        nodes = [
+            node
+            for path in [*MODULES, *TOOLS]
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        ]
+        found = {
+            alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+        }
+        found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        others = {name.partition(".")[0] for name in found} - ours - sys.stdlib_module_names
+        asked = {needed.name for needed in NEEDED}
+        assert {names.get(name, name) for name in others} - {None} <= asked
 
     def test_only_lower_bounds_are_asked_for(self):
         assert all(spec.operator == ">=" for needed in NEEDED for spec in needed.specifier)
