@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,8 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
     """A new folder to fill; it becomes `target` when the block ends without an error.
 
     Another process may do the same: a `target` that `is_whole` by then stays, as others may read
-    it. What killed processes have left is removed.
+    it. Any other is kept under a name of its own, with a warning: somebody has changed it. What
+    killed processes have left is removed.
     """
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         if _is_abandoned(leftover):
@@ -137,10 +139,15 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
             os.replace(temporary, target)
         except OSError:  # there is one
             if not is_whole():
-                half = target.with_name(f".{target.name}.half.{os.getpid()}.tmp")
-                os.replace(target, half)
+                name = f"{target.name}-changed"
+                aside = first_free(target.parent, name, lambda path: not os.path.lexists(path))
+                os.replace(target, aside)
                 os.replace(temporary, target)
-                shutil.rmtree(half, ignore_errors=True)
+                warnings.warn(
+                    f"{target.name} has changed, or is of an earlier version. It is kept as"
+                    f" {aside.name}, and was made anew. To use your changes, give that folder as data.",
+                    stacklevel=3,
+                )
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

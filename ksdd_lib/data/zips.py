@@ -106,6 +106,11 @@ def _allowed(
 ) -> tuple[dict[zipfile.ZipInfo, str], tuple[str, ...]]:
     """What `Archive` has as wanted and ignored."""
     refused = f"{archive_name} is refused:"
+    if members and (before := min(one.header_offset for one in members)) > 0:
+        raise DataError(
+            f"{refused} {before:,} bytes stand before its first member, as where several archives"
+            " were joined into one file. Unpack each of them into one folder, and use that."
+        )
     for one in members:
         if danger := _danger(one):
             what = f"its member {one.filename!r} {danger}"
@@ -117,14 +122,16 @@ def _allowed(
             f"{refused} it unpacks to {total:,} bytes, more than {MAX_TOTAL:,}; its largest member"
             f" is {largest.filename!r} with {largest.file_size:,}."
         )
-    tops = {one: _top_folder(one.filename) for one in members if not one.is_dir()}
+    # Some programs of Windows write a backslash between folders.
+    names = {one: one.filename.replace("\\", "/") for one in members}
+    tops = {one: _top_folder(name) for one, name in names.items() if not name.endswith("/")}
     counts = Counter(top for top in tops.values() if top is not None)
     if not counts:
         raise DataError(f"{archive_name} holds no image in the layout <item>/<name>.jpg.")
     common = counts.most_common(1)[0][0]
     wanted = {}
     for one, top in tops.items():
-        name = one.filename.removeprefix(common)
+        name = names[one].removeprefix(common)
         if name in wanted:
             raise DataError(f"{refused} it holds {one.filename!r} twice.")
         if top == common or name == MARKER:

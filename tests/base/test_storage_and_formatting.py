@@ -124,9 +124,13 @@ def test_a_folder_is_whole_or_absent_whoever_else_makes_it(tmp_path: Path) -> No
         raise KeyboardInterrupt
     assert sorted(p.name for p in tmp_path.iterdir()) == [living.name, "set"]
     assert (tmp_path / "set" / "half").exists()
-    with storage.whole_folder(tmp_path / "set", lambda: False) as made:
+    with (
+        pytest.warns(UserWarning, match="set has changed.* kept as set-changed"),
+        storage.whole_folder(tmp_path / "set", lambda: False) as made,
+    ):
         (made / "new").touch()
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["new"]
+    assert [path.name for path in (tmp_path / "set-changed").iterdir()] == ["half"]
 
 
 def test_a_folder_that_another_process_has_finished_meanwhile_is_left_to_its_readers(

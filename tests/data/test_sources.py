@@ -89,11 +89,39 @@ def test_an_archive_is_unpacked_below_home_and_used_again(tiny_zip: Path, home: 
     assert folder.root.stat().st_ino == before, "not unpacked again"
 
 
-def test_an_unpacked_folder_that_lost_a_file_is_made_anew(tiny_zip: Path, home: Path):
-    root = unpack(tiny_zip, home).root
+def lose(root: Path) -> None:
     (root / "tiny02" / "Part1.jpg").unlink()
     (root / "tiny02" / "Part1_label.bmp").unlink()
-    assert len(find_samples(unpack(tiny_zip, home).root)) == 24
+
+
+CHANGES = {
+    "a file lost": lose,
+    "a label added": lambda root: (root / "tiny01" / "Part9_label.png").write_bytes(b"my work"),
+    "a label drawn": lambda root: (root / "tiny01" / "Part0_label.bmp").write_bytes(b"my work"),
+    "a note": lambda root: (root / "notes.txt").write_bytes(b"my work"),
+    "the marker lost": lambda root: (root / sources.UNPACKED_MARKER).unlink(),
+    "emptied": lambda root: [shutil.rmtree(path) for path in root.glob("tiny*")],
+}
+
+
+@pytest.mark.fault(43)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_somebody_changed_in_an_unpacked_folder_is_kept_aside(
+    tiny_zip: Path, home: Path, change
+):
+    """Labels drawn there are hours of work."""
+    root = unpack(tiny_zip, home).root
+    kept = []
+    for name in (f"{root.name}-changed", f"{root.name}-changed-2"):
+        change(root)
+        before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        with pytest.warns(UserWarning, match=f"It is kept as {name}, and was made anew"):
+            again = obtain(str(tiny_zip), home)
+        assert again.root == root and len(find_samples(root)) == 24
+        kept.append(root.with_name(name))
+        assert all((kept[-1] / p.relative_to(root)).read_bytes() == b for p, b in before.items())
+        assert tree(kept[-1]) >= {p.relative_to(root).as_posix() for p in before}
+    assert sorted((home / "data").iterdir()) == [root, *kept]
 
 
 def test_a_relative_source_still_stands_when_the_folder_of_work_changes(
@@ -413,6 +441,39 @@ def test_a_member_twice_is_refused(tiny_zip: Path, home: Path):
         target.writestr("tiny01/Part0.jpg", b"another")
     with pytest.raises(DataError, match="holds 'tiny01/Part0.jpg' twice"):
         unpack(tiny_zip, home)
+
+
+@pytest.mark.fault(42)
+@pytest.mark.parametrize("top", ["", "Kolektor SDD\\"])
+def test_backslashes_between_folders_are_read_as_folders(tiny_root, tmp_path, home: Path, top):
+    path = tmp_path / "windows.zip"
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr(f"{top}tiny01\\", b"")
+        for file in sorted(tiny_root.rglob("*.*")):
+            target.writestr(top + f"{file.parent.name}\\{file.name}", file.read_bytes())
+        target.writestr(f"{top}tiny01\\deep\\a.jpg", b"x")
+    folder = obtain(str(path), home)
+    assert len(find_samples(folder.root)) == 24
+    assert not any("\\" in name for name in tree(folder.root))
+    assert folder.ignored == (f"{top}tiny01\\deep\\a.jpg",)
+
+
+@pytest.mark.fault(42)
+@pytest.mark.parametrize(
+    ("name", "danger"),
+    [
+        ("tiny01\\..\\..\\x.jpg", "points outside"),
+        ("\\\\server\\x.jpg", "points outside"),
+        ("tiny01\\Part0.jpg", "twice"),
+        ("link\\x.jpg", "is a link"),
+    ],
+)
+def test_names_with_backslashes_are_checked_as_others_are(tiny_zip, home: Path, name, danger):
+    with zipfile.ZipFile(tiny_zip, "a") as target:
+        target.writestr(hostile(name), b"x")
+    with pytest.raises(DataError, match=f"tiny.zip is refused: .*{danger}"):
+        unpack(tiny_zip, home)
+    assert not home.exists()
 
 
 @pytest.mark.fault(5)

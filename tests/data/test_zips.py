@@ -92,6 +92,35 @@ def test_a_member_that_is_ignored_is_checked_too(tiny: Path):
         contents(tiny)
 
 
+def joined(first: bytes, last: bytes) -> bytes:
+    return first + last
+
+
+def joined_and_mended(first: bytes, last: bytes) -> bytes:
+    """As `zip -A` mends it: the directory knows of the bytes before the first member."""
+    data, end = bytearray(first + last), len(first) + last.rindex(b"PK\5\6")
+    place = len(first) + int.from_bytes(data[end + 16 : end + 20], "little")
+    data[end + 16 : end + 20] = place.to_bytes(4, "little")
+    while data[place : place + 4] == b"PK\1\2":
+        offset = int.from_bytes(data[place + 42 : place + 46], "little") + len(first)
+        data[place + 42 : place + 46] = offset.to_bytes(4, "little")
+        place += 46 + sum(
+            int.from_bytes(data[place + i : place + i + 2], "little") for i in (28, 30, 32)
+        )
+    return bytes(data)
+
+
+@pytest.mark.fault(42)
+@pytest.mark.parametrize("join", [joined, joined_and_mended])
+@pytest.mark.parametrize("first", ["an archive", "its first half", "PK"])
+def test_what_stands_before_the_first_member_is_never_lost_in_silence(tiny: Path, join, first):
+    whole = tiny.read_bytes()
+    before = {"an archive": whole, "its first half": whole[: len(whole) // 2]}.get(first, b"PK")
+    tiny.write_bytes(join(before, whole))
+    with pytest.raises(DataError, match=f"tiny.zip is refused: {len(before)} bytes stand before"):
+        contents(tiny)
+
+
 def claim(path: Path, name: str, packed: bytes, size: int, checksum: int) -> None:
     """Add a deflated member of which the directory claims this size and this CRC-32."""
     with zipfile.ZipFile(path, "a") as target:
