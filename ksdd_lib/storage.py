@@ -144,8 +144,9 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
                 os.replace(target, aside)
                 os.replace(temporary, target)
                 warnings.warn(
-                    f"{target.name} has changed, or is of an earlier version. It is kept as"
-                    f" {aside.name}, and was made anew. To use your changes, give that folder as data.",
+                    f"{target.name} has changed, or is of an earlier version. It is kept as "
+                    f"{aside.name}, and was made anew. To use your changes, give that folder as "
+                    "data.",
                     stacklevel=3,
                 )
     finally:
