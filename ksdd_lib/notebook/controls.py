@@ -60,7 +60,7 @@ class Form:
             values = self.settings
             taken = html.escape(what_it_takes(values))
         except SettingsError as error:
-            return _alarm(str(error))
+            return outputs.alarm(str(error))
         preset = presets.resolve({"preset": values.preset})
         changes = settings_io.differences(preset, settings_io.to_json(values))
         if not changes:
@@ -128,7 +128,7 @@ def _panel(widgets: Widget, form: Form, told: Widget) -> list[Widget]:
             measure_pace(form.settings)
             told.value = form.state()
         except (KsddError, RuntimeError, MemoryError, OSError) as error:
-            told.value = _alarm(str(error) or "no memory")
+            told.value = outputs.alarm(str(error) or "no memory")
         finally:
             button.disabled = False
 
@@ -215,12 +215,6 @@ def _control(widgets: Widget, name: str, value: Value) -> Widget:
         return widgets.BoundedIntText(min=rule.low, max=rule.high, **given)
     of_kind = {bool: widgets.Checkbox, float: widgets.FloatText, str: widgets.Text}
     return of_kind[kind](**given)
-
-
-def _alarm(text: str) -> str:
-    """An error as HTML that can be read in the light and in the dark theme."""
-    look = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
-    return f'<div style="{look}">{html.escape(text)}</div>'
 
 
 def _readable(name: str) -> str:

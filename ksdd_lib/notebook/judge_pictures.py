@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from ksdd_lib.deploy import folder_table
 from ksdd_lib.deploy.detection import Detector, Verdict, as_pixels
 from ksdd_lib.deploy.folder_table import Judged
 from ksdd_lib.drive import layout, markers
-from ksdd_lib.errors import KsddError
 from ksdd_lib.notebook import colab, outputs
 from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.reporting import plots, surface_pictures
@@ -24,64 +23,71 @@ def judge_picture(
     detector: Detector, example: np.ndarray, name: str, is_generated: bool
 ) -> Verdict:
     """Show the verdict on an example, and return it; below it is a button to upload pictures."""
-    found = _show_verdict(detector, example, name, is_generated)
+    found, figure = _verdict(detector, example, name)
+    if figure is not None:
+        outputs.show_figure(figure, is_generated)
     widgets = outputs.ipywidgets()
     if widgets is None:
         return found
     button = widgets.FileUpload(accept=".jpg,.jpeg,.png,.bmp", multiple=False)
-    below = widgets.Output()
+    below = outputs.Answer()
 
     def judge(change: Mapping[str, Widget]) -> None:
-        with below:
-            new = change["new"]  # a dict in ipywidgets 7, a tuple in 8
-            files = new.items() if isinstance(new, Mapping) else [(one["name"], one) for one in new]
-            for title, file in files:
-                try:
-                    _show_verdict(detector, bytes(file["content"]), title)
-                except KsddError as error:
-                    print(f"{title}: {error}")
+        new = change["new"]  # a dict in ipywidgets 7, a tuple in 8
+        files = new.items() if isinstance(new, Mapping) else [(one["name"], one) for one in new]
+        for title, file in files:
+            with below.told():
+                _, figure = _verdict(detector, bytes(file["content"]), title)
+                if figure is not None:
+                    below.draw(figure)
 
     button.observe(judge, names="value")
-    outputs.show_controls(button, below)
+    outputs.show_controls(button, below.text, below.picture)
     return found
 
 
-def _show_verdict(
-    detector: Detector, picture: np.ndarray | bytes, name: str, is_generated: bool = False
-) -> Verdict:
-    """One line and a figure: the picture, and where a defect is seen."""
+def _verdict(
+    detector: Detector, picture: np.ndarray | bytes, name: str
+) -> tuple[Verdict, Figure | None]:
+    """Print a line -> the verdict, and the picture beside where a defect is seen, if it is one."""
     pixels = as_pixels(picture)
     found = detector.judge(pixels)
     if found.mask is None:
         print(f"{name}: {found.label}")
-        return found
+        return found, None
     print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
     if doubt := detector.doubt(pixels.shape):
         print(f"Warning: {doubt}.")
     titles = [f"{name}: {found.label}", "output: probability"]
-    outputs.show_figure(surface_pictures.gallery([pixels, found.mask], titles=titles), is_generated)
-    return found
+    return found, surface_pictures.gallery([pixels, found.mask], titles=titles)
 
 
 def judge_folder(
-    detector: Detector, folder: Path | str, out: Path, drive: Path | None = None
-) -> list[Judged]:
-    """Judge a folder of pictures: a table and a contact sheet, in a new folder in `out` and on
-    Drive in `ksdd/judged`; the sheet is shown. Raises DataError where there is no picture."""
+    detector: Detector,
+    folder: Path | str,
+    out: Path,
+    drive: Path | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> tuple[list[Judged], Figure]:
+    """Judge a folder of pictures -> the rows of its table, and their contact sheet.
+
+    Both are stored in a new folder in `out`, and on Drive in `ksdd/judged`. DataError where there
+    is no picture. `watch` takes (files done, files in all).
+    """
     folder = Path(folder).expanduser()
-    rows = folder_table.judge_folder(detector, folder, outputs.counter("judged"))
+    rows = folder_table.judge_folder(detector, folder, watch)
     name = f"{folder.resolve().name}-{time.strftime('%Y-%m-%d-%H%M%S')}"
     results = storage.first_free(out, name, lambda place: not place.exists())
     table, sheet = results / "verdicts.csv", results / "contact_sheet.png"
     folder_table.write_verdicts(table, rows)
-    storage.write_bytes(sheet, plots.png(sheet_of(rows, folder), 110))
+    figure = sheet_of(rows, folder)
+    storage.write_bytes(sheet, plots.png(figure, 110))
     print(folder_table.outcome(rows))
-    outputs.show_picture(sheet)
     there = _to_drive((table, sheet), drive) if drive else ""
     print(f"{table.name} and {sheet.name} are in {colab.place(results)}{there}")
     if colab.in_colab():
         colab.share(table)
-    return rows
+    return rows, figure
 
 
 def _to_drive(files: Sequence[Path], drive: Path) -> str:
@@ -120,19 +126,22 @@ def folder_form(detector: Detector, out: Path, drive: Path | None = None) -> Non
         return
     example = "a folder of pictures, for example /content/drive/MyDrive/parts"
     box = widgets.Text(placeholder=example, layout={"width": "40em"})
-    button, below = widgets.Button(description="Judge this folder"), widgets.Output()
+    button, below = widgets.Button(description="Judge this folder"), outputs.Answer()
+    download = widgets.Output()  # takes the program by which Colab offers the table
+
+    def watch(done: int, total: int) -> None:
+        below.text.value = f"judged: {done} of {total} images"
 
     def judge(_: Widget) -> None:
         button.disabled = True
-        with below:
-            try:
-                if folder := box.value.strip():  # "" would mean the folder at work
-                    judge_folder(detector, folder, out, drive)
-                else:
-                    print("Type the path of a folder first.")
-            except (KsddError, OSError) as error:
-                print(error)
+        download.clear_output()
+        with download, below.told():
+            if folder := box.value.strip():  # "" would mean the folder at work
+                _, sheet = judge_folder(detector, folder, out, drive, watch)
+                below.draw(sheet)
+            else:
+                print("Type the path of a folder first.")
         button.disabled = False
 
     button.on_click(judge)
-    outputs.show_controls(box, button, below)
+    outputs.show_controls(box, button, below.text, below.picture, download)

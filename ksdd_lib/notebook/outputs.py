@@ -4,18 +4,21 @@ Controls are written to what ipywidgets 7.7.1 (Colab) and 8 have in common.
 """
 
 import html
+import io
 import shutil
 import sys
 import time
+import warnings
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from ksdd_lib.formatting import duration, words
+from ksdd_lib.errors import KsddError
+from ksdd_lib.formatting import duration
 from ksdd_lib.reporting import plots
 
 Widget = Any
@@ -34,13 +37,6 @@ def show_figure(figure: Figure, is_generated: bool = False) -> None:
         plots.stamp(figure)
     if in_notebook():
         show({"image/png": _drawn(figure), "text/plain": plots.describe(figure)})
-
-
-def show_picture(path: Path) -> None:
-    """Show a PNG file."""
-    if in_notebook():
-        picture = b64encode(path.read_bytes()).decode()
-        show({"image/png": picture, "text/plain": words(path.stem)})
 
 
 def show_table(page: str, text: str) -> None:
@@ -81,26 +77,58 @@ def show_controls(*controls: Widget) -> None:
     display(ipywidgets().VBox(controls))
 
 
+class Answer:
+    """What stands below controls: a text and a picture. Each answer replaces the one before.
+
+    Widgets that hold HTML, as an output widget drops what is displayed again under the same name.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        self.text, self.picture = ipywidgets().HTML(text), ipywidgets().HTML()
+
+    def draw(self, figure: Figure, is_generated: bool = False) -> None:
+        """Show a figure instead of the one before."""
+        if is_generated:
+            plots.stamp(figure)
+        description = html.escape(plots.describe(figure), quote=True)
+        source = f"data:image/png;base64,{_drawn(figure)}"
+        self.picture.value = f'<img alt="{description}" style="max-width: 100%" src="{source}">'
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Within, what is printed and warned, or else the error, becomes the text."""
+        self.text.value = self.picture.value = ""
+        said = io.StringIO()
+        try:
+            with redirect_stdout(said), warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.showwarning = lambda message, *_: said.write(f"Warning: {message}\n")  # type: ignore[assignment]
+                yield
+            self.text.value = f"<pre>{html.escape(said.getvalue())}</pre>"
+        except (KsddError, OSError) as error:
+            self.text.value = alarm(str(error))
+
+
+def alarm(text: str) -> str:
+    """An error as HTML that can be read in the light and in the dark theme."""
+    look = "color: #7a2e00; background: #fff0e5; padding: 0.3em 0.6em; max-width: 60em"
+    return f'<div style="{look}">{html.escape(text)}</div>'
+
+
 def show_answers(
     controls: Sequence[Widget], answer: Callable[[], tuple[str, Figure | None]], is_generated: bool
 ) -> None:
     """Show controls, and from the first move on what they answer: HTML, and the newest figure."""
-    widgets = ipywidgets()
-    told = widgets.HTML("<i>Move a control: what it changes is then shown here.</i>")
-    drawn = widgets.HTML()
+    below = Answer("<i>Move a control: what it changes is then shown here.</i>")
 
     def renew(_: Widget) -> None:
-        told.value, figure = answer()
+        below.text.value, figure = answer()
         if figure is not None:
-            if is_generated:
-                plots.stamp(figure)
-            description = html.escape(plots.describe(figure), quote=True)
-            source = f"data:image/png;base64,{_drawn(figure)}"
-            drawn.value = f'<img alt="{description}" style="max-width: 100%" src="{source}">'
+            below.draw(figure, is_generated)
 
     for control in controls:
         control.observe(renew, names="value")
-    show_controls(*controls, told, drawn)
+    show_controls(*controls, below.text, below.picture)
 
 
 def counter(what: str, line: "ProgressLine | None" = None) -> Callable[..., None]:

@@ -36,17 +36,22 @@ def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
 def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, version):
     content = cv2.imencode(".png", picture(40))[1].tobytes()
     judge_pictures.judge_picture(Judge(), picture(120), "example", False)
-    button = screen.bundles[-1].children[0]
-    capsys.readouterr()
-    for name, bytes_ in (("a.png", content), ("b.txt", b"no picture")):
+    button, told, drawn = screen.bundles[-1].children
+
+    def upload(name: str, bytes_: bytes) -> None:
         old = {name: {"metadata": {}, "content": bytes_}}
         new = ({"name": name, "content": memoryview(bytes_)},)
         button.notify_change(
             {"name": "value", "new": old if version == 7 else new, "type": "change"}
         )
-    said = capsys.readouterr().out
-    assert "a.png: good, score 40.03" in said
-    assert "b.txt: the image is not a JPEG" in said
+
+    upload("a.png", content)
+    assert "a.png: good, score 40.03" in told.value and "<img" in drawn.value
+    upload("b.txt", b"no picture")
+    assert "the image is not a JPEG" in told.value and not drawn.value
+    assert "a.png" not in told.value, "an older answer would be read as that on this picture"
+    upload("<b>.png", content)
+    assert "&lt;b&gt;.png: good" in told.value and "not a JPEG" not in told.value
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, capsys):
-    rows = judge_pictures.judge_folder(Judge(), folder, folder / "out")
+    rows, _ = judge_pictures.judge_folder(Judge(), folder, folder / "out")
     assert [(row.image, row.label) for row in rows] == [
         ("broken.jpg", "unreadable"),
         ("bright.png", "defective"),
@@ -120,19 +125,44 @@ def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
     folder: Path, screen, monkeypatch, capsys
 ):
     judge_pictures.folder_form(Judge(), folder / "out")
-    box, button, _ = screen.bundles[-1].children
+    box, button, told, drawn, _ = screen.bundles[-1].children
     monkeypatch.chdir(folder)  # an empty box does not mean the folder at work
     box.value = "  "
     button.click()
-    assert capsys.readouterr().out == "Type the path of a folder first.\n"
+    assert "Type the path of a folder first." in told.value
     assert not (folder / "out").exists() and not button.disabled
-    box.value = str(folder)
-    button.click()
-    assert list((folder / "out").glob("*/contact_sheet.png")) and not button.disabled
     with pytest.raises(DataError, match="nowhere does not exist"):
         judge_pictures.judge_folder(Judge(), folder / "nowhere", folder)
     box.value = str(folder / "nowhere")
-    button.click()  # says so below, and raises nothing
+    button.click()
+    assert "nowhere does not exist" in told.value and not drawn.value
+    box.value = str(folder)
+    button.click()
+    assert "1 unreadable, 1 defective, 1 good" in told.value
+    assert "nowhere" not in told.value, "an old error above a new result would be believed"
+    assert "<img" in drawn.value
+    assert list((folder / "out").glob("*/contact_sheet.png")) and not button.disabled
+
+
+def test_the_form_says_how_far_it_is(folder: Path, screen, monkeypatch):
+    judge_pictures.folder_form(Judge(), folder / "out")
+    box, button, told, *_ = screen.bundles[-1].children
+    seen = []
+    told.observe(lambda change: seen.append(change["new"]), names="value")
+    box.value = str(folder)
+    button.click()
+    assert [text for text in seen if "judged: " in text] == [
+        f"judged: {done} of 3 images" for done in (1, 2, 3)
+    ]
+    assert "judged: " not in told.value
+
+
+def test_what_is_warned_stands_below_the_form(folder: Path, screen):
+    judge_pictures.folder_form(Judge(), folder / "out", folder / "gone")
+    box, button, told, *_ = screen.bundles[-1].children
+    box.value = str(folder)
+    button.click()
+    assert "Warning: The results could not be copied to Drive" in told.value
 
 
 def test_a_sheet_that_shows_only_some_says_so(tmp_path: Path):
