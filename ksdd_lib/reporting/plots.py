@@ -6,6 +6,7 @@ Functions draw and return what they drew on, without pyplot. The hues are those 
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -20,7 +21,6 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ksdd_lib.evaluation import metrics
-from ksdd_lib.evaluation.metrics import Counts
 
 INK, FAINT = "#333333", "#b8b8b8"
 GOOD, DEFECTIVE = "#0072B2", "#D55E00"
@@ -115,7 +115,8 @@ def describe(figure: Figure) -> str:
 
 
 @style()
-def roc_curve(
+def _draw_curve(
+    is_roc: bool,
     labels: ArrayLike,
     scores: ArrayLike,
     flagged: ArrayLike,
@@ -123,72 +124,51 @@ def roc_curve(
     label: str = "pooled",
     point: str = "operating",
 ) -> Axes:
-    """The ROC curve; on it the verdicts `flagged`, called `point`, and the oracle threshold's."""
+    """A curve called `label`; on it the verdicts `flagged`, called `point`, and the oracle's."""
     from sklearn import metrics as sklearn_metrics
 
-    area = metrics.roc_auc(labels, scores)
-    ax = _curve_axes(ax, "ROC curve", "false positive rate", "true positive rate", area)
-    if area is None:
-        return ax
-    x, y, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
-    ax.plot(x, y, color=INK, linewidth=2, label=f"{label}: AUC {area:.4f}")
-    ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
-    for name, counts, marker in _points(labels, scores, flagged, point):
-        place = counts.fp / (counts.fp + counts.tn), counts.tp / (counts.tp + counts.fn)
-        ax.plot(*place, label=name, **marker)
-    ax.legend(loc="lower right")
-    return ax
-
-
-@style()
-def precision_recall_curve(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    flagged: ArrayLike,
-    ax: Axes | None = None,
-    label: str = "pooled",
-    point: str = "operating",
-) -> Axes:
-    """The precision-recall curve as steps, whose area is the average precision; see `roc_curve`."""
-    from sklearn import metrics as sklearn_metrics
-
-    area = metrics.average_precision(labels, scores)
-    ax = _curve_axes(ax, "Precision-recall curve", "recall", "precision", area)
-    if area is None:
-        return ax
-    y, x, _ = sklearn_metrics.precision_recall_curve(labels, scores)
-    name = f"{label}: AP {area:.4f}"
-    ax.plot(x, y, color=INK, linewidth=2, drawstyle="steps-post", label=name)
-    share = float(np.mean(np.asarray(labels, bool)))
-    ax.axhline(share, color=FAINT, linewidth=1, linestyle=":", label="chance")
-    for name, counts, marker in _points(labels, scores, flagged, point):
-        if counts.tp + counts.fp:
-            place = counts.tp / (counts.tp + counts.fn), counts.tp / (counts.tp + counts.fp)
-            ax.plot(*place, label=name, **marker)
-    ax.legend(loc="lower left")
-    return ax
-
-
-def _curve_axes(ax: Axes | None, title: str, x: str, y: str, area: float | None) -> Axes:
-    """Axes of two rates, which say so where the area under the curve is undefined."""
     ax = ax or new_axes()
-    ax.set(title=title, xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    if is_roc:
+        area, name = metrics.roc_auc(labels, scores), "AUC"
+        ax.set(title="ROC curve", xlabel="false positive rate", ylabel="true positive rate")
+    else:
+        area, name = metrics.average_precision(labels, scores), "AP"
+        ax.set(title="Precision-recall curve", xlabel="recall", ylabel="precision")
     if area is None:
         text = "undefined: needs defective and good surfaces"
         ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes, color=INK)
+        return ax
+    look: Keywords = {"color": INK, "linewidth": 2, "label": f"{label}: {name} {area:.4f}"}
+    chance: Keywords = {"color": FAINT, "linewidth": 1, "linestyle": ":", "label": "chance"}
+    if is_roc:
+        x, y, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
+        ax.plot(x, y, **look)
+        ax.plot([0, 1], [0, 1], **chance)
+    else:
+        y, x, _ = sklearn_metrics.precision_recall_curve(labels, scores)
+        ax.plot(x, y, drawstyle="steps-post", **look)
+        ax.axhline(float(np.mean(np.asarray(labels, bool))), **chance)
+    at_oracle = np.asarray(scores) > metrics.best_f1_threshold(labels, scores)
+    points: dict[str, tuple[ArrayLike, Keywords]] = {
+        point: (flagged, {"color": DEFECTIVE, "marker": "o", "markersize": 8, "zorder": 4}),
+        "oracle": (at_oracle, {"color": INK, "marker": "D", "markersize": 11, "fillstyle": "none"}),
+    }
+    for name, (verdicts, marker) in points.items():
+        counts = metrics.error_counts(labels, verdicts)
+        found = counts.tp / (counts.tp + counts.fn)
+        marker |= {"linestyle": "", "label": f"{name}: {counts.fp} FP, {counts.fn} FN"}
+        if is_roc:
+            ax.plot(counts.fp / (counts.fp + counts.tn), found, **marker)
+        elif counts.precision is not None:
+            ax.plot(found, counts.precision, **marker)
+    ax.legend(loc="lower right" if is_roc else "lower left")
     return ax
 
 
-def _points(
-    labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str
-) -> Iterator[tuple[str, Counts, Keywords]]:
-    """Of the verdicts given and of the oracle threshold: text, counts, marker."""
-    at_oracle = np.asarray(scores) > metrics.best_f1_threshold(labels, scores)
-    filled = {"color": DEFECTIVE, "marker": "o", "markersize": 8, "linestyle": "", "zorder": 4}
-    hollow = {"color": INK, "marker": "D", "markersize": 11, "fillstyle": "none", "linestyle": ""}
-    for name, verdicts, marker in ((point, flagged, filled), ("oracle", at_oracle, hollow)):
-        counts = metrics.error_counts(labels, verdicts)
-        yield f"{name}: {counts.fp} FP, {counts.fn} FN", counts, marker
+roc_curve = partial(_draw_curve, True)
+precision_recall_curve = partial(_draw_curve, False)
+"""This curve is drawn as steps, whose area is the average precision."""
 
 
 def both_curves(
