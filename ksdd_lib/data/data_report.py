@@ -263,11 +263,14 @@ def _format_widths(widths: DefectWidths | None) -> list[str]:
 def _format_twins(report: DataReport) -> list[str]:
     if not report.twins:
         return [] if report.twins is None else ["none"]
-    spare = sum(len(group) - 1 for group in report.twins)
+    clean = (report.folds or {}).get("clean")
+    spare = report.items - clean.total.test_items if isinstance(clean, SplitCounts) else 0
+    kept = "are in the clean folds: of twins the first is kept"
     return [
         *(" = ".join(group) for group in report.twins),
-        f"{spare} of {report.items} items {'is' if spare == 1 else 'are'} left out of the clean"
-        " folds: of twins the first is kept",
+        f"{report.items - spare} of {report.items} items {kept}"
+        if spare
+        else "twins stay together, on one side of each clean fold",
     ]
 
 

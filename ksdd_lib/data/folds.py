@@ -1,13 +1,16 @@
 """Three folds, each a split of the items into training and test, with twins never on both sides.
 
-`clean` keeps one item of each group of twins and is the default. `official` is KolektorSDD's
-published split of all 50 items; twins stand on both sides of it, which `count_leaks` counts.
+`clean` keeps the items of each group of twins together and is the default; of KolektorSDD it has
+47 items, without the second of three pairs. `official` is KolektorSDD's published split of all 50
+items; twins stand on both sides of it, which `count_leaks` counts.
 """
 
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ksdd_lib import storage
 from ksdd_lib.data import kolektorsdd
@@ -75,17 +78,22 @@ def make_folds(
 
 
 def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar") -> list[Fold]:
-    """Folds by item over one item of each group of twins, with equal shares of defective images.
+    """Folds by item, twins together, with equal shares of defective and of good images.
 
     `seed` orders items with equally many defective images; 0 keeps their names' order. `twins` are
     the "similar" items or only the "identical" ones. KolektorSDD without similar ones has 47 items
-    and 375 images, 16 defective in each fold. FoldError where fewer than three items differ, or
-    fewer than two have defective images.
+    and 375 images, 16 defective in each fold, as it was published. FoldError where fewer than three
+    items differ, or fewer than two have defective images.
     """
     groups = twin_items(samples, twins)
     try:
-        is_stored = seed == 0 and twins == "similar" and kolektorsdd.is_kolektor(samples)
-        record = kolektor_folds().clean if is_stored else _share_out(samples, seed, groups)
+        if twins == "similar" and kolektorsdd.is_kolektor(samples):
+            record = kolektor_folds().clean
+            if seed:
+                kept = {item for row in record.folds for item in row.test_items}
+                record = _share_out([one for one in samples if one.item in kept], seed, ())
+        else:
+            record = _share_out(samples, seed, groups)
         return _restored(record, samples, groups)
     except FoldError as error:
         if twins == "identical":
@@ -129,7 +137,7 @@ def check_folds(folds: Sequence[Fold]) -> None:
         if leaked and fold.protocol != "official":
             raise FoldError(
                 f"{name} leaks: {_listed(leaked)} in test have a twin in training (the same object"
-                ' photographed again). Use folds "clean", which keep one item of each group.'
+                ' photographed again). Use folds "clean", which keep twins together.'
             )
         tested |= test
 
@@ -189,25 +197,48 @@ def _restored(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> 
 
 def _share_out(samples: Sequence[Sample], seed: int, twins: Groups) -> FoldsRecord:
     """The record of clean folds, as `clean_folds` describes them."""
-    spare = {name for group in twins for name in _sorted(group)[1:]}
-    images = Counter(sample.item for sample in samples if sample.item not in spare)
-    defective = Counter(sample.item for sample in samples if sample.is_defective)
-    items = list(_sorted(images))
-    if len(items) < FOLDS:
+    items = _sorted(_items(samples))
+    together = {item: _sorted(group) for group in twins for item in group}
+    groups = list(dict.fromkeys(together.get(item, (item,)) for item in items))
+    if len(groups) < FOLDS:
         raise FoldError(
-            f"Only {len(items)} different items for {FOLDS} folds: every fold needs one that is"
+            f"Only {len(groups)} different items for {FOLDS} folds: every fold needs one that is"
             " neither in another fold nor a twin of one."
         )
     if seed:
-        random.Random(seed).shuffle(items)
-
-    def load(test: set[str]) -> list[int]:
-        return [sum(count[item] for item in test) for count in (defective, images)]
-
+        random.Random(seed).shuffle(groups)
+    images = Counter((sample.item, sample.is_defective) for sample in samples)
+    counts = [
+        tuple(sum(images[item, kind] for item in group) for kind in (False, True))
+        for group in groups
+    ]
     tests: list[set[str]] = [set() for _ in range(FOLDS)]
-    for item in sorted(items, key=lambda item: -defective[item]):
-        min(tests, key=load).add(item)  # to the fewest defective, then the fewest images
+    for group, fold in zip(groups, _deal(counts), strict=True):
+        tests[fold].update(group)
     return _record("clean", [(set(items) - test, test) for test in tests])
+
+
+def _deal(counts: Sequence[tuple[int, ...]]) -> list[int]:
+    """The fold of each group, by its numbers of (good, defective) images.
+
+    The groups with most defective images come first. Each goes where the shares of good and of
+    defective images become the least uneven, and may move once when all the others are placed.
+    """
+    images = np.array(counts, object)  # whole numbers of any size: equal folds are equal
+    weights = np.maximum(images.sum(0), 1)[::-1] ** 2
+    loads = np.zeros((FOLDS, 2), object)
+    places = [-1] * len(counts)
+    first = sorted(
+        range(len(counts)), key=lambda i: (-counts[i][1], not counts[i][1] and -counts[i][0])
+    )
+    for group in 2 * first:
+        if (before := places[group]) >= 0:
+            loads[before] -= images[group]
+        uneven, size = (loads * images[group]) @ weights, loads**2 @ weights
+        choices = ((uneven[fold], size[fold], fold != before, fold) for fold in range(FOLDS))
+        places[group] = min(choices)[-1]
+        loads[places[group]] += images[group]
+    return places
 
 
 def _record(protocol: str, sides: Iterable[tuple[set[str], set[str]]]) -> FoldsRecord:

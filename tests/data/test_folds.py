@@ -1,11 +1,16 @@
 """Folds: by item, twins on one side, equal shares of defects, and nothing invalid gets through."""
 
+import hashlib
 import json
+import random
 import shutil
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 
 from ksdd_lib import storage
 from ksdd_lib.data import folds
@@ -64,10 +69,120 @@ def test_defective_images_are_shared_out_evenly(tiny_root: Path, make_surface):
     assert items(three[0].test) == {"tiny03"}
 
 
-def test_one_item_of_each_group_of_twins_is_kept_the_first_by_name(twin_samples):
+@pytest.mark.fault(36)
+def test_twins_stay_together_and_none_is_left_out(twin_samples):
     three = clean_folds(twin_samples)
-    assert set().union(*(items(fold.test) for fold in three)) == {f"tiny0{n}" for n in range(1, 7)}
+    assert sorted(one.name for fold in three for one in fold.test) == sorted(
+        one.name for one in twin_samples
+    )
+    for side in [items(side) for fold in three for side in (fold.train, fold.test)]:
+        assert ("tiny02" in side) == ("tiny07" in side)
     assert sum(count_leaks(fold) for fold in three) == 0
+    assert len(three[0].train) + len(three[0].test) == 28
+
+
+@pytest.mark.fault(36)
+def test_many_twins_are_shared_out_by_their_group_with_all_their_images(mixed):
+    """60 items of one picture each, in groups of six exposures."""
+    samples = mixed([(1, 0)] * 36 + [(0, 1)] * 24)
+    shots = [replace(one, image_sha256=f"part {number // 6}") for number, one in enumerate(samples)]
+    three = clean_folds(shots, twins="identical")
+    assert [len(fold.test) for fold in three] == [24, 18, 18]
+    assert sum(len(items(fold.test)) for fold in three) == 60
+    assert sum(count_leaks(fold) for fold in three) == 0
+
+
+@pytest.fixture
+def mixed() -> Callable[[Sequence[tuple[int, int]]], list[Sample]]:
+    """Samples of items with so many (good, defective) images; no file is behind them."""
+
+    def make(counts: Sequence[tuple[int, int]]) -> list[Sample]:
+        return [
+            Sample(
+                name=f"item{item:03}/{part}",
+                item=f"item{item:03}",
+                image_path=Path(),
+                mask_path=Path(),
+                size=(160, 128),
+                is_defective=part >= good,
+                defect_width=0.0,
+                image_sha256=f"{item} {part}",
+                mask_file_sha256="",
+                mask_sha256="",
+            )
+            for item, (good, defective) in enumerate(counts)
+            for part in range(good + defective)
+        ]
+
+    return make
+
+
+MIXES = {
+    "single pictures": [(0, 1)] * 57 + [(1, 0)] * 124,
+    "defects come last": [(1, 0)] * 124 + [(0, 1)] * 57,
+    "items with both": [(6, 2)] * 5 + [(7, 1)] * 13,
+    "all three kinds": [(6, 2)] * 5 + [(0, 3)] * 7 + [(8, 0)] * 11,
+    "few defective": [(1, 1)] * 3 + [(4, 0)] * 20,
+    "few good": [(0, 4)] * 20 + [(1, 0)] * 3,
+    "few items": [(3, 1)] * 3 + [(4, 0)] * 4,
+    "one giant of both": [(100, 10)] + [(2, 1)] * 8,
+    "one giant of good": [(300, 0)] + [(5, 1)] * 12 + [(9, 0)] * 6,
+    "one giant of defective": [(0, 60)] + [(5, 1)] * 12 + [(9, 0)] * 6,
+    "of any size": [(n % 7, n % 4) for n in range(1, 27)],
+}
+
+
+def unevenness(counts: Sequence[tuple[int, int]], tests: Sequence[Collection[int]]) -> float:
+    """How far the tests' shares of the good and of the defective images are from a third."""
+    held = np.array([[counts[item] for item in sorted(test)] for test in map(list, tests)], object)
+    shares = np.array([np.sum(rows, axis=0) for rows in held]) / np.sum(counts, axis=0)
+    return float(((shares - 1 / 3) ** 2).sum())
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("counts", MIXES.values(), ids=MIXES)
+def test_good_and_defective_images_are_balanced_each_in_any_mix(mixed, counts):
+    samples = mixed(counts)
+    three = clean_folds(samples, twins="identical")
+    for fold in three:
+        assert {one.is_defective for one in fold.train} == {False, True}
+        assert {one.is_defective for one in fold.test} == {False, True}
+    names = [one.item for one in samples]
+    labels = [one.is_defective for one in samples]
+    reference = [
+        {int(samples[index].item[4:]) for index in test}
+        for _, test in StratifiedGroupKFold(3).split(names, labels, names)
+    ]
+    ours = [{int(item[4:]) for item in items(fold.test)} for fold in three]
+    assert unevenness(counts, ours) <= unevenness(counts, reference) + 1e-9
+
+
+@pytest.mark.fault(35)
+def test_random_mixes_are_divided_as_evenly_as_by_scikit_learn(mixed):
+    draw = random.Random(0)
+    ours, theirs = 0.0, 0.0
+    for _ in range(60):
+        many = draw.randint(6, 40)
+        counts = [(draw.randint(1, 8), draw.choice([0, 0, 1, 2, 3])) for _ in range(many)]
+        counts += [(0, 1), (0, 2)]
+        samples = mixed(counts)
+        names = [one.item for one in samples]
+        split = StratifiedGroupKFold(3).split(names, [one.is_defective for one in samples], names)
+        theirs += unevenness(
+            counts, [{int(samples[i].item[4:]) for i in test} for _, test in split]
+        )
+        dealt = folds._deal(counts)
+        ours += unevenness(
+            counts, [{i for i, place in enumerate(dealt) if place == fold} for fold in range(3)]
+        )
+    assert ours < theirs
+
+
+@pytest.mark.fault(35)
+def test_every_fold_of_good_only_and_defective_only_items_can_be_trained(mixed):
+    three = clean_folds(mixed(MIXES["single pictures"]), twins="identical")
+    assert [sum(one.is_defective for one in fold.test) for fold in three] == [19, 19, 19]
+    assert sorted(len(fold.test) for fold in three) == [60, 60, 61]
 
 
 @pytest.fixture
@@ -248,7 +363,12 @@ def test_an_edited_record_is_refused(samples, field, change, message):
 def test_a_leaking_record_is_refused_even_if_it_calls_itself_official(twin_samples):
     record = folds_record(clean_folds(twin_samples))
     edited = tuple(
-        row.model_copy(update={"train_items": (*row.train_items, "tiny07")})
+        row.model_copy(
+            update={
+                "train_items": (*row.train_items, "tiny07"),
+                "test_items": tuple(item for item in row.test_items if item != "tiny07"),
+            }
+        )
         if "tiny02" in row.test_items
         else row
         for row in record.folds
@@ -294,10 +414,11 @@ def test_kolektor_clean_folds_are_the_stored_ones(kolektor_samples):
     assert len(items(tuple(tested))) == 47 and len(tested) == 375
     assert [sum(one.is_defective for one in fold.test) for fold in three] == [16, 16, 16]
     assert sum(count_leaks(fold) for fold in three) == 0
-    twins = twin_items(kolektor_samples)
-    shared = folds._share_out(kolektor_samples, 0, twins)
-    computed = folds._restored(shared, kolektor_samples, twins)
-    assert folds_record(computed) == folds.kolektor_folds().clean
-    assert folds_record(three) == folds_record(computed)
+    assert folds_record(three) == folds.kolektor_folds().clean
+    assert folds._share_out(tested, 0, twins=()) == folds.kolektor_folds().clean
+    again = clean_folds(kolektor_samples, seed=3)
+    assert {one.name for fold in again for one in fold.test} == {one.name for one in tested}
+    digest = hashlib.sha256(folds_record(again).model_dump_json().encode()).hexdigest()
+    assert digest.startswith("5b19adfae213f6d2"), "kept results were made on these folds"
     identical = clean_folds(kolektor_samples, twins="identical")
-    assert len({sample.item for fold in identical for sample in fold.test}) == 48
+    assert len({sample.item for fold in identical for sample in fold.test}) == 50
