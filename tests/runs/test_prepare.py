@@ -101,7 +101,7 @@ def test_folds_edited_so_that_twins_stand_on_both_sides_are_refused(
     stored = storage.read_json(run.folder / "folds.json")
     for fold in stored["folds"]:
         if "tiny02" in fold["test_items"]:
-                fold["test_items"].remove("tiny07")
+            fold["test_items"].remove("tiny07")
             fold["train_items"].append("tiny07")
     storage.write_json(run.folder / "folds.json", stored)
     with pytest.raises(FoldError, match="leaks: tiny02"):
