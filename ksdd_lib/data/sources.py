@@ -168,8 +168,22 @@ def _obtain_one(source: str, home: Path) -> DataFolder:
         return from_folder(path)
     if path.is_file():
         return unpack(path, home)
+    missing = what_is_missing(source)
     what = f"The data source {_public(source)!r} is no folder, file or https address"
-    raise DataError(f'{what}: check the spelling, or give "kolektorsdd".')
+    raise DataError(f'{what}: {missing or "check the spelling"}, or give "kolektorsdd".')
+
+
+def what_is_missing(source: str) -> str:
+    """ "there is no 'prts' in MyDrive": the first part of a path that is not there.
+
+    It is "" where all of it is there, and of an address, of several sources, and of a bare name.
+    """
+    path = Path(source).expanduser()
+    if "://" in source or ";" in source or len(path.parts) < 2 or path.exists():
+        return ""
+    path = path.absolute()
+    there = next(place for place in path.parents if place.exists())
+    return f"there is no {path.parts[len(there.parts)]!r} in {there.name or there}"
 
 
 def _drive_places(drive: Path | None) -> list[tuple[Path, str]]:

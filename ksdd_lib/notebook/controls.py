@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ksdd_lib import hardware, presets, settings_io, storage
+from ksdd_lib.data.sources import what_is_missing
 from ksdd_lib.errors import KsddError, RunError, SettingsError
 from ksdd_lib.formatting import duration, words
 from ksdd_lib.methods import two_stage_timing
@@ -63,6 +64,10 @@ class Form:
             return outputs.alarm(str(error))
         preset = presets.resolve({"preset": values.preset})
         changes = settings_io.differences(preset, settings_io.to_json(values))
+        if values.data != preset.data:
+            changes["data"] = preset.data, values.data
+        if missing := what_is_missing(values.data):
+            taken = outputs.alarm(f"The data is not at {values.data}: {missing}.") + taken
         if not changes:
             return f"All as in the preset {values.preset}.<br>{taken}"
         listed = "; ".join(
@@ -211,10 +216,9 @@ def _control(widgets: Widget, name: str, value: Value) -> Widget:
     given = {"description": _readable(name), "value": value, **LOOK}
     if rule.choices:
         return widgets.Dropdown(options=list(rule.choices), **given)
-    if kind is int:
-        return widgets.BoundedIntText(min=rule.low, max=rule.high, **given)
-    of_kind = {bool: widgets.Checkbox, float: widgets.FloatText, str: widgets.Text}
-    return of_kind[kind](**given)
+    # A box with bounds would make another number of one that is out of range, without a word.
+    boxes = {int: widgets.IntText, float: widgets.FloatText, str: widgets.Text}
+    return (boxes | {bool: widgets.Checkbox})[kind](**given)
 
 
 def _readable(name: str) -> str:

@@ -603,3 +603,13 @@ def test_the_downloader_fetches_a_file_and_shows_a_refusal(tiny_zip: Path, tmp_p
 def test_kolektor_unpacks_whole(kolektor_root: Path):
     assert len([*kolektor_root.rglob("*.jpg")]) == len([*kolektor_root.rglob("*.bmp")]) == 400
     assert not list(kolektor_root.parent.glob(".*"))
+
+
+def test_of_a_path_that_is_wrong_the_first_missing_part_is_named(tmp_path: Path):
+    (tmp_path / "MyDrive").mkdir()
+    place = tmp_path / "MyDrive" / "prts" / "a.zip"
+    with pytest.raises(DataError, match="there is no 'prts' in MyDrive"):
+        obtain(str(place), tmp_path)
+    assert sources.what_is_missing(str(tmp_path)) == ""
+    assert sources.what_is_missing("parts") == "", "it may be in Drive"
+    assert sources.what_is_missing("https://example.org/a/b.zip") == ""

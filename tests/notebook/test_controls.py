@@ -37,13 +37,12 @@ def test_every_setting_has_the_control_of_its_type():
     assert list(form.controls) == list(RULES)
     for name, control in form.controls.items():
         rule = RULES[name]
-        wanted = {bool: "Checkbox", int: "BoundedIntText", float: "FloatText", str: "Text"}
+        wanted = {bool: "Checkbox", int: "IntText", float: "FloatText", str: "Text"}
         kind = "Dropdown" if rule.choices else wanted[TYPES[name]]
         assert type(control).__name__ == kind, name
         assert control.value == getattr(presets.resolve({}), name)
         assert control.description and "_" not in control.description
     assert form.controls["folds"].options == ("clean", "official")
-    assert form.controls["segmentation_steps"].max == 999_999
 
 
 def test_a_form_shows_only_its_groups_and_explains_each_control(screen):
@@ -61,6 +60,29 @@ def test_a_form_shows_only_its_groups_and_explains_each_control(screen):
 def test_an_untouched_form_changes_nothing(tmp_path: Path):
     assert controls.choose(groups=GROUPS).touched == {}
     assert controls.choose(make_run(tmp_path), groups=GROUPS).touched == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", -5), ("generated_items", 3), ("partition", -1)]
+)
+def test_a_number_out_of_range_is_refused_and_not_made_another(screen, name, value):
+    form = controls.choose(groups=("data", "run"))
+    form.controls[name].value = value
+    says = screen.bundles[-1].children[-2].value
+    assert f"{name} is {value}; it must be from" in says
+    with pytest.raises(SettingsError, match=f"{name} is {value}"):
+        _ = form.settings
+
+
+def test_the_form_says_which_part_of_a_path_is_missing(screen, tmp_path: Path):
+    form = controls.choose(groups=("data", "run"))
+    form.controls["data"].value = str(tmp_path / "prts" / "a")
+    says = screen.bundles[-1].children[-2].value
+    assert f"there is no &#x27;prts&#x27; in {tmp_path.name}" in says
+    assert "All as in the preset" not in says and "instead of generated" in says
+    form.controls["data"].value = str(tmp_path)
+    says = screen.bundles[-1].children[-2].value
+    assert "there is no" not in says and str(tmp_path) in says
 
 
 def test_touched_values_have_the_setting_s_own_type():
@@ -134,12 +156,6 @@ def test_the_button_measures_and_the_panel_tells_the_minutes(screen, monkeypatch
     button.click()
     assert measured[0].segmentation_steps == 10 and not button.disabled
     assert "for the segmentation stage" in says.value
-
-
-def test_a_whole_number_out_of_range_cannot_be_entered():
-    control = controls.choose(groups=GROUPS).controls["segmentation_batch_size"]
-    control.value = 1000
-    assert control.value == RULES["segmentation_batch_size"].high
 
 
 def test_another_preset_moves_the_controls_that_were_not_touched():
