@@ -35,14 +35,9 @@ class Counts(Record):
 
 
 class Oracle(Record):
-    """Counts at the best-F1 threshold of the scores themselves; all None without both classes.
+    """Counts at the best-F1 threshold of the scores themselves; all None without both classes."""
 
-    Attributes:
-        threshold: in logits.
-        fp_at_fn0: false positives where no defect is missed; None without a defect.
-    """
-
-    threshold: float | None = None
+    threshold: float | None = None  # in logits
     tp: int | None = None
     fp: int | None = None
     fn: int | None = None
@@ -51,7 +46,7 @@ class Oracle(Record):
     precision: float | None = None
     recall: float | None = None
     f1: float | None = None
-    fp_at_fn0: int | None
+    fp_at_fn0: int | None  # false positives where no defect is missed; None without a defect
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

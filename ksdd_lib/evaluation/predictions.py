@@ -17,24 +17,16 @@ from ksdd_lib.storage import csv_text, write_bytes, write_text
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model said about one test image; RunError where a score is NaN or infinite.
+    """What the model said about one test image; RunError where a score is NaN or infinite."""
 
-    Attributes:
-        image, item: "kos01/Part5" and "kos01".
-        fold, seed: of the model that scored it. The image is in that fold's test set.
-        score: logit by which the image is judged.
-        map_score: the highest value of the image's map.
-        threshold: in logits; like `is_flagged` it is None until `apply_thresholds` sets it.
-    """
-
-    image: str
-    item: str
-    fold: int
-    seed: int
+    image: str  # "kos01/Part5"
+    item: str  # "kos01"
+    fold: int  # of the model that scored it; the image is in that fold's test set
+    seed: int  # of the model
     is_defective: bool
-    score: float
-    map_score: float
-    threshold: float | None = None
+    score: float  # logit by which the image is judged
+    map_score: float  # the highest value of the image's map
+    threshold: float | None = None  # in logits; `apply_thresholds` sets it and `is_flagged`
     is_flagged: bool | None = None
 
     def __post_init__(self) -> None:

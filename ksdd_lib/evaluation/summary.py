@@ -99,29 +99,15 @@ class PooledScores(Scores):
 
 
 class MadeFrom(Record):
-    """What results were made from.
+    """What results were made from."""
 
-    Attributes:
-        data: fingerprint of the data.
-        settings: those that decide the results.
-        weights: fold -> hash that names the weights that judged it.
-    """
-
-    data: str
-    settings: dict[str, JsonValue]
-    weights: dict[str, str]
+    data: str  # its fingerprint
+    settings: dict[str, JsonValue]  # those that decide the results
+    weights: dict[str, str]  # fold -> hash that names the weights that judged it
 
 
 class Summary(Record):
-    """What metrics.json holds.
-
-    Attributes:
-        segmentation_score: of the highest value of each image's map, whatever the method.
-        predictions_sha256: of the predictions.csv that it was made from.
-        darkest_pixel: of the simplest rule, on the same images.
-        masks_sha256: of the maps that belong to it.
-        trained_defects: fold -> names of its defective training images, where they are few.
-    """
+    """What metrics.json holds."""
 
     protocol: str
     seed: int
@@ -131,12 +117,12 @@ class Summary(Record):
     folds: list[FoldScores]
     fold_mean: FoldMean
     pooled: PooledScores
-    segmentation_score: AllMapScores
-    predictions_sha256: str
-    darkest_pixel: Ranking | None = None
+    segmentation_score: AllMapScores  # of the highest value of each map, whatever the method
+    predictions_sha256: str  # of the predictions.csv that it was made from
+    darkest_pixel: Ranking | None = None  # of the simplest rule, on the same images
     made_from: MadeFrom | None = None
-    masks_sha256: str | None = None
-    trained_defects: dict[str, list[str]] | None = None
+    masks_sha256: str | None = None  # of the maps that belong to it
+    trained_defects: dict[str, list[str]] | None = None  # a fold's, by name, where they are few
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -287,9 +273,5 @@ def _fold_mean(folds: Sequence[Ranking]) -> FoldMean:
     """The mean over folds."""
     aps = [fold.ap for fold in folds if fold.ap is not None]
     aucs = [fold.auc for fold in folds if fold.auc is not None]
-    return FoldMean(
-        ap=sum(aps) / len(aps) if aps else None,
-        ap_folds=len(aps),
-        auc=sum(aucs) / len(aucs) if aucs else None,
-        auc_folds=len(aucs),
-    )
+    ap, auc = (sum(known) / len(known) if known else None for known in (aps, aucs))
+    return FoldMean(ap=ap, ap_folds=len(aps), auc=auc, auc_folds=len(aucs))

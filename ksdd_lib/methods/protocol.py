@@ -17,19 +17,12 @@ from ksdd_lib.training.loop import Recipe, Trainable
 
 
 class StagePlan(NamedTuple):
-    """One stage of a method, before anything is trained.
+    """One stage of a method, before anything is trained."""
 
-    Attributes:
-        name: of its files and of its group of settings.
-        notebook: the file that trains it step by step, without its ending.
-        recipe: the settings of its loop.
-        build: (settings, surfaces, finished stages before it) -> what is trained, on the device of
-            the surfaces.
-    """
-
-    name: str
-    notebook: str
-    recipe: Callable[[Settings], Recipe]
+    name: str  # of its files and of its group of settings
+    notebook: str  # the file that trains it step by step, without its ending
+    recipe: Callable[[Settings], Recipe]  # the settings of its loop
+    # (settings, surfaces, finished stages before it) -> what is trained, on the surfaces' device
     build: Callable[[Settings, Surfaces, Sequence[Checkpoint]], Trainable]
 
 
@@ -51,19 +44,12 @@ class Judge(Protocol):
 
 
 class Method(Protocol):
-    """Anything that can be trained on a fold and judge an image.
+    """Anything that can be trained on a fold and judge an image."""
 
-    Attributes:
-        stages: its trainings, in order; none for a rule that learns nothing.
-        judged_by: names of the settings that decide how an image is judged, beside the size.
-        score_names: in words, each value of the setting `score`; none where there is one score.
-        citation: the paper it is from; "" without one.
-    """
-
-    stages: tuple[StagePlan, ...] = ()
-    judged_by: tuple[str, ...] = ()
-    score_names: Mapping[str, str] = {}
-    citation: str = ""
+    stages: tuple[StagePlan, ...] = ()  # its trainings, in order; none where nothing is learned
+    judged_by: tuple[str, ...] = ()  # settings that decide how an image is judged, beside the size
+    score_names: Mapping[str, str] = {}  # each `score` in words; none where there is but one
+    citation: str = ""  # the paper it is from
 
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """The judge made of the finished stages of a fold, on this machine's device."""

@@ -8,13 +8,8 @@ from torch import Tensor
 
 from ksdd_lib import hardware
 from ksdd_lib.data.synthetic import PARTS
-from ksdd_lib.methods.two_stage import (
-    FEATURE_BYTES,
-    mixed_precision,
-    placed,
-    segmentation_loss_of,
-    untrained_segmentation,
-)
+from ksdd_lib.methods import two_stage as method
+from ksdd_lib.methods.two_stage import placed
 from ksdd_lib.models.two_stage import FEATURES, DecisionNet
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import Record
@@ -23,29 +18,23 @@ from ksdd_lib.training.targets import decision_loss
 
 
 class Pace(Record):
-    """Seconds that this machine takes for one image.
+    """Seconds that this machine takes for one image."""
 
-    Attributes:
-        training: forward and backward of the segmentation network.
-        scoring: forward alone.
-        deciding: forward and backward of the decision network on what the first hands on.
-    """
-
-    training: float
-    scoring: float
-    deciding: float
+    training: float  # forward and backward of the segmentation network
+    scoring: float  # forward alone
+    deciding: float  # forward and backward of the decision network on what the first hands on
 
 
 def measure(settings: Settings) -> Pace:
     """Measure each once, after one to warm up: seconds on a GPU, up to a minute on an old CPU."""
     where = hardware.device()
-    first, second = placed(untrained_segmentation(settings)), placed(DecisionNet())
+    first, second = placed(method.untrained_segmentation(settings)), placed(DecisionNet())
     pixels = torch.randint(0, 256, (1, 1, *settings.size), dtype=torch.uint8)
     surfaces = Surfaces(samples=(), images=pixels, masks=pixels, mask_row=(0,)).to(where)
-    loss_of = segmentation_loss_of(first, surfaces, settings)
+    loss_of = method.segmentation_loss_of(first, surfaces, settings)
 
     def forward() -> tuple[Tensor, Tensor]:
-        with mixed_precision(settings, where):
+        with method.mixed_precision(settings, where):
             return first(surfaces.image(0))
 
     def train() -> None:
@@ -95,7 +84,7 @@ def minutes(settings: Settings, pace: Pace) -> dict[str, float]:
         height, width = settings.size
         dtype = hardware.arithmetic(settings.precision, hardware.device())
         kept = once * (FEATURES + 1) * (height // 16) * (width // 16) * dtype.itemsize
-        if kept <= FEATURE_BYTES:
+        if kept <= method.FEATURE_BYTES:
             asked = min(asked, once)  # what does not fit is asked again
     second = shown * pace.deciding + asked * pace.scoring
     return {"segmentation": folds * first / 60, "decision": folds * second / 60}

@@ -49,18 +49,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Samples at the network's size, in memory as uint8.
-
-    Attributes:
-        images: (N, 1, H, W), gray.
-        masks: (P, 1, H, W), the annotated share of each pixel times 255, of defective samples only.
-        mask_row: each sample's row in `masks`, or -1.
-    """
+    """Samples at the network's size, in memory as uint8."""
 
     samples: tuple[Sample, ...]
-    images: Tensor
-    masks: Tensor
-    mask_row: tuple[int, ...]
+    images: Tensor  # (N, 1, H, W), gray
+    masks: Tensor  # (P, 1, H, W), of defective samples alone: each pixel's annotated share * 255
+    mask_row: tuple[int, ...]  # each sample's row in `masks`, or -1
 
     def to(self, device: torch.device) -> "Surfaces":
         """The same surfaces in the memory of `device`."""

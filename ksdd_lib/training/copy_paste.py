@@ -19,18 +19,12 @@ AROUND = 1 / 200
 
 @dataclass(frozen=True)
 class Defect:
-    """What a defect adds to the surface that it lies on.
+    """What a defect adds to the surface that it lies on."""
 
-    Attributes:
-        top, left: where it lies, in pixels.
-        contrast: float32 (h, w), gray levels; of one sign, 0 outside the defect.
-        mask: uint8 (h, w), as the surface's own.
-    """
-
-    top: int
+    top: int  # where it lies, in pixels
     left: int
-    contrast: Tensor
-    mask: Tensor
+    contrast: Tensor  # float32 (h, w), gray levels; of one sign, 0 outside the defect
+    mask: Tensor  # uint8 (h, w), as the surface's own
 
     def to(self, device: torch.device) -> "Defect":
         """The same defect in the memory of `device`."""
