@@ -157,7 +157,8 @@ def _draw_curve(
     for name, (verdicts, marker) in points.items():
         counts = metrics.error_counts(labels, verdicts)
         found = counts.tp / (counts.tp + counts.fn)
-        marker |= {"linestyle": "", "label": f"{name}: {counts.fp} FP, {counts.fn} FN"}
+        marker |= {"label": f"{name}: {counts.fp} FP, {counts.fn} FN"}
+        marker |= {"linestyle": "", "clip_on": False}  # whole also in a corner
         if is_roc:
             ax.plot(counts.fp / (counts.fp + counts.tn), found, **marker)
         elif counts.precision is not None:
@@ -172,14 +173,14 @@ precision_recall_curve = partial(_draw_curve, False)
 
 
 def both_curves(
-    labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str = "operating"
+    labels: ArrayLike, margins: ArrayLike, flagged: ArrayLike, point: str = "operating"
 ) -> Figure:
-    """Precision-recall and ROC curve beside each other."""
+    """Precision-recall and ROC curve of scores minus thresholds, beside each other."""
     figure = sheet(9.0, 3.8, above=0.266)
     with style():
         left, right = figure.subplots(1, 2)
-    precision_recall_curve(labels, scores, flagged, left, label="all folds", point=point)
-    roc_curve(labels, scores, flagged, right, label="all folds", point=point)
+    for ax, draw in ((left, precision_recall_curve), (right, roc_curve)):
+        draw(labels, margins, flagged, ax, label="score minus threshold", point=point)
     return figure
 
 

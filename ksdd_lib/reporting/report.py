@@ -5,7 +5,7 @@ The model is not run again. Without the data set the pictures of surfaces are le
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,14 +16,15 @@ import torch
 from matplotlib.figure import Figure
 
 import ksdd_lib
-from ksdd_lib import formatting, storage
+from ksdd_lib import storage
 from ksdd_lib.data.data_report import format_report
 from ksdd_lib.data.kolektorsdd import PAPER, PUBLISHED
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
+from ksdd_lib.formatting import duration, interval, number, percent, plain, words
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.presets import resolve
+from ksdd_lib.presets import changes, resolve
 from ksdd_lib.reporting import plots, surface_pictures, wording
 from ksdd_lib.reporting.surface_pictures import JudgedSurface
 from ksdd_lib.runs.lock import alone
@@ -80,9 +81,9 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
             yield "errors", surface_pictures.close_ups([surface(row) for row in wrong])
         limits = surface_pictures.logit_range(rows)
         shown = _strip_rows(rows)
-        for number, start in enumerate(range(0, len(shown), STRIP_ROWS), start=1):
+        for sheet, start in enumerate(range(0, len(shown), STRIP_ROWS), start=1):
             surfaces = [surface(row) for row in shown[start : start + STRIP_ROWS]]
-            yield f"strip_{number}", surface_pictures.defect_strip(surfaces, limits)
+            yield f"strip_{sheet}", surface_pictures.defect_strip(surfaces, limits)
     thresholds = {fold.fold: fold.threshold for fold in summary.folds}
     strip = plots.score_strip(labels, scores, folds, thresholds, summary.pooled.oracle.threshold)
     yield "scores", plots.figure_of(strip)
@@ -140,15 +141,8 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    filters = (
-        formatting.number,
-        formatting.interval,
-        formatting.percent,
-        formatting.duration,
-        formatting.plain,
-        formatting.words,
-    )
-    environment.filters |= {one.__name__: one for one in (*filters, spelled_out)}
+    filters = (duration, interval, number, percent, plain, words, spelled_out)
+    environment.filters |= {one.__name__: one for one in filters}
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         results=results,
@@ -160,7 +154,7 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
         judges=_judges(results),
         published=PUBLISHED if results.data.is_kolektor else (),
         data_report=format_report(results.data.report),
-        again=_command(results, preset),
+        again=_command(results),
         stored=to_json(settings),
         preset=preset,
         rules=RULES,
@@ -202,19 +196,16 @@ def _judges(results: Results) -> list[KindOfScore]:
     return judges
 
 
-def _command(results: Results, preset: Mapping[str, object]) -> str:
+def _command(results: Results) -> str:
     """The command that does the run again, but for where the data lies."""
-    settings = to_json(results.settings)
+    settings = results.settings
     arithmetic = results.environment.get("arithmetic", "float32")
-    if settings["precision"] == "auto" and arithmetic in RULES["precision"].choices:
-        settings["precision"] = arithmetic  # another machine might choose another
-    changed = [
-        f"--set {name}={value}"
-        for name, value in settings.items()
-        if value != preset[name] and name not in ("data", "preset", "checkpoint_steps")
-    ]
-    command = f"python -m ksdd_lib run --data DATA --preset {results.settings.preset}"
-    return " ".join([command, *changed])
+    if settings.precision == "auto" and arithmetic in RULES["precision"].choices:
+        # Another machine might choose another.
+        settings = settings.with_values({"precision": arithmetic})
+    changed = changes(settings).items()
+    given = [f"--set {name}={value}" for name, value in changed if name != "checkpoint_steps"]
+    return " ".join(["python -m ksdd_lib run --data DATA --preset", settings.preset, *given])
 
 
 def spelled_out(fact: str) -> str:

@@ -83,7 +83,7 @@ def gallery(
 def overlay(surface: JudgedSurface, opacity: float) -> Figure:
     """A surface, the output laid over it at an opacity from 0 to 1, and its `closest` place."""
     output, cut = surface.full_output(), surface.closest(160)
-    covered = opacity * np.clip(np.asarray(HEAT["norm"](output)), 0, 1)
+    covered = opacity * np.clip(2 * np.asarray(HEAT["norm"](output)), 0, 1)  # whole from 0.25 on
     ratio = surface.image.shape[0] / surface.image.shape[1]
     panel = min(2.6, 5.2 / ratio)
     height = panel * ratio + 0.75
@@ -95,14 +95,15 @@ def overlay(surface: JudgedSurface, opacity: float) -> Figure:
         ax.imshow(surface.image[place], interpolation="nearest", **GRAY)
         if ax is not axes[0]:
             ax.imshow(output[place], alpha=covered[place], **HEAT)
-        if surface.annotation.any() and ax is not axes[2]:
+        if surface.annotation.any() and ax is axes[0]:
             ax.contour(surface.annotation, [0.5], colors=OUTLINE, linewidths=1)
         ax.set_axis_off()
         ax.set_anchor("N")
         ax.set_title(title, fontsize=9, pad=4)
     rows, columns = cut
     box = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
-    axes[1].add_patch(Rectangle(*box, fill=False, edgecolor="white", linewidth=1))
+    frame = axes[1].add_patch(Rectangle(*box, fill=False, edgecolor="white", linewidth=1))
+    frame.set_in_layout(False)  # at the edge it would make this panel the smallest
     return figure
 
 

@@ -63,7 +63,9 @@ def receptive_fields(image: np.ndarray, at: tuple[int, int]) -> Figure:
     for stride, side in {stride: side for _, side, stride in fields}.items():
         corner, color = (at[1] - side / 2, at[0] - side / 2), STRIDE_COLORS[stride]
         left.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=1.6))
-    left.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+    far = fields[-1][1] / 2 + 2  # the largest square, which may be larger than the surface
+    left.set_xlim(min(-0.5, at[1] - far), max(image.shape[1] - 0.5, at[1] + far))
+    left.set_ylim(max(image.shape[0] - 0.5, at[0] + far), min(-0.5, at[0] - far))
     left.set_title(f"seen at once, on {image.shape[0]}x{image.shape[1]}")
     left.set_axis_off()
     for place, (_, side, stride) in enumerate(fields):

@@ -12,7 +12,7 @@ from small_results import pixels, texts
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.reporting import plots, surface_pictures
-from ksdd_lib.reporting.surface_pictures import defect_strip, logit_range
+from ksdd_lib.reporting.surface_pictures import JudgedSurface, defect_strip, logit_range
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(60) % 4 == 3
@@ -48,6 +48,37 @@ def test_curves_name_their_area_and_both_thresholds():
     assert "oracle" in roc
     recall = texts(plots.precision_recall_curve(LABELS, SCORES, FLAGGED))
     assert f"AP {metrics.average_precision(LABELS, SCORES):.4f}" in recall
+
+
+def test_a_marker_in_a_corner_is_seen_whole():
+    for function in (plots.roc_curve, plots.precision_recall_curve):
+        ax = function([False, True], [0.0, 1.0], [False, True])
+        points = [line for line in ax.lines if line.get_marker() in ("D", "o")]
+        assert len(points) == 2 and not any(line.get_clip_on() for line in points)
+
+
+@pytest.mark.parametrize("shape", [(160, 64), (64, 160), (90, 90)])
+def test_surface_and_output_stand_beside_each_other_in_one_size(shape):
+    """The defect lies at the edge, where its frame leaves the panel."""
+    output = np.zeros(shape, np.float32)
+    output[shape[0] // 2, -3:] = 0.9
+    row = Prediction("a/1", "a", 0, 0, True, 1.0, 1.0, 0.0, True)
+    image = np.full(shape, 120, np.uint8)
+    figure = surface_pictures.overlay(JudgedSurface(row, image, output > 0.5, output), 0.5)
+    figure.draw_without_rendering()
+    left, middle, _ = (ax.get_position() for ax in figure.axes)
+    assert middle.width == pytest.approx(left.width, rel=0.01)
+    assert middle.height == pytest.approx(left.height, rel=0.01)
+
+
+def test_what_the_output_is_sure_of_is_covered_at_the_opacity_chosen():
+    output = np.zeros((40, 40), np.float32)
+    output[10, 10], output[20, 20] = 0.3, 1.0
+    row = Prediction("a/1", "a", 0, 0, False, 1.0, 1.0, 0.0, True)
+    image = np.full((40, 40), 120, np.uint8)
+    figure = surface_pictures.overlay(JudgedSurface(row, image, output > 2, output), 0.5)
+    alpha = figure.axes[1].images[1].get_alpha()
+    assert alpha[10, 10] == alpha[20, 20] == 0.5 and alpha[0, 0] == 0
 
 
 def test_the_area_under_the_drawn_steps_is_the_average_precision():

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ksdd_lib.data import synthetic
 from ksdd_lib.methods.two_stage import untrained_segmentation
-from ksdd_lib.models.two_stage import RECEPTIVE_FIELD, SegmentationNet
+from ksdd_lib.models.two_stage import SegmentationNet
 from ksdd_lib.presets import resolve
 from ksdd_lib.reporting import plots, teaching_figures
 
@@ -23,7 +23,7 @@ def titles(figure: Figure) -> list[str]:
 def test_the_field_of_the_last_layer_is_the_networks():
     fields = teaching_figures.layer_fields()
     assert [kernel.split()[1] for kernel, _, _ in fields].count("5x5") == 9
-    assert fields[-1] == ("10: 15x15 at 1/8", RECEPTIVE_FIELD, 8)
+    assert fields[-1] == ("10: 15x15 at 1/8", 216, 8)
 
 
 def test_a_layer_really_sees_its_field():
@@ -37,10 +37,22 @@ def test_a_layer_really_sees_its_field():
     assert (rows.min(), rows.max()) == (20 - side // 2, 20 + side // 2)
 
 
+@pytest.mark.parametrize("size", [(160, 128), (704, 256), (128, 400)])
+def test_each_square_is_seen_whole_also_where_it_is_larger_than_the_surface(size):
+    image = np.full(size, 120, np.uint8)
+    ax = teaching_figures.receptive_fields(image, (size[0] // 3, size[1] // 2)).axes[0]
+    (left, right), (low, high) = ax.get_xlim(), sorted(ax.get_ylim())
+    assert len(ax.patches) == 4
+    for square in ax.patches:
+        assert left < square.get_x() and square.get_x() + square.get_width() < right
+        assert low < square.get_y() and square.get_y() + square.get_height() < high
+    assert left <= -0.5 and right >= size[1] - 0.5 and low <= -0.5 and high >= size[0] - 0.5
+
+
 def test_the_receptive_fields_are_named_and_drawn():
     figure = teaching_figures.receptive_fields(IMAGE, (80, 64))
     assert len(figure.axes[0].patches) == 4
-    assert [text.get_text() for text in figure.axes[1].texts][-1] == str(RECEPTIVE_FIELD)
+    assert [text.get_text() for text in figure.axes[1].texts][-1] == "216"
 
 
 def test_a_crack_stands_out_longest_where_the_darkest_pixel_is_kept():
