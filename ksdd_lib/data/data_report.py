@@ -1,5 +1,6 @@
 """The report of a data set: what is in it, what is wrong with it, and how its folds leak."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
@@ -9,6 +10,7 @@ from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
 from ksdd_lib.data.survey import Duplicate, Survey, Unreadable
 from ksdd_lib.errors import FoldError
+from ksdd_lib.formatting import listed
 from ksdd_lib.image_size import is_squeezed, size_like
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import Record
@@ -85,6 +87,7 @@ class DataReport(DataIdentity):
     unreadable: tuple[Unreadable, ...]
     ignored: tuple[str, ...]
     defect_widths: DefectWidths | None = None
+    mask_levels: dict[str, int] = {}  # in how many masks; the most frequent first
     advice: tuple[str, ...] = ()  # where the settings do not suit the data
     twins: tuple[tuple[str, ...], ...] | None = None
     folds: dict[str, SplitCounts | Refusal] | None = None
@@ -116,6 +119,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         unreadable=found.unreadable,
         ignored=(*found.ignored, *folder.ignored),
         defect_widths=_defect_widths(samples, settings),
+        mask_levels=dict(Counter(s.mask_levels for s in samples if s.mask_levels).most_common()),
         advice=tuple(_advice(samples, folder, settings)),
         twins=twins,
         folds=folds,
@@ -132,6 +136,7 @@ def format_report(report: DataReport) -> str:
         f"  items       {report.items}",
         f"  sizes       {_format_sizes(report.sizes)}",
         *_format_widths(report.defect_widths),
+        *_format_levels(report.mask_levels),
         f"  KolektorSDD {'yes' if report.is_kolektor else 'no'}",
         f"  fingerprint {report.fingerprint}",
         *_section("identical pairs dropped", dropped),
@@ -186,6 +191,11 @@ def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -
         lines.append(
             f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "
             f"and squeezes them: image_size {rows}x{columns} keeps their shape."
+        )
+    if covered := [one.name for one in samples if one.defect_share > 0.5]:
+        lines.append(
+            f"More than half of the picture is marked as a defect in {listed(covered, 5)}: good is"
+            " black, so look whether the label is the wrong way round."
         )
     return lines
 
@@ -258,6 +268,11 @@ def _format_widths(widths: DefectWidths | None) -> list[str]:
     place = f"{low:.0f} to {high:.0f} pixels wide at image_size {widths.image_size}"
     lost = ": the narrowest may be lost, take a larger one" if low < NARROW else ""
     return [f"  defects     annotated {place}{lost}"]
+
+
+def _format_levels(masks: dict[str, int]) -> list[str]:
+    counted = "; ".join(f"{levels} in {count}" for levels, count in masks.items())
+    return [f"  masks       levels {counted}"] if masks else []
 
 
 def _format_twins(report: DataReport) -> list[str]:

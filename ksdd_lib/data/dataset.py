@@ -26,6 +26,8 @@ class Sample:
     image_sha256: str
     mask_file_sha256: str
     mask_sha256: str  # of the decoded boolean pixels and their shape
+    defect_share: float = 0.0  # of its pixels that are annotated
+    mask_levels: str = ""  # as `pixels.decode_levels` names them
     # What `duplicates` compares; None if nothing was decoded.
     thumbnail: np.ndarray | None = field(default=None, compare=False, repr=False)
 

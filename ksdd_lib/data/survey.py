@@ -13,7 +13,7 @@ from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import Sample, natural_key, read_file, short_path
 from ksdd_lib.data.duplicates import reduced, reduction
 from ksdd_lib.data.item_folders import Pair, list_files
-from ksdd_lib.data.pixels import decode_image, decode_mask
+from ksdd_lib.data.pixels import decode_image, decode_levels
 from ksdd_lib.errors import DataError
 
 
@@ -26,6 +26,8 @@ class PairContent(storage.Record):
     size: tuple[int, int]
     is_defective: bool
     defect_width: float
+    defect_share: float = 0.0  # unknown in runs made before it was kept, as the levels
+    mask_levels: str = ""
 
 
 class Duplicate(storage.Record):
@@ -115,7 +117,7 @@ def _read_mask(pair: Pair | str, known: Known) -> PairContent | str:
         mask_file_sha256 = storage.sha256(data)
         if content := known.get((image_sha256, mask_file_sha256)):
             return content
-        mask = decode_mask(data, short_path(pair.mask))
+        mask, levels = decode_levels(data, short_path(pair.mask))
     except DataError as error:
         return str(error)
     height, width = mask.shape
@@ -127,6 +129,8 @@ def _read_mask(pair: Pair | str, known: Known) -> PairContent | str:
         size=(height, width),
         is_defective=bool(mask.any()),
         defect_width=2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 3).max()),
+        defect_share=float(mask.mean()),
+        mask_levels=levels,
     )
 
 

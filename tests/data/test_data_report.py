@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 
 from ksdd_lib.data.data_report import DataReport, HeldOutCounts, Sizes, format_report, inspect_data
@@ -114,6 +115,22 @@ def test_small_pictures_keep_their_own_size(make_data_set, tmp_path: Path):
 def test_pictures_of_about_the_networks_shape_are_left_alone(make_data_set, tmp_path: Path):
     root = make_data_set(tmp_path / "high", size=(325, 128))  # KolektorSDD's shape
     assert report_of(root, settings=CPU).advice == ()
+
+
+@pytest.mark.fault(34)
+def test_the_levels_of_the_masks_are_counted_and_labels_of_most_of_a_picture_named(tiny_root: Path):
+    for number, mask in enumerate(sorted(tiny_root.glob("*/Part1_label.bmp"))[:3]):
+        pixels = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(mask), [pixels // 255, 255 - pixels, 0 * pixels + 255][number])
+    report = report_of(tiny_root)
+    assert report.mask_levels == {"0": 18, "0, 255": 4, "0, 1": 1, "255": 1}
+    text = format_report(report)
+    assert "\n  masks       levels 0 in 18; 0, 255 in 4; 0, 1 in 1; 255 in 1\n" in text
+    assert (
+        "More than half of the picture is marked as a defect in tiny02/Part1, tiny03/Part1:" in text
+    )
+    stored = report.model_dump_json(exclude={"mask_levels"})
+    assert "masks  " not in format_report(DataReport.model_validate_json(stored))
 
 
 def test_the_preset_demo_is_for_generated_surfaces(tiny_root: Path):

@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from ksdd_lib.data.folds import make_folds
 from ksdd_lib.data.item_folders import label_good
 from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import from_folder
-from ksdd_lib.data.survey import Duplicate, find_samples, survey
+from ksdd_lib.data.survey import Duplicate, PairContent, find_samples, survey
 from ksdd_lib.errors import DataError
 from ksdd_lib.settings import Settings
 
@@ -338,6 +339,17 @@ def test_known_files_are_not_decoded_and_give_the_same_samples(tiny_root: Path, 
     again = survey(tiny_root, first.contents)
     assert not decoded
     assert again == first
+
+
+def test_contents_of_before_the_levels_were_kept_are_known_too(tiny_root: Path, decoded: Counter):
+    first = survey(tiny_root)
+    older = [one.model_dump(exclude={"mask_levels", "defect_share"}) for one in first.contents]
+    decoded.clear()
+    again = survey(tiny_root, map(PairContent.model_validate, older))
+    assert not decoded and {one.mask_levels for one in again.samples} == {""}
+    report = inspect_data(again, from_folder(tiny_root), Settings())
+    assert report.mask_levels == {} and not any("half" in line for line in report.advice)
+    assert again.samples[0] == replace(first.samples[0], mask_levels="", defect_share=0.0)
 
 
 def test_known_files_are_known_by_their_bytes_not_their_names(tiny_root: Path, decoded: Counter):
