@@ -122,7 +122,7 @@ class Summary(Record):
     darkest_pixel: Ranking | None = None  # of the simplest rule, on the same images
     made_from: MadeFrom | None = None
     masks_sha256: str | None = None  # of the maps that belong to it
-    trained_defects: dict[str, list[str]] | None = None  # a fold's, by name, where they are few
+    trained_defects: dict[str, list[str]] | None = None  # fold -> their names, where few
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -163,8 +163,7 @@ class FrozenFeatures:
         self.surfaces = surfaces
         self.precision = mixed_precision(settings, where)
         self.kept: dict[Shown, tuple[Tensor, Tensor]] = {}
-        free = free_megabytes(where)
-        self.free = FEATURE_BYTES if free is None else min(FEATURE_BYTES, free / 2 * 1e6)
+        self.free = min(FEATURE_BYTES, free_megabytes(where) / 2 * 1e6)
 
     @torch.no_grad()
     def __call__(self, shown: Shown) -> tuple[Tensor, Tensor]:

@@ -170,9 +170,8 @@ def what_it_takes(settings: Settings) -> str:
     where = hardware.device()
     arithmetic = hardware.arithmetic_name(settings.precision)
     needed = memory.step_megabytes(settings.size, arithmetic, where) / 1000
-    free = memory.free_megabytes(where)
-    room = f" ({free / 1000:.1f} GB are free)" if free is not None else ""
-    text = f"A training step takes about {needed:.1f} GB of memory{room}."
+    free = memory.free_megabytes(where) / 1000
+    text = f"A training step takes about {needed:.1f} GB of memory ({free:.1f} GB are free)."
     pace = known_pace(settings)
     if pace is None:
         return text

@@ -58,13 +58,13 @@ def step_megabytes(size: tuple[int, int], arithmetic: str, where: torch.device) 
     return STATE + spectra + PER_PIXEL[arithmetic] * height * width
 
 
-def free_megabytes(where: torch.device) -> float | None:
-    """How many MB this process may still take on its device; None where nobody can tell."""
+def free_megabytes(where: torch.device) -> float:
+    """How many MB this process may still take on its device."""
     if where.type == "cuda":
         kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
         return (torch.cuda.mem_get_info(where)[0] + kept) / 1e6
     limits = psutil.virtual_memory().available / 1e6, _contained(), _limited()
-    return min((limit for limit in limits if limit is not None), default=None)
+    return min(limit for limit in limits if limit is not None)
 
 
 def explain_memory(
@@ -89,20 +89,16 @@ def _sentence(settings: Settings, where: torch.device) -> str:
     """What a step needs, what is free, and the sizes that fit or what else may help."""
     arithmetic = hardware.arithmetic_name(settings.precision)
     needed, free = step_megabytes(settings.size, arithmetic, where), free_megabytes(where)
-    room = "" if free is None else f", and {free / 1000:.1f} GB are free now"
     smaller = [size for size in SIZES if math.prod(parse_size(size)) < math.prod(settings.size)]
     costs = {size: step_megabytes(parse_size(size), arithmetic, where) for size in smaller}
-    fitting = [
-        f"{size} ({cost / 1000:.1f} GB)"
-        for size, cost in costs.items()
-        if free is None or cost < free
-    ]
+    fitting = [f"{size} ({cost / 1000:.1f} GB)" for size, cost in costs.items() if cost < free]
     advice = "Close what else runs here, or restart the runtime, and run this again."
     if fitting:
         advice = f"What fits, as image_size of a new run: {', '.join(fitting[:3])}."
     return (
         f"The memory is too small for a training step at {settings.image_size} in {arithmetic}, "
-        f"which takes about {needed / 1000:.1f} GB{room}. {advice} The last checkpoint is intact."
+        f"which takes about {needed / 1000:.1f} GB, and {free / 1000:.1f} GB are free now. "
+        f"{advice} The last checkpoint is intact."
     )
 
 
