@@ -12,9 +12,6 @@ from ksdd_lib.models.fourier_conv import FourierConv2d, in_graph
 STRIDE = 8
 """Input pixels per mask pixel, in each direction."""
 
-RECEPTIVE_FIELD = 216
-"""Side of the square of input pixels that one mask pixel sees, in pixels."""
-
 FEATURES = 1024
 """Channels that the segmentation network hands to the decision network beside the mask."""
 

@@ -13,7 +13,6 @@ from ksdd_lib.models import fourier_conv
 from ksdd_lib.models.fourier_conv import FourierConv2d, convolve, shared_spectra, weight_spectrum
 from ksdd_lib.models.two_stage import (
     FEATURES,
-    RECEPTIVE_FIELD,
     DecisionNet,
     FeatureNorm,
     MaxPool,
@@ -101,7 +100,7 @@ def test_a_mask_pixel_sees_a_square_of_216_pixels(monkeypatch: pytest.MonkeyPatc
     _, mask_logits = network(image)
     (gradient,) = torch.autograd.grad(mask_logits[0, 0, 16, 16], image)
     rows, columns = (gradient[0, 0].abs().sum(side).nonzero().flatten() for side in (1, 0))
-    assert len(rows) == len(columns) == RECEPTIVE_FIELD == 216
+    assert len(rows) == len(columns) == 216
     assert (rows[0], rows[-1]) == (columns[0], columns[-1]) == (24, 239)
 
 
