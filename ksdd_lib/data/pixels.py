@@ -25,7 +25,7 @@ from ksdd_lib.errors import DataError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 MIN_SIDE = 16  # pixels; the smallest step of the networks
-MAX_SIDE = 2**20  # OpenCV's
+MAX_SIDE = 1_000_000  # what libpng reads; OpenCV reads 2**20
 MAX_PIXELS = 64_000_000  # taken from the header, before any memory is given to the pixels
 KINDS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {
     b"\xff\xd8": JpegImageFile,
