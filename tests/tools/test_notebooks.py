@@ -315,7 +315,8 @@ def test_a_stop_is_a_stop_however_the_notebook_ends(told, cell, tmp_path, monkey
         heard.append(message)
 
     monkeypatch.setattr(run_notebooks, "echo", hear)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.default_int_handler
+    signal.signal(signal.SIGINT, before)  # a shell in the background ignores it
     with pytest.raises(KeyboardInterrupt):
         run_notebooks.execute(book, tmp_path / "done.ipynb", os.environ)
     assert signal.getsignal(signal.SIGINT) == before
