@@ -110,7 +110,6 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def _read_row(path: Path, number: int, line: list[str]) -> Prediction:
-    """A line of predictions.csv."""
     try:
         image, item, fold, seed, is_defective, score, map_score, threshold, flagged = line
         return Prediction(

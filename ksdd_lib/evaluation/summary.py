@@ -37,8 +37,8 @@ class Ranking(Record):
     auc: float | None
 
 
-class MapScores(Ranking):
-    """What the highest values of the maps reach when they are taken as scores."""
+class Reached(Ranking):
+    """What scores reach: how well they order surfaces, and the counts at their oracle threshold."""
 
     oracle: Oracle
 
@@ -49,8 +49,8 @@ class Numbered(Record):
     fold: int
 
 
-class FoldMapScores(MapScores, Numbered):
-    """`MapScores` of one fold."""
+class FoldReached(Reached, Numbered):
+    """What the scores of one fold reach."""
 
 
 class FoldMean(Record):
@@ -63,11 +63,11 @@ class FoldMean(Record):
 
 
 class AllMapScores(Record):
-    """`MapScores` of each fold, their mean, and of all folds on one list."""
+    """What the highest values of the maps reach as scores: by fold, their mean, and pooled."""
 
-    folds: list[FoldMapScores]
+    folds: list[FoldReached]
     fold_mean: FoldMean
-    pooled: MapScores
+    pooled: Reached
 
 
 class Intervals(Record):
@@ -229,7 +229,6 @@ def _threshold_rule(thresholds: Sequence[FoldThreshold]) -> str:
 
 
 def _scores(rows: Sequence[Prediction], seed: int) -> Scores:
-    """The numbers of judged rows."""
     labels, scores = [row.is_defective for row in rows], [row.score for row in rows]
     counts = metrics.error_counts(labels, [bool(row.is_flagged) for row in rows])
     items = [row.item for row in rows]
@@ -244,9 +243,8 @@ def _scores(rows: Sequence[Prediction], seed: int) -> Scores:
     return Scores(
         images=len(rows),
         defective=sum(labels),
-        **dict(ranking(labels, scores)),
+        **dict(reached(labels, scores)),
         **dict(counts),
-        oracle=metrics.oracle(labels, scores),
         intervals=intervals,
     )
 
@@ -257,20 +255,23 @@ def ranking(labels: Sequence[bool], scores: Sequence[float]) -> Ranking:
     return Ranking(ap=ap, auc=auc)
 
 
+def reached(labels: Sequence[bool], scores: Sequence[float]) -> Reached:
+    """What scores reach."""
+    return Reached(**dict(ranking(labels, scores)), oracle=metrics.oracle(labels, scores))
+
+
 def _map_scores(folds: Sequence[Sequence[Prediction]]) -> AllMapScores:
     """What the highest values of the maps reach, over each fold's rows and over all."""
 
-    def reached(rows: Sequence[Prediction]) -> MapScores:
-        labels, scores = [row.is_defective for row in rows], [row.map_score for row in rows]
-        return MapScores(**dict(ranking(labels, scores)), oracle=metrics.oracle(labels, scores))
+    def of_maps(rows: Sequence[Prediction]) -> Reached:
+        return reached([row.is_defective for row in rows], [row.map_score for row in rows])
 
-    each = [FoldMapScores(fold=rows[0].fold, **dict(reached(rows))) for rows in folds]
-    pooled = reached([row for rows in folds for row in rows])
+    each = [FoldReached(fold=rows[0].fold, **dict(of_maps(rows))) for rows in folds]
+    pooled = of_maps([row for rows in folds for row in rows])
     return AllMapScores(folds=each, fold_mean=_fold_mean(each), pooled=pooled)
 
 
 def _fold_mean(folds: Sequence[Ranking]) -> FoldMean:
-    """The mean over folds."""
     aps = [fold.ap for fold in folds if fold.ap is not None]
     aucs = [fold.auc for fold in folds if fold.auc is not None]
     ap, auc = (sum(known) / len(known) if known else None for known in (aps, aucs))

@@ -210,7 +210,6 @@ def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> No
 
 
 def _control(widgets: Widget, name: str, value: Value) -> Widget:
-    """The control of one setting."""
     rule, kind = RULES[name], TYPES[name]
     given = {"description": _readable(name), "value": value, **LOOK}
     if rule.choices:

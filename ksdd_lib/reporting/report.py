@@ -19,9 +19,9 @@ import ksdd_lib
 from ksdd_lib import storage
 from ksdd_lib.data.data_report import format_report
 from ksdd_lib.data.kolektorsdd import PAPER, PUBLISHED
-from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
+from ksdd_lib.evaluation.summary import Ranking, reached
 from ksdd_lib.formatting import duration, interval, number, percent, plain, words
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.presets import changes, resolve
@@ -170,9 +170,7 @@ class KindOfScore(NamedTuple):
 
     name: str
     is_own: bool
-    ap: float | None
-    auc: float | None
-    oracle: metrics.Oracle | None
+    reached: Ranking  # with its oracle, but for the darkest pixel
 
 
 def _judges(results: Results) -> list[KindOfScore]:
@@ -181,18 +179,11 @@ def _judges(results: Results) -> list[KindOfScore]:
     labels, own = [row.is_defective for row in results.rows], [row.score for row in results.rows]
     highest = [row.map_score for row in results.rows]
     judges = [
-        KindOfScore(
-            method.score_names[name],
-            name == settings.score,
-            metrics.average_precision(labels, scores),
-            metrics.roc_auc(labels, scores),
-            metrics.oracle(labels, scores),
-        )
+        KindOfScore(method.score_names[name], name == settings.score, reached(labels, scores))
         for name, scores in method.every_score(settings, own, highest).items()
     ]
     if judges and (darkest := results.summary.darkest_pixel):
-        name = "the darkest pixel, without training"
-        judges.append(KindOfScore(name, False, darkest.ap, darkest.auc, None))
+        judges.append(KindOfScore("the darkest pixel, without training", False, darkest))
     return judges
 
 
