@@ -206,8 +206,6 @@ def take_pictures(out: Path) -> None:
     """Run the demo, fold 0, and leave what a user sees of it in `out`."""
     from playwright.sync_api import sync_playwright
 
-    from ksdd_lib.notebook.colab import NOTEBOOKS
-
     def take(book: Book, code: str, part: str, name: str) -> None:
         book.page.wait_for_timeout(2000)  # controls answer with a delay
         cell = book.page.locator(".jp-CodeCell", has_text=code)
@@ -217,7 +215,7 @@ def take_pictures(out: Path) -> None:
         folder = Path(made)
         seen = started.chromium.launch(executable_path=chromium(), args=FLAGS)
         with lab(folder, {"KSDD_PRESET": "demo", "KSDD_FOLD": "0"}) as address:
-            for name in NOTEBOOKS:
+            for name in sorted(path.stem for path in ROOT.glob("notebooks/0*.ipynb")):
                 book = Book(seen.new_page(viewport=VIEW), address, folder, name)
                 book.run_all()
                 book.wait(1200)

@@ -21,12 +21,19 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from ksdd_lib import errors, pipeline, settings_io, storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.notebook.colab import NOTEBOOKS
 from ksdd_lib.notebook.outputs import ProgressLine
 from ksdd_lib.runs.open import home
 from ksdd_lib.runs.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
+
+NOTEBOOKS = (
+    "01_download_data",
+    "02_train_segmentation",
+    "03_train_decision",
+    "04_evaluate",
+    "05_visualize",
+)
 
 
 def check_notebooks() -> None:

@@ -14,14 +14,6 @@ from ksdd_lib.runs import run as runs
 from ksdd_lib.runs.open import home
 from ksdd_lib.runs.run import Run
 
-NOTEBOOKS = (
-    "01_download_data",
-    "02_train_segmentation",
-    "03_train_decision",
-    "04_evaluate",
-    "05_visualize",
-)
-
 MOUNT = Path("/content/drive")
 
 NO_GPU = (

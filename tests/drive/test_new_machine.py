@@ -12,8 +12,8 @@ import pytest
 from fake_drive import READS, WRITES
 
 from ksdd_lib.errors import RunError
-from ksdd_lib.notebook.colab import NOTEBOOKS
 from tools import run_notebooks
+from tools.run_notebooks import NOTEBOOKS
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent

@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 from fake_drive import mirror
+from run_notebooks import NOTEBOOKS
 
 import ksdd_lib as ksdd
 from ksdd_lib import hardware, storage
@@ -297,7 +298,7 @@ def test_one_module_knows_google_colab_and_one_ipywidgets():
 
 def ready(run: Run) -> str:
     """The numbers of the notebooks that can be run."""
-    return "".join(name[1] for name in colab.NOTEBOOKS if colab.is_ready_for(run, name))
+    return "".join(name[1] for name in NOTEBOOKS if colab.is_ready_for(run, name))
 
 
 def test_a_notebook_is_ready_when_all_before_it_is_finished(tmp_path: Path):

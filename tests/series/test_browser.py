@@ -12,11 +12,11 @@ from pathlib import Path
 import browser
 import cv2
 import pytest
+from run_notebooks import NOTEBOOKS
 from share_notebook import shareable
 
 from ksdd_lib import storage
 from ksdd_lib.data import synthetic
-from ksdd_lib.notebook.colab import NOTEBOOKS
 from ksdd_lib.training.loop import read_history
 
 playwright = pytest.importorskip("playwright.sync_api")

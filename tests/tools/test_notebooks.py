@@ -15,9 +15,9 @@ from nbclient.exceptions import CellExecutionError
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import outputs
-from ksdd_lib.notebook.colab import NOTEBOOKS
 from tools import run_notebooks
 from tools.address import SETUP_CELL, badges, check_address, write_address
+from tools.run_notebooks import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
