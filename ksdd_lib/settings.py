@@ -1,6 +1,7 @@
 """Every hyperparameter of a run, declared once: its type, its range, its unit and why it exists."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -101,6 +102,15 @@ schedule = partial(
 )
 
 
+def _pattern(text: str) -> str:
+    """A regular expression as it is; ValueError where it is none, or empty."""
+    try:
+        re.compile(text or "(")
+    except re.error as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 Size = Annotated[str, AfterValidator(lambda text: "{}x{}".format(*parse_size(text)))]
 
 
@@ -123,6 +133,15 @@ class Settings:
     data: Annotated[str, Field(min_length=1)] = setting("generated", "data", "source")
     """"generated" surfaces, "kolektorsdd", a folder, a zip archive, an https address, or a Google
     Drive link. KolektorSDD is looked for here and in Drive, then downloaded"""
+
+    layout: Literal["auto", "item_folders", "masks_beside"] = setting("auto", "data", "name")
+    """how pictures and labels lie in the folder. auto recognises it and says what it took"""
+
+    item: Annotated[str, AfterValidator(_pattern)] = setting(
+        "auto", "data", "rule", form="auto, folder, picture, or a regular expression"
+    )
+    """which pictures show one part: by the layout, by the folder, each its own, or all whose name
+    without its ending gives the same (group) of a regular expression, as (.+)_[0-9]+"""
 
     generated_items: int = setting(12, "data", "items", 6, 500)
     """how many commutators of 8 surfaces each to generate. Unused with real data"""

@@ -49,6 +49,8 @@ class DataFolder:
     name: str  # for people, as "KolektorSDD.zip"
     archive_sha256: str | None = None  # None if it was not unpacked from one
     ignored: tuple[str, ...] = ()  # what the archive held besides
+    layout: str = ""  # from which the items were written, if they were
+    notes: tuple[str, ...] = ()  # what was not understood then, in sentences
 
     @property
     def is_published_archive(self) -> bool:

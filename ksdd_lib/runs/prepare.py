@@ -14,6 +14,7 @@ from ksdd_lib.data.folds import Fold, FoldsRecord
 from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.data.survey import PairContent, survey
 from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.open import home
 from ksdd_lib.runs.run import Run
@@ -128,6 +129,6 @@ def _place(run: Run, record: DataRecord, drive: Path | None) -> Path:
 def _obtain(run: Run, drive: Path | None) -> DataFolder:
     settings, items = run.settings, run.settings.generated_items
     if settings.data != "generated":
-        return obtain(settings.data, home(), drive)
+        return as_item_folders(obtain(settings.data, home(), drive), home(), settings)
     root = home() / "data" / f"generated-{items}-{settings.image_size}"
     return DataFolder(synthetic.generate(root, items, settings.size), "generated surfaces")

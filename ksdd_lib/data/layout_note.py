@@ -1,0 +1,22 @@
+"""What item folders were written from, where they are not as somebody made them."""
+
+from ksdd_lib import storage
+
+NOTE = ".layout.json"
+"""Beside the items: a `LayoutNote`."""
+
+
+class LayoutNote(storage.Record):
+    """The layout that item folders were written from, and what they cannot hold themselves.
+
+    Attributes:
+        layout: its name in `layouts.catalog`.
+        notes: what was not understood, or lacks a label, in sentences.
+        sides: name of a sample -> "train" or "test", where the data set was split already.
+        classes: name of a sample -> the classes of its defects, where they were named.
+    """
+
+    layout: str
+    notes: tuple[str, ...] = ()
+    sides: dict[str, str] = {}
+    classes: dict[str, tuple[str, ...]] = {}

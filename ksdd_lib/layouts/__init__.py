@@ -1,0 +1,1 @@
+"""One reader for each way in which pictures and their labels lie in a folder."""

@@ -1,0 +1,155 @@
+"""Data of any layout as item folders, which all that follows reads."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from ksdd_lib import storage
+from ksdd_lib.data import item_folders
+from ksdd_lib.data.dataset import read_image
+from ksdd_lib.data.layout_note import NOTE, LayoutNote
+from ksdd_lib.data.sources import DataFolder
+from ksdd_lib.errors import DataError
+from ksdd_lib.formatting import listed
+from ksdd_lib.layouts.catalog import recognise
+from ksdd_lib.layouts.found import Found, Picture, Tree
+from ksdd_lib.layouts.item_folders import GENERIC
+from ksdd_lib.settings import Settings
+
+
+def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:
+    """The data as item folders: as it lies, or else written below `home`/data if need be.
+
+    Raises DataError as `catalog.recognise` and `write`.
+    """
+    asked = settings.layout, settings.item
+    if asked == ("auto", "auto") and is_item_folders(folder.root):
+        return folder
+    tree = Tree(_inner(folder.root))
+    facts = [(name, *_facts(tree.path(name))) for name in tree.files]
+    digest = storage.sha256(json.dumps([asked, facts]).encode())
+    target = Path(home).resolve() / "data" / f"{_plain(folder.name)}-items-{digest[:12]}"
+    if not (target / NOTE).exists():
+        with storage.whole_folder(target, (target / NOTE).exists) as made:
+            write(tree, made, settings)
+    note = storage.read_record(target / NOTE, LayoutNote)
+    return replace(folder, root=target, layout=note.layout, notes=note.notes)
+
+
+def is_item_folders(root: Path) -> bool:
+    """Whether a folder is read as it lies: parts in folders of their own, labels beside them."""
+    try:
+        files = item_folders.list_files(root)
+    except DataError:
+        return False
+    items = {name.partition("/")[0] for name in files.masks.keys() & files.images.keys()}
+    return bool(items) and not all(map(GENERIC.fullmatch, items))
+
+
+def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
+    """Write what a folder holds as item folders into `target`, and the note beside them.
+
+    Pictures are copied as they are. One without a label, or with one that cannot be read, is copied
+    too, and named in the notes: training refuses it until it has one. Raises DataError where two
+    pictures would have one name.
+    """
+    layout, found = recognise(tree, settings.layout)
+    places = _places(found.pictures, settings.item)
+    with ThreadPoolExecutor() as pool:
+        lacks = list(pool.map(lambda one: _write_one(one[0], target / one[1]), places.items()))
+    names = {picture: _sample_name(place) for picture, place in places.items()}
+    note = LayoutNote(
+        layout=layout,
+        notes=tuple(_notes(tree, found, dict(zip(places, lacks, strict=True)))),
+        sides={names[one]: one.side for one in found.pictures if one.side},
+        classes={names[one]: one.classes for one in found.pictures if one.classes},
+    )
+    storage.write_record(target / NOTE, note)
+    return note
+
+
+def item_of(picture: Picture, rule: str) -> str:
+    """The item that a picture belongs to, by the setting `item`."""
+    path = PurePosixPath(picture.name)
+    if rule == "auto":
+        return picture.item or picture.name
+    if rule == "folder":
+        return path.parent.as_posix() if len(path.parts) > 1 else picture.name
+    if rule == "picture":
+        return picture.name
+    match = re.fullmatch(rule, path.name)
+    return (match[1] if match.re.groups else match[0]) if match else picture.name
+
+
+def _places(pictures: Sequence[Picture], rule: str) -> dict[Picture, PurePosixPath]:
+    """Each picture -> where it goes, `<item>/<name>.<ending>`."""
+    places: dict[Picture, PurePosixPath] = {}
+    taken: dict[str, Picture] = {}
+    for one in pictures:
+        part = _plain(PurePosixPath(one.name).name)
+        place = PurePosixPath(_plain(item_of(one, rule)), part + one.path.suffix.lower())
+        if _sample_name(place).casefold() in taken:  # of another folder
+            place = place.with_name(_plain(one.name) + place.suffix)
+        if other := taken.get(_sample_name(place).casefold()):
+            raise DataError(f"{one.name} and {other.name} would both be {place}: rename one.")
+        taken[_sample_name(place).casefold()] = one
+        places[one] = place
+    return places
+
+
+def _write_one(picture: Picture, place: Path) -> str:
+    """Copy a picture and write its label -> why there is none, or ""."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(picture.path, place)
+    if picture.mask is None:
+        return picture.lack
+    try:
+        mask = picture.mask(read_image(picture.path).shape)
+    except DataError as error:
+        return str(error)
+    label = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
+    place.with_name(f"{place.stem}_label.png").write_bytes(label)
+    return ""
+
+
+def _notes(tree: Tree, found: Found, lacks: dict[Picture, str]) -> list[str]:
+    """What a user must know of the files: a sentence for each kind."""
+    notes = list(found.notes)
+    kinds: dict[str, list[str]] = {}
+    for picture, lack in lacks.items():
+        if lack:
+            kinds.setdefault(lack, []).append(picture.name)
+    for lack, names in sorted(kinds.items()):
+        notes.append(f"{len(names)} without a label, {lack}: {listed(names, 5)}")
+    known = {picture.path for picture in found.pictures}
+    rest = [n for n in tree.files if n not in found.used and tree.path(n) not in known]
+    if rest:
+        notes.append(f"{len(rest)} files not understood: {listed(rest, 5)}")
+    return notes
+
+
+def _inner(root: Path) -> Path:
+    """The folder below which the data begins: a lone folder without files beside it is left out."""
+    inside = [path for path in root.iterdir() if not path.name.startswith((".", "__"))]
+    return _inner(inside[0]) if len(inside) == 1 and inside[0].is_dir() else root
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _plain(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "_", name.replace("/", "__")).strip("._") or "x"
+
+
+def _sample_name(place: PurePosixPath) -> str:
+    return place.with_suffix("").as_posix()

@@ -1,0 +1,100 @@
+"""Masks beside their pictures, or in a folder of their own, are read back equal."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts.conftest import same, write
+
+from ksdd_lib.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("picture", "mask"),
+    [
+        ("{}.png", "{}_label.png"),
+        ("{}.jpg.png", "{}.jpg_mask.png"),
+        ("{}.bmp", "{}_GT.bmp"),
+        ("deep/er/{}.png", "deep/er/{} mask.png"),
+        ("images/{}.png", "masks/{}.png"),
+        ("images/{}.png", "labels/{}_label.png"),
+        ("set/images/train/{}.png", "set/ground_truth/train/{}_mask.png"),
+        ("train/img/{}.png", "train/annotations/{}.png"),
+        ("JPEGImages/{}.png", "SegmentationClass/{}.png"),
+    ],
+)
+def test_each_way_is_read_back_equal(picture, mask, surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / picture.format(name), image)
+        write(root / mask.format(name), annotation)
+    same({name.replace(".jpg", ""): pair for name, pair in read_back(root).items()}, surfaces)
+
+
+def test_a_mask_may_have_the_name_of_its_photograph(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / f"{name}.jpg", image)
+        write(root / f"{name}.png", annotation)
+    found = read_back(root)
+    same(
+        {name: (surfaces[name.partition("/")[0]][0], pair[1]) for name, pair in found.items()},
+        surfaces,
+    )
+
+
+def test_a_picture_without_a_mask_is_never_good(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / "images" / f"{name}.png", image)
+        if name != "part2_1":
+            write(root / "masks" / f"{name}.png", annotation)
+    with pytest.raises(DataError, match="part2_1.png has no mask"):
+        read_back(root)
+
+
+def test_one_in_a_folder_called_good_is(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / ("crack" if annotation.any() else "good") / f"{name}.png", image)
+        if annotation.any():
+            write(root / "crack" / f"{name}_mask.png", annotation)
+    same(read_back(root), surfaces)
+
+
+def test_a_picture_with_two_masks_is_named(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / "images" / f"{name}.png", image)
+        write(root / "masks" / f"{name}.png", annotation)
+        write(root / "masks" / f"{name}_mask.png", annotation)
+    with pytest.raises(DataError, match="has no mask"):
+        read_back(root)
+
+
+def test_a_mask_of_another_size_is_no_label(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / "images" / f"{name}.png", image)
+        write(root / "masks" / f"{name}.png", annotation[:-16])
+    with pytest.raises(DataError, match="has no mask"):
+        read_back(root)
+
+
+def test_the_item_comes_by_rule(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / "a" / "images" / f"{name}.png", image)
+        write(root / "a" / "masks" / f"{name}.png", annotation)
+    items = {rule: {n.partition("/")[0] for n in read_back(root, item=rule)} for rule in RULES}
+    assert {rule: len(found) for rule, found in items.items()} == RULES
+    assert items["(.+)_[0-9]"] == {"part0", "part1", "part2"}
+
+
+RULES = {"auto": 6, "picture": 6, "folder": 1, "(.+)_[0-9]": 3, "(part0)_.": 5}
+
+
+def test_item_folders_are_read_as_they_lie(tiny_root: Path, read_back):
+    assert np.array_equal(len(read_back(tiny_root)), 24)
+    assert not (tiny_root.parent / "home").exists()
+    assert len({name.partition("/")[0] for name in read_back(tiny_root, item="picture")}) == 24
