@@ -15,6 +15,7 @@ from typing import Any
 
 from ksdd_lib import pipeline, presets, settings_io, storage
 from ksdd_lib.data import data_report, item_folders, sources
+from ksdd_lib.data.dataset import short_path
 from ksdd_lib.data.survey import survey
 from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.drive.background import BackgroundCopy
@@ -82,11 +83,24 @@ def inspect(chosen: argparse.Namespace) -> None:
 
 
 def label_good(chosen: argparse.Namespace) -> None:
-    """Write a black label beside every image that has none: those are good surfaces."""
-    written = item_folders.label_good(chosen.folder)
-    for path in written:
-        print(f"{path.parent.name}/{path.name}")
-    print(f"{len(written)} labels written, all black. Each of these images now counts as good.")
+    """List the images without a label, which would count as good; --write writes black labels."""
+    if chosen.undo:
+        removed, kept = item_folders.remove_labels(chosen.folder)
+        for path in kept:
+            print(f"{short_path(path)} was changed since, and stays")
+        print(f"{len(removed)} labels removed: those that label_good had written.")
+        return
+    labels = item_folders.missing_labels(chosen.folder)
+    for path in labels:
+        print(short_path(path))
+    if chosen.write:
+        item_folders.write_labels(chosen.folder, labels)
+        print(f"{len(labels)} labels written, all black. Each of these images now counts as good.")
+    else:
+        print(
+            f"{len(labels)} labels would be written, all black: these images would count as good."
+        )
+        print("Nothing was written. If that is right, add --write; --undo takes it back.")
 
 
 def judge(chosen: argparse.Namespace) -> None:
@@ -154,7 +168,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", required=True, help="as for run, but for generated")
     add("--json", action="store_true", help="for machines")
     add("--set", **several, help="as for run")
-    command(label_good)("folder", type=Path, help="the folder of the items")
+    add = command(label_good)
+    add("folder", type=Path, help="the folder of the items")
+    add("--write", action="store_true", help="write the labels that are listed without it")
+    add("--undo", action="store_true", help="remove the labels that were written, unless changed")
     add = command(judge)
     add("folder", type=Path, help="the folder of images")
     add("--weights", type=Path, help="a .safetensors file (the published model)")

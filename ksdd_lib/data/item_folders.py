@@ -7,15 +7,16 @@ KolektorSDD's are `kos01/Part5`. Images end in .jpg, .jpeg, .png or .bmp, labels
 import itertools
 import os
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from ksdd_lib import storage
+from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import natural_key, read_image, short_path
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER
@@ -23,6 +24,15 @@ from ksdd_lib.errors import DataError
 
 MASK_EXTENSIONS = (".bmp", ".png")
 LIKE_A_LABEL = re.compile(r"(.+)[ ._-](?:labels?|masks?)", re.IGNORECASE)  # though not read as one
+# Names of what may be a label, or a defect that a black label would make a good surface.
+LABELS = r"(?<![^\W\d_])(?:gt|seg|ann)(?![^\W\d_])|(?:ground.?)?(?:mask|label|annot|truth|segment)"
+NOT_GOOD = (
+    r"(?<![^\W\d_])(?:ng|nok|n\.?i\.?o|ko|bad|not|dent|hole)(?![^\W\d_])"
+    r"|defe[ck]t|d[eé]faut|reject|fail|(?<!de)fault|flaw|damage|broken|scrap|crack|scratch"
+    r"|stain(?!less)|contamin|anomal|abnormal|fehler|ausschuss|schlecht|不良|缺陷|欠陥|불량"
+)
+OF_WINDOWS = ("thumbs.db", "desktop.ini")
+WRITTEN = ".label_good.json"  # holds `Labels`
 LAYOUT = "a folder for each item, in it <name>.jpg beside <name>_label.png"
 
 
@@ -89,21 +99,101 @@ def list_files(root: Path) -> Files:
     return Files(images, masks, doubts, sorted(ignored, key=natural_key))
 
 
-def label_good(root: Path) -> list[Path]:
-    """Write a black label beside every image that has none, and return the new files.
+class Labels(storage.Record):
+    """What `write_labels` has written below a root: the label files by `<item>/<file>`."""
 
-    DataError, before any is written, where an image is unreadable or beside what may be its label.
+    files: dict[str, storage.FileHash]
+
+
+def missing_labels(root: Path) -> dict[Path, bytes]:
+    """A black label, as path and content, for each image that has none and may be called good.
+
+    DataError where not all below `root` is plainly items with photographs and their labels: what
+    else lies there may tell of a defect. Reads every image without a label, and writes nothing.
     """
     files = list_files(root)
-    wanted = {}
+    found = [*_strangers(root, files), *files.doubts.values()]
+    labels = {}
     for name in sorted(files.images.keys() - files.masks.keys(), key=natural_key):
         image = files.images[name][0]
-        if name in files.doubts:
-            raise DataError(f"{files.doubts[name]}. Nothing was written.")
-        wanted[image.with_name(f"{image.stem}_label.png")] = read_image(image).shape
-    for path, shape in wanted.items():
-        storage.write_bytes(path, cv2.imencode(".png", np.zeros(shape, np.uint8))[1].tobytes())
-    return list(wanted)
+        pixels = read_image(image)
+        levels = np.sort(np.bincount(pixels.ravel(), minlength=256))
+        if levels[-2:].sum() > 0.9 * pixels.size or np.count_nonzero(levels) <= 8:
+            found.append(
+                f"{short_path(image)} has hardly more than two gray levels, as labels have"
+            )
+        content = cv2.imencode(".png", np.zeros(pixels.shape, np.uint8))[1].tobytes()
+        labels[image.with_name(f"{image.stem}_label.png")] = content
+    if found:
+        raise DataError(
+            f"Nothing was written. No picture is called good while anything but numbered items with"
+            f" photographs and their labels is near: {formatting.listed(found, 5, '; ')}. Take it"
+            " away or rename it, or store black labels yourself."
+        )
+    return labels
+
+
+def write_labels(root: Path, labels: Mapping[Path, bytes]) -> None:
+    """Write these files, after what `remove_labels` needs to take them back."""
+    before = _written(root)
+    added = {short_path(path): storage.FileHash.of(data) for path, data in labels.items()}
+    storage.write_record(root / WRITTEN, Labels(files=before | added))
+    for path, data in labels.items():
+        storage.write_bytes(path, data)
+
+
+def remove_labels(root: Path) -> tuple[list[Path], list[Path]]:
+    """Remove what `write_labels` wrote -> the files removed, and those that changed and stay."""
+    written = _written(root)
+    found = [path for path in root.glob("*/*_label.png") if short_path(path) in written]
+    removed = [path for path in found if written[short_path(path)].fits(path)]
+    kept = [path for path in found if path not in removed]
+    for path in removed:
+        path.unlink()
+    (root / WRITTEN).unlink(missing_ok=True)
+    return removed, kept
+
+
+def _written(root: Path) -> dict[str, storage.FileHash]:
+    record = root / WRITTEN
+    return dict(storage.read_record(record, Labels).files) if record.exists() else {}
+
+
+def _strangers(root: Path, files: Files) -> Iterator[str]:
+    """What is near that is not plainly a numbered item, its photograph or a photograph's label."""
+    place = root.resolve()
+    for folder in _visible(place.parent):
+        words = f"{LABELS}|{NOT_GOOD}" if folder == place else LABELS
+        if folder.is_dir() and re.fullmatch(f"(?:{words})[a-z]*", folder.name, re.IGNORECASE):
+            yield f"the folder {folder.name}/"
+    for name in files.ignored:
+        if Path(name).name.lower() not in OF_WINDOWS:
+            yield name
+    items: dict[str, list[Path]] = {path.name: [] for path in _visible(root) if path.is_dir()}
+    for paths in [*files.images.values(), *files.masks.values()]:
+        if len(paths) > 1:
+            yield " and ".join(map(short_path, paths))
+    for image, *_ in files.images.values():
+        items[image.parent.name].append(image)
+    for item in items:
+        if not re.search("[0-9]", item):
+            yield f"{item}/, which has no number"
+    for images in items.values():
+        yield from _not_plain({short_path(path): path.stem for path in images})
+    yield from _not_plain({f"{item}/": item for item in items})
+
+
+def _not_plain(names: Mapping[str, str]) -> Iterator[str]:
+    """Of what stands side by side under these names: what may be no photograph, or of a defect."""
+    words = {key: unicodedata.normalize("NFC", name).casefold() for key, name in names.items()}
+    for key, word in words.items():
+        if re.search(f"{LABELS}|{NOT_GOOD}", word):
+            yield key
+    for (key, word), (other, longer) in itertools.permutations(words.items(), 2):
+        # "Part1" in "Part10" is another number.
+        start, end = r"(?<![0-9])" * word[0].isdigit(), "(?![0-9])" * word[-1].isdigit()
+        if word in longer and re.search(start + re.escape(word) + end, longer):
+            yield f"{other}, which may belong to {key}"
 
 
 def _visible(folder: Path) -> list[Path]:

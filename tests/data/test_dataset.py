@@ -16,7 +16,7 @@ from ksdd_lib.data.data_report import inspect_data
 from ksdd_lib.data.dataset import fingerprint, read_image, read_mask
 from ksdd_lib.data.duplicates import twin_items
 from ksdd_lib.data.folds import make_folds
-from ksdd_lib.data.item_folders import label_good
+from ksdd_lib.data.item_folders import missing_labels
 from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import from_folder
 from ksdd_lib.data.survey import Duplicate, PairContent, find_samples, survey
@@ -146,38 +146,14 @@ def test_what_was_meant_as_a_label_never_makes_a_defect_good(tiny_root: Path, st
     shutil.move(folder / "Part1_label.bmp", folder / stray)
     [(name, reason)] = [(one.name, one.reason) for one in survey(tiny_root).unreadable]
     assert name == "tiny01/Part1" and reason.startswith(f"tiny01/{stray} looks like the label of")
-    with pytest.raises(DataError, match="looks like the label .* Nothing was written"):
-        label_good(tiny_root)
+    with pytest.raises(DataError, match="Nothing was written.*looks like the label"):
+        missing_labels(tiny_root)
     cv2.imwrite(str(folder / "Part1_label.png"), np.zeros((160, 128), np.uint8))
     [(name, reason)] = [(one.name, one.reason) for one in survey(tiny_root).unreadable]
     assert name == "tiny01/Part1" and reason.endswith("Part1_label.png is all black")
     cv2.imwrite(str(folder / "Part1_label.png"), 255 * np.eye(160, 128, dtype=np.uint8))
     found = survey(tiny_root)
     assert not found.unreadable and f"tiny01/{stray}" in found.ignored
-
-
-def test_images_without_a_label_become_good_and_no_other_file_changes(tiny_root: Path):
-    before = {sample.name: sample.mask_sha256 for sample in find_samples(tiny_root)}
-    good = [sample for sample in find_samples(tiny_root) if not sample.is_defective][:3]
-    for sample in good:
-        sample.mask_path.unlink()
-    written = label_good(tiny_root)
-    assert [path.name for path in written] == [
-        f"{sample.image_path.stem}_label.png" for sample in good
-    ]
-    assert {sample.name: sample.mask_sha256 for sample in find_samples(tiny_root)} == before
-    assert label_good(tiny_root) == []
-    good[0].mask_path.with_suffix(".png").unlink()
-    written[1].unlink()
-    good[1].image_path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="is not a JPEG, PNG or BMP image"):
-        label_good(tiny_root)
-    assert not written[0].exists(), "all or nothing"
-
-
-def test_images_outside_a_folder_of_their_own_are_not_taken_for_labelled(tiny_root: Path):
-    with pytest.raises(DataError, match="expected a folder for each item"):
-        label_good(tiny_root / "tiny01")
 
 
 def test_an_absent_or_empty_root_says_what_is_expected(tmp_path: Path):
