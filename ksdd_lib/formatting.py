@@ -1,6 +1,7 @@
 """Numbers, times and lists as text, the same everywhere."""
 
 import math
+import os
 from collections.abc import Sequence
 
 
@@ -45,6 +46,13 @@ def words(name: str) -> str:
 def printable(text: str) -> str:
     """A file name as any output can show it: line ends and what is not text are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1].replace("udc", "x") for c in text)
+
+
+def unquoted(pasted: str) -> str:
+    """A path or address without the spaces and quotes around it, unless a file is called so."""
+    if os.path.lexists(os.path.expanduser(pasted)):
+        return pasted
+    return pasted.strip().strip("\"'`<>\u201c\u201d\u201e\u2018\u2019").strip()
 
 
 def listed(values: Sequence[object], limit: int = 12, separator: str = ", ") -> str:

@@ -5,6 +5,7 @@ Nothing is believed because of its name or because it is there.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -23,7 +24,8 @@ from ksdd_lib.data import kolektorsdd
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
 from ksdd_lib.data.zips import Archive, open_archive
-from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.errors import DataError, KsddError, RunError
+from ksdd_lib.formatting import unquoted
 from ksdd_lib.storage import FileHash
 
 UNPACKED_MARKER = ".unpacked.json"  # holds an `Unpacked`
@@ -33,7 +35,10 @@ DRIVE_LINK = re.compile(
     r"drive:(?P<name>[\w-]+)"
     r"|https://(?:drive|docs)\.google\.com/(?:.*/d/|.*[?&]id=)(?P<id>[\w-]+)(?:[/?&#].*)?"
 )
+DRIVE_FOLDER = re.compile(r"https://drive\.google\.com/(drive/|embedded)?(.*/)?folder(s/|view\?).*")
 DRIVE_ADDRESS = "https://drive.google.com/uc?id="
+DRIVE_KEY_ADDRESS = "https://drive.usercontent.google.com/download?confirm=t&id="
+KEY = "&resourcekey="  # some older links have one, without which Drive refuses the file
 
 ATTEMPTS = 3
 TIMEOUT = 60  # seconds without a byte
@@ -89,9 +94,9 @@ def obtain(
     bare name is looked for too, and "kolektorsdd" before it is downloaded. `report` is told why a
     place was passed over. DataError where nothing usable is there; it names each place.
     """
-    home, sources = Path(home).resolve(), [source]
-    if ";" in source and not os.path.exists(os.path.expanduser(source)):
-        sources = [part.strip() for part in source.split(";") if part.strip()]
+    home, sources = Path(home).resolve(), [unquoted(source)]
+    if ";" in sources[0] and not os.path.exists(os.path.expanduser(sources[0])):
+        sources = [one for one in map(unquoted, sources[0].split(";")) if one]
     attempts: list[Attempt] = []
     for one in sources:
         if one == "kolektorsdd":
@@ -161,8 +166,14 @@ def _obtain_one(source: str, home: Path) -> DataFolder:
     """The data set of a source other than "kolektorsdd"."""
     if source.startswith("http://"):
         raise DataError(f"{_public(source)} is not encrypted, anyone could alter it: use https.")
+    if DRIVE_FOLDER.fullmatch(source):
+        raise DataError(
+            "The link leads to a folder of Drive: share a zip archive of the folder, and give the"
+            " link of that."
+        )
     if link := DRIVE_LINK.fullmatch(source):  # it leads to a page: changed into the file's address
-        source = DRIVE_ADDRESS + (link["name"] or link["id"])
+        key = re.search(r"[?&]resourcekey=([\w-]+)", source)
+        source = DRIVE_ADDRESS + (link["name"] or link["id"]) + (KEY + key[1] if key else "")
     if source.startswith("https://"):
         return _fetch(source, _download_name(source), home)
     path = Path(source).expanduser().resolve()
@@ -211,49 +222,83 @@ def _public(source: str) -> str:
 
 def _fetch(address: str, name: str, home: Path, expected: FileHash | None = None) -> DataFolder:
     """The data of an archive in `home`/downloads, checked even where it is there already."""
-    path = home / "downloads" / name
-    if path.exists():
-        with contextlib.suppress(DataError):  # damaged since, and removed: fetched again
-            _check(path, expected)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(name + ".part")
-        _download_patiently(address, part)
-        _check(part, expected)
-        os.replace(part, path)
+    path, check = home / "downloads" / name, partial(_check, expected=expected)
+    if path.exists() and (expected is None or expected.fits(path)):
+        try:
+            return unpack(path, home)
+        except DataError:
+            try:
+                check(path)
+            except DataError:
+                pass  # damaged since: fetched again
+            else:
+                raise
+    fetch(address, path, check)
     return unpack(path, home)
 
 
 def _check(path: Path, expected: FileHash | None) -> None:
-    """Remove a file, and raise DataError, unless it is an archive and holds what is expected."""
-    try:
-        with open_archive(path):
-            pass
-        if expected and not expected.fits(path):
+    """Raise DataError unless a file is an archive, and what is expected or whole."""
+    with open_archive(path) as archive:
+        if expected is None:
+            for _ in archive.contents():
+                pass
+        elif not expected.fits(path):
             raise DataError(
                 f"{path.name} is cut off or altered: it has {path.stat().st_size:,} bytes, and the"
                 f" published file {expected.bytes:,} with the sha256 {expected.sha256[:12]}."
             )
-    except DataError:
-        path.unlink(missing_ok=True)
-        raise
+
+
+def fetch(address: str, path: Path, check: Callable[[Path], object]) -> None:
+    """Fetch an address to a file that is whole, by what `check` says, or absent.
+
+    What was fetched when an attempt ended stays beside it, and is gone on with. If that does not
+    lead to a whole file, everything is fetched once more.
+
+    Raises DataError: nothing could be fetched; or what `check` raises.
+    """
+    part = path.with_name(path.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    for is_continued in (bool(_parts(part)), False):
+        _download_patiently(address, part)
+        try:
+            check(part)
+        except KsddError:
+            part.unlink(missing_ok=True)
+            if not is_continued:
+                raise
+        else:
+            break
+    os.replace(part, path)
+
+
+def _parts(path: Path) -> dict[Path, int]:
+    """A part of a file, and parts of it by gdown, which adds to the name; with their bytes."""
+    found = path.parent.glob(f"{glob.escape(path.name)}*")
+    return {part: part.stat().st_size for part in found}
 
 
 def _download_name(address: str) -> str:
     """A file name for an address, without its query: two addresses never share one."""
     path = "drive" if address.startswith(DRIVE_ADDRESS) else urlparse(address).path
-    stem = re.sub(r"[^\w.-]+", "_", Path(path).stem) or "data"
+    stem = re.sub(r"[^\w.-]+", "_", Path(path).stem)[:60] or "data"
     return f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.zip"
 
 
 def _download_patiently(address: str, path: Path) -> None:
     """Fetch an address in a few attempts; what one has fetched stays for the next."""
     for attempt in range(ATTEMPTS):
+        before = _parts(path)
         try:
             return _download(address, path)
         except Exception as error:  # of the download library, the network or the disk
             text = str(error).strip().replace(f"{path.parent}/", "")
             reason = f"{type(error).__name__}: {text[:200]}"
+            is_network = isinstance(error, requests.ConnectionError | requests.Timeout)
+            if not is_network and getattr(error, "errno", None) is None:
+                for part, _ in before.items() & _parts(path).items():  # those that did not grow
+                    part.unlink()  # it may be why nothing could be added
         if attempt + 1 < ATTEMPTS:
             time.sleep(2**attempt)
     raise DataError(f"{ATTEMPTS} attempts failed ({reason}).")
@@ -261,20 +306,26 @@ def _download_patiently(address: str, path: Path) -> None:
 
 def _download(address: str, path: Path) -> None:
     """Fetch an address, or what is missing behind the part of it that `path` holds."""
-    if address.startswith(DRIVE_ADDRESS):  # behind a page of Google, which gdown confirms
-        import gdown
+    if address.startswith(DRIVE_ADDRESS):
+        if KEY not in address:  # behind a page of Google, which gdown confirms
+            import gdown
 
-        if gdown.download(address, str(path), resume=True) is None:
-            raise OSError("the server refused the file")
-        return
+            if gdown.download(address, str(path), resume=True) is None:
+                raise OSError("the server refused the file")
+            return
+        address = address.replace(DRIVE_ADDRESS, DRIVE_KEY_ADDRESS)  # gdown would drop the key
     start = path.stat().st_size if path.exists() else 0
     headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
     call = partial(requests.get, hooks={"response": _refuse_http}, timeout=TIMEOUT)
     with call(address, stream=True, headers=headers) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+        sent = answer.headers.get("Content-Range", "")
+        is_refused = answer.status_code == requests.codes.requested_range_not_satisfiable
+        if start and is_refused and sent.endswith(f"/{start}"):
             return  # nothing is missing
         answer.raise_for_status()
-        is_rest = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        is_rest = sent.startswith(f"bytes {start}-")
+        if answer.status_code == requests.codes.partial_content and not is_rest:
+            raise OSError("the server sent another part than was asked for")
         total = int(answer.headers.get("Content-Length", 0)) or None
         bar = tqdm(desc=path.stem, total=total, unit="B", unit_scale=True)
         with open(path, "ab" if is_rest else "wb") as file, bar:

@@ -1,15 +1,16 @@
 """A trained model to give away: a safetensors file in half precision, and its card beside it."""
 
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from pydantic import Field
 
 from ksdd_lib import hardware, storage
-from ksdd_lib.errors import CheckpointError, RunError, SettingsError
+from ksdd_lib.data.sources import fetch
+from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError
 from ksdd_lib.evaluation.scoring import scores_of
 from ksdd_lib.evaluation.summary import FoldScores, Summary
 from ksdd_lib.methods.catalog import method_of
@@ -25,6 +26,9 @@ from ksdd_lib.storage import Record
 from ksdd_lib.training import checkpoint
 
 LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Ljubljana)"
+
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32)
+"""What weights may be stored as."""
 
 PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
 """Where a checkout keeps the published model; its card lies beside it."""
@@ -51,9 +55,9 @@ class Card(Record):
     average_flips: bool | None = None
     segmentation_loss: str | None = None
     score: str | None = None
-    threshold: float
+    threshold: float = Field(ge=-1e6, le=1e6)
     threshold_rule: str = ""
-    fold: int | None = None
+    fold: int | None = Field(None, ge=0, le=2)
     never_trained_on: list[str] = []
     test_scores_of_the_unrounded_weights: FoldScores | None = None
     data: TrainedOn
@@ -110,19 +114,22 @@ def published() -> Path:
     for kept in (CHECKOUT / PUBLISHED, path):
         if _is_whole(kept):
             return kept
-    if not (address := _repository()):
+    if not (address := _repository()).startswith("https://"):
         raise CheckpointError(
             f"The published model ({PUBLISHED.as_posix()}) is not here: take a whole copy of the "
             "repository, or name a weights file."
         )
     source, card = f"{address}/raw/main/{PUBLISHED.as_posix()}", path.with_suffix(".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fetch = partial(torch.hub.download_url_to_file, progress=False)
+
+    def is_of_card(part: Path) -> None:
+        if storage.sha256(part) != _read_card(card).sha256:
+            raise CheckpointError("it is not the file of its card, by its hash")
+
     try:
-        fetch(source.replace(path.suffix, card.suffix), str(card))
-        fetch(source, str(path), hash_prefix=_read_card(card).sha256)
-    except (OSError, RuntimeError, CheckpointError) as error:
-        text = f"The published model could not be fetched from {source}: {error}."
+        fetch(source.replace(path.suffix, card.suffix), card, _read_card)
+        fetch(source, path, is_of_card)
+    except KsddError as error:
+        text = f"The published model could not be fetched from {source}: {error}"
         raise CheckpointError(text) from error
     return path
 
@@ -157,10 +164,22 @@ def load(path: Path) -> tuple[Judge, Card]:
     card, content = _read_card(path.with_suffix(".json")), path.read_bytes()
     if storage.sha256(content) != card.sha256:
         raise CheckpointError(f"{path.name} is damaged or not the file of its card.")
-    tensors = {name: value.float() for name, value in safetensors.torch.load(content).items()}
+    tensors = _tensors(content, path.name)
     checkpoint.require_finite(tensors, f"The weights of {path.name}")
     settings = card.judging_settings()
     return method_of(settings).loaded(settings, tensors, path.name), card
+
+
+def _tensors(content: bytes, name: str) -> dict[str, torch.Tensor]:
+    """The weights in the content of a safetensors file, in float32."""
+    try:
+        found = safetensors.torch.load(content)
+    except Exception as error:  # of many kinds, as the file may hold anything
+        raise CheckpointError(f"{name} is not a file of weights: {error}.") from None
+    if other := [key for key, value in found.items() if value.dtype not in NUMBERS]:
+        told = f"{other[0]} is {found[other[0]].dtype}"
+        raise CheckpointError(f"{name} holds numbers that no weights have: {told}.")
+    return {key: value.float() for key, value in found.items()}
 
 
 def _read_card(path: Path) -> Card:

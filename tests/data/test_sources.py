@@ -576,6 +576,174 @@ def test_a_part_that_was_fetched_before_is_gone_on_with(
     assert Resuming.asked == [len(Resuming.content[:here])]
 
 
+class Stubborn(http.server.BaseHTTPRequestHandler):
+    """Answers a request for the rest of `content` as `habit` says, and any other with the whole."""
+
+    content, habit = b"", ""
+
+    def do_GET(self) -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        size, status, place = len(self.content), 200, 0
+        if start and self.habit.isdecimal():
+            status, place = int(self.habit), size
+        elif start and self.habit == "another part":
+            status, place = 206, start // 2
+        elif self.habit == "any part":
+            status, place = 206, start
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {place}-{size - 1}/{size}")
+        self.send_header("Content-Length", str(max(0, size - place)))
+        self.end_headers()
+        self.wfile.write(self.content[place:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+BROKEN_PARTS = {
+    "all": lambda whole: whole,
+    "more than all": lambda whole: whole + b"more",
+    "of another file": lambda whole: b"PK" + bytes(9000),
+    "damaged": lambda whole: bytes(9000) + whole[9000:20_000],
+    "a member damaged": lambda whole: whole[:5000] + bytes(99) + whole[5099:20_000],
+    "a web page": lambda whole: PAGE,
+    "empty": lambda whole: b"",
+}
+
+
+@pytest.mark.fault(45)
+@pytest.mark.parametrize("part", BROKEN_PARTS.values(), ids=BROKEN_PARTS)
+@pytest.mark.parametrize("habit", ["", "416", "403", "501", "another part", "any part"])
+def test_no_part_of_an_earlier_download_blocks_an_address(tiny_zip: Path, home, habit, part):
+    whole = tiny_zip.read_bytes()
+    (home / "downloads").mkdir(parents=True)
+    (home / "downloads" / "x.zip.part").write_bytes(part(whole))
+    handler = type("Server", (Stubborn,), {"content": whole, "habit": habit})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/x.zip"
+        folder = sources._fetch(address, "x.zip", home)
+        server.shutdown()
+    assert len(find_samples(folder.root)) == 24
+    assert (home / "downloads" / "x.zip").read_bytes().startswith(whole)
+    assert tree(home / "downloads") == {"x.zip"}
+
+
+@pytest.mark.fault(45)
+def test_a_download_that_was_damaged_later_is_fetched_again(tiny_zip: Path, home: Path):
+    whole, download = tiny_zip.read_bytes(), served(tiny_zip.read_bytes())
+    root = obtain("https://example.org/x.zip", home, download=download).root
+    shutil.rmtree(root)
+    [kept] = (home / "downloads").iterdir()
+    for damage in (whole[:5000] + bytes(99) + whole[5099:], whole[:-9000], PAGE, b""):
+        kept.write_bytes(damage)
+        assert len(find_samples(obtain("https://example.org/x.zip", home, download=download).root))
+        assert kept.read_bytes() == whole
+        shutil.rmtree(root)
+
+
+@pytest.mark.fault(45)
+def test_without_a_network_what_was_fetched_before_is_kept(tiny_zip: Path, home: Path):
+    (home / "downloads").mkdir(parents=True)
+    name = sources._download_name("https://example.org/x.zip")
+    part = home / "downloads" / f"{name}.part"
+    part.write_bytes(tiny_zip.read_bytes()[:5000])
+    for error in (requests.ConnectionError("no route"), requests.Timeout(), OSError(28, "full")):
+
+        def fails(address: str, path: Path, error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(DataError, match="3 attempts failed"):
+            obtain("https://example.org/x.zip", home, download=fails)
+        assert part.stat().st_size == 5000
+
+
+@pytest.mark.fault(45)
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("version", [5, 6])
+def test_parts_that_gdown_cannot_go_on_with_do_not_block_a_drive_link(
+    tiny_zip: Path, home: Path, monkeypatch, parts: int, version: int
+):
+    """It gives up where there are two, and where Drive does not give the rest of one."""
+
+    def download(address: str, path: str, resume: bool) -> str | None:
+        if list(Path(path).parent.glob("*.part????????.part")):
+            if version == 5:
+                return None
+            raise RuntimeError("the partial file is preserved")
+        shutil.copy(tiny_zip, path)
+        return path
+
+    monkeypatch.setattr("gdown.download", download)
+    (home / "downloads").mkdir(parents=True)
+    name = sources._download_name(f"{sources.DRIVE_ADDRESS}1a_B-c")
+    for number in range(parts):
+        (home / "downloads" / f"{name}.part{number:08}.part").write_bytes(b"PK" * number)
+    assert len(find_samples(obtain("drive:1a_B-c", home).root)) == 24
+    assert tree(home / "downloads") == {name}
+
+
+@pytest.mark.fault(46)
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://drive.google.com/drive/folders/1a_B-c?usp=sharing",
+        "https://drive.google.com/drive/u/0/folders/1a_B-c",
+        "https://drive.google.com/drive/folders/1a_B-c?resourcekey=0-x",
+        "https://drive.google.com/folderview?id=1a_B-c&usp=sharing",
+        "https://drive.google.com/embeddedfolderview?id=1a_B-c",
+    ],
+)
+def test_a_link_to_a_folder_of_drive_says_so(home: Path, link: str):
+    with pytest.raises(DataError, match="leads to a folder of Drive: share a zip"):
+        obtain(link, home, download=never)
+
+
+@pytest.mark.fault(46)
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://drive.google.com/file/d/1a_B-c/view?usp=sharing&resourcekey=0-k_Y",
+        "https://drive.google.com/file/d/1a_B-c/view?resourcekey=0-k_Y&usp=drive_link#x",
+        "https://drive.google.com/open?id=1a_B-c&resourcekey=0-k_Y",
+        "https://drive.google.com/uc?resourcekey=0-k_Y&export=download&id=1a_B-c",
+    ],
+)
+def test_the_resource_key_of_a_drive_link_reaches_the_server(
+    tiny_zip: Path, home: Path, link: str, monkeypatch
+):
+    asked = []
+
+    def answer(adapter, request, **_):
+        asked.append(request.url)
+        response = requests.Response()
+        response.status_code, response.url, response.request = 200, request.url, request
+        response.raw = io.BytesIO(tiny_zip.read_bytes())
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", answer)
+    assert len(find_samples(obtain(link, home).root)) == 24
+    [url] = asked
+    assert url.startswith("https://drive.usercontent.google.com/download?")
+    assert {"id=1a_B-c", "resourcekey=0-k_Y", "confirm=t"} <= set(url.partition("?")[2].split("&"))
+    assert not any("k_Y" in name for name in tree(home))
+
+
+@pytest.mark.fault(46)
+def test_quotes_and_spaces_around_a_pasted_path_go(tiny_zip: Path, tiny_root: Path, home: Path):
+    for left, right in [('"', '"'), ("'", "'"), (" ", "  "), ("\u201c", "\u201d"), (' "', '"\n')]:
+        assert obtain(f"{left}{tiny_root}{right}", home).root == tiny_root
+        assert obtain(f"{left}{tiny_zip}{right}", home).name == "tiny.zip"
+        both = f"{left}{tiny_root.parent / 'absent'}{right}; {left}{tiny_root}{right}"
+        assert obtain(both, home, report=lambda _: None).root == tiny_root
+    download = served(tiny_zip.read_bytes())
+    obtain(" <https://example.org/x.zip>\n", home, download=download)
+    assert download.addresses == ["https://example.org/x.zip"]
+    quoted = tiny_root.rename(tiny_root.with_name(" 'mine' "))
+    assert obtain(str(quoted), home).root == quoted
+
+
 def test_google_drive_is_asked_by_gdown(tiny_zip: Path, home: Path, monkeypatch):
     def download(address: str, path: str, resume: bool) -> str | None:
         assert address == "https://drive.google.com/uc?id=1a_B-c" and resume
