@@ -9,17 +9,14 @@ from pathlib import Path
 
 from ksdd_lib.data.data_report import format_report
 from ksdd_lib.errors import KsddError
+from ksdd_lib.evaluation import scoring
 from ksdd_lib.evaluation.results import load_results
-from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.reporting.report import make_report
 from ksdd_lib.runs.prepare import DataSet, open_data, prepare_data
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training.loop import Watch
-
-Scored = Callable[[int, int, int], None]
-"""Told the fold, the images scored, and the images in all."""
 
 Saved = Callable[[], None]
 """Called whenever something new is safe in the run folder, for a copy elsewhere."""
@@ -29,7 +26,7 @@ def run_series(
     run: Run,
     drive: Path | None = None,
     watch: Watch | None = None,
-    scored: Scored | None = None,
+    scored: scoring.Watch | None = None,
     saved: Saved | None = None,
 ) -> Path:
     """All of a run, or what is left of it -> its report. Data may lie on `drive`.
@@ -42,7 +39,7 @@ def run_series(
     print(format_report(data.record.report))
     for stage in method_of(run.settings).stages:
         train(run, data, stage.name, watch, saved)
-    evaluate(run, data, scored, saved)
+    scoring.evaluate(run, data, scored, saved)
     return make_report(run.folder, data.read_pair)
 
 

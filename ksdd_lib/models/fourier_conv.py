@@ -148,14 +148,10 @@ class Transforms(NamedTuple):
     """
 
     bins: int
-    half: Tensor
-    """(bins * 2, T): along y, real to complex."""
-    full: Tensor
-    """(T * 2, 2, T): along x, complex to complex."""
-    inverse_full: Tensor
-    """(n * 2, T * 2): back along x."""
-    inverse_half: Tensor
-    """(n, bins * 2): back along y, complex to real."""
+    half: Tensor  # (bins * 2, T): along y, real to complex
+    full: Tensor  # (T * 2, 2, T): along x, complex to complex
+    inverse_full: Tensor  # (n * 2, T * 2): back along x
+    inverse_half: Tensor  # (n, bins * 2): back along y, complex to real
 
 
 @lru_cache(maxsize=8)
