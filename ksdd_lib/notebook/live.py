@@ -1,7 +1,6 @@
 """A training to look at while it runs: the losses of its stages, and maps as they form."""
 
 import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ksdd_lib import storage
+from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.formatting import duration
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.notebook.outputs import ProgressLine
@@ -118,5 +118,5 @@ def _read(path: Path) -> dict[int, np.ndarray]:
     try:
         with np.load(path) as stored:
             return {int(name): stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (*DAMAGE, OSError):
         return {}
