@@ -8,7 +8,7 @@ from ksdd_lib.errors import SettingsError
 
 def parse_size(text: str) -> tuple[int, int]:
     """ "1408x512" -> (1408, 512); SettingsError where the networks cannot take such a size."""
-    match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", str(text))
+    match = re.fullmatch(r"\s*(\d{1,6})\s*[x×]\s*(\d{1,6})\s*", str(text))
     if not match:
         raise SettingsError(f"image_size is {text!r}; write HEIGHTxWIDTH, for example 704x256.")
     size = int(match[1]), int(match[2])

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ksdd_lib.errors import DiskFullError, RunError
 
@@ -31,7 +31,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+Kind = TypeVar("Kind")
 
 
 class FileHash(Record):
@@ -195,21 +195,28 @@ def _cell(value: Any) -> str:
 
 def read_json(path: Path) -> Any:
     """The value in the JSON file at `path`; RunError where it is absent or not valid JSON."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no number")
+
     try:
-        return json.loads(_content(path))
-    except ValueError as error:
+        return json.loads(_content(path), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path.name} is not valid JSON ({error}).") from None
 
 
-def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
-    """The record in the JSON file at `path`; RunError names the field that is not as it should."""
+def read_record(path: Path, kind: type[Kind]) -> Kind:
+    """The record in the JSON file at `path`, or a dict or list of a type.
+
+    Raises RunError: it is absent or damaged; the text names the field that is not as it should be.
+    """
     return parse_record(_content(path), kind, path.name)
 
 
-def parse_record(text: str | bytes, kind: type[AnyRecord], name: str) -> AnyRecord:
+def parse_record(text: str | bytes, kind: type[Kind], name: str) -> Kind:
     """The record in a JSON text; raises as `read_record`, and calls the text `name`."""
     try:
-        return kind.model_validate_json(text)
+        return TypeAdapter(kind).validate_json(text)
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
     if error["type"] == "json_invalid":

@@ -21,13 +21,16 @@ from ksdd_lib.formatting import listed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.prepare import DataRecord
 from ksdd_lib.runs.run import Run, Timing
-from ksdd_lib.settings import Settings
+from ksdd_lib.settings import Settings, Value
 from ksdd_lib.settings_io import from_json, to_json
 from ksdd_lib.training import checkpoint
 
 FREE = ("fold", "data", "checkpoint_steps")
 """Settings that may differ between results of one recipe. Folds are trained one by one, the data is
 known by its fingerprint, and the steps between checkpoints change no weight."""
+
+Environment = dict[str, str | int]
+"""What environment.json holds: a fact's name -> the fact."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Results:
     settings: Settings
     data: DataRecord
     folds: FoldsRecord
-    environment: Mapping[str, str | int]
+    environment: Environment
     timing: list[Timing]
 
 
@@ -67,7 +70,7 @@ def load_results(folder: Path) -> Results:
     if summary.made_from is None:
         raise RunError("metrics.json does not say what it was made from. Evaluate again.")
     data = storage.read_record(folder / "data.json", DataRecord)
-    settings = from_json(storage.read_json(folder / "settings.json"))
+    settings = from_json(storage.read_record(folder / "settings.json", dict[str, Value]))
     weights = {
         fold: sha256
         for stage in method_of(settings).stages[-1:]
@@ -87,7 +90,7 @@ def load_results(folder: Path) -> Results:
         settings=settings,
         data=data,
         folds=folds,
-        environment=storage.read_json(environment) if environment.exists() else {},
+        environment=storage.read_record(environment, Environment) if environment.exists() else {},
         timing=Run(folder, settings).timing(),
     )
 

@@ -33,6 +33,28 @@ from ksdd_lib.training.memory import explain_memory
 Source = dict[str, str | bool]
 """What a fold's scores were made from: weights, data, and the settings of `Method.judged_by`."""
 
+
+class StoredScores(storage.Record, extra="allow"):
+    """scores.json of a fold: the `Source`, and the hashes of its files, which old runs lack."""
+
+    sha256: dict[str, str] = {}
+
+
+class Machine(storage.Record):
+    """What is told of the machine that trained a stage."""
+
+    cpu: str
+    gpu: str
+    arithmetic: str
+    commit: str
+
+
+class Trained(storage.Record):
+    """What the results take from the done marker of a stage."""
+
+    environment: Machine
+
+
 Scored = tuple[list[Prediction], dict[str, np.ndarray]]
 """Rows, and image name -> map (H/8, W/8)."""
 
@@ -148,9 +170,9 @@ def _environment(run: Run) -> dict[str, str | int]:
     trained = {}
     for fold in run.settings.fold_numbers:
         for name in [plan.name for plan in method_of(run.settings).stages]:
-            made = storage.read_json(run.fold_folder(fold) / f"{name}.done.json")["environment"]
-            words = "{cpu}, GPU {gpu}, {arithmetic}, at {commit}".format_map(made)
-            trained[f"{name} stage of fold {fold}"] = words
+            done = storage.read_record(run.fold_folder(fold) / f"{name}.done.json", Trained)
+            words = "{cpu}, GPU {gpu}, {arithmetic}, at {commit}"
+            trained[f"{name} stage of fold {fold}"] = words.format_map(dict(done.environment))
     day = datetime.now(UTC).date().isoformat()
     return {"evaluated on": day} | hardware.environment(run.settings.precision) | trained
 
@@ -202,14 +224,14 @@ def _stored_scores(folder: Path, source: Source) -> Scored | None:
     """A fold's scores, where they came from this source and are as they were stored."""
     if not (folder / "scores.json").exists():
         return None
-    # A setting that is newer than the file had its default; weights and data have none.
-    record = source | {"weights": "", "data": ""} | storage.read_json(folder / "scores.json")
-    hashes = record.pop("sha256", {})  # runs of earlier versions have none
-    if any(record[name] != value for name, value in source.items()):
-        return None
     try:
-        for name, sha256 in hashes.items():
-            if storage.sha256(folder / name) != sha256:
+        found = storage.read_record(folder / "scores.json", StoredScores)
+        # A setting that is newer than the file had its default; weights and data have none.
+        record = source | {"weights": "", "data": ""} | (found.model_extra or {})
+        if any(record[name] != value for name, value in source.items()):
+            return None
+        for name in ("scores.csv", "masks.npz") if found.sha256 else ():
+            if storage.sha256(folder / name) != found.sha256.get(name):
                 raise RunError(f"{name} was altered")
         rows = predictions.read_predictions(folder / "scores.csv")
         masks = predictions.read_masks(folder / "masks.npz")

@@ -13,7 +13,7 @@ from ksdd_lib.errors import KsddError, MissingError, RunError
 from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal
-from ksdd_lib.settings import RULES, Settings, Values
+from ksdd_lib.settings import RULES, Settings, Value, Values
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # unless this is an installed package
 
@@ -125,7 +125,9 @@ def _last_folders() -> list[Path]:
 def _stored_settings(folder: Path) -> Settings | None:
     path = folder / "settings.json"
     try:
-        return settings_io.from_json(storage.read_json(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        return settings_io.from_json(storage.read_record(path, dict[str, Value]))
     except KsddError as error:
         what = f"The settings.json in {folder.name} is not that of a run"
         raise RunError(f"{what}: {error}") from None

@@ -1,6 +1,5 @@
 """The run folder: one experiment's settings, checkpoints and results, and what comes next."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +84,7 @@ class Run:
     def timing(self) -> list[Timing]:
         """The lines of timing.json; none where there is no such file."""
         path = self.folder / "timing.json"
-        rows = storage.read_json(path) if path.exists() else []
-        return [storage.parse_record(json.dumps(row), Timing, path.name) for row in rows]
+        return storage.read_record(path, list[Timing]) if path.exists() else []
 
     def note_time(self, what: str, seconds: float) -> None:
         """Add or replace one line of timing.json."""

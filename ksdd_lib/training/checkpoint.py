@@ -6,7 +6,6 @@ SHA-256. Without a matching marker it does not exist: a kill loses the steps sin
 
 import contextlib
 import io
-import pickle
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -187,9 +186,12 @@ def _clear(folder: Path, stage: str, step: int) -> None:
 def _read(data: bytes, name: str) -> State:
     """The state in the content of a checkpoint file."""
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, as the file may hold anything
         raise CheckpointError(f"{name}.pt is not a checkpoint of ksdd_lib: {error}") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{name}.pt is not a checkpoint of ksdd_lib.")
+    return state
 
 
 def _not_finite(state: Any, name: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ksdd_lib import hardware, storage
-from ksdd_lib.errors import CheckpointError, Interrupted, TrainingError
+from ksdd_lib.errors import CheckpointError, Interrupted, RunError, TrainingError
 from ksdd_lib.models.fourier_conv import shared_spectra
 from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.run import Divergence, Run
@@ -31,6 +32,16 @@ ROWS = 200
 
 Row = dict[str, float]
 """A row of a history: step, loss, lr, seconds."""
+
+
+class LoggedRow(storage.Record):
+    """A line of a history file."""
+
+    step: int
+    loss: float
+    lr: float = 0
+    seconds: float = 0
+
 
 Look = Callable[[Tensor], Tensor]
 """What a network in training makes of an image, float32 (1, 1, H, W) in [0, 1]: the probability of
@@ -124,11 +135,23 @@ def learning_rate(peak: float, schedule: str, step: int, steps: int) -> float:
 
 
 def read_history(path: Path) -> list[Row]:
-    """The rows of a stage's history file: step, loss, lr, seconds."""
+    """The rows of a stage's history file: step, loss, lr, seconds.
+
+    What is no row is passed over with a warning, but for a last line that a kill has cut.
+    """
     if not path.exists():
         return []
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")  # the last may be cut short
-    return [json.loads(line) for line in whole.splitlines()]
+    rows, bad = list[Row](), 0
+    for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
+        try:
+            row = storage.parse_record(line, LoggedRow, path.name)
+            rows.append(row.model_dump(exclude_unset=True))
+        except RunError:
+            bad += 1
+    if bad:
+        told = f"{bad} lines of {path.name} in {path.parent.name} are damaged and passed over"
+        warnings.warn(f"{told}: the curves lack them.", stacklevel=2)
+    return rows
 
 
 @alone
@@ -202,7 +225,7 @@ class Session:
         step, state = (found.step, found.state) if found else (0, {})
         path = stage.folder / f"{stage.name}.jsonl"
         # A finished state has no history: times differ, and its hash is an identity.
-        rows = state.get("history", read_history(path))
+        rows = state["history"] if "history" in state else read_history(path)
         stage.history = [row for row in rows if row["step"] <= step]
         storage.write_text(path, "".join(json.dumps(row) + "\n" for row in stage.history))
         if found is None:

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -263,10 +263,19 @@ def lose_the_scores(folder: Path) -> None:
     (folder / "scores.csv").unlink()
 
 
+def spoil_the_record(content: bytes) -> Callable[[Path], int]:
+    """What stores something else as scores.json."""
+    return lambda folder: (folder / "scores.json").write_bytes(content)
+
+
 CHANGES = (edit_a_score, swap_two_masks, cut_the_masks, empty_the_masks, lose_the_scores)
+CHANGES += tuple(
+    map(spoil_the_record, (b"[]", b"null", b'{"a":' * 9999, b'{"sha256": [1]}', b"\xff"))
+)
 
 
 @pytest.mark.fault(32)
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("change", CHANGES)
 def test_stored_scores_that_were_changed_are_computed_anew(
     judged: Judged, copied: Run, data: DataSet, forwards: Forwards, change
@@ -278,6 +287,14 @@ def test_stored_scores_that_were_changed_are_computed_anew(
     assert forwards.count == 2
     again = read_predictions(folder / "scores.csv")
     assert again == read_predictions(judged.run.fold_folder(1) / "scores.csv")
+
+
+@pytest.mark.fault(52)
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '{"environment": 1}', "[" * 9999])
+def test_a_done_marker_that_is_none_is_named(copied: Run, data: DataSet, content: str) -> None:
+    (copied.fold_folder(2) / "decision.done.json").write_text(content)
+    with pytest.raises(RunError, match="decision.done.json is not"):
+        evaluate(copied, data)
 
 
 def test_stored_scores_from_before_there_were_hashes_are_used(
