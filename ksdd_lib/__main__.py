@@ -22,6 +22,8 @@ from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.formatting import number
+from ksdd_lib.layouts import arrange
+from ksdd_lib.layouts.catalog import LAYOUTS
 from ksdd_lib.notebook import live, outputs
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
@@ -74,12 +76,24 @@ def inspect(chosen: argparse.Namespace) -> None:
     explicit = settings_io.from_environment() | settings_io.from_assignments(chosen.set)
     wanted = presets.resolve({"preset": "cpu"} | explicit)
     tell = partial(print, file=sys.stderr)
-    folder = sources.obtain(chosen.data, runs.home(), report=tell)
+    lying = sources.obtain(chosen.data, runs.home(), report=tell)
+    folder = arrange.as_item_folders(lying, runs.home(), wanted)
     found = data_report.inspect_data(survey(folder.root), folder, wanted)
     as_json = json.dumps(found.model_dump(mode="json"), indent=1)
     print(as_json if chosen.json else data_report.format_report(found))
     if obstacles := data_report.obstacles(found):
         raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
+
+
+def convert(chosen: argparse.Namespace) -> None:
+    """Write data of any layout as item folders, to be looked at, corrected and shared."""
+    explicit = settings_io.from_environment() | settings_io.from_assignments(chosen.set)
+    wanted = presets.resolve({"preset": "cpu"} | explicit)
+    folder = sources.obtain(chosen.data, runs.home(), report=partial(print, file=sys.stderr))
+    note = arrange.convert(folder.root, chosen.out, wanted)
+    print(f"{relative(chosen.out)}: written from {LAYOUTS[note.layout].words}")
+    for line in note.notes:
+        print(f"{line}.")
 
 
 def label_good(chosen: argparse.Namespace) -> None:
@@ -168,6 +182,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", required=True, help="as for run, but for generated")
     add("--json", action="store_true", help="for machines")
     add("--set", **several, help="as for run")
+    add = command(convert)
+    add("data", help="as --data of run, but for generated")
+    add("out", type=Path, help="the folder to write, new")
+    add("--set", **several, help="layout=... or item=...")
     add = command(label_good)
     add("folder", type=Path, help="the folder of the items")
     add("--write", action="store_true", help="write the labels that are listed without it")

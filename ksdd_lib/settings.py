@@ -134,7 +134,15 @@ class Settings:
     """"generated" surfaces, "kolektorsdd", a folder, a zip archive, an https address, or a Google
     Drive link. KolektorSDD is looked for here and in Drive, then downloaded"""
 
-    layout: Literal["auto", "item_folders", "masks_beside"] = setting("auto", "data", "name")
+    layout: Literal[
+        "auto",
+        "item_folders",
+        "kolektorsdd2",
+        "mvtec",
+        "table",
+        "masks_beside",
+        "class_folders",
+    ] = setting("auto", "data", "name")
     """how pictures and labels lie in the folder. auto recognises it and says what it took"""
 
     item: Annotated[str, AfterValidator(_pattern)] = setting(
@@ -150,9 +158,10 @@ class Settings:
     """the network's input. Both sides are divisible by 16 and at least 128. 1408x512 and 704x256
     are the two studied. Cost grows with the area"""
 
-    folds: Literal["clean", "official"] = setting("clean", "data", "protocol")
+    folds: Literal["clean", "official", "published"] = setting("clean", "data", "protocol")
     """clean keeps each physical part on one side of a split. official are the published folds of
-    KolektorSDD, which leak"""
+    KolektorSDD, which leak. published is the one split into train and test that a data set brings,
+    as KolektorSDD2 does"""
 
     twins: Literal["similar", "identical"] = setting("similar", "data", "rule")
     """which items count as one part: those whose pictures look alike once aligned, or only those
@@ -259,6 +268,8 @@ class Settings:
                 f"score is {self.score!r}, but only a mask trained with segmentation_loss "
                 "cross_entropy has logits: take score decision."
             )
+        if self.folds == "published" and self.fold not in ("all", "0"):
+            raise SettingsError(f"fold is {self.fold!r}, but folds published has fold 0 alone.")
         if self.folds == "official" and self.twins != "similar":
             raise SettingsError(
                 f"twins is {self.twins!r}, but the leak of the official folds is counted by "
@@ -279,7 +290,8 @@ class Settings:
     @property
     def fold_numbers(self) -> tuple[int, ...]:
         """The folds to train and judge."""
-        return (0, 1, 2) if self.fold == "all" else (int(self.fold),)
+        every = (0,) if self.folds == "published" else (0, 1, 2)
+        return every if self.fold == "all" else (int(self.fold),)
 
     def with_values(self, values: Values) -> Self:
         """These settings with other values for some of them; raises as new settings do."""

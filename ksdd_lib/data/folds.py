@@ -16,6 +16,7 @@ from ksdd_lib import storage
 from ksdd_lib.data import kolektorsdd
 from ksdd_lib.data.dataset import Sample, natural_key
 from ksdd_lib.data.duplicates import twin_items
+from ksdd_lib.data.layout_note import read_note
 from ksdd_lib.errors import FoldError
 
 FOLDS = 3
@@ -60,17 +61,23 @@ class Fold:
 def make_folds(
     protocol: str, samples: Sequence[Sample], partition: int = 0, twins: str = "similar"
 ) -> list[Fold]:
-    """The three checked folds of a protocol, "clean" or "official".
+    """The checked folds of a protocol: three for "clean" and "official", one for "published".
 
-    The official ones are KolektorSDD's, and always look for similar twins. `partition` is the seed
+    The official ones are KolektorSDD's, and always look for similar twins. The published one is
+    what the data set itself calls train and test. `partition` is the seed
     of `clean_folds`. FoldError where the data does not suit the protocol, or a fold is invalid.
     """
     if protocol == "clean":
         return clean_folds(samples, partition, twins)
-    if protocol != "official":
-        raise FoldError(f'The folds {protocol!r} do not exist: choose "clean" or "official".')
+    if protocol not in ("official", "published"):
+        known = '"clean", "official" or "published"'
+        raise FoldError(f"The folds {protocol!r} do not exist: choose {known}.")
     if partition:
-        raise FoldError(f'The official folds have no partition {partition}: choose folds "clean".')
+        raise FoldError(
+            f'The {protocol} folds have no partition {partition}: choose folds "clean".'
+        )
+    if protocol == "published":
+        return _restored(_published(samples), samples, twin_items(samples, twins))
     if not kolektorsdd.is_kolektor(samples):
         others = f"KolektorSDD's 399 images, and these {len(samples)} are others"
         raise FoldError(f'The official folds belong to {others}: choose folds "clean".')
@@ -134,7 +141,7 @@ def check_folds(folds: Sequence[Fold]) -> None:
             advice = "add defective items, at least two in the whole data set"
             raise FoldError(f"{name} has no defective image in training: {advice}.")
         leaked = _items(leaked_samples(fold))
-        if leaked and fold.protocol != "official":
+        if leaked and fold.protocol not in ("official", "published"):
             raise FoldError(
                 f"{name} leaks: {_listed(leaked)} in test have a twin in training (the same object"
                 ' photographed again). Use folds "clean", which keep twins together.'
@@ -176,10 +183,22 @@ def kolektor_folds() -> KolektorFolds:
     return storage.read_record(kolektorsdd.FOLDS, KolektorFolds)
 
 
+def _published(samples: Sequence[Sample]) -> FoldsRecord:
+    """The split that came with the data set; FoldError where none did."""
+    note = read_note(samples[0].image_path.parents[1]) if samples else None
+    sides: dict[str, set[str]] = {"train": set(), "test": set(), "": set()}
+    for one in samples:
+        sides[note.sides.get(one.name, "") if note else ""].add(one.item)
+    if not (sides["train"] and sides["test"]):
+        raise FoldError('This data set brings no split into train and test: choose folds "clean".')
+    return _record("published", [(sides["train"], sides["test"])])
+
+
 def _restored(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> list[Fold]:
     """The checked folds of a record."""
-    if (numbers := [row.fold for row in record.folds]) != list(range(FOLDS)):
-        raise FoldError(f"The stored folds are numbered {numbers}, not 0, 1, 2.")
+    wanted = [0] if record.protocol == "published" else list(range(FOLDS))
+    if (numbers := [row.fold for row in record.folds]) != wanted:
+        raise FoldError(f"The stored folds are numbered {numbers}, not {str(wanted)[1:-1]}.")
     groups = tuple(map(frozenset, twins))
     folds = []
     for row in record.folds:

@@ -1,5 +1,7 @@
 """What item folders were written from, where they are not as somebody made them."""
 
+from pathlib import Path
+
 from ksdd_lib import storage
 
 NOTE = ".layout.json"
@@ -20,3 +22,8 @@ class LayoutNote(storage.Record):
     notes: tuple[str, ...] = ()
     sides: dict[str, str] = {}
     classes: dict[str, tuple[str, ...]] = {}
+
+
+def read_note(root: Path) -> LayoutNote | None:
+    """The note beside the items in `root`; None where they are as somebody made them."""
+    return storage.read_record(root / NOTE, LayoutNote) if (root / NOTE).exists() else None

@@ -14,13 +14,12 @@ import numpy as np
 from ksdd_lib import storage
 from ksdd_lib.data import item_folders
 from ksdd_lib.data.dataset import read_image
-from ksdd_lib.data.layout_note import NOTE, LayoutNote
+from ksdd_lib.data.layout_note import NOTE, LayoutNote, read_note
 from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
 from ksdd_lib.layouts.catalog import recognise
-from ksdd_lib.layouts.found import Found, Picture, Tree
-from ksdd_lib.layouts.item_folders import GENERIC
+from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree
 from ksdd_lib.settings import Settings
 
 
@@ -39,8 +38,17 @@ def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataF
     if not (target / NOTE).exists():
         with storage.whole_folder(target, (target / NOTE).exists) as made:
             write(tree, made, settings)
-    note = storage.read_record(target / NOTE, LayoutNote)
+    note = read_note(target)
+    assert note is not None
     return replace(folder, root=target, layout=note.layout, notes=note.notes)
+
+
+def convert(root: Path, target: Path, settings: Settings) -> LayoutNote:
+    """Write the data in `root` as item folders into `target`, which must be new; as `write`."""
+    if target.exists():
+        raise DataError(f"{target.name} is there already: name a new folder.")
+    with storage.whole_folder(target, target.exists) as made:
+        return write(Tree(_inner(root)), made, settings)
 
 
 def is_item_folders(root: Path) -> bool:

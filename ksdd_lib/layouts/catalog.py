@@ -1,6 +1,5 @@
 """Which layout a folder has: each reader looks, and the one that understands most is taken."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -8,8 +7,8 @@ from typing import NamedTuple
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts import item_folders, masks_beside
-from ksdd_lib.layouts.found import Found, Tree, nothing
+from ksdd_lib.layouts import class_folders, item_folders, kolektorsdd2, masks_beside, table
+from ksdd_lib.layouts.found import GOOD, Found, Tree, nothing
 
 
 class Layout(NamedTuple):
@@ -22,12 +21,13 @@ class Layout(NamedTuple):
 
 LAYOUTS = {
     "item_folders": Layout(item_folders.find, "folders of items, labels beside the pictures", True),
+    "kolektorsdd2": Layout(kolektorsdd2.find, "KolektorSDD2", True),
+    "mvtec": Layout(class_folders.find_mvtec, "MVTec AD", True),
+    "table": Layout(table.find, "a table labels.csv", True),
     "masks_beside": Layout(masks_beside.find, "pictures with masks beside them or in a folder"),
+    "class_folders": Layout(class_folders.find, "folders called good and by defects, no masks"),
 }
 """Name for `--set layout=` -> layout. Two that fit equally well are both named."""
-
-GOOD = re.compile(r"good|ok|io|normal|non?[ _-]?defect\w*|defect[ _-]?free|fine|gut", re.IGNORECASE)
-"""The name of a folder whose pictures are good surfaces."""
 
 
 def recognise(tree: Tree, wanted: str = "auto") -> tuple[str, Found]:
@@ -36,25 +36,21 @@ def recognise(tree: Tree, wanted: str = "auto") -> tuple[str, Found]:
     A picture that no annotation mentions is good where it lies in a folder called so. Raises
     DataError where no layout fits, or two fit equally well and `wanted` names neither.
     """
-    if wanted != "auto":
-        found = LAYOUTS[wanted].find(tree)
-        if found is None:
-            raise DataError(f"{tree.root.name} is not {LAYOUTS[wanted].words}: {_seen(tree)}.")
-        return wanted, _with_good(found, tree)
-    fits = {name: found for name, one in LAYOUTS.items() if (found := one.find(tree))}
-    own = {name: found for name, found in fits.items() if LAYOUTS[name].is_own} or fits
-    most = max((found.labelled for found in own.values()), default=0)
-    best = [name for name, found in own.items() if found.labelled == most]
+    chosen = LAYOUTS if wanted == "auto" else {wanted: LAYOUTS[wanted]}
+    found = {name: _with_good(it) for name, one in chosen.items() if (it := one.find(tree))}
+    found = {name: it for name, it in found.items() if LAYOUTS[name].is_own} or found
+    most = max((it.labelled for it in found.values()), default=0)
+    best = [name for name, it in found.items() if it.labelled == most]
     if not best:
-        known = "; ".join(one.words for one in LAYOUTS.values())
-        raise DataError(f"No known layout in {tree.root.name}: {_seen(tree)}. Known are {known}.")
+        known = "; ".join(f"{one.words} ({name})" for name, one in chosen.items())
+        raise DataError(f"{tree.root.name} {_seen(tree)}, in no known layout: {known}.")
     if len(best) > 1:
         which = " and as ".join(f"{LAYOUTS[name].words} (layout={name})" for name in best)
         raise DataError(f"{tree.root.name} reads as {which}: choose by --set layout=NAME.")
-    return best[0], _with_good(fits[best[0]], tree)
+    return best[0], found[best[0]]
 
 
-def _with_good(found: Found, tree: Tree) -> Found:
+def _with_good(found: Found) -> Found:
     """What was found, with a black mask for each picture without one in a folder called good."""
     pictures = [
         replace(picture, mask=nothing)
@@ -69,4 +65,4 @@ def _seen(tree: Tree) -> str:
     """What is there, in a few words."""
     others = [name for name in tree.files if name not in set(tree.images)]
     endings = sorted({PurePosixPath(name).suffix or "none" for name in others})
-    return f"it holds {len(tree.images)} pictures and {len(others)} other files ({listed(endings)})"
+    return f"holds {len(tree.images)} pictures and {len(others)} other files ({listed(endings)})"

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ksdd_lib.data.dataset import natural_key, read_file, short_path
+from ksdd_lib.data.layout_note import NOTE
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, decode_mask
 from ksdd_lib.errors import DataError
 
@@ -21,6 +22,16 @@ another size, or cannot be read."""
 
 SYSTEM = re.compile(r"\..*|__MACOSX|@eaDir|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 """Files and folders that nobody put there."""
+
+GOOD = re.compile(r"good|ok|io|normal|non?[ _-]?defect\w*|defect[ _-]?free|fine|gut", re.IGNORECASE)
+"""The name of a folder whose pictures are good surfaces."""
+
+GENERIC = re.compile(
+    r"train(?:ing)?|test(?:ing)?|val(?:id|idation)?|images?|imgs?|all|data|pictures?|photos?"
+    r"|masks?|labels?|ground[ _-]?truth",
+    re.IGNORECASE,
+)
+"""The name of a folder that is neither a part nor a class."""
 
 LARGEST = 256 * 2**20
 """Bytes of the largest file of annotations that is read."""
@@ -82,22 +93,16 @@ class Tree:
         """The files with one of these endings, as ".json"."""
         return [name for name in self.files if name.lower().endswith(endings)]
 
-    def by_stem(self, names: Iterable[str]) -> dict[str, str]:
-        """The last part of each name without its ending -> the name, where only one has it."""
-        found: dict[str, list[str]] = {}
-        for name in names:
-            found.setdefault(PurePosixPath(name).stem, []).append(name)
-        return {stem: same[0] for stem, same in found.items() if len(same) == 1}
-
-    def image(self, named: str, beside: str = "") -> str | None:
+    def image(self, named: str, beside: str = "", but: Collection[str] = ()) -> str | None:
         """The picture that an annotation names: a path from its own folder or the root, or a name
-        that only one picture has. Its ending may differ."""
+        that only one picture has, of those that are none of `but`. Its ending may differ."""
         clean = named.replace("\\", "/")
         folder = PurePosixPath(beside).parent
         for place in (folder / clean, PurePosixPath(clean)):
             if (whole := os.path.normpath(place)) in self._images:
                 return whole
-        return self._stems.get(PurePosixPath(clean).stem)
+        same = [name for name in self._stems.get(PurePosixPath(clean).stem, ()) if name not in but]
+        return same[0] if len(same) == 1 else None
 
     def text(self, name: str) -> str:
         """What a file of annotations holds; DataError where it is no text, or too large."""
@@ -121,8 +126,11 @@ class Tree:
         return set(self.images)
 
     @cached_property
-    def _stems(self) -> dict[str, str]:
-        return self.by_stem(self.images)
+    def _stems(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.images:
+            found.setdefault(PurePosixPath(name).stem, []).append(name)
+        return found
 
 
 def is_image(name: str) -> bool:
@@ -158,7 +166,9 @@ def from_file(path: Path) -> Mask:
 
 def _walk(root: Path) -> Iterator[str]:
     for place, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not SYSTEM.fullmatch(name)]
+        # Where the data lies in `home`/data, what was written from it before lies below it.
+        inner = [name for name in folders if not Path(place, name, NOTE).exists()]
+        folders[:] = [name for name in inner if not SYSTEM.fullmatch(name)]
         for name in names:
             if not SYSTEM.fullmatch(name):
                 yield (Path(place) / name).relative_to(root).as_posix()

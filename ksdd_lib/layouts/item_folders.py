@@ -1,18 +1,10 @@
 """A folder for each item, in it `a.jpg` beside `a_label.png`: what the package itself reads."""
 
-import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ksdd_lib.layouts import masks_beside
-from ksdd_lib.layouts.found import Found, Tree
-
-GENERIC = re.compile(
-    r"train(?:ing)?|test(?:ing)?|val(?:id|idation)?|images?|imgs?|all|data|pictures?|photos?"
-    r"|masks?|labels?|ground[ _-]?truth",
-    re.IGNORECASE,
-)
-"""The name of a folder that is no part."""
+from ksdd_lib.layouts.found import GENERIC, Found, Tree
 
 
 def find(tree: Tree) -> Found | None:

@@ -295,7 +295,7 @@ def test_official_folds_refuse_other_data(samples):
 
 
 def test_unknown_protocol_is_refused(samples):
-    with pytest.raises(FoldError, match='\'random\'.*"clean" or "official"'):
+    with pytest.raises(FoldError, match='\'random\'.*"clean", "official" or "published"'):
         make_folds("random", samples)
 
 

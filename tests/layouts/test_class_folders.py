@@ -1,0 +1,161 @@
+"""Folders called by what they show, MVTec AD, KolektorSDD2 and tables are read as they lie."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts.conftest import same, write
+
+from ksdd_lib import __main__ as commands
+from ksdd_lib.data.folds import make_folds
+from ksdd_lib.data.sources import DataFolder
+from ksdd_lib.data.survey import find_samples
+from ksdd_lib.errors import DataError, FoldError
+from ksdd_lib.layouts.arrange import as_item_folders
+from ksdd_lib.layouts.catalog import LAYOUTS, recognise
+from ksdd_lib.layouts.found import Tree
+from ksdd_lib.presets import resolve
+from ksdd_lib.settings import RULES
+
+
+def mvtec(root: Path, surfaces, category: str = "") -> None:
+    for number, (name, (image, annotation)) in enumerate(surfaces.items()):
+        if annotation.any():
+            write(root / category / "test" / "scratch" / f"{name}.png", image)
+            write(root / category / "ground_truth" / "scratch" / f"{name}_mask.png", annotation)
+        else:
+            side = "test" if number == 5 else "train"
+            write(root / category / side / "good" / f"{name}.png", image)
+
+
+@pytest.mark.parametrize("category", ["", "metal_nut"])
+def test_mvtec_is_read_back_equal(category, surfaces, read_back, tmp_path: Path):
+    mvtec(tmp_path / "data", surfaces, category)
+    assert recognise(Tree(tmp_path / "data"))[0] == "mvtec"
+    same(read_back(tmp_path / "data"), surfaces)
+
+
+def test_kolektorsdd2_keeps_its_own_split(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for number, (name, (image, annotation)) in enumerate(surfaces.items()):
+        side = "train" if number % 2 else "test"
+        write(root / side / f"{name}.png", image)
+        write(root / side / f"{name}_GT.png", annotation)
+    same(read_back(root), surfaces)
+    folder = as_item_folders(DataFolder(root, "data"), tmp_path, resolve({"preset": "cpu"}))
+    assert folder.layout == "kolektorsdd2" and not folder.notes
+    samples = find_samples(folder.root)
+    [fold] = make_folds("published", samples)
+    assert {one.name.rpartition("/")[2] for one in fold.test} == set(list(surfaces)[::2])
+    assert len(fold.train) + len(fold.test) == 6 and fold.protocol == "published"
+
+
+def test_data_without_a_split_has_no_published_one(tiny_root: Path):
+    with pytest.raises(FoldError, match="brings no split"):
+        make_folds("published", find_samples(tiny_root))
+
+
+def test_the_published_split_is_trained_alone():
+    assert resolve({"preset": "demo", "folds": "published"}).fold_numbers == (0,)
+
+
+@pytest.mark.parametrize("pattern", ["{kind}/{name}.png", "set/{kind}/Imgs/{name}.png"])
+@pytest.mark.parametrize(("good", "bad"), [("good", "scratch"), ("OK", "NG"), ("ok", "Loch")])
+def test_a_defect_without_a_mask_is_told_and_never_good(
+    pattern, good, bad, surfaces, read_back, tmp_path: Path
+):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / pattern.format(kind=bad if annotation.any() else good, name=name), image)
+    folder = as_item_folders(DataFolder(root, "data"), tmp_path, resolve({"preset": "cpu"}))
+    assert folder.layout == "class_folders"
+    assert f"its folder {bad!r} names a defect, and no mask outlines it" in folder.notes[0]
+    with pytest.raises(DataError, match="3 of the images cannot be used"):
+        read_back(root)
+
+
+def table(root: Path, surfaces, head: str, row: str) -> None:
+    lines = [head]
+    for name, (image, annotation) in surfaces.items():
+        write(root / "photos" / f"{name}.png", image)
+        mask = f"{name}.png" if annotation.any() else ""
+        if mask:
+            write(root / "drawn" / mask, annotation)
+        lines.append(
+            row.format(
+                name=name,
+                item=name[:5],
+                kind="crack" if mask else "good",
+                mask=f"drawn/{mask}" if mask else "",
+            )
+        )
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("image,item,class,mask", "photos/{name}.png,{item},{kind},{mask}"),
+        ("class;mask;image;note", "{kind};{mask};{name};x"),
+        ("mask,image,item,class", '"{mask}","photos\\{name}.png",,{kind}'),
+    ],
+)
+def test_a_table_is_read_back_equal(head, row, surfaces, read_back, tmp_path: Path):
+    table(tmp_path / "data", surfaces, head, row)
+    found = read_back(tmp_path / "data")
+    same(found, surfaces)
+    assert len({name.partition("/")[0] for name in found}) == (3 if "{item}" in row else 6)
+
+
+def test_what_a_table_leaves_open_is_told(surfaces, tmp_path: Path):
+    root = tmp_path / "data"
+    table(root, surfaces, "image,mask", "photos/{name}.png,{mask}")
+    text = (root / "labels.csv").read_text().replace("drawn/part0_0", "gone")
+    (root / "labels.csv").write_text(f"{text}nowhere,\n")
+    folder = as_item_folders(DataFolder(root, "data"), tmp_path, resolve({"preset": "cpu"}))
+    told = " ".join(folder.notes)
+    for words in ("'nowhere', which is not there", "its mask 'gone.png' is not there", "no mask"):
+        assert words in told
+    (root / "labels.csv").write_text("image\nphotos/part0_0.png\nphotos/part0_0.png\n")
+    with pytest.raises(DataError, match="names photos/part0_0.png twice"):
+        recognise(Tree(root))
+
+
+def test_every_layout_can_be_chosen():
+    assert RULES["layout"].choices == ("auto", *LAYOUTS)
+
+
+def test_what_fits_nothing_is_told_with_what_is_there(surfaces, tmp_path: Path):
+    for name, (image, _) in surfaces.items():
+        write(tmp_path / "data" / f"{name}.png", image)
+    (tmp_path / "data" / "notes.docx").write_text("x")
+    with pytest.raises(DataError, match=r"holds 6 pictures and 1 other files \(.docx\)"):
+        recognise(Tree(tmp_path / "data"))
+
+
+def test_the_command_writes_item_folders_once(surfaces, tmp_path: Path, capsys, read_back):
+    mvtec(tmp_path / "data", surfaces)
+    (tmp_path / "data" / "license.txt").write_text("x")
+    out = tmp_path / "written"
+    assert commands.main(["convert", str(tmp_path / "data"), str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "written from MVTec AD" in said and "1 files not understood: license.txt" in said
+    same({one.name: pair for one, pair in _pairs(out)}, surfaces)
+    assert commands.main(["convert", str(tmp_path / "data"), str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def _pairs(root: Path):
+    from ksdd_lib.data.dataset import read_image, read_mask
+
+    return [(one, (read_image(one), read_mask(one))) for one in find_samples(root)]
+
+
+def test_data_that_changed_is_read_anew(surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    mvtec(root, surfaces)
+    before = read_back(root)
+    write(root / "ground_truth" / "scratch" / "part0_0_mask.png", np.ones((160, 128), bool))
+    after = read_back(root)
+    name = next(name for name in before if name.endswith("part0_0"))
+    assert after[name][1].all() and not before[name][1].all()
