@@ -35,18 +35,12 @@ Environment = dict[str, str | int]
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a run, checked to belong together.
-
-    Attributes:
-        rows: of predictions.csv.
-        masks: image -> its map (H/8, W/8); None where they are not stored.
-        summary: of metrics.json. Settings, data, folds, environment and timing have files so named.
-    """
+    """The results of a run, checked to belong together."""
 
     folder: Path
-    rows: list[Prediction]
-    masks: Mapping[str, np.ndarray] | None
-    summary: Summary
+    rows: list[Prediction]  # of predictions.csv
+    masks: Mapping[str, np.ndarray] | None  # image -> map (H/8, W/8); None where not stored
+    summary: Summary  # of metrics.json; what follows is of files that are named as it is
     settings: Settings
     data: DataRecord
     folds: FoldsRecord
