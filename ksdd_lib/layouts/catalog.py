@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts import class_folders, item_folders, kolektorsdd2, masks_beside, table
+from ksdd_lib.layouts import class_folders, masks_beside, table
 from ksdd_lib.layouts.found import GOOD, Found, Tree, nothing
 
 
@@ -20,8 +20,8 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
-    "item_folders": Layout(item_folders.find, "folders of items, labels beside the pictures", True),
-    "kolektorsdd2": Layout(kolektorsdd2.find, "KolektorSDD2", True),
+    "item_folders": Layout(masks_beside.find_items, "folders of items, with labels", True),
+    "kolektorsdd2": Layout(masks_beside.find_kolektorsdd2, "KolektorSDD2", True),
     "mvtec": Layout(class_folders.find_mvtec, "MVTec AD", True),
     "table": Layout(table.find, "a table labels.csv", True),
     "masks_beside": Layout(masks_beside.find, "pictures with masks beside them or in a folder"),

@@ -4,9 +4,10 @@
 """
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ksdd_lib.layouts.found import Found, Picture, Tree, from_file, without_ending
+from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree, from_file, without_ending
 
 MASK_WORD = re.compile(r"(?P<stem>.+?)[ _.-](?:label|mask|gt|seg|annotation)s?", re.IGNORECASE)
 MASK_FOLDER = re.compile(
@@ -43,6 +44,35 @@ def find(tree: Tree) -> Found | None:
         mask = from_file(tree.path(mine[0])) if len(mine) == 1 else None
         pictures.append(Picture(without_ending(name), tree.path(name), mask, lack=lack))
     return Found(pictures, used)
+
+
+def find_items(tree: Tree) -> Found | None:
+    """Item folders, which the package itself reads: `<item>/a.jpg` beside `<item>/a_label.png`.
+
+    None where a picture lies elsewhere, or no folder is an item.
+    """
+    folders = {PurePosixPath(name).parent.as_posix() for name in tree.images}
+    if any("/" in folder or folder == "." for folder in folders):
+        return None
+    if all(map(GENERIC.fullmatch, folders)):
+        return None
+    if not any(PurePosixPath(name).stem.endswith("_label") for name in tree.images):
+        return None
+    if found := find(tree):
+        items = [replace(one, item=one.name.partition("/")[0]) for one in found.pictures]
+        return replace(found, pictures=items)
+    return None
+
+
+def find_kolektorsdd2(tree: Tree) -> Found | None:
+    """KolektorSDD2: `train` and `test`, in each `10000.png` beside `10000_GT.png`."""
+    places = [tuple(name.split("/")[:-1]) for name in tree.images]
+    if set(places) != {("train",), ("test",)} or not any("_GT." in name for name in tree.images):
+        return None
+    if found := find(tree):
+        sided = [replace(one, side=one.name.partition("/")[0]) for one in found.pictures]
+        return replace(found, pictures=sided)
+    return None
 
 
 def _pictures_of(name: str) -> list[str]:
