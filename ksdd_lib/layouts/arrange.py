@@ -17,7 +17,7 @@ from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.layout_note import NOTE, LayoutNote, read_note
 from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.errors import DataError
-from ksdd_lib.formatting import listed
+from ksdd_lib.formatting import listed, printable
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree
 from ksdd_lib.settings import Settings
@@ -75,7 +75,7 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
     names = {picture: _sample_name(place) for picture, place in places.items()}
     note = LayoutNote(
         layout=layout,
-        notes=tuple(_notes(tree, found, dict(zip(places, lacks, strict=True)))),
+        notes=tuple(map(printable, _notes(tree, found, dict(zip(places, lacks, strict=True))))),
         sides={names[one]: one.side for one in found.pictures if one.side},
         classes={names[one]: one.classes for one in found.pictures if one.classes},
     )
@@ -139,7 +139,7 @@ def _notes(tree: Tree, found: Found, lacks: dict[Picture, str]) -> list[str]:
     known = {picture.path for picture in found.pictures}
     rest = [n for n in tree.files if n not in found.used and tree.path(n) not in known]
     if rest:
-        notes.append(f"{len(rest)} files not understood: {listed(rest, 5)}")
+        notes.append(f"{len(rest)} files not understood: {tree.listed(rest)}")
     return notes
 
 

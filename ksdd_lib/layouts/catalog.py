@@ -54,7 +54,9 @@ def _with_good(found: Found) -> Found:
     """What was found, with a black mask for each picture without one in a folder called good."""
     pictures = [
         replace(picture, mask=nothing)
-        if picture.mask is None and any(map(GOOD.fullmatch, PurePosixPath(picture.name).parts[:-1]))
+        if picture.mask is None
+        and not picture.is_named
+        and any(map(GOOD.fullmatch, PurePosixPath(picture.name).parts[:-1]))
         else picture
         for picture in found.pictures
     ]
@@ -65,4 +67,5 @@ def _seen(tree: Tree) -> str:
     """What is there, in a few words."""
     others = [name for name in tree.files if name not in set(tree.images)]
     endings = sorted({PurePosixPath(name).suffix or "none" for name in others})
-    return f"holds {len(tree.images)} pictures and {len(others)} other files ({listed(endings)})"
+    seen = f"holds {len(tree.images)} pictures and {len(others)} other files ({listed(endings)})"
+    return seen + (f", of which {tree.listed(list(tree.damaged))}" if tree.damaged else "")

@@ -2,8 +2,9 @@
 
 import json
 import os
+import posixpath
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from ksdd_lib.data.dataset import natural_key, read_file, short_path
 from ksdd_lib.data.layout_note import NOTE
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, decode_mask
 from ksdd_lib.errors import DataError
+from ksdd_lib.formatting import listed
 
 Mask = Callable[[tuple[int, int]], np.ndarray]
 """The (H, W) of a picture -> its annotated pixels, bool (H, W). Raises DataError where they are of
@@ -47,6 +49,7 @@ class Picture:
         item: the part that it shows; None where the layout does not say.
         side: "train" or "test" where the data set is split already, else "".
         classes: the names of its defects.
+        is_named: whether a label names it: one that is no mask does not make it good by its folder.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Picture:
     side: str = ""
     classes: tuple[str, ...] = ()
     lack: str = "it has no label"
+    is_named: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Tree:
         self.root = root
         self.files = sorted(_walk(root), key=natural_key)
         self.images = [name for name in self.files if is_image(name)]
+        self.damaged: dict[str, str] = {}  # what cannot be read, and why
+        self._values: dict[str, Any] = {}
 
     def path(self, name: str) -> Path:
         """Where a file is."""
@@ -94,15 +100,25 @@ class Tree:
         return [name for name in self.files if name.lower().endswith(endings)]
 
     def image(self, named: str, beside: str = "", but: Collection[str] = ()) -> str | None:
-        """The picture that an annotation names: a path from its own folder or the root, or a name
-        that only one picture has, of those that are none of `but`. Its ending may differ."""
-        clean = named.replace("\\", "/")
-        folder = PurePosixPath(beside).parent
-        for place in (folder / clean, PurePosixPath(clean)):
-            if (whole := os.path.normpath(place)) in self._images:
+        """The picture that an annotation names; None where there is none, or more than one may be.
+
+        It is named by a path from the annotation's own folder or the root, or by the end of its
+        path. Its ending may differ. None of `but` is meant.
+        """
+        path = PurePosixPath(named.replace("\\", "/"))
+        for place in (PurePosixPath(beside).parent / path, path):
+            if (whole := posixpath.normpath(place)) in self._images:
                 return whole
-        same = [name for name in self._stems.get(PurePosixPath(clean).stem, ()) if name not in but]
-        return same[0] if len(same) == 1 else None
+        for stem in dict.fromkeys((path.name, path.stem)):
+            parts = (*path.parts[:-1], stem)
+            for start in range(len(parts)):  # folders of another machine are left out
+                same = [one for one in self._tails.get(parts[start:], ()) if one not in but]
+                same = [one for one in same if one.endswith(path.name)] or same
+                if same:
+                    return same[0] if len(same) == 1 else None
+                if parts[start:-1] in self._folders:
+                    break  # it would lie there
+        return None
 
     def text(self, name: str) -> str:
         """What a file of annotations holds; DataError where it is no text, or too large."""
@@ -115,22 +131,40 @@ class Tree:
             raise DataError(f"{name} is not UTF-8.") from None
 
     def json(self, name: str) -> Any:
-        """The value in a JSON file; None where it is none."""
-        try:
-            return json.loads(self.text(name))
-        except (ValueError, RecursionError, DataError):
-            return None
+        """The value in a JSON file; None where it is none. The picture in a labelme file is cut."""
+        if name not in self._values:
+            try:
+                value = json.loads(self.text(name))
+            except (ValueError, RecursionError, DataError):
+                value, self.damaged[name] = None, "no valid JSON"
+            if isinstance(value, dict):
+                value.pop("imageData", None)
+            self._values[name] = value
+        return self._values[name]
+
+    def listed(self, names: Sequence[str]) -> str:
+        """The first of these files, the damaged ones before all, with what is wrong with them."""
+        damaged = [f"{name} ({self.damaged[name]})" for name in names if name in self.damaged]
+        return listed(damaged + [name for name in names if name not in self.damaged], 5)
 
     @cached_property
     def _images(self) -> set[str]:
         return set(self.images)
 
     @cached_property
-    def _stems(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+    def _tails(self) -> dict[tuple[str, ...], list[str]]:
+        """The ends of the pictures' paths without ending -> the pictures."""
+        found: dict[tuple[str, ...], list[str]] = {}
         for name in self.images:
-            found.setdefault(PurePosixPath(name).stem, []).append(name)
+            parts = PurePosixPath(without_ending(name)).parts
+            for start in range(len(parts)):
+                found.setdefault(parts[start:], []).append(name)
         return found
+
+    @cached_property
+    def _folders(self) -> set[tuple[str, ...]]:
+        """The ends of the paths of the folders with pictures."""
+        return {tail[:-1] for tail in self._tails if tail[:-1]}
 
 
 def is_image(name: str) -> bool:

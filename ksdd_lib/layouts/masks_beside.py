@@ -42,7 +42,8 @@ def find(tree: Tree) -> Found | None:
         mine = sorted(set(paired.get(without_ending(name).casefold(), ())))
         lack = "it has no mask" if not mine else f"it has two masks, {' and '.join(mine)}"
         mask = from_file(tree.path(mine[0])) if len(mine) == 1 else None
-        pictures.append(Picture(without_ending(name), tree.path(name), mask, lack=lack))
+        one = Picture(without_ending(name), tree.path(name), mask, lack=lack, is_named=bool(mine))
+        pictures.append(one)
     return Found(pictures, used)
 
 
