@@ -6,7 +6,6 @@ import stat
 import sys
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER
 from ksdd_lib.errors import DataError
 
+ANNOTATION_EXTENSIONS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
 MAX_TOTAL = 8 * 2**30
 OUTSIDE = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.($|[/\\])")  # of the folder to unpack to
@@ -55,7 +55,7 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """An archive in the layout of `item_folders`; DataError where it is not whole, or hostile."""
+    """An archive of pictures; DataError where it is not whole, or hostile."""
     try:
         with open(path, "rb") as opened:
             start = opened.read(1024)
@@ -124,20 +124,25 @@ def _allowed(
         )
     # Some programs of Windows write a backslash between folders.
     names = {one: one.filename.replace("\\", "/") for one in members}
-    tops = {one: _top_folder(name) for one, name in names.items() if not name.endswith("/")}
-    counts = Counter(top for top in tops.values() if top is not None)
-    if not counts:
-        raise DataError(f"{archive_name} holds no image in the layout <item>/<name>.jpg.")
-    common = counts.most_common(1)[0][0]
-    wanted = {}
-    for one, top in tops.items():
-        name = names[one].removeprefix(common)
-        if name in wanted:
+    files = {one: name for one, name in names.items() if not name.endswith("/")}
+    kept = {one: name for one, name in files.items() if _is_kept(name)}
+    images = [name for name in kept.values() if name.lower().endswith(IMAGE_EXTENSIONS)]
+    if not images:
+        raise DataError(f"{archive_name} holds no image ({', '.join(IMAGE_EXTENSIONS)}).")
+    # A lone folder around all is left out, where folders are inside it. A text may stand beside it.
+    top = f"{images[0].partition('/')[0]}/"
+    outside = [name for name in kept.values() if not name.startswith(top)]
+    is_around = all("/" in name.removeprefix(top) for name in images)
+    if not is_around or any("/" in name or not name.endswith(".txt") for name in outside):
+        top = ""
+    wanted: dict[str, zipfile.ZipInfo] = {}
+    for one, name in kept.items():
+        if (inside := name.removeprefix(top)) in wanted:
             raise DataError(f"{refused} it holds {one.filename!r} twice.")
-        if top == common or name == MARKER:
-            wanted[name] = one
+        if name.startswith(top):
+            wanted[inside] = one
     chosen = {one: name for name, one in wanted.items()}
-    return chosen, tuple(one.filename for one in tops if one not in chosen)
+    return chosen, tuple(one.filename for one in files if one not in chosen)
 
 
 def _danger(member: zipfile.ZipInfo) -> str | None:
@@ -157,11 +162,9 @@ def _danger(member: zipfile.ZipInfo) -> str | None:
     return next((danger for danger, is_so in dangers.items() if is_so), None)
 
 
-def _top_folder(name: str) -> str | None:
-    """What stands before `<item>/<part>.<extension>`: "" or "<folder>/"; None for other members."""
-    *folders, file = name.split("/")
-    if not 1 <= len(folders) <= 2 or not file.lower().endswith(IMAGE_EXTENSIONS):
-        return None
-    if any(not part or part.startswith(".") or part == "__MACOSX" for part in [*folders, file]):
-        return None
-    return f"{folders[0]}/" if len(folders) == 2 else ""
+def _is_kept(name: str) -> bool:
+    """Whether a file is a picture or may say what is on pictures, and nobody has hidden it."""
+    parts = name.split("/")
+    if any(not part or part.startswith(".") or part == "__MACOSX" for part in parts):
+        return parts[-1] == MARKER
+    return name.lower().endswith((*IMAGE_EXTENSIONS, *ANNOTATION_EXTENSIONS))

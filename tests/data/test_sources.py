@@ -20,7 +20,7 @@ import requests
 from ksdd_lib import storage
 from ksdd_lib.data import kolektorsdd, sources
 from ksdd_lib.data.sources import DataFolder, unpack
-from ksdd_lib.data.survey import find_samples
+from ksdd_lib.data.survey import find_samples, survey
 from ksdd_lib.errors import DataError
 
 PAGE = b"<!DOCTYPE html><html><title>Too many users\x07 have viewed this file</title>" + b" " * 9999
@@ -455,7 +455,7 @@ def test_backslashes_between_folders_are_read_as_folders(tiny_root, tmp_path, ho
     folder = obtain(str(path), home)
     assert len(find_samples(folder.root)) == 24
     assert not any("\\" in name for name in tree(folder.root))
-    assert folder.ignored == (f"{top}tiny01\\deep\\a.jpg",)
+    assert survey(folder.root).ignored == ("tiny01/deep/",)
 
 
 @pytest.mark.fault(42)
@@ -478,21 +478,41 @@ def test_names_with_backslashes_are_checked_as_others_are(tiny_zip, home: Path, 
 
 @pytest.mark.fault(5)
 def test_harmless_other_members_are_ignored_and_reported(tiny_zip: Path, home: Path):
-    others = ["readme.txt", "tiny01/tiny02/Part0.jpg", "tiny01/run.sh", "__MACOSX/tiny01/._a.jpg"]
+    others = ["readme.pdf", "tiny01/run.sh", "__MACOSX/tiny01/._a.jpg"]
     with zipfile.ZipFile(tiny_zip, "a") as target:
-        for name in others:
+        for name in [*others, "tiny01/tiny02/Part0.jpg", "notes.txt"]:
             target.writestr(name, b"x")
     folder = obtain(str(tiny_zip), home)
     assert list(folder.ignored) == others
+    assert set(survey(folder.root).ignored) == {"tiny01/tiny02/", "notes.txt"}
     assert len(find_samples(folder.root)) == 24
-    assert not any(path.suffix in (".txt", ".sh") for path in folder.root.rglob("*"))
+    assert not any(path.suffix in (".pdf", ".sh") for path in folder.root.rglob("*"))
+
+
+@pytest.mark.parametrize("top", ["", "my parts/"])
+def test_what_may_say_something_of_pictures_is_unpacked_wherever_it_lies(tmp_path, home: Path, top):
+    path = tmp_path / "coco.zip"
+    names = ["images/a/1.jpg", "images/b/2.jpg", "annotations/instances.json", "labels/1.txt"]
+    with zipfile.ZipFile(path, "w") as target:
+        for name in names:
+            target.writestr(top + name, b"x")
+    root = unpack(path, home).root
+    found = {file.relative_to(root).as_posix() for file in root.rglob("[!.]*") if file.is_file()}
+    assert found == set(names)
+
+
+def test_a_lone_folder_of_pictures_stays_a_folder(tmp_path: Path, home: Path):
+    path = tmp_path / "one.zip"
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr("kos01/Part0.jpg", b"x")
+    assert (unpack(path, home).root / "kos01" / "Part0.jpg").exists()
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path: Path, home: Path):
     path = tmp_path / "other.zip"
     with zipfile.ZipFile(path, "w") as target:
-        target.writestr("readme.txt", "x")
-    with pytest.raises(DataError, match="other.zip holds no image in the layout"):
+        target.writestr("readme.pdf", "x")
+    with pytest.raises(DataError, match="other.zip holds no image"):
         unpack(path, home)
     assert not home.exists()
 

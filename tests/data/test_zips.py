@@ -16,7 +16,7 @@ FILES = {
     "kos01/Part0_label.bmp": b"its mask" * 9,
     "kos\u00e402/Part0.png": b"another",
 }
-OTHERS = {"readme.txt": b"no part of the data", "kos01/": b""}
+OTHERS = {"readme.pdf": b"no part of the data", "kos01/": b""}
 
 
 @pytest.fixture(params=[zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
@@ -86,9 +86,9 @@ def test_very_many_members_are_counted_by_the_record_made_for_them(tiny: Path, m
 @pytest.mark.fault(2)
 def test_a_member_that_is_ignored_is_checked_too(tiny: Path):
     data = tiny.read_bytes()
-    place = data.index(b"readme.txt") + len(b"readme.txt") + 2
+    place = data.index(b"readme.pdf") + len(b"readme.pdf") + 2
     tiny.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-    with pytest.raises(DataError, match="tiny.zip, member 'readme.txt', is cut off or damaged"):
+    with pytest.raises(DataError, match="tiny.zip, member 'readme.pdf', is cut off or damaged"):
         contents(tiny)
 
 
