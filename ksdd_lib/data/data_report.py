@@ -88,6 +88,8 @@ class DataReport(DataIdentity):
     ignored: tuple[str, ...]
     defect_widths: DefectWidths | None = None
     mask_levels: dict[str, int] = {}  # in how many masks; the most frequent first
+    layout: str = ""  # from which the items were written, if they were
+    notes: tuple[str, ...] = ()  # what was not understood then
     advice: tuple[str, ...] = ()  # where the settings do not suit the data
     twins: tuple[tuple[str, ...], ...] | None = None
     folds: dict[str, SplitCounts | Refusal] | None = None
@@ -120,6 +122,8 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         ignored=(*found.ignored, *folder.ignored),
         defect_widths=_defect_widths(samples, settings),
         mask_levels=dict(Counter(s.mask_levels for s in samples if s.mask_levels).most_common()),
+        layout=folder.layout,
+        notes=folder.notes,
         advice=tuple(_advice(samples, folder, settings)),
         twins=twins,
         folds=folds,
@@ -134,6 +138,7 @@ def format_report(report: DataReport) -> str:
         f"  images      {report.images}, {report.defective} of them defective"
         + ", identical pairs left out" * bool(dropped),
         f"  items       {report.items}",
+        *([f"  layout      {report.layout}, written as item folders"] if report.layout else []),
         f"  sizes       {_format_sizes(report.sizes)}",
         *_format_widths(report.defect_widths),
         *_format_levels(report.mask_levels),
@@ -145,6 +150,10 @@ def format_report(report: DataReport) -> str:
             [one.reason for one in report.unreadable],
         ),
         *_section("ignored, not in the layout", report.ignored),
+        *_section(
+            f"read as {report.layout}, and written as item folders", report.notes or ["whole"]
+        )
+        * bool(report.layout),
         *_section("twins, items that show one object", _format_twins(report)),
     ]
     for protocol, split in (report.folds or {}).items():

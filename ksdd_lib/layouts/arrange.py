@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -75,7 +76,7 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
     names = {picture: _sample_name(place) for picture, place in places.items()}
     note = LayoutNote(
         layout=layout,
-        notes=tuple(map(printable, _notes(tree, found, dict(zip(places, lacks, strict=True))))),
+        notes=_notes(tree, found, dict(zip(places, lacks, strict=True)), settings.item),
         sides={names[one]: one.side for one in found.pictures if one.side},
         classes={names[one]: one.classes for one in found.pictures if one.classes},
     )
@@ -94,6 +95,20 @@ def item_of(picture: Picture, rule: str) -> str:
         return picture.name
     match = re.fullmatch(rule, path.name)
     return (match[1] if match.re.groups else match[0]) if match else picture.name
+
+
+def propose(names: Sequence[str]) -> str:
+    """A sentence on the items that the names of pictures suggest; "" where they suggest none."""
+    stems = [PurePosixPath(name).name for name in names]
+    for pattern in (r"(.+)[ _.-].+", r"(.*[^0-9])[0-9]+", r"(.+?)[ _.-].+"):
+        found = Counter(m[1] if (m := re.fullmatch(pattern, stem)) else stem for stem in stems)
+        if 3 <= len(found) <= len(stems) / 1.5 and max(found.values()) <= len(stems) / 3:
+            return (
+                f"Each picture is taken for a part of its own. Where their names tell the part, "
+                f"--set 'item={pattern}' makes {len(found)} parts of {len(stems)} pictures, as "
+                f"{listed(list(found), 3)}"
+            )
+    return ""
 
 
 def _places(pictures: Sequence[Picture], rule: str) -> dict[Picture, PurePosixPath]:
@@ -127,7 +142,7 @@ def _write_one(picture: Picture, place: Path) -> str:
     return ""
 
 
-def _notes(tree: Tree, found: Found, lacks: dict[Picture, str]) -> list[str]:
+def _notes(tree: Tree, found: Found, lacks: dict[Picture, str], rule: str) -> tuple[str, ...]:
     """What a user must know of the files: a sentence for each kind."""
     notes = list(found.notes)
     kinds: dict[str, list[str]] = {}
@@ -140,7 +155,9 @@ def _notes(tree: Tree, found: Found, lacks: dict[Picture, str]) -> list[str]:
     rest = [n for n in tree.files if n not in found.used and tree.path(n) not in known]
     if rest:
         notes.append(f"{len(rest)} files not understood: {tree.listed(rest)}")
-    return notes
+    if rule == "auto" and not any(one.item for one in found.pictures):
+        notes.append(propose([one.name for one in found.pictures]))
+    return tuple(printable(note) for note in notes if note)
 
 
 def _inner(root: Path) -> Path:

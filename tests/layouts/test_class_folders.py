@@ -43,7 +43,10 @@ def test_kolektorsdd2_keeps_its_own_split(surfaces, read_back, tmp_path: Path):
         write(root / side / f"{name}_GT.png", annotation)
     same(read_back(root), surfaces)
     folder = as_item_folders(DataFolder(root, "data"), tmp_path, resolve({"preset": "cpu"}))
-    assert folder.layout == "kolektorsdd2" and not folder.notes
+    assert folder.layout == "kolektorsdd2"
+    assert [note.partition(".")[0] for note in folder.notes] == [
+        "Each picture is taken for a part of its own"
+    ]
     samples = find_samples(folder.root)
     [fold] = make_folds("published", samples)
     assert {one.name.rpartition("/")[2] for one in fold.test} == set(list(surfaces)[::2])

@@ -7,6 +7,8 @@ import pytest
 from layouts.conftest import same, write
 
 from ksdd_lib.errors import DataError
+from ksdd_lib.layouts.arrange import item_of, propose
+from ksdd_lib.layouts.found import Picture
 
 
 @pytest.mark.parametrize(
@@ -98,3 +100,24 @@ def test_item_folders_are_read_as_they_lie(tiny_root: Path, read_back):
     assert np.array_equal(len(read_back(tiny_root)), 24)
     assert not (tiny_root.parent / "home").exists()
     assert len({name.partition("/")[0] for name in read_back(tiny_root, item="picture")}) == 24
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["kos01_Part5", "kos01_Part6", "kos02_Part1", "kos02_Part2", "k3_a", "k3_b"], 3),
+        (["a1", "a2", "b1", "b2", "c1", "c2"], 3),
+        ([f"set/IMG_{number:04}" for number in range(9)], 0),
+        ([f"{number}" for number in range(9)], 0),
+        (["left 1 x", "left 2 y", "right 1 x", "right 2 y", "top 1 x", "top 2 y"], 3),
+    ],
+)
+def test_the_pattern_that_names_suggest_is_proposed(names, parts):
+    told = propose(names)
+    if not parts:
+        assert told == ""
+        return
+    assert f"makes {parts} parts of {len(names)} pictures" in told
+    pattern = told.partition("'item=")[2].partition("'")[0]
+    pictures = [Picture(name, Path(name), None) for name in names]
+    assert len({item_of(one, pattern) for one in pictures}) == parts
