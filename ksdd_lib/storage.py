@@ -8,10 +8,12 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,6 +22,9 @@ import psutil
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ksdd_lib.errors import DiskFullError, RunError
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d{1,9})\.tmp")
+"""The name of what this package has not finished, and the number of the process that writes it."""
 
 Content = Path | bytes
 """A file by its path, or what a file holds."""
@@ -56,11 +61,37 @@ def _size(content: Content) -> int:
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
+_guards: dict[Path, Callable[[], None]] = {}
+
+
+def guard(folder: Path, check: Callable[[], None] | None) -> None:
+    """From now on `check` is asked before each write and removal below a folder; None ends that.
+
+    It raises where the folder is another's by now, as after a night in which this machine slept.
+    """
+    _guards.pop(folder.resolve(), None)
+    if check:
+        _guards[folder.resolve()] = check
+
+
+def _ask(path: Path) -> None:
+    for folder, check in list(_guards.items()):
+        if path.resolve().is_relative_to(folder):
+            check()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there and its folder is still ours."""
+    _ask(path)
+    path.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part.
 
     Raises OSError where it cannot be written, DiskFullError where the disk is full.
     """
+    _ask(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _explained(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +100,7 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            _ask(path)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -97,6 +129,7 @@ def json_text(value: object) -> str:
 
 def append_text(path: Path, text: str) -> None:
     """Add `text` to the end of a file, as UTF-8; a kill or a full disk may leave a part of it."""
+    _ask(path)
     data = text.encode("utf-8")
     with _explained(path, len(data)), open(path, "ab") as file:
         file.write(data)
@@ -128,7 +161,7 @@ def whole_folder(target: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
     killed processes have left is removed.
     """
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        if _is_abandoned(leftover):
+        if finished_name(leftover) == target.name and _is_abandoned(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -159,17 +192,40 @@ def first_free(parent: Path, name: str, is_free: Callable[[Path], bool]) -> Path
     return next(path for path in map(parent.joinpath, names) if is_free(path))
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files below `folder` that killed processes have left."""
+def sweep(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove what killed processes have left below `folder` of files whose names are ours."""
     for path in folder.rglob(".*.tmp"):
-        if path.is_file() and _is_abandoned(path):
-            path.unlink(missing_ok=True)
+        name = finished_name(path)
+        is_known = is_ours(path.with_name(name).relative_to(folder).as_posix()) if name else False
+        if is_known and path.is_file() and _is_abandoned(path):
+            remove(path)
+
+
+def finished_name(temporary: Path) -> str:
+    """The name that a file or folder which is being written will have; "" where it is not."""
+    found = _TEMPORARY.fullmatch(temporary.name)
+    return found["name"] if found else ""
 
 
 def _is_abandoned(temporary: Path) -> bool:
     """Whether no living process of this machine works on a temporary file or folder."""
-    process = temporary.name.split(".")[-2]
-    return not (process.isdecimal() and psutil.pid_exists(int(process)))
+    found = _TEMPORARY.fullmatch(temporary.name)
+    return found is not None and not psutil.pid_exists(int(found["process"]))
+
+
+def seconds_since(written: float, note: Path) -> float:
+    """How long ago a note was written, by the time in it; never less than 0.
+
+    A time in the future, of a clock that differs from ours, says nothing: then the file's own time
+    counts. Where that lies in the future too, the seconds count from now on.
+    """
+    now = time.time()
+    for moment in (written, note.stat().st_mtime):
+        if moment <= now:
+            return now - moment
+    with suppress(OSError):
+        os.utime(note)
+    return 0.0
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -39,6 +39,9 @@ ReadPair = Callable[[str], tuple[np.ndarray, np.ndarray]]
 KINDS = {"errors", "strip", "scores", "confusion_matrix", "training_curves"}
 KINDS |= {"precision_recall_curve", "roc_curve"}
 
+OURS = re.compile(r"strip_\d+|" + "|".join(KINDS - {"strip"}))
+"""The names of figures that may be removed."""
+
 STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
 CLOSE_UPS = 6  # errors that the first screen shows, misses first
@@ -59,8 +62,8 @@ def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[st
         paths[name] = folder / f"{name}.png"
         storage.write_bytes(paths[name], plots.png(figure))
     for path in folder.glob("*.png"):
-        if _kind(path.stem) in KINDS and path.stem not in paths:
-            path.unlink()
+        if OURS.fullmatch(path.stem) and path.stem not in paths:
+            storage.remove(path)
     return paths
 
 

@@ -1,11 +1,13 @@
 """Who works in a run folder: one process at a time, named by owner.json."""
 
 import contextlib
+import functools
 import os
+import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
-from functools import wraps
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -18,7 +20,7 @@ except ImportError:  # Windows
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.run import FILE, Run
 from ksdd_lib.storage import Record
 
 OWNER_SILENT = 15 * 60  # seconds without a sign of life after which another may take over
@@ -26,66 +28,113 @@ OWNER_SILENT = 15 * 60  # seconds without a sign of life after which another may
 Work = TypeVar("Work", bound=Callable[..., object])
 
 
+TOKEN = secrets.token_hex(8)
+"""What names this process, and those that it forks, among all of all machines."""
+
+
 class Owner(Record):
     """owner.json: which process works in a run folder, as "HOST process NUMBER"."""
 
     owner: str
-    last_wrote: float  # seconds since the epoch
+    last_wrote: float  # seconds since the epoch, by the clock of its machine
     started: float | None = None  # seconds after the machine, whatever the clock; None: unknown
+    system: str | None = None  # where its number means this process; as `token` not in old files
+    token: str | None = None
 
-    def may_be(self, other: "Owner") -> bool:
-        """Whether both are the same process, as far as is known."""
-        if self.owner != other.owner or self.started is None or other.started is None:
-            return self.owner == other.owner
-        return abs(self.started - other.started) < 5
-
-    def has_ended(self) -> bool:
-        """Whether the process has ended, or has been silent for long where that is unknown."""
+    @property
+    def number(self) -> int:
+        """The number of the process; 0 where it is not told."""
         host, _, number = self.owner.rpartition(" process ")
-        if host == socket.gethostname():
-            now = _process(int(number))
-            if not psutil.pid_exists(int(number)) or not self.may_be(now):
+        return int(number) if host and re.fullmatch(r"\d{1,9}", number) else 0
+
+    def is_this_process(self) -> bool:
+        """Whether it is the process that asks."""
+        mine = TOKEN, os.getpid(), _own_start(os.getpid())
+        return (self.token, self.number, self.started) == mine
+
+    def has_ended(self, note: Path) -> bool:
+        """Whether the process of the owner.json at `note` has ended, as far as is known here; else
+        whether it has been silent for long."""
+        host = self.owner.rpartition(" process ")[0]
+        is_here = self.system == system() if self.system else host == socket.gethostname()
+        if is_here and self.number:
+            if not psutil.pid_exists(self.number):
                 return True
-            if None not in (self.started, now.started):
-                return False
-        return time.time() - self.last_wrote > OWNER_SILENT
+            started = _started(self.number)
+            if self.started is not None and started is not None:
+                return abs(self.started - started) >= 5  # then its number is another's now
+        return storage.seconds_since(self.last_wrote, note) > OWNER_SILENT
 
 
 def claim(folder: Path) -> bool:
     """Say that this process works in a run folder; False where it had said so already.
 
-    Long work says so again and again. The first claim removes the temporary files of a killed
-    owner. RunError where another living process works there.
+    Long work says so again and again. From the first claim until `release`, nothing is written or
+    removed in the folder once it is another's. The first claim also removes the temporary files of
+    a killed owner. RunError where another living process works there, or has done so meanwhile.
     """
     with _locked(folder):
-        owner, me = _owner(folder), _process(os.getpid())
-        is_new = owner is None or not owner.may_be(me)
-        if owner and is_new and not owner.has_ended():
-            silent = time.time() - owner.last_wrote
+        owner, note = _owner(folder), folder / "owner.json"
+        is_new = folder.resolve() not in _held
+        if not is_new:
+            _require_ours(folder)
+        elif owner and not owner.is_this_process() and not owner.has_ended(note):
+            silent = storage.seconds_since(owner.last_wrote, note)
             raise RunError(
                 f"{owner.owner} works on {folder.name} and last wrote {silent:.0f} s ago. "
                 "Stop it first, or delete owner.json if you know that it is gone."
             )
+        name, number = socket.gethostname(), os.getpid()
+        me = Owner(
+            owner=f"{name} process {number}",
+            last_wrote=time.time(),
+            started=_own_start(number),
+            system=system(),
+            token=TOKEN,
+        )
+        storage.write_record(note, me)
         if is_new:
-            storage.sweep(folder)
-        storage.write_record(folder / "owner.json", me)
+            _held.add(folder.resolve())
+            storage.guard(folder, functools.partial(_require_ours, folder))
+            storage.sweep(folder, lambda file: bool(FILE.fullmatch(file)))
         return is_new
 
 
 def release(folder: Path) -> None:
     """Give a run folder up again, unless another process has taken it over."""
-    with _locked(folder):
+    _held.discard(folder.resolve())
+    storage.guard(folder, None)
+    with contextlib.suppress(RunError), _locked(folder):
         owner = _owner(folder)
-        if owner and owner.may_be(_process(os.getpid())):
+        if owner and owner.is_this_process():
             (folder / "owner.json").unlink(missing_ok=True)
+
+
+_held: set[Path] = set()
+"""The folders that this process has claimed and not released."""
+
+
+def _require_ours(folder: Path) -> None:
+    """Raise RunError where a claimed folder is not this process's any more."""
+    owner = _owner(folder)
+    if owner is None or not owner.is_this_process():
+        who = f"{owner.owner} has taken it over" if owner else "it was deleted, moved or taken over"
+        raise RunError(
+            f"This process worked on {folder.name}, but meanwhile {who}: nothing more of it is "
+            "saved there. Run it again to go on from what is there now."
+        )
 
 
 def alone(work: Work) -> Work:
     """Let a function `claim` the run, or run folder, that is its first argument, while it runs."""
 
-    @wraps(work)
+    @functools.wraps(work)
     def guarded(run: Run | Path, *others: object, **named: object) -> object:
         folder = run.folder if isinstance(run, Run) else Path(run)
+        if isinstance(run, Run) and not (folder / "settings.json").exists():
+            raise RunError(
+                f"The run folder {folder} is gone, or its settings.json: open or begin a run again."
+            )
         is_new = folder.is_dir() and claim(folder)
         try:
             return work(run, *others, **named)
@@ -102,7 +151,10 @@ def _locked(folder: Path) -> Iterator[None]:
     if fcntl is None:  # without such a lock two processes may begin at once
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise RunError(f"The run folder {folder} is gone: it was deleted or moved.") from None
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -116,11 +168,22 @@ def _owner(folder: Path) -> Owner | None:
     return storage.read_record(path, Owner) if path.exists() else None
 
 
-def _process(number: int) -> Owner:
-    """A process of this machine as an owner that writes now."""
-    started = None
+def system() -> str:
+    """Within what a number names one process: this host, since its start, or a container of it."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not on Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _started(number: int) -> float | None:
+    """When a process of this machine began, in seconds after the machine; None: unknown."""
     with contextlib.suppress(psutil.Error, OSError, RuntimeError):
         booted = psutil.boot_time()  # first, as older versions keep its last answer
-        started = psutil.Process(number).create_time() - booted
-    name = f"{socket.gethostname()} process {number}"
-    return Owner(owner=name, last_wrote=time.time(), started=started)
+        return psutil.Process(number).create_time() - booted
+    return None
+
+
+_own_start = functools.cache(_started)
+"""`_started` of this process, asked once: some systems answer otherwise after a sleep."""

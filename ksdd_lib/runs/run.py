@@ -1,5 +1,6 @@
 """The run folder: one experiment's settings, checkpoints and results, and what comes next."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,13 @@ from ksdd_lib.storage import Record
 
 # Part of a run that belongs to no fold -> its file once it is finished, the notebook that makes it.
 FILES = {"data": "data.json", "evaluation": "metrics.json", "report": "report.html"}
+FILE = re.compile(
+    r"(settings|data|folds|timing|metrics|environment|owner)\.json|predictions\.csv|masks\.npz"
+    r"|fold\d/(\w+-\d{6,}\.(pt|json)|\w+\.(jsonl|done\.json|diverged\.json)|scores\.(csv|json))"
+    r"|fold\d/(masks|examples)\.npz|report\.html|figures/\w+\.png|notebooks/\w+\.ipynb"
+)
+"""The names in a run folder of all that this package writes there."""
+
 NOTEBOOKS = {"data": "01_download_data", "evaluation": "04_evaluate", "report": "05_visualize"}
 
 

@@ -78,7 +78,7 @@ def save(folder: Path, stage: str, step: int, identity: Identity, state: State) 
     try:
         storage.write_json(marker, {"schema": SCHEMA, "step": step} | known)
     except OSError:
-        path.unlink()
+        storage.remove(path)
         raise
     _clear(folder, stage, step)
     return marker
@@ -178,9 +178,10 @@ def _read_marker(path: Path) -> Marker:
 def _clear(folder: Path, stage: str, step: int) -> None:
     """Remove all but the newest up to `step` (later ones are damaged), and what a kill left."""
     kept = [marker.stem for marker in _markers(folder, stage) if _step(marker) <= step][:KEPT]
-    for path in [*folder.glob(f"{stage}-*"), *folder.glob(f".{stage}-*.tmp")]:
-        if path.stem not in kept:
-            path.unlink()
+    ours = re.compile(re.escape(stage) + r"-\d{6,}\.(pt|json)")
+    for path in folder.iterdir():
+        if ours.fullmatch(storage.finished_name(path) or path.name) and path.stem not in kept:
+            storage.remove(path)
 
 
 def _read(data: bytes, name: str) -> State:

@@ -167,7 +167,7 @@ def train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None]
     made = hardware.environment(run.settings.precision)
     record = {"steps": stage.recipe.steps, "seconds": round(seconds, 1), "environment": made}
     storage.write_json(stage.folder / f"{stage.name}.done.json", record)
-    (stage.folder / f"{stage.name}.diverged.json").unlink(missing_ok=True)
+    storage.remove(stage.folder / f"{stage.name}.diverged.json")
     run.note_time(f"{stage.name} stage, fold {stage.fold}", seconds)
 
 

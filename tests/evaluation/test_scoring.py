@@ -297,6 +297,22 @@ def test_a_done_marker_that_is_none_is_named(copied: Run, data: DataSet, content
         evaluate(copied, data)
 
 
+@pytest.mark.fault(56)
+def test_scoring_that_slept_while_another_took_over_writes_nothing_more(
+    copied: Run, data: DataSet
+) -> None:
+    (copied.fold_folder(1) / "scores.json").unlink()
+    owner, left = copied.folder / "owner.json", {}
+
+    def take_over(*_: int) -> None:
+        owner.write_text('{"owner": "colab-vm process 7", "last_wrote": 0.0}')
+        left.update({path: path.read_bytes() for path in copied.folder.rglob("*.*")})
+
+    with pytest.raises(RunError, match="colab-vm process 7 has taken it over"):
+        evaluate(copied, data, take_over)
+    assert {path: path.read_bytes() for path in copied.folder.rglob("*.*")} == left
+
+
 def test_stored_scores_from_before_there_were_hashes_are_used(
     judged: Judged, copied: Run, data: DataSet, forwards: Forwards
 ) -> None:

@@ -557,6 +557,26 @@ def test_a_folder_in_which_another_process_works_is_left_alone(
     assert files(first_stage_only.folder) == before
 
 
+@pytest.mark.fault(56)
+@pytest.mark.parametrize("is_finished", [False, True], ids=["at work", "has finished"])
+def test_a_training_that_slept_while_another_took_over_saves_nothing_more(
+    first_stage_only: Run, data: DataSet, is_finished: bool
+) -> None:
+    run, left = first_stage_only, []
+
+    def take_over(progress: Progress) -> None:
+        checkpoint.save(run.fold_folder(0), "decision", 999, {}, {"weights": {}})
+        owner = {"owner": "colab-vm process 7", "last_wrote": time.time()}
+        (run.folder / "owner.json").write_text(json.dumps(owner))
+        if is_finished:
+            (run.folder / "owner.json").unlink()
+        left.append(files(run.folder))
+
+    with pytest.raises(RunError, match="but meanwhile .* taken"):
+        train_stage(run, data, 0, "decision", watch=take_over)
+    assert [files(run.folder)] == left
+
+
 # What belongs together
 
 

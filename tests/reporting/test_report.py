@@ -9,6 +9,7 @@ import pytest
 from evaluated_run import make_run, read_pair
 
 from ksdd_lib import presets, settings_io, storage
+from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import results
 from ksdd_lib.evaluation.predictions import Prediction, read_predictions
 from ksdd_lib.evaluation.summary import FoldScores, Intervals, PooledScores, Summary
@@ -71,6 +72,37 @@ def test_figures_are_written_for_all_kinds(run_folder, page):
         "confusion_matrix",
         "training_curves",
     } <= names
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize(
+    "name", ["scores_2.png", "strip.png", "strip2.png", "strip_1_mine.png", "roc.png", "notes.txt"]
+)
+def test_a_picture_of_the_user_beside_the_figures_stays(tmp_path, quick, name):
+    folder = make_run(tmp_path / "run")
+    mine = folder / "figures" / name
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    report.make_figures(folder)
+    assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.fault(56)
+@pytest.mark.parametrize("make", [report.make_figures, report.make_report])
+def test_a_report_whose_run_was_taken_over_meanwhile_is_not_written(tmp_path, monkeypatch, make):
+    from ksdd_lib.reporting import plots
+
+    folder, left = make_run(tmp_path / "run"), {}
+
+    def take_over(figure):
+        (folder / "owner.json").write_text('{"owner": "colab-vm process 7", "last_wrote": 0.0}')
+        left.update({path: path.read_bytes() for path in folder.rglob("*.*")})
+        return b""
+
+    monkeypatch.setattr(plots, "png", take_over)
+    with pytest.raises(RunError, match="colab-vm process 7 has taken it over"):
+        make(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == left
 
 
 def test_the_report_is_one_well_formed_file_that_fetches_and_runs_nothing(page):

@@ -286,6 +286,29 @@ def test_files_of_a_killed_save_are_cleared_by_the_next(tmp_path: Path) -> None:
     assert names(tmp_path) == steps
 
 
+@pytest.mark.fault(57)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "segmentation-best.pt",
+        "segmentation-000001 (1).pt",
+        "segmentation-000001.pt.bak",
+        "segmentation-000001-copy.pt",
+        "segmentation-1.pt",
+        "segmentation-notes.txt",
+        ".segmentation-mine.tmp",
+        ".segmentation-000001.txt.77.tmp",
+        "decision-000001.pt",
+    ],
+)
+def test_a_file_of_the_user_beside_the_checkpoints_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    save(tmp_path, 5, 6, 7, 8)
+    assert (tmp_path / name).read_text() == "mine"
+    kept = [f"segmentation-{step:06d}.{end}" for step in (7, 8) for end in ("json", "pt")]
+    assert names(tmp_path) == sorted([*kept, name])
+
+
 def test_a_checkpoint_older_than_a_setting_goes_on_where_that_has_its_default(
     tmp_path: Path,
 ) -> None:
