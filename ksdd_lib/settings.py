@@ -141,6 +141,11 @@ class Settings:
         "mvtec",
         "table",
         "masks_beside",
+        "labelme",
+        "coco",
+        "cvat",
+        "via",
+        "yolo",
         "class_folders",
     ] = setting("auto", "data", "name")
     """how pictures and labels lie in the folder. auto recognises it and says what it took"""

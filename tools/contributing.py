@@ -9,7 +9,7 @@ from pathlib import Path
 from kept import ROOT
 from pages import table, write_page
 
-SPINE = ("data", "models", "runs", "training", "methods", "evaluation")
+SPINE = ("data", "layouts", "models", "runs", "training", "methods", "evaluation")
 """The rooms that a learner reads, in the order of an image's way; the others are wings."""
 
 WINGS = ("reporting", "drive", "deploy", "notebook")

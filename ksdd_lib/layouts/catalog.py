@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts import class_folders, masks_beside, table
+from ksdd_lib.layouts import (
+    class_folders,
+    coco,
+    cvat,
+    labelme,
+    masks_beside,
+    table,
+    via,
+    yolo,
+)
 from ksdd_lib.layouts.found import GOOD, Found, Tree, nothing
 
 
@@ -25,6 +34,11 @@ LAYOUTS = {
     "mvtec": Layout(class_folders.find_mvtec, "MVTec AD", True),
     "table": Layout(table.find, "a table labels.csv", True),
     "masks_beside": Layout(masks_beside.find, "pictures with masks beside them or in a folder"),
+    "labelme": Layout(labelme.find, "labelme's JSON for each picture"),
+    "coco": Layout(coco.find, "COCO's JSON of instances"),
+    "cvat": Layout(cvat.find, "XML of CVAT for images"),
+    "via": Layout(via.find, "JSON of the VGG Image Annotator"),
+    "yolo": Layout(yolo.find, "YOLO's text with segments for each picture"),
     "class_folders": Layout(class_folders.find, "folders called good and by defects, no masks"),
 }
 """Name for `--set layout=` -> layout. Two that fit equally well are both named."""

@@ -4,13 +4,16 @@ import json
 import os
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ksdd_lib.data.dataset import natural_key, read_file, short_path
 from ksdd_lib.data.layout_note import NOTE
@@ -21,6 +24,9 @@ from ksdd_lib.formatting import listed
 Mask = Callable[[tuple[int, int]], np.ndarray]
 """The (H, W) of a picture -> its annotated pixels, bool (H, W). Raises DataError where they are of
 another size, or cannot be read."""
+
+Draw = Callable[[np.ndarray], object]
+"""Sets a defect to 1 on the pixels of its picture, uint8 (H, W). DataError where it cannot."""
 
 SYSTEM = re.compile(r"\..*|__MACOSX|@eaDir|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 """Files and folders that nobody put there."""
@@ -34,6 +40,9 @@ GENERIC = re.compile(
     re.IGNORECASE,
 )
 """The name of a folder that is neither a part nor a class."""
+
+SIDE = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.IGNORECASE)
+"""The word in a path for a side of a split."""
 
 LARGEST = 256 * 2**20
 """Bytes of the largest file of annotations that is read."""
@@ -79,6 +88,39 @@ class Found:
     def labelled(self) -> int:
         """How many pictures have a mask."""
         return sum(picture.mask is not None for picture in self.pictures)
+
+
+class Shape(NamedTuple):
+    """A defect that a file of annotations outlines.
+
+    Attributes:
+        label: its class, or "".
+        note: what kind of shape it is, where a user should know how such are taken.
+        where: where it stands in the file.
+    """
+
+    label: str
+    draw: Draw
+    note: str = ""
+    where: str = ""
+
+
+class Labels(NamedTuple):
+    """What one file says of one picture.
+
+    Attributes:
+        named: the picture, as the file names it.
+        lack: why `shapes` are not all of its defects, or "".
+        size: its (H, W) by the file, if that states one.
+        side: "train", "val" or "test" by the file, or "" where it says none.
+    """
+
+    file: str
+    named: str
+    shapes: list[Shape]
+    lack: str = ""
+    size: tuple[int, int] | None = None
+    side: str = ""
 
 
 class Tree:
@@ -167,6 +209,61 @@ class Tree:
         return {tail[:-1] for tail in self._tails if tail[:-1]}
 
 
+def joined(tree: Tree, labels: list[Labels], masks: set[str], notes: Sequence[str]) -> Found:
+    """Every picture but the `masks`, with the mask that its labels give.
+
+    There is none where no label names the picture, or one is not understood.
+    """
+    named: dict[str, list[Labels]] = {}
+    missing = []
+    for one in labels:
+        if name := tree.image(one.named, one.file, but=masks):
+            named.setdefault(name, []).append(one)
+        else:
+            missing.append(f"{one.named} ({one.file})")
+    unread = masks - named.keys()
+    sides = {name: side_of(posixpath.dirname(name)) for name in tree.images if name not in unread}
+    sides |= {name: several[0].side or sides[name] for name, several in named.items()}
+    held_out = "train" if "test" in sides.values() else "test"  # what was for validation
+    pictures = [
+        _picture(name, tree.path(name), named.get(name, []), side.replace("val", held_out))
+        for name, side in sides.items()
+    ]
+    kinds = Counter(shape.note for one in labels for shape in one.shapes if shape.note)
+    notes = [*notes, *(f"{count} shapes are {kind}" for kind, count in kinds.items())]
+    if missing:
+        notes.append(f"{len(missing)} named pictures are not there: {listed(missing, 5)}")
+    if unread:
+        notes.append(f"{len(unread)} pictures are masks, which this layout does not read")
+    return Found(pictures, {one.file for one in labels} | unread, notes)
+
+
+def side_of(path: str) -> str:
+    """The side of a split that a path names last: "train", "val" or "test"; "" for none."""
+    words = SIDE.findall(path)
+    return words[-1].lower() if words else ""
+
+
+def stated(height: Any, width: Any) -> tuple[int, int] | None:
+    """The (H, W) that a file states; None where it states none."""
+    try:
+        size = int(height or 0), int(width or 0)
+    except (OverflowError, TypeError, ValueError):
+        return -1, -1
+    return size if any(size) else None
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Within, what is not as its format has it becomes a DataError that begins with the place."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where} {error}") from None
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+        raise DataError(f"{where} is damaged, or of an unknown kind") from None
+
+
 def is_image(name: str) -> bool:
     """Whether a file is called a picture."""
     return name.lower().endswith(IMAGE_EXTENSIONS)
@@ -196,6 +293,45 @@ def from_file(path: Path) -> Mask:
         return mask
 
     return read
+
+
+def _picture(name: str, path: Path, labels: list[Labels], side: str) -> Picture:
+    if not labels:
+        return Picture(without_ending(name), path, None, side=side)
+    lack = next((one.lack for one in labels if one.lack), "")
+    classes = tuple(sorted({s.label for one in labels for s in one.shapes if s.label}))
+    mask = None if lack else _drawn(labels, path)
+    return Picture(without_ending(name), path, mask, None, side, classes, lack, is_named=True)
+
+
+def _drawn(labels: list[Labels], path: Path) -> Mask:
+    """The defects of a picture, of which several files may say the same."""
+
+    def read(size: tuple[int, int]) -> np.ndarray:
+        masks = []
+        for one in labels:
+            _check_size(one, size, path)
+            canvas = np.zeros(size, np.uint8)
+            for shape in one.shapes:
+                with naming(shape.where):
+                    shape.draw(canvas)
+            masks.append(canvas > 0)
+            if (masks[0] != masks[-1]).any():
+                raise DataError(f"{labels[0].file} and {one.file} outline other defects in it")
+        return masks[0]
+
+    return read
+
+
+def _check_size(labels: Labels, size: tuple[int, int], path: Path) -> None:
+    if labels.size in (None, size):
+        return
+    said = "{} is for a picture of {}x{} pixels (height x width)".format(labels.file, *labels.size)
+    with Image.open(path) as image:
+        is_turned = image.getexif().get(0x0112, 1) > 1
+    if is_turned and labels.size == size[::-1]:
+        raise DataError(f"{said}, before its EXIF turns it: outline it as every viewer shows it")
+    raise DataError("{}, but it has {}x{}".format(said, *size))
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -1,0 +1,121 @@
+"""Outlines, lines, ellipses and runs of pixels, as files of annotations hold them, become masks.
+
+Values are taken as they are. For what is not as its format has it, a picture has no mask, and is
+told: no reader raises for a damaged file.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ksdd_lib.data.pixels import MAX_PIXELS
+from ksdd_lib.errors import DataError
+from ksdd_lib.formatting import printable
+from ksdd_lib.layouts import masks_beside
+from ksdd_lib.layouts.found import Draw, Found, Labels, Shape, Tree, joined, naming
+
+LINE = 3  # pixels: how wide a line is that somebody drew along a defect
+FAR = 1e6  # pixels from the corner: nothing lies farther, as OpenCV counts in 32 bits
+BOXES = "it has boxes, which outline no defect"
+LINES = f"lines, taken as {LINE} pixels wide"
+RECTANGLES = "rectangles, filled whole"
+
+
+def found(tree: Tree, labels: list[Labels], notes: Sequence[str] = ()) -> Found | None:
+    """What the labels give, as `found.joined`; None where there are none."""
+    beside = masks_beside.find(tree)
+    return joined(tree, labels, beside.used if beside else set(), notes) if labels else None
+
+
+def shapes_of(
+    where: str, raws: Iterable[Any], shape_of: Callable[[Any], Shape | str | None]
+) -> tuple[list[Shape], str]:
+    """The shapes that a file lists, and why they are not all of the defects, or "".
+
+    `shape_of` gives None for what is no defect, and says why another one outlines none.
+    """
+    shapes, lack = list[Shape](), ""
+    try:
+        for number, raw in enumerate(raws, 1):
+            place = f"shape {number} of {where}"
+            with naming(place):
+                shape = shape_of(raw)
+            if isinstance(shape, str):
+                lack = lack or shape
+            elif shape:
+                shapes.append(shape._replace(where=place))
+    except DataError as error:
+        lack = lack or str(error)
+    return shapes, lack
+
+
+def class_name(value: Any) -> str:
+    """The name of a class in a file; "" where it is neither text nor a number."""
+    return printable(str(value)).strip() if isinstance(value, str | int) else ""
+
+
+def outline(points: Any, is_share: bool = False) -> Draw:
+    """What points (x, y), in pixels or shares of width and height, enclose; with the outline.
+
+    What lies beyond the picture is cut off.
+    """
+    corners = _points(points, 3)
+    return lambda canvas: cv2.fillPoly(canvas, [_pixels(corners, canvas, is_share)], 1)
+
+
+def line(points: Any) -> Draw:
+    """The line through points (x, y), `LINE` pixels wide."""
+    corners = _points(points, 2)
+    return lambda canvas: cv2.polylines(canvas, [_pixels(corners, canvas)], False, 1, LINE)
+
+
+def box(x: float, y: float, other_x: float, other_y: float, *, degrees: float = 0) -> Draw:
+    """What a box with these two corners encloses, turned clockwise around its middle."""
+    corners = np.array([(x, y), (other_x, y), (other_x, other_y), (x, other_y)], float)
+    return outline(_turned(corners, ((x + other_x) / 2, (y + other_y) / 2), degrees))
+
+
+def ellipse(x: float, y: float, radius_x: float, radius_y: float, *, degrees: float = 0) -> Draw:
+    """What an ellipse around (x, y) encloses, turned clockwise."""
+    angles = np.linspace(0, 2 * np.pi, 360, endpoint=False)
+    around = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
+    return outline(_turned(around, (x, y), degrees))
+
+
+def runs(counts: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Counts of pixels, background and defect in turn -> bool of `shape`, row by row."""
+    lengths, area = np.asarray(counts), shape[0] * shape[1]
+    if lengths.dtype.kind not in "iu" or lengths.ndim != 1:
+        raise DataError("has runs that are no whole numbers")
+    is_possible = area <= MAX_PIXELS and 0 <= lengths.min() <= lengths.max() <= area
+    if not is_possible or lengths.sum() != area:
+        raise DataError("has runs that do not fill its {}x{} pixels".format(*shape))
+    return np.repeat(np.arange(len(lengths)) % 2 > 0, lengths).reshape(shape)
+
+
+def stamp(canvas: np.ndarray, pixels: np.ndarray, left: int = 0, top: int = 0) -> None:
+    """Set pixels, bool (h, w), at their place in a picture; what lies beyond it is cut off."""
+    part = canvas[max(top, 0) : max(top + len(pixels), 0), max(left, 0) :]
+    own = pixels[max(-top, 0) :, max(-left, 0) :][: len(part), : part.shape[1]]
+    part[:, : own.shape[1]] |= own
+
+
+def _points(points: Any, least: int) -> np.ndarray:
+    found = np.asarray(points, float)
+    if found.size and (found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all()):
+        raise DataError("has a point that is not two numbers")
+    if len(found) < least:
+        raise DataError(f"has {len(found)} points, and needs {least}")
+    return found
+
+
+def _pixels(points: np.ndarray, canvas: np.ndarray, is_share: bool = False) -> np.ndarray:
+    scaled = points * canvas.shape[::-1] if is_share else points
+    return np.rint(scaled.clip(-FAR, FAR)).astype(np.int32)
+
+
+def _turned(points: np.ndarray, middle: tuple[float, float], degrees: float) -> np.ndarray:
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    return (points - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
