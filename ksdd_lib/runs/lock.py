@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import psutil
 
@@ -20,10 +20,16 @@ except ImportError:  # Windows
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
-from ksdd_lib.runs.run import FILE, Run
 from ksdd_lib.storage import Record
 
 OWNER_SILENT = 15 * 60  # seconds without a sign of life after which another may take over
+
+FILE = re.compile(
+    r"(settings|data|folds|timing|metrics|environment|owner)\.json|predictions\.csv|masks\.npz"
+    r"|fold\d/(\w+-\d{6,}\.(pt|json)|\w+\.(jsonl|done\.json|diverged\.json)|scores\.(csv|json))"
+    r"|fold\d/(masks|examples)\.npz|report\.html|figures/\w+\.png|notebooks/\w+\.ipynb"
+)
+"""The names in a run folder of all that this package writes there."""
 
 Work = TypeVar("Work", bound=Callable[..., object])
 
@@ -129,9 +135,10 @@ def alone(work: Work) -> Work:
     """Let a function `claim` the run, or run folder, that is its first argument, while it runs."""
 
     @functools.wraps(work)
-    def guarded(run: Run | Path, *others: object, **named: object) -> object:
-        folder = run.folder if isinstance(run, Run) else Path(run)
-        if isinstance(run, Run) and not (folder / "settings.json").exists():
+    def guarded(run: Any, *others: object, **named: object) -> object:
+        is_run = hasattr(run, "folder")
+        folder: Path = run.folder if is_run else Path(run)
+        if is_run and not (folder / "settings.json").exists():
             raise RunError(
                 f"The run folder {folder} is gone, or its settings.json: open or begin a run again."
             )

@@ -12,8 +12,8 @@ from ksdd_lib import hardware, presets, settings_io, storage
 from ksdd_lib.errors import KsddError, MissingError, RunError
 from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import alone
-from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal
-from ksdd_lib.settings import RULES, Settings, Value, Values
+from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal, stored_settings
+from ksdd_lib.settings import RULES, Settings, Values
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # unless this is an installed package
 
@@ -27,6 +27,20 @@ def home() -> Path:
     return CHECKOUT if (CHECKOUT / "notebooks").is_dir() else Path.cwd() / "ksdd"
 
 
+def runs_folder() -> Path:
+    """The folder of runs under `home()`, which may be a link: the place that it leads to."""
+    return (home() / "runs").resolve()
+
+
+def last_name(runs: Path) -> str:
+    """The run opened last in a folder of runs, by its latest.txt; "" where that names none."""
+    try:
+        name = (runs / "latest.txt").read_text("utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    return name if Path(name).name == name != ".." else ""
+
+
 def create(
     settings: Settings,
     folder: Path | None = None,
@@ -34,7 +48,7 @@ def create(
 ) -> Run:
     """The run of these settings: found again, or made new; raises as `open_run`.
 
-    It lies in `folder`, else in `$KSDD_RUN`, else under `home()/runs`. There a run is found again
+    It lies in `folder`, else in `$KSDD_RUN`, else in `runs_folder()`. There a run is found again
     by the settings of notebook 1, whatever later notebooks have changed. Before a new one is made
     there, `bring` may fetch it from elsewhere, as from Drive, and return its folder here.
     """
@@ -45,7 +59,7 @@ def create(
     if begun := _begun(settings) or (bring(settings) if bring else None):
         return open_run(begun, {"data": settings.data})
     new = storage.first_free(
-        home() / "runs", run_name(settings), lambda place: not (place / "settings.json").exists()
+        runs_folder(), run_name(settings), lambda place: not (place / "settings.json").exists()
     )
     return open_run(new, asdict(settings))
 
@@ -56,8 +70,20 @@ def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
     Explicit values replace those of a run whose data is not prepared. Of a later one RunError lists
     those that differ. It is also raised where another process works in the folder.
     """
-    folder = Path(folder).resolve()
-    stored = _stored_settings(folder)
+    named = Path(os.path.abspath(folder))
+    folder = named.resolve()
+    settings, is_new = _chosen(folder, explicit)
+    if is_new:
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = _store_chosen(folder, explicit)
+    if named.parent.resolve() == runs_folder():  # whether it, or `runs`, is a link or not
+        storage.write_text(runs_folder() / "latest.txt", named.name + "\n")
+    return Run(folder, settings)
+
+
+def _chosen(folder: Path, explicit: Values) -> tuple[Settings, bool]:
+    """The settings of the run in `folder` as `open_run` has them, and whether to store them."""
+    stored = stored_settings(folder)
     different = settings_io.differences(stored, explicit) if stored else {}
     is_fixed = stored is not None and (folder / "data.json").exists()
     if is_fixed and different:
@@ -67,11 +93,16 @@ def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
     else:
         settings = stored.with_values(explicit)
     is_new = stored is None or settings_io.to_json(stored) != settings_io.to_json(settings)
-    if is_new and not is_fixed:
-        _store_settings(folder, settings)
-    if folder.parent == home() / "runs":
-        storage.write_text(folder.parent / "latest.txt", folder.name + "\n")
-    return Run(folder, settings)
+    return settings, is_new and not is_fixed
+
+
+@alone
+def _store_chosen(folder: Path, explicit: Values) -> Settings:
+    """`_chosen` once more, as another process may have changed them meanwhile, and stored."""
+    settings, is_new = _chosen(folder, explicit)
+    if is_new:
+        storage.write_json(folder / "settings.json", settings_io.to_json(settings))
+    return settings
 
 
 def resume(explicit: Values | None = None) -> Run:
@@ -81,7 +112,7 @@ def resume(explicit: Values | None = None) -> Run:
     """
     explicit = settings_io.from_environment() if explicit is None else explicit
     for folder in _last_folders()[:1]:
-        if _stored_settings(folder):
+        if stored_settings(folder):
             return open_run(folder, explicit)
         if named := os.environ.get("KSDD_RUN"):
             missing = f"KSDD_RUN is {named}, and no run is in {folder.resolve()}"
@@ -104,7 +135,7 @@ def is_same_start(stored: Settings, wanted: Settings) -> bool:
 def _begun(wanted: Settings) -> Path | None:
     """The run with the same start as `wanted`: the one opened last, else one of its name."""
     named = re.compile(re.escape(run_name(wanted)) + r"(-\d+)?")
-    folders = [path.parent for path in (home() / "runs").glob("*/settings.json")]
+    folders = [path.parent for path in runs_folder().glob("*/settings.json")]
     named_so = [folder for folder in folders if named.fullmatch(folder.name)]
     named_so.sort(key=lambda folder: (len(folder.name), folder.name))
     for folder in [*_last_folders(), *named_so]:
@@ -114,34 +145,16 @@ def _begun(wanted: Settings) -> Path | None:
 
 
 def _last_folders() -> list[Path]:
-    """`$KSDD_RUN`, then the run opened last under `home()/runs`, as far as there are such."""
-    named, latest = os.environ.get("KSDD_RUN"), home() / "runs" / "latest.txt"
+    """`$KSDD_RUN`, then the run opened last in `runs_folder()`, as far as there are such."""
+    named, last = os.environ.get("KSDD_RUN"), last_name(runs_folder())
     folders = [Path(named).expanduser()] if named else []
-    if latest.exists():
-        folders.append(latest.parent / latest.read_text("utf-8").strip())
-    return folders
-
-
-def _stored_settings(folder: Path) -> Settings | None:
-    path = folder / "settings.json"
-    try:
-        if not path.exists():
-            return None
-        return settings_io.from_json(storage.read_record(path, dict[str, Value]))
-    except KsddError as error:
-        what = f"The settings.json in {folder.name} is not that of a run"
-        raise RunError(f"{what}: {error}") from None
+    return [*folders, runs_folder() / last] if last else folders
 
 
 def _settings_if_whole(folder: Path) -> Settings | None:
-    """`_stored_settings`; None, with a warning, of a run that is damaged or of another version."""
+    """`stored_settings`; None, with a warning, of a run that is damaged or of another version."""
     try:
-        return _stored_settings(folder)
+        return stored_settings(folder)
     except KsddError as error:
         warnings.warn(f"Passed over: {error}", stacklevel=3)
         return None
-
-
-@alone
-def _store_settings(folder: Path, settings: Settings) -> None:
-    storage.write_json(folder / "settings.json", settings_io.to_json(settings))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ksdd_lib import storage
+from ksdd_lib import settings_io, storage
 from ksdd_lib.data import folds, synthetic
 from ksdd_lib.data.data_report import DataIdentity, DataReport, inspect_data
 from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
@@ -17,8 +17,11 @@ from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.open import home
-from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import Settings
+from ksdd_lib.runs.run import Run, refusal
+from ksdd_lib.settings import RULES, Settings, Value
+
+MADE_WITH = [name for name, rule in RULES.items() if rule.group == "data" and name != "data"]
+"""Settings that choose the data and its folds."""
 
 
 class DataRecord(DataIdentity):
@@ -26,6 +29,7 @@ class DataRecord(DataIdentity):
 
     place: str  # the folder of the items as seen from the run folder
     report: DataReport
+    made_with: dict[str, Value] = {}  # the settings of `MADE_WITH`; not in older runs
     contents: tuple[PairContent, ...] = ()  # for `survey`; empty in runs made before it was kept
 
 
@@ -61,21 +65,24 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     Raises DataError or FoldError where no source gives a valid data set that can be split, and
     RunError where the run was begun with other data, or another process works in its folder.
     """
+    run.require_stored()
     if run.has("data"):
         return open_data(run, drive)
     folder = _obtain(run, drive)
     found, chosen = survey(folder.root), run.settings
-    made = folds.make_folds(chosen.folds, found.usable(), chosen.partition, chosen.twins)
+    samples = found.usable(chosen.incomplete)
+    made = folds.make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
     report = inspect_data(found, folder, chosen)
     record = DataRecord(
         **{name: getattr(report, name) for name in DataIdentity.model_fields},
         place=storage.relative(folder.root, run.folder),
         report=report,
         contents=found.contents,
+        made_with={name: getattr(chosen, name) for name in MADE_WITH},
     )
     storage.write_record(run.folder / "folds.json", folds.folds_record(made))
     storage.write_record(run.folder / "data.json", record)
-    return DataSet(folder.root, found.samples, _as_trained(made, chosen), record)
+    return DataSet(folder.root, samples, _as_trained(made, chosen), record)
 
 
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
@@ -84,9 +91,14 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
     Raises RunError where it has none or the data found is other; DataError where none is found.
     """
     run.require("data")
+    run.require_stored()
     record = storage.read_record(run.folder / "data.json", DataRecord)
+    stored = storage.read_record(run.folder / "folds.json", FoldsRecord)
+    there = run.settings.with_values(record.made_with | {"folds": stored.protocol})
+    if other := settings_io.differences(there, settings_io.to_json(run.settings)):
+        raise RunError(refusal(run.folder, other))
     root = _place(run, record, drive)
-    samples = survey(root, record.contents).usable()
+    samples = survey(root, record.contents).usable(run.settings.incomplete)
     found = fingerprint(samples)
     if found != record.fingerprint:
         parent, name = run.folder.parent, run.folder.name
@@ -97,9 +109,8 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
             f"changed, begin another run: put %env KSDD_RUN={free} into a new cell above this one, "
             "run all, and delete it later; for `run`, name another folder by --out."
         )
-    stored = storage.read_record(run.folder / "folds.json", FoldsRecord)
-    made = folds.folds_from_record(stored, samples, record.report.twins or ())
-    return DataSet(root, samples, _as_trained(made, run.settings), record)
+    whole = folds.folds_from_record(stored, samples, record.report.twins or ())
+    return DataSet(root, samples, _as_trained(whole, run.settings), record)
 
 
 def _as_trained(made: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:

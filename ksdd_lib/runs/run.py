@@ -1,24 +1,17 @@
 """The run folder: one experiment's settings, checkpoints and results, and what comes next."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ksdd_lib import settings_io, storage
-from ksdd_lib.errors import MissingError, RunError
+from ksdd_lib.errors import KsddError, MissingError, RunError
+from ksdd_lib.runs.lock import alone
 from ksdd_lib.settings import RULES, Settings, Value, Values
 from ksdd_lib.storage import Record
 
 # Part of a run that belongs to no fold -> its file once it is finished, the notebook that makes it.
 FILES = {"data": "data.json", "evaluation": "metrics.json", "report": "report.html"}
-FILE = re.compile(
-    r"(settings|data|folds|timing|metrics|environment|owner)\.json|predictions\.csv|masks\.npz"
-    r"|fold\d/(\w+-\d{6,}\.(pt|json)|\w+\.(jsonl|done\.json|diverged\.json)|scores\.(csv|json))"
-    r"|fold\d/(masks|examples)\.npz|report\.html|figures/\w+\.png|notebooks/\w+\.ipynb"
-)
-"""The names in a run folder of all that this package writes there."""
-
 NOTEBOOKS = {"data": "01_download_data", "evaluation": "04_evaluate", "report": "05_visualize"}
 
 
@@ -79,8 +72,17 @@ class Run:
         files = self.folder.glob("fold*/*" if group == "run" else f"fold*/{group}*")
         return any(not path.name.startswith(".") for path in files)
 
+    def require_stored(self) -> None:
+        """Raise RunError where settings.json has been changed since this run was opened."""
+        if stored := stored_settings(self.folder):
+            ours = settings_io.to_json(self.settings)
+            if different := settings_io.differences(stored, ours):
+                raise RunError(refusal(self.folder, different))
+
+    @alone
     def amend(self, touched: Values) -> "Run":
         """The run with changed settings; RunError where a stage has already used one of them."""
+        self.require_stored()
         changed = settings_io.differences(self.settings, touched)
         fixed = {k: v for k, v in changed.items() if self.has_begun(RULES[k].group)}
         if fixed:
@@ -99,6 +101,18 @@ class Run:
         new = Timing(what=what, seconds=round(seconds, 1))
         lines = [*(line for line in self.timing() if line.what != what), new]
         storage.write_json(self.folder / "timing.json", [line.model_dump() for line in lines])
+
+
+def stored_settings(folder: Path) -> Settings | None:
+    """The settings in a run folder; None without any, RunError where they cannot be read."""
+    path = folder / "settings.json"
+    try:
+        if not path.exists():
+            return None
+        return settings_io.from_json(storage.read_record(path, dict[str, Value]))
+    except KsddError as error:
+        what = f"The settings.json in {folder.name} is not that of a run"
+        raise RunError(f"{what}: {error}") from None
 
 
 def refusal(folder: Path, different: Mapping[str, tuple[Value, Value]]) -> str:

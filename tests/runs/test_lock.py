@@ -23,6 +23,7 @@ from ksdd_lib.runs import prepare
 from ksdd_lib.runs.lock import OWNER_SILENT, alone, claim, release
 from ksdd_lib.runs.open import create, open_run
 from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
 from ksdd_lib.training import checkpoint
 
 
@@ -321,7 +322,7 @@ WRITES: dict[str, Callable[[Path], Any]] = {
     "bytes": lambda folder: storage.write_bytes(folder / "fold0" / "new" / "a.pt", b"ours"),
     "settings": lambda folder: storage.write_json(folder / "settings.json", {}),
     "history": lambda folder: storage.append_text(folder / "fold0" / "first.jsonl", "ours"),
-    "timing": lambda folder: open_run(folder).note_time("first stage", 1),
+    "timing": lambda folder: Run(folder, Settings()).note_time("first stage", 1),
     "removal": lambda folder: storage.remove(folder / "fold0" / "first.jsonl"),
     "checkpoint": lambda folder: checkpoint.save(folder / "fold0", "first", 9, {}, {"a": 1}),
     "sign of life": claim,

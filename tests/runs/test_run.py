@@ -8,7 +8,9 @@ import pytest
 from ksdd_lib import presets, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.presets import run_name
+from ksdd_lib.runs import lock
 from ksdd_lib.runs.open import create, last_settings, open_run, resume
+from ksdd_lib.runs.prepare import open_data, prepare_data
 from ksdd_lib.runs.run import NOTEBOOKS, Run
 from ksdd_lib.settings import Settings
 
@@ -243,3 +245,146 @@ def test_timing_keeps_one_line_for_each_thing(run: Run) -> None:
         {"what": "decision stage, fold 0", "seconds": 1},
         {"what": "segmentation stage, fold 0", "seconds": 3},
     ]
+
+
+# A folder of runs, or a run in it, that is a link
+
+
+@pytest.fixture(params=["runs", "run", "home", "plain", "both"])
+def linked_home(request: pytest.FixtureRequest, tmp_path: Path, own_home: Path) -> Path:
+    """A home in which something is a link to elsewhere, as to a larger disk."""
+    kind, far = request.param, tmp_path / "far"
+    if kind == "home":
+        far.mkdir()
+        own_home.symlink_to(far)
+    if kind in ("runs", "both"):
+        (far / "runs").mkdir(parents=True)
+        own_home.mkdir()
+        (own_home / "runs").symlink_to(far / "runs")
+    if kind in ("run", "both"):
+        (far / "elsewhere").mkdir(parents=True)
+        (own_home / "runs").mkdir(parents=True, exist_ok=True)
+        (own_home / "runs" / "demo-clean-seed2").symlink_to(far / "elsewhere")
+    return own_home
+
+
+@pytest.mark.fault(54)
+def test_notebook_2_trains_the_run_that_notebook_1_chose(linked_home: Path) -> None:
+    for seed in (1, 2, 1, 2):
+        chosen = create(presets.resolve({"seed": seed}))
+        assert resume().folder == chosen.folder and resume().settings.seed == seed
+        assert last_settings() == chosen.settings
+    assert len(list((linked_home / "runs").glob("*/settings.json"))) == 2
+
+
+@pytest.mark.fault(54)
+def test_a_run_that_is_named_by_its_folder_is_the_last_one(
+    linked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(presets.resolve({"seed": 1}))
+    place = linked_home / "runs" / "demo-clean-seed2"
+    create(presets.resolve({"seed": 2}), place)
+    monkeypatch.chdir(tmp_path)
+    for named in (place, place.relative_to(tmp_path), place.parent.resolve() / place.name):
+        assert resume().settings.seed == 2
+        create(presets.resolve({"seed": 1}))
+        assert resume().settings.seed == 1
+        open_run(named)
+    assert resume().settings.seed == 2
+    outside = open_run(tmp_path / "outside" / "demo-clean-seed2")
+    assert resume().folder != outside.folder
+
+
+@pytest.mark.fault(52)
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"", b" \n", b"..", b".", b"../other", b"/etc", b"a\x00b", b"gone"]
+)
+def test_a_latest_txt_that_names_no_run_here_is_no_last_run(own_home: Path, content: bytes) -> None:
+    run = create(presets.resolve({"seed": 1}))
+    open_run(own_home.parent / "other")
+    storage.write_json(own_home / "settings.json", storage.read_json(run.folder / "settings.json"))
+    (own_home / "runs" / "latest.txt").write_bytes(content)
+    assert last_settings() is None
+    with pytest.raises(RunError, match="There is no run yet"):
+        resume()
+    assert create(presets.resolve({"seed": 1})).folder == run.folder
+
+
+# Two people in one folder before its data is there
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize(
+    "other", [{"seed": 4}, {"partition": 3}, {"image_size": "128x128"}, {"decision_steps": 9}]
+)
+def test_settings_that_another_has_changed_meanwhile_make_no_data(
+    run: Run, other: dict[str, int | str]
+) -> None:
+    theirs = open_run(run.folder, other)
+    [name] = other
+    with pytest.raises(RunError, match=f"{name} is .* there, .* here"):
+        prepare_data(run)
+    assert not (run.folder / "data.json").exists() and not (run.folder / "folds.json").exists()
+    with pytest.raises(RunError, match=f"{name} is .* there, .* here"):
+        run.amend({"segmentation_steps": 3})
+    prepare_data(theirs)
+    for work in (prepare_data, open_data):
+        with pytest.raises(RunError, match=f"{name} is .* there, .* here"):
+            work(run)
+    assert open_run(run.folder).settings == theirs.settings
+
+
+@pytest.mark.fault(55)
+def test_settings_are_chosen_once_more_when_the_folder_is_ours(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another has prepared the data since they were looked at."""
+    plain = lock.claim
+
+    def claim(folder: Path) -> bool:
+        (folder / "data.json").write_text("{}")
+        return plain(folder)
+
+    monkeypatch.setattr(lock, "claim", claim)
+    with pytest.raises(RunError, match="seed is 3 there, 4 here"):
+        open_run(run.folder, {"seed": 4})
+    assert storage.read_json(run.folder / "settings.json")["seed"] == 3
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("partition", 3),
+        ("twins", "identical"),
+        ("image_size", "128x128"),
+        ("generated_items", 7),
+        ("defective_images", 2),
+    ],
+)
+def test_data_and_folds_that_other_settings_have_made_are_not_opened(
+    run: Run, name: str, value: int | str
+) -> None:
+    prepare_data(run)
+    path = run.folder / "settings.json"
+    storage.write_json(path, storage.read_json(path) | {name: value})
+    with pytest.raises(RunError, match=f"{name} is .* there, {value!r} here"):
+        open_data(open_run(run.folder))
+
+
+@pytest.mark.fault(55)
+def test_folds_of_another_protocol_are_not_opened(run: Run) -> None:
+    prepare_data(run)
+    path = run.folder / "folds.json"
+    storage.write_json(path, storage.read_json(path) | {"protocol": "official"})
+    with pytest.raises(RunError, match="folds is 'official' there, 'clean' here"):
+        open_data(run)
+
+
+def test_data_of_an_earlier_version_which_did_not_note_settings_is_opened(run: Run) -> None:
+    data = prepare_data(run)
+    path = run.folder / "data.json"
+    record = storage.read_json(path)
+    del record["made_with"]
+    storage.write_json(path, record)
+    assert open_data(open_run(run.folder)).folds == data.folds
