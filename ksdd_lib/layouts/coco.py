@@ -77,7 +77,7 @@ def _number(value: Any) -> int | str | None:
 
 def _shape(names: dict[Any, str], raw: Any) -> Shape | str:
     label, outlines = names.get(_number(raw.get("category_id")), ""), raw.get("segmentation")
-    if isinstance(outlines, dict):
+    if isinstance(outlines, dict) and outlines:
         (height, width), counts = outlines["size"], outlines["counts"]
         return Shape(label, lambda canvas: _stamp(canvas, counts, (height, width)))
     if not outlines:

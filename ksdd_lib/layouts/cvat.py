@@ -23,7 +23,7 @@ def find(tree: Tree) -> Found | None:
         if root.find("track") is not None:
             tree.damaged[file] = "CVAT for video: export CVAT for images"
         for image in root.findall("image"):
-            name, side = image.get("name", ""), side_of(image.get("subset", ""))
+            name, side = image.get("name") or "one without a name", side_of(image.get("subset", ""))
             shapes, lack = polygons.shapes_of(f"{name} in {file}", image, _shape)
             size = stated(image.get("height"), image.get("width"))
             labels.append(Labels(file, name, shapes, lack, size, side))
@@ -35,7 +35,7 @@ def _parsed(tree: Tree, file: str) -> Element | None:
     try:
         text = tree.text(file)
         if "<!DOCTYPE" in text:
-            raise DataError("a DTD, which is not read")
+            raise DataError("it has a DTD, which is not read")
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError):
         tree.damaged[file] = "no valid XML"

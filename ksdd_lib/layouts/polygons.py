@@ -1,7 +1,6 @@
-"""Outlines, lines, ellipses and runs of pixels, as files of annotations hold them, become masks.
+"""Outlines, lines, ellipses and runs of pixels become masks.
 
-Values are taken as they are. For what is not as its format has it, a picture has no mask, and is
-told: no reader raises for a damaged file.
+What is not as its format has it is a DataError, of which `shapes_of` makes a reason for no label.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,9 @@ from ksdd_lib.formatting import printable
 from ksdd_lib.layouts import masks_beside
 from ksdd_lib.layouts.found import Draw, Found, Labels, Shape, Tree, joined, naming
 
+Reader = Callable[[Any], Shape | str | None]
+"""What a file holds -> the shape; None where it is no defect, or why it outlines none."""
+
 LINE = 3  # pixels: how wide a line is that somebody drew along a defect
 FAR = 1e6  # pixels from the corner: nothing lies farther, as OpenCV counts in 32 bits
 BOXES = "it has boxes, which outline no defect"
@@ -29,26 +31,21 @@ def found(tree: Tree, labels: list[Labels], notes: Sequence[str] = ()) -> Found 
     return joined(tree, labels, beside.used if beside else set(), notes) if labels else None
 
 
-def shapes_of(
-    where: str, raws: Iterable[Any], shape_of: Callable[[Any], Shape | str | None]
-) -> tuple[list[Shape], str]:
-    """The shapes that a file lists, and why they are not all of the defects, or "".
-
-    `shape_of` gives None for what is no defect, and says why another one outlines none.
-    """
-    shapes, lack = list[Shape](), ""
+def shapes_of(where: str, raws: Iterable[Any], read: Reader) -> tuple[list[Shape], str]:
+    """The shapes that a file lists, and why they are not all of the defects, or ""."""
+    shapes = list[Shape]()
     try:
         for number, raw in enumerate(raws, 1):
             place = f"shape {number} of {where}"
             with naming(place):
-                shape = shape_of(raw)
+                shape = read(raw)
             if isinstance(shape, str):
-                lack = lack or shape
-            elif shape:
+                return shapes, shape
+            if shape:
                 shapes.append(shape._replace(where=place))
     except DataError as error:
-        lack = lack or str(error)
-    return shapes, lack
+        return shapes, str(error)
+    return shapes, ""
 
 
 def class_name(value: Any) -> str:
@@ -57,18 +54,20 @@ def class_name(value: Any) -> str:
 
 
 def outline(points: Any, is_share: bool = False) -> Draw:
-    """What points (x, y), in pixels or shares of width and height, enclose; with the outline.
-
-    What lies beyond the picture is cut off.
-    """
+    """What points (x, y), in pixels or shares of the sides, enclose; cut off at the edges."""
     corners = _points(points, 3)
     return lambda canvas: cv2.fillPoly(canvas, [_pixels(corners, canvas, is_share)], 1)
 
 
 def line(points: Any) -> Draw:
     """The line through points (x, y), `LINE` pixels wide."""
-    corners = _points(points, 2)
-    return lambda canvas: cv2.polylines(canvas, [_pixels(corners, canvas)], False, 1, LINE)
+    corners, brush = _points(points, 2), np.ones((LINE, LINE), np.uint8)
+
+    def draw(canvas: np.ndarray) -> None:
+        thin = cv2.polylines(np.zeros_like(canvas), [_pixels(corners, canvas)], False, 1)
+        canvas |= cv2.dilate(thin, brush)  # OpenCV's own thickness is not exact
+
+    return draw
 
 
 def box(x: float, y: float, other_x: float, other_y: float, *, degrees: float = 0) -> Draw:
@@ -87,10 +86,9 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, *, degrees: fl
 def runs(counts: Any, shape: tuple[int, int]) -> np.ndarray:
     """Counts of pixels, background and defect in turn -> bool of `shape`, row by row."""
     lengths, area = np.asarray(counts), shape[0] * shape[1]
-    if lengths.dtype.kind not in "iu" or lengths.ndim != 1:
-        raise DataError("has runs that are no whole numbers")
-    is_possible = area <= MAX_PIXELS and 0 <= lengths.min() <= lengths.max() <= area
-    if not is_possible or lengths.sum() != area:
+    if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or area > MAX_PIXELS:
+        raise DataError("has runs that are no whole numbers, or longer than any picture")
+    if not 0 <= lengths.min() <= lengths.max() <= area or lengths.sum() != area:
         raise DataError("has runs that do not fill its {}x{} pixels".format(*shape))
     return np.repeat(np.arange(len(lengths)) % 2 > 0, lengths).reshape(shape)
 
@@ -103,12 +101,12 @@ def stamp(canvas: np.ndarray, pixels: np.ndarray, left: int = 0, top: int = 0) -
 
 
 def _points(points: Any, least: int) -> np.ndarray:
-    found = np.asarray(points, float)
-    if found.size and (found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all()):
+    given = np.asarray(points, float)
+    if given.size and (given.ndim != 2 or given.shape[1] != 2 or not np.isfinite(given).all()):
         raise DataError("has a point that is not two numbers")
-    if len(found) < least:
-        raise DataError(f"has {len(found)} points, and needs {least}")
-    return found
+    if len(given) < least:
+        raise DataError(f"has {len(given)} points, and needs {least}")
+    return given
 
 
 def _pixels(points: np.ndarray, canvas: np.ndarray, is_share: bool = False) -> np.ndarray:

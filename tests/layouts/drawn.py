@@ -6,8 +6,11 @@ import cv2
 import numpy as np
 from layouts.conftest import write
 
+from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.sources import DataFolder
+from ksdd_lib.errors import DataError
 from ksdd_lib.layouts.arrange import as_item_folders
+from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Found, Tree
 from ksdd_lib.presets import resolve
 
@@ -40,7 +43,21 @@ def notes(root: Path, layout: str = "auto") -> str:
     return "\n".join(as_item_folders(folder, root.parent / "home", settings).notes)
 
 
-def masks(found: Found | None, tree: Tree, size: tuple[int, int] = (160, 128)) -> dict:
-    """File name of a picture -> its mask, or None where it has none."""
+def lacks(root: Path, layout: str = "auto") -> dict[str, str]:
+    """Path of each picture without a label, as it is named in the data -> the reason."""
+    found = {}
+    for one in recognise(Tree(root), layout)[1].pictures:
+        try:
+            if one.mask is None:
+                found[one.name] = one.lack
+            else:
+                one.mask(read_image(one.path).shape)
+        except DataError as error:
+            found[one.name] = str(error)
+    return found
+
+
+def masks(found: Found | None, size: tuple[int, int] = (160, 128)) -> dict[str, np.ndarray | None]:
+    """Name of a picture -> its mask, or None where it has none."""
     assert found is not None
-    return {one.path.name: one.mask and one.mask(size) for one in found.pictures}
+    return {one.path.stem: one.mask and one.mask(size) for one in found.pictures}
