@@ -23,6 +23,8 @@ from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree
 from ksdd_lib.settings import Settings
 
+VERSION = 2  # raise it whenever the readers may answer otherwise: the data is then read anew
+
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:
     """The data as item folders: as it lies, or else written below `home`/data if need be.
@@ -34,7 +36,7 @@ def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataF
         return folder
     tree = Tree(_inner(folder.root))
     facts = [(name, *_facts(tree.path(name))) for name in tree.files]
-    digest = storage.sha256(json.dumps([asked, facts]).encode())
+    digest = storage.sha256(json.dumps([VERSION, asked, facts]).encode())
     target = Path(home).resolve() / "data" / f"{_plain(folder.name)}-items-{digest[:12]}"
     if not (target / NOTE).exists():
         with storage.whole_folder(target, (target / NOTE).exists) as made:
@@ -150,7 +152,10 @@ def _notes(tree: Tree, found: Found, lacks: dict[Picture, str], rule: str) -> tu
         if lack:
             kinds.setdefault(lack, []).append(picture.name)
     for lack, names in sorted(kinds.items()):
-        notes.append(f"{len(names)} without a label, {lack}: {listed(names, 5)}")
+        if len(names) > 1:
+            notes.append(f"{len(names)} without a label, {lack}: {listed(names, 5)}")
+    if single := [f"{names[0]}, {lack}" for lack, names in kinds.items() if len(names) == 1]:
+        notes.append(f"{len(single)} without a label: {listed(single, 5, '; ')}")
     known = {picture.path for picture in found.pictures}
     rest = [n for n in tree.files if n not in found.used and tree.path(n) not in known]
     if rest:
