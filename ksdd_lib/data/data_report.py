@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
-from ksdd_lib.data.duplicates import twin_items
+from ksdd_lib.data.duplicates import ClosePair, closest_pairs, twin_items
 from ksdd_lib.data.folds import leaked_samples, make_folds
 from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
@@ -92,14 +92,17 @@ class DataReport(DataIdentity):
     notes: tuple[str, ...] = ()  # what was not understood then
     advice: tuple[str, ...] = ()  # where the settings do not suit the data
     twins: tuple[tuple[str, ...], ...] | None = None
+    closest: tuple[ClosePair, ...] = ()  # that are no twins
     folds: dict[str, SplitCounts | Refusal] | None = None
 
 
 def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataReport:
     """Counts, sizes, twins, folds and faults of a data set, for a run of these settings."""
     samples, twins, folds = found.samples, None, None
-    if not found.unreadable:
+    closest: tuple[ClosePair, ...] = ()
+    if not found.unreadable or settings.incomplete == "leave_out":
         groups = twin_items(samples, settings.twins)
+        closest = closest_pairs(samples, settings.twins)
         twins = tuple(tuple(sorted(group, key=natural_key)) for group in groups)
         folds = {
             "clean": _folds("clean", samples, settings.partition, settings.twins),
@@ -126,6 +129,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         notes=folder.notes,
         advice=tuple(_advice(samples, folder, settings)),
         twins=twins,
+        closest=closest,
         folds=folds,
     )
 
@@ -146,7 +150,9 @@ def format_report(report: DataReport) -> str:
         f"  fingerprint {report.fingerprint}",
         *_section("identical pairs dropped", dropped),
         *_section(
-            "unreadable: training refuses this data set until they are mended or removed",
+            "unreadable: left out"
+            if report.folds
+            else "unreadable: training refuses this data set until they are mended or removed",
             [one.reason for one in report.unreadable],
         ),
         *_section("ignored, not in the layout", report.ignored),
@@ -155,6 +161,13 @@ def format_report(report: DataReport) -> str:
         )
         * bool(report.layout),
         *_section("twins, items that show one object", _format_twins(report)),
+        *_section(
+            "not taken for twins, though the most alike",
+            [
+                f"{' and '.join(one.surfaces)}: correlation {one.correlation:.2f}"
+                for one in report.closest
+            ],
+        ),
     ]
     for protocol, split in (report.folds or {}).items():
         if protocol == "clean" or isinstance(split, SplitCounts) or report.is_kolektor:

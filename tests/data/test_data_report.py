@@ -76,6 +76,20 @@ def test_twins_and_their_folds_are_shown(tiny_root: Path):
     assert "6 of 7 items are in the clean folds: of twins the first is kept" in text
 
 
+@pytest.mark.fault(37)
+def test_the_closest_pairs_that_were_not_joined_are_shown_with_their_correlation(tiny_root: Path):
+    report = report_of(tiny_root)
+    assert len(report.closest) == 3 and report.twins == ()
+    one = report.closest[0]
+    line = f"{one.surfaces[0]} and {one.surfaces[1]}: correlation {one.correlation:.2f}"
+    assert f"not taken for twins, though the most alike:\n  {line}\n" in format_report(report)
+    older = DataReport.model_validate_json(report.model_dump_json(exclude={"closest"}))
+    assert "most alike" not in format_report(older)
+    for item in range(2, 7):
+        shutil.copytree(tiny_root / "tiny01", tiny_root / f"tiny0{item}", dirs_exist_ok=True)
+    assert "most alike" not in format_report(report_of(tiny_root))
+
+
 def test_twins_are_those_of_the_settings(tiny_root: Path):
     shutil.copytree(tiny_root / "tiny02", tiny_root / "tiny07")
     for image in (tiny_root / "tiny07").glob("*.jpg"):
