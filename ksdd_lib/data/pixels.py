@@ -90,16 +90,17 @@ CUTS = (0.25, 0.5)  # of white: between them no thin part of a smoothed mask may
 def _is_smoothed(levels: np.ndarray, white: int, between: np.ndarray) -> bool:
     """Whether the levels between black and white, with these counts, only smooth an outline.
 
-    Cut lower or higher, it has as many pieces. Each gray pixel has nearly black and nearly white
-    ones within 3 px. What is nearly one of them, as where a mask was stored with loss, lies within
-    16 px of an outline. One in a hundred may lie elsewhere. All are very few, or of several levels.
+    Cut lower or higher, it has as many pieces. All such pixels lie within 16 px of an outline, as
+    where a mask was stored with loss. Each that is neither nearly black nor nearly white has both
+    within 3 px, but for one in a hundred. All are very few, or of several levels.
     """
     dark, light = levels <= 0.1 * white, levels >= 0.9 * white
     near, far = (_meet(dark, light, reach) for reach in (3, 16))
-    odd = ~(dark | light) & ~near | (levels > 0) & (levels < white) & ~far
+    if ((levels > 0) & (levels < white) & ~far).any():
+        return False
     few = 0.01 * np.count_nonzero(levels == white)
     pieces = {cv2.connectedComponents((levels > cut * white).astype(np.uint8))[0] for cut in CUTS}
-    if np.count_nonzero(odd) > few or len(pieces) > 1:
+    if np.count_nonzero(~(dark | light | near)) > few or len(pieces) > 1:
         return False
     is_few = between.sum() <= few
     return bool(is_few or between.max() <= between.sum() / 2)

@@ -222,6 +222,17 @@ def test_a_mask_that_was_stored_with_loss_is_what_was_drawn(quality: int):
 
 
 @pytest.mark.fault(34)
+@pytest.mark.parametrize("level", [1, 20, 50, 100, 200])
+@pytest.mark.parametrize("pixels", [1, 12])
+def test_a_speck_of_another_level_beside_a_large_white_area_is_refused(level: int, pixels: int):
+    mask = np.zeros((300, 300), np.uint8)
+    mask[20:120, 20:120] = 255
+    mask[200, 100 : 100 + pixels] = level
+    with pytest.raises(DataError, match=f"levels 0, {level}, 255"):
+        decode_mask(encode(".png", mask), "x")
+
+
+@pytest.mark.fault(34)
 def test_a_smooth_line_is_read_unless_the_cut_would_break_it():
     fine = cv2.resize(BLACK, None, fx=8, fy=8)
     for start, end, width in ((80, 400, 24), (400, 440, 3), (440, 1000, 24)):
