@@ -94,7 +94,7 @@ def _stamp(canvas: np.ndarray, counts: Any, size: tuple[int, int]) -> None:
         library, code = _pycocotools(), counts.encode()
         pixels = library.decode({"size": list(size), "counts": code})
         if library.encode(pixels)["counts"] != code:  # it does not tell of an end that is missing
-            raise DataError("has runs that do not fill its {}x{} pixels".format(*size))
+            raise DataError(f"has runs that do not fill its {canvas.size:,} pixels")
     else:
         pixels = polygons.runs(counts, size[::-1]).T
     polygons.stamp(canvas, np.asarray(pixels) > 0)

@@ -89,7 +89,7 @@ def runs(counts: Any, shape: tuple[int, int]) -> np.ndarray:
     if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or area > MAX_PIXELS:
         raise DataError("has runs that are no whole numbers, or longer than any picture")
     if not 0 <= lengths.min() <= lengths.max() <= area or lengths.sum() != area:
-        raise DataError("has runs that do not fill its {}x{} pixels".format(*shape))
+        raise DataError(f"has runs that do not fill its {area:,} pixels")
     return np.repeat(np.arange(len(lengths)) % 2 > 0, lengths).reshape(shape)
 
 

@@ -217,6 +217,9 @@ NO_LABELS = {
 }
 
 
+DO_NOT_FILL = ("too few", "too many", "negative", "huge counts", "cut", "empty text")
+
+
 @pytest.mark.fault(61)
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("kind", NO_LABELS)
@@ -229,6 +232,7 @@ def test_what_outlines_nothing_is_no_label_and_told(kind, surfaces, tmp_path: Pa
     [(name, reason)] = lacks(root).items()
     assert name == "part0_0" and reason.startswith("shape 1 of part0_0.png in a.json ")
     assert reason in notes(root)
+    assert ("do not fill its 20,480 pixels" in reason) == (kind in DO_NOT_FILL)
 
 
 @pytest.mark.fault(63)

@@ -248,6 +248,7 @@ def test_other_files_are_refused_by_name(kind, surfaces, tmp_path: Path):
     said = notes(root)
     assert "1 files not understood: b.xml" in said
     assert ("b.xml (it has a DTD" in said) == ("!DOCTYPE" in REFUSED[kind])
+    assert ("b.xml (CVAT for video" in said) == (kind == "a video")
     assert lacks(root) == {"part0_0": "it has no label"}
 
 
