@@ -208,6 +208,7 @@ class TestColab:
         """By the name of its distribution, where that is another one."""
         names = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn"}
         names |= {"IPython": "ipython", "google": None}  # Colab's own: there it is, or it is not
+        names |= {"pycocotools": None}  # an error asks for it, where a file needs it
         ours = {path.stem for path in [*MODULES, *TOOLS]} | {"ksdd_lib"}
         nodes = [
             node
