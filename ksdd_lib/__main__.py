@@ -1,6 +1,7 @@
 """The same series without a browser: `python -m ksdd_lib COMMAND`; `--help` lists the commands."""
 
 import argparse
+import io
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.evaluation.summary import Summary
-from ksdd_lib.formatting import number
+from ksdd_lib.formatting import number, printable
 from ksdd_lib.layouts import arrange
 from ksdd_lib.layouts.catalog import LAYOUTS
 from ksdd_lib.notebook import live, outputs
@@ -35,6 +36,9 @@ from ksdd_lib.training.loop import Progress
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, or 2 with one sentence on what to mend."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whose encoding may lack letters, as on Windows
+            stream.reconfigure(errors="backslashreplace")
     chosen = _parser().parse_args(arguments)
     try:
         chosen.command(chosen)
@@ -142,8 +146,8 @@ def publish(chosen: argparse.Namespace) -> None:
     if not (chosen.run_folder / "settings.json").exists():
         raise RunError(f"There is no run in {relative(chosen.run_folder)}.")
     run = runs.open_run(chosen.run_folder)
-    if chosen.file.suffix != ".safetensors":
-        raise RunError(f"{chosen.file.name} must end in .safetensors.")
+    if chosen.file.suffix != ".safetensors" or printable(chosen.file.name) != chosen.file.name:
+        raise RunError(f"{chosen.file.name} must be text that ends in .safetensors.")
     card = weights.publish(run, prepare.open_data(run), chosen.fold, chosen.file)
     print(f"published: {relative(chosen.file)}, its card {card.name}")
 

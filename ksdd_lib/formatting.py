@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Sequence
 
 
@@ -44,8 +45,9 @@ def words(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A file name as any output can show it: line ends and what is not text are escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1].replace("udc", "x") for c in text)
+    """A file name as one line of text: control characters and bytes that are not UTF-8 escaped."""
+    odd = r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+    return re.sub(odd, lambda found: ascii(found[0])[1:-1].replace("udc", "x"), text)
 
 
 def unquoted(pasted: str) -> str:

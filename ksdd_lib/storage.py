@@ -92,7 +92,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises OSError where it cannot be written, DiskFullError where the disk is full.
     """
     _ask(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")  # a name may be 255 bytes
     with _explained(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

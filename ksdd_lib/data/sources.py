@@ -25,7 +25,7 @@ from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
 from ksdd_lib.data.zips import Archive, open_archive
 from ksdd_lib.errors import DataError, KsddError, RunError
-from ksdd_lib.formatting import unquoted
+from ksdd_lib.formatting import printable, unquoted
 from ksdd_lib.storage import FileHash
 
 UNPACKED_MARKER = ".unpacked.json"  # holds an `Unpacked`
@@ -137,7 +137,8 @@ def unpack(archive: Path, home: Path) -> DataFolder:
     try:
         with open_archive(archive) as opened:
             sha256 = storage.sha256(archive)
-            target = Path(home).resolve() / "data" / f"{archive.stem}-{sha256[:12]}"
+            name = f"{printable(archive.stem)[:50]}-{sha256[:12]}"
+            target = Path(home).resolve() / "data" / name
             if not _is_whole(target):
                 _extract(opened, sha256, target)
     except OSError as error:

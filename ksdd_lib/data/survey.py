@@ -57,13 +57,14 @@ class Survey:
     ignored: tuple[str, ...]
     contents: tuple[PairContent, ...]  # of every usable pair: what a later survey has as `known`
 
-    def usable(self) -> tuple[Sample, ...]:
-        """The samples; DataError where any image lacks a readable image or mask."""
-        if self.unreadable:
+    def usable(self, incomplete: str = "refuse") -> tuple[Sample, ...]:
+        """The samples; DataError where an image or its mask is unusable, unless it is left out."""
+        if self.unreadable and incomplete == "refuse":
             reasons = formatting.listed([one.reason for one in self.unreadable], 5, "; ")
             raise DataError(
                 f"{len(self.unreadable)} of the images cannot be used: {reasons}. Mend or remove"
-                " them; `python -m ksdd_lib inspect --data PATH` lists all."
+                " them, or set incomplete to leave_out; `python -m ksdd_lib inspect --data PATH`"
+                " lists all."
             )
         return self.samples
 
@@ -81,7 +82,7 @@ def survey(root: Path, known: Iterable[PairContent] = ()) -> Survey:
     """
     files = list_files(root)
     names = sorted(files.images, key=natural_key)
-    pairs = [files.pair(name) for name in names]
+    pairs = [_misnamed(name) or files.pair(name) for name in names]
     before = {(one.image_sha256, one.mask_file_sha256): one for one in known}
     with ThreadPoolExecutor() as pool:
         # Masks come first: their sizes give the factor by which the images are reduced.
@@ -101,11 +102,19 @@ def survey(root: Path, known: Iterable[PairContent] = ()) -> Survey:
             if one is not same
         ),
         unreadable=tuple(
-            Unreadable(name=name, reason=one) for name, one in found.items() if isinstance(one, str)
+            Unreadable(name=formatting.printable(name), reason=one)
+            for name, one in found.items()
+            if isinstance(one, str)
         ),
-        ignored=tuple(files.ignored),
+        ignored=tuple(map(formatting.printable, files.ignored)),
         contents=tuple(PairContent.model_validate(one, from_attributes=True) for one in usable),
     )
+
+
+def _misnamed(name: str) -> str | None:
+    """Why a sample's name cannot be stored with results, or None."""
+    shown = formatting.printable(name)
+    return f"{shown} holds letters that are not text: rename it" if shown != name else None
 
 
 def _read_mask(pair: Pair | str, known: Known) -> PairContent | str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER
 from ksdd_lib.errors import DataError
+from ksdd_lib.formatting import printable
 
 ANNOTATION_EXTENSIONS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
@@ -75,7 +76,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
             file.close()
             raise zipfile.BadZipFile(f"it lists {listed} members, its end says {promised}")
     with file:
-        yield Archive(path.name, file, *_allowed(file.infolist(), path.name))
+        yield Archive(printable(path.name), file, *_allowed(file.infolist(), path.name))
 
 
 def _promised(path: Path) -> int:

@@ -139,7 +139,7 @@ def outcome(rows: Sequence[Judged]) -> str:
     lines = [", ".join(f"{count} {label}" for label, count in counts.items())]
     doubtful = [row for row in rows if row.reason and row.score is not None]
     if doubtful:
-        first = f"{doubtful[0].image}: {doubtful[0].reason}"
+        first = f"{printable(doubtful[0].image)}: {doubtful[0].reason}"
         lines.append(f"Warning for {len(doubtful)}, named in the table: {first}.")
     return "\n".join(lines)
 
@@ -147,4 +147,5 @@ def outcome(rows: Sequence[Judged]) -> str:
 def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:
     """Write the rows as CSV, a column for each attribute of `Judged`, atomically."""
     columns = [field.name for field in fields(Judged)]
-    storage.write_text(path, storage.csv_text(columns, map(astuple, rows)))
+    cells = ([printable(x) if isinstance(x, str) else x for x in astuple(row)] for row in rows)
+    storage.write_text(path, storage.csv_text(columns, cells))

@@ -14,6 +14,7 @@ from ksdd_lib.deploy import folder_table
 from ksdd_lib.deploy.detection import Detector, Verdict, as_pixels
 from ksdd_lib.deploy.folder_table import Judged
 from ksdd_lib.drive import layout, markers
+from ksdd_lib.formatting import printable, unquoted
 from ksdd_lib.notebook import colab, outputs
 from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.reporting import plots, surface_pictures
@@ -76,7 +77,7 @@ def judge_folder(
     """
     folder = Path(folder).expanduser()
     rows = folder_table.judge_folder(detector, folder, watch)
-    name = f"{folder.resolve().name}-{time.strftime('%Y-%m-%d-%H%M%S')}"
+    name = f"{printable(folder.resolve().name)[:50]}-{time.strftime('%Y-%m-%d-%H%M%S')}"
     results = storage.first_free(out, name, lambda place: not place.exists())
     table, sheet = results / "verdicts.csv", results / "contact_sheet.png"
     folder_table.write_verdicts(table, rows)
@@ -112,7 +113,7 @@ def sheet_of(rows: Sequence[Judged], folder: Path) -> Figure:
     for row in rows[: surface_pictures.SHEET]:
         pictures.append(None if row.label == "unreadable" else read_image(folder / row.image))
         score = "" if row.score is None else f" {row.score:.1f}"
-        titles.append(f"{row.label}{score}\n{surface_pictures.shortened(row.image, 20)}")
+        titles.append(f"{row.label}{score}\n{surface_pictures.shortened(printable(row.image), 20)}")
         marked.append(row.label != "good")
     some = f"the {len(titles)} most suspicious of {len(rows)}; all are in verdicts.csv"
     heading = some if len(titles) < len(rows) else ""
@@ -136,7 +137,7 @@ def folder_form(detector: Detector, out: Path, drive: Path | None = None) -> Non
         button.disabled = True
         download.clear_output()
         with download, below.told():
-            if folder := box.value.strip():  # "" would mean the folder at work
+            if folder := unquoted(box.value):  # "" would mean the folder at work
                 _, sheet = judge_folder(detector, folder, out, drive, watch)
                 below.draw(sheet)
             else:

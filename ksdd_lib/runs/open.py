@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from ksdd_lib import hardware, presets, settings_io, storage
 from ksdd_lib.errors import KsddError, MissingError, RunError
+from ksdd_lib.formatting import printable
 from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal, stored_settings
@@ -38,7 +39,7 @@ def last_name(runs: Path) -> str:
         name = (runs / "latest.txt").read_text("utf-8").strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return ""
-    return name if Path(name).name == name != ".." else ""
+    return name if Path(name).name == name != ".." and len(name.encode()) < 256 else ""
 
 
 def create(
@@ -71,6 +72,8 @@ def open_run(folder: Path, explicit: Values = MappingProxyType({})) -> Run:
     those that differ. It is also raised where another process works in the folder.
     """
     named = Path(os.path.abspath(folder))
+    if (shown := printable(named.name)) != named.name:
+        raise RunError(f"{shown} holds letters that are not text: give the run another name.")
     folder = named.resolve()
     settings, is_new = _chosen(folder, explicit)
     if is_new:

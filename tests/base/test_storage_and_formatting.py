@@ -26,6 +26,14 @@ def test_text_and_json_come_back_as_written(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("name", ["x" * 251 + ".csv", "\u00fc" * 127, " a ", "a\rb", "\udcff"])
+def test_a_file_of_any_name_is_written(tmp_path: Path, name: str) -> None:
+    storage.write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "text"
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -165,6 +173,13 @@ def test_a_place_on_another_drive_is_named_whole(
 
     monkeypatch.setattr(os.path, "relpath", no_way)
     assert storage.relative(tmp_path / "a", tmp_path / "c") == str(tmp_path / "a")
+
+
+def test_a_name_is_shown_as_one_line_of_text() -> None:
+    for name in ("kos01/Part5", " \u00fc\u20ac\U0001f600 ", "Foto\u202f3", "\u0928\u200d"):
+        assert formatting.printable(name) == name
+    odd = "a\udcfc\r\n\t\x1b\x9f\u2028\ud800b"
+    assert formatting.printable(odd) == r"a\xfc\r\n\t\x1b\x9f\u2028\ud800b"
 
 
 def test_a_long_list_says_how_many_more_there_are() -> None:

@@ -1,5 +1,6 @@
 """Samples: only what is sure becomes one, each file is decoded once, and twins are found."""
 
+import os
 import random
 import shutil
 from collections import Counter
@@ -22,6 +23,32 @@ from ksdd_lib.data.sources import from_folder
 from ksdd_lib.data.survey import Duplicate, PairContent, find_samples, survey
 from ksdd_lib.errors import DataError
 from ksdd_lib.settings import Settings
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("odd", [b"tiny\xfc2", b"tiny\r2", b"tiny\n2", b"tiny\x7f2", b"\xf0\x9f2"])
+def test_a_sample_whose_name_is_not_text_is_named_before_work_begins(tiny_root: Path, odd: bytes):
+    """Results could not be stored under it, or not be read again."""
+    (tiny_root / "tiny02").rename(tiny_root / os.fsdecode(odd))
+    (tiny_root / "tiny03" / "Part0.jpg").rename(tiny_root / "tiny03" / os.fsdecode(odd + b".jpg"))
+    (tiny_root / os.fsdecode(odd + b".txt")).touch()
+    found = survey(tiny_root)
+    reasons = [one.reason for one in found.unreadable]
+    assert len(reasons) == 5 and all("not text: rename it" in reason for reason in reasons)
+    assert len(found.samples) == 19
+    for text in [*reasons, *(one.name for one in found.unreadable), *found.ignored]:
+        assert text.encode().decode().isprintable()
+    with pytest.raises(DataError, match="5 of the images cannot be used: .*rename it"):
+        found.usable()
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize(
+    "odd", [" tiny", "tiny ", "t" * 251, "\u00fc \u20ac", "\u202ftiny", "ti;ny"]
+)
+def test_a_sample_of_any_other_name_is_used(tiny_root: Path, odd: str):
+    (tiny_root / "tiny02").rename(tiny_root / odd)
+    assert odd in {sample.item for sample in survey(tiny_root).usable()}
 
 
 def test_samples_are_pairs_with_their_label(tiny_root: Path):

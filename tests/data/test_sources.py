@@ -138,6 +138,16 @@ def test_a_copy_named_by_a_browser_unpacks(tiny_zip: Path, home: Path):
     assert len(find_samples(unpack(copy, home).root)) == 24
 
 
+@pytest.mark.fault(47)
+@pytest.mark.parametrize(
+    "stem", ["x" * 251, "\u20ac" * 83, "pr\udcfcf", "a\rb", " a ", "\U0001f600" * 62]
+)
+def test_an_archive_of_any_name_is_unpacked(tiny_zip: Path, home: Path, stem: str):
+    folder = obtain(str(tiny_zip.rename(tiny_zip.with_name(f"{stem}.zip"))), home)
+    assert len(find_samples(folder.root)) == 24
+    assert folder.name.isprintable() and folder.root.name.isprintable()
+
+
 def test_one_top_folder_is_taken_off(tiny_root: Path, tmp_path: Path, home: Path):
     root = unpack(zip_folder(tiny_root, tmp_path / "a.zip", top="Kolektor SDD/"), home).root
     assert len(find_samples(root)) == 24

@@ -4,6 +4,7 @@ import csv
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -308,6 +309,39 @@ def test_linked_and_closed_folders_are_told_and_links_to_files_judged(
     assert "Not judged, links to folders: 2 (linked, round)." in said
     assert "Not judged, folders that cannot be opened: 1 (closed).\n" in said
     assert "files of other kinds (1 without ending): 1 (pipe)" in said
+
+
+@pytest.mark.fault(47)
+def test_names_of_any_bytes_are_judged_and_written_escaped(surface, tmp_path, capsys):
+    shown = {
+        b"pr\xfcf.jpg": r"pr\xfcf.jpg",
+        b"sub\xff/a.jpg": r"sub\xff/a.jpg",
+        b"a\rb.jpg": r"a\rb.jpg",
+        b"a\nb.jpg": r"a\nb.jpg",
+        b"a\x1bb.jpg": r"a\x1bb.jpg",
+        b" lead.jpg": " lead.jpg",
+        b"trail.jpg ": "trail.jpg ",
+        b"x" * 247 + b".jpg": "x" * 247 + ".jpg",
+        "Foto\u202f3 \u00fc\u20ac\U0001f600.jpg".encode(): "Foto\u202f3 \u00fc\u20ac\U0001f600.jpg",
+        b"broken\xfe.jpg": r"broken\xfe.jpg",
+    }
+    content = cv2.imencode(".jpg", cv2.resize(surface, (64, 32)))[1].tobytes()
+    for name in shown:
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/" + name))
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"no picture" if name.startswith(b"broken") else content)
+    (tmp_path / "in" / os.fsdecode(b"notes\xff.tx\xfft")).write_bytes(b"x")
+    rows = folder_table.judge_folder(Judge(), tmp_path / "in")
+    assert r"(1 .tx\xfft): 1 (notes\xff.tx\xfft)" in capsys.readouterr().out
+    assert all(row.reason for row in rows)  # wider than high
+    folder_table.outcome(rows).encode()
+    out = tmp_path / ("v" * 251 + ".csv")
+    folder_table.write_verdicts(out, rows)
+    with open(out, newline="", encoding="utf-8") as file:
+        stored = list(csv.DictReader(file))
+    assert {row["image"] for row in stored} == set(shown.values())
+    assert r"broken\xfe.jpg is not a JPEG" in stored[0]["reason"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
 
 
 def test_a_folder_without_images_is_refused(model, tmp_path):

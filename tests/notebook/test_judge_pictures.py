@@ -1,5 +1,6 @@
 """A picture is judged in one line and one figure, a folder as a table and a contact sheet."""
 
+import os
 import re
 from pathlib import Path
 
@@ -102,6 +103,22 @@ def test_what_was_judged_goes_to_drive_too(folder: Path, tmp_path_factory, scree
     assert f"and in {here.name} (in judged) on Drive" in capsys.readouterr().out
 
 
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("name", [b"teile-\xfc\xff", b"a\rb", " \u00fc ".encode(), b"x" * 251])
+def test_a_folder_and_pictures_of_any_name_are_judged(
+    folder: Path, tmp_path_factory, screen, capsys, name: bytes
+):
+    out = tmp_path_factory.mktemp("judged")
+    odd = folder.rename(folder.with_name(os.fsdecode(name)))
+    (odd / "bright.png").rename(odd / os.fsdecode(b"bri\xffght.png"))
+    (odd / "broken.jpg").rename(odd / "bro\nken $a_{$.jpg")
+    judge_pictures.judge_folder(Judge(), odd, out)
+    [results] = out.iterdir()
+    assert r"bri\xffght.png,defective" in (results / "verdicts.csv").read_text("utf-8")
+    assert (results / "contact_sheet.png").stat().st_size and results.name.isprintable()
+    capsys.readouterr().out.encode()
+
+
 @pytest.mark.fault(25)
 def test_where_drive_takes_nothing_the_results_stay_here(
     folder: Path, tmp_path_factory, screen, capsys
@@ -136,7 +153,7 @@ def test_the_form_judges_the_folder_typed_and_says_what_is_wrong(
     box.value = str(folder / "nowhere")
     button.click()
     assert "nowhere does not exist" in told.value and not drawn.value
-    box.value = str(folder)
+    box.value = f' "{folder}" '
     button.click()
     assert "1 unreadable, 1 defective, 1 good" in told.value
     assert "nowhere" not in told.value, "an old error above a new result would be believed"

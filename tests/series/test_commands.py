@@ -1,5 +1,6 @@
 """The commands of the README, as a user types them."""
 
+import io
 import json
 import os
 import re
@@ -153,6 +154,35 @@ def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkey
     assert "official" not in said and "pixels wide at image_size 704x256" in said
     assert main(["inspect", "--data", str(tiny_root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 24
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+def test_every_letter_can_be_said_whatever_the_terminal_can_show(
+    tiny_root, tmp_path, monkeypatch, encoding
+):
+    said = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    for name, stream in said.items():
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    odd = tiny_root / "Te\u0161t \u00fc\u20ac\U0001f600"
+    (tiny_root / "tiny02").rename(odd)
+    (tiny_root / os.fsdecode(b"notes\xff.txt")).touch()
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    shutil.copy(odd / "Part1.jpg", pictures / os.fsdecode(b"crack\xff \xc5\xa1.jpg"))
+    shutil.copy(odd / "Part1.jpg", pictures / os.fsdecode(b"crack\xff.tx\xfft"))
+    assert main(["options"]) == main(["inspect", "--data", str(tiny_root)]) == 0
+    assert main(["inspect", "--json", "--data", str(tiny_root)]) == 0
+    assert main(["judge", str(pictures), "--out", str(tmp_path / "\u0161.csv")]) == 0
+    assert main(["inspect", "--data", str(tmp_path / os.fsdecode(b"gone\xff\xc5\xa1"))]) == 2
+    assert main(["run", "--data=generated", f"--out={tmp_path}/\udcff"]) == 2
+    for stream in said.values():
+        stream.flush()
+    text = {name: stream.buffer.getvalue().decode(encoding) for name, stream in said.items()}
+    assert ("\u0161.jpg: the picture" in text["stdout"]) == (encoding in ("utf-8", "cp1252"))
+    assert r"notes\xff.txt" in text["stdout"] and "gone" in text["stderr"]
+    assert r"\xff holds letters that are not text: give the run another name" in text["stderr"]
 
 
 @pytest.mark.slow
