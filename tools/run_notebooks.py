@@ -37,9 +37,11 @@ NOTEBOOKS = (
 
 
 def check_notebooks() -> None:
-    """Raise RunError where a notebook leads its run elsewhere."""
+    """Raise RunError where a notebook is missing, or leads its run elsewhere."""
     for name in NOTEBOOKS:
         book = _book(ROOT, name)
+        if not book.exists():
+            raise RunError("The notebooks are not beside ksdd_lib: run this in a checkout.")
         cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         if "%env KSDD_" in "".join(code):

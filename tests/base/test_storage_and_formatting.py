@@ -159,8 +159,10 @@ def test_what_killed_writes_have_left_goes_and_what_living_ones_write_stays(tmp_
     living, ours = tmp_path / f".a.json.{os.getppid()}.tmp", deep / f".b.json.{os.getpid()}.tmp"
     for path in (dead, nobody, living, ours, deep / "a.tmp"):
         path.touch()
-    storage.sweep(tmp_path)
-    assert set(tmp_path.rglob("*.tmp")) == {living, ours, deep / "a.tmp"}
+    theirs = tmp_path / ".notes.txt.999999999.tmp"
+    theirs.touch()
+    storage.sweep(tmp_path, lambda name: name in ("fold0/history.jsonl", "a.json", "fold0/b.json"))
+    assert set(tmp_path.rglob("*.tmp")) == {nobody, living, ours, theirs, deep / "a.tmp"}
 
 
 def test_a_place_on_another_drive_is_named_whole(

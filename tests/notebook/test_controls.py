@@ -42,7 +42,7 @@ def test_every_setting_has_the_control_of_its_type():
         assert type(control).__name__ == kind, name
         assert control.value == getattr(presets.resolve({}), name)
         assert control.description and "_" not in control.description
-    assert form.controls["folds"].options == ("clean", "official")
+    assert form.controls["folds"].options == ("clean", "official", "published")
 
 
 def test_a_form_shows_only_its_groups_and_explains_each_control(screen):
