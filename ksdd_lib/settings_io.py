@@ -75,13 +75,17 @@ def to_json(settings: Settings) -> dict[str, Value]:
 
 
 def from_json(stored: Values) -> Settings:
-    """The settings of `to_json`, newer ones by default; raises SettingsError as `Settings`."""
+    """The settings of `to_json`, newer ones by default; raises SettingsError as `Settings`.
+
+    A place that has come into them elsewhere, as on a shared Drive, leads nowhere.
+    """
     if newer := set(stored) - set(RULES):
         raise SettingsError(
             "The stored settings are of another version of ksdd_lib, which knows "
             f"{', '.join(sorted(newer))}: use that one, or begin a new run."
         )
-    return Settings().with_values(stored)
+    data = {"data": data_name(name) for name in [stored.get("data")] if isinstance(name, str)}
+    return Settings().with_values({**stored, **data})
 
 
 def differences(settings: Settings, given: Values) -> dict[str, tuple[Value, Value]]:

@@ -3,7 +3,6 @@
 Checkpoint steps, hashes and done markers decide that, never times.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,8 +12,9 @@ from ksdd_lib import settings_io, storage
 from ksdd_lib.drive import layout, markers
 from ksdd_lib.errors import KsddError
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import RULES
+from ksdd_lib.runs.lock import FILE
+from ksdd_lib.runs.run import Run, Timing
+from ksdd_lib.settings import RULES, Value
 from ksdd_lib.training import checkpoint
 
 STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
@@ -47,8 +47,9 @@ def opened(folder: Path, read: Callable[[Path], bytes | None] = markers.content)
     """
     stored = read(folder / "settings.json")
     try:
-        return None if stored is None else Run(folder, settings_io.from_json(json.loads(stored)))
-    except (KsddError, ValueError):
+        found = storage.parse_record(stored or b"", dict[str, Value], "settings.json")
+        return Run(folder, settings_io.from_json(found))
+    except KsddError:
         return None
 
 
@@ -80,27 +81,38 @@ def folder_on_drive(run: Run, runs: Path) -> Path:
         there = opened(folder, markers.read)
         return there is not None and not fixed_differences(run, there)[1]
 
+    def is_free(folder: Path) -> bool:
+        if folder.is_symlink():  # it may lead out of Drive
+            return False
+        return is_ours(folder) or not markers.marker_of(folder / "settings.json").exists()
+
     agreed = layout.read_agreement(run.folder.parent)
-    if agreed and agreed.here == run.folder.name and is_ours(runs / agreed.drive):
-        return runs / agreed.drive
-    return storage.first_free(
-        runs,
-        run.folder.name,
-        lambda folder: is_ours(folder) or not markers.marker_of(folder / "settings.json").exists(),
-    )
+    if agreed and agreed.here == run.folder.name:
+        known = layout.folder_of(runs, agreed.drive)
+        if known and is_ours(known):
+            return known
+    return storage.first_free(runs, run.folder.name, is_free)
+
+
+def _is_of_a_run(name: str) -> bool:
+    """Whether a file of that name in a run's folder on Drive may be brought."""
+    return FILE.fullmatch(name) is not None and name != "owner.json"
 
 
 class DriveCopy:
     """All files of a run on Drive, by their names in its folder, read through their markers.
 
-    `damaged` are the names of the files read that are not what their markers say.
+    `damaged` are the names of the files read that are not what their markers say, `others` those
+    of files that this package does not write, which are not brought.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = markers.walk(folder)
         found = markers.read_markers(self.files)
-        self.markers = {path.relative_to(folder).as_posix(): found[path] for path in found}
+        named = {path.relative_to(folder).as_posix(): found[path] for path in found}
+        self.markers = {name: named[name] for name in filter(_is_of_a_run, named)}
+        self.others = sorted(named.keys() - self.markers.keys())
         self.damaged: set[str] = set()
 
     def read(self, name: str) -> bytes | None:
@@ -119,7 +131,7 @@ class DriveCopy:
         """Names of damaged files, and of those missing in `folder` here whose copy was cut."""
         shown = [path for path in self.files if path.suffix != ".ok" and path.name[0] != "."]
         names = {markers.plain(path).relative_to(self.folder).as_posix() for path in shown}
-        cut = names - self.markers.keys() - {layout.LAST_COPY}
+        cut = set(filter(_is_of_a_run, names - self.markers.keys()))
         return sorted(self.damaged | {name for name in cut if not (folder / name).exists()})
 
 
@@ -226,9 +238,12 @@ def _has_same_results(copy: DriveCopy, folder: Path, folds: Iterable[str], last:
 
 
 def _timing(copy: DriveCopy, folder: Path) -> Iterator[File]:
-    """timing.json with the lines that are missing here."""
-    rows = json.loads(markers.content(folder / "timing.json") or "[]")
-    here = {row["what"] for row in rows}
-    more = [row for row in json.loads(copy.read("timing.json") or "[]") if row["what"] not in here]
-    if more:
-        yield "timing.json", storage.json_text([*rows, *more]).encode()
+    """timing.json with the lines that are missing here; not where one of both is damaged."""
+    rows = markers.parsed(markers.content(folder / "timing.json") or b"[]", list[Timing])
+    there = markers.parsed(copy.read("timing.json"), list[Timing])
+    if rows is None or there is None:
+        return
+    here = {row.what for row in rows}
+    if more := [row for row in there if row.what not in here]:
+        lines = [row.model_dump() for row in [*rows, *more]]
+        yield "timing.json", storage.json_text(lines).encode()

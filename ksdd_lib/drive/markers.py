@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -21,10 +21,7 @@ from ksdd_lib.errors import RunError
 VERSION = re.compile(r"(?P<stem>.+)\.[0-9a-f]{8}(?P<suffix>\.\w+)?")
 """The name of content whose plain name was taken: `settings.3f2a9c1b.json`."""
 
-TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-"""The name of a file that `storage.write_bytes` has not finished."""
-
-AnyRecord = TypeVar("AnyRecord", bound=storage.Record)
+Kind = TypeVar("Kind")
 
 
 class Marker(storage.FileHash):
@@ -52,7 +49,7 @@ def write(data: bytes, target: Path, drive: Path) -> bool:
     marker = Marker(bytes=len(data), sha256=sha256, file=content.name)
     storage.write_record(marker_of(target), marker)
     if known and known.file != content.name:
-        target.with_name(known.file).unlink(missing_ok=True)
+        storage.remove(target.with_name(known.file))
     return True
 
 
@@ -69,19 +66,20 @@ def require_mounted(drive: Path) -> None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(drive))
 
 
-def sweep(paths: Iterable[Path]) -> None:
-    """Remove from `paths` on Drive what interrupted copies have left: temporary files, and content
-    whose marker names another file."""
+def sweep(paths: Iterable[Path], is_ours: Callable[[Path], bool]) -> None:
+    """Remove from `paths` on Drive what interrupted copies have left of plain files that are ours:
+    temporary files, and content whose marker names another file."""
     paths = list(paths)
-    stale = [path for path in paths if TEMPORARY.fullmatch(path.name)]
-    versions = [path for path in paths if VERSION.fullmatch(path.name)]
+    unfinished = {path: storage.finished_name(path) for path in paths}
+    stale = [path for path, name in unfinished.items() if name and is_ours(plain(path, name))]
+    versions = [path for path in paths if VERSION.fullmatch(path.name) and is_ours(plain(path))]
     for path in {*versions, *map(plain, versions)}:
         marker = _read_marker(marker_of(plain(path)))
         if marker and marker.file != path.name:
             stale.append(path)
     for path in stale:
         with contextlib.suppress(OSError):  # the next copy tries again
-            path.unlink()
+            storage.remove(path)
 
 
 def marker_of(path: Path) -> Path:
@@ -89,11 +87,12 @@ def marker_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.ok")
 
 
-def plain(path: Path) -> Path:
-    """The file that a path on Drive belongs to: without `.ok`, ` (1)` and its version."""
-    name = re.sub(r" \(\d+\)$", "", path.name.removesuffix(".ok"))
-    name = re.sub(r" \(\d+\)(?=\.\w+$)", "", name)
-    return path.with_name(VERSION.sub(r"\g<stem>\g<suffix>", name))
+def plain(path: Path, name: str = "") -> Path:
+    """The file that a path on Drive belongs to, or `name` beside it: without `.ok`, ` (1)` and its
+    version."""
+    name = re.sub(r" \(\d+\)$", "", (name or path.name).removesuffix(".ok"))
+    name = VERSION.sub(r"\g<stem>\g<suffix>", re.sub(r" \(\d+\)(?=\.\w+$)", "", name))
+    return path.with_name(name) if name.strip(".") else path
 
 
 def read_markers(paths: Iterable[Path]) -> dict[Path, list[Marker]]:
@@ -133,7 +132,7 @@ def content(path: Path) -> bytes | None:
         return None
 
 
-def parsed(data: bytes | None, kind: type[AnyRecord]) -> AnyRecord | None:
+def parsed(data: bytes | None, kind: type[Kind]) -> Kind | None:
     """The record in the content of a JSON file; None where it is absent or damaged."""
     try:
         return None if data is None else storage.parse_record(data, kind, "")
@@ -164,12 +163,13 @@ def walk(folder: Path) -> list[Path]:
 
 
 def _read_marker(path: Path) -> Marker | None:
-    """What a marker says; None where it is absent or damaged."""
+    """What a marker says; None where it is absent, damaged, or names what is not its own."""
     marker = parsed(content(path), Marker)
-    if marker is None or "/" in marker.file:
+    if marker is None:
         return None
     name = marker.file or re.sub(r"( \(\d+\))?\.ok$", "", path.name)
-    return marker.model_copy(update={"file": name})
+    is_its_own = Path(name).name == name != ".." and plain(path, name) == plain(path)
+    return marker.model_copy(update={"file": name}) if is_its_own else None
 
 
 def _size(path: Path) -> int:

@@ -4,14 +4,14 @@ In Colab each notebook has a machine of its own. So every notebook begins by loo
 machine has gone further.
 """
 
+import json
 import math
 import os
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from ksdd_lib import storage
 from ksdd_lib.data import sources
@@ -20,8 +20,9 @@ from ksdd_lib.drive.compare import DataFacts, DriveCopy
 from ksdd_lib.drive.layout import Agreement
 from ksdd_lib.errors import DiskFullError, KsddError, RunError
 from ksdd_lib.formatting import listed
+from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import OWNER_SILENT
-from ksdd_lib.runs.open import home, is_same_start
+from ksdd_lib.runs.open import home, is_same_start, last_name
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 
@@ -82,7 +83,7 @@ class _Attempt:
 
     def __init__(self, home: Path, drive: Path) -> None:
         self.home, self.drive = home, drive
-        self.runs, self.there = home / "runs", drive / layout.RUNS  # the folders of runs
+        self.runs, self.there = (home / "runs").resolve(), drive / layout.RUNS
         self.given_up = threading.Event()
 
     def restore(self, named: Path | None, like: Settings | None) -> Path | None:
@@ -117,7 +118,7 @@ class _Attempt:
 
     def _follow(self) -> Path | None:
         """Go to the last run on Drive, or stay with the run in use here."""
-        latest = (markers.content(self.runs / layout.LATEST) or b"").decode().strip()
+        latest = last_name(self.runs)
         here = latest if latest and (self.runs / latest / "settings.json").exists() else None
         agreed, last = layout.read_agreement(self.runs), layout.read_latest(self.there)
         if last is None and here is None and (newest := _copied_last(self.there)):
@@ -136,10 +137,8 @@ class _Attempt:
         run = compare.opened(self.runs / here) if here else None
         if run is None:
             return None
-        if agreed and agreed.here == here:
-            source = self.there / agreed.drive
-        else:
-            source = compare.folder_on_drive(run, self.there)
+        known = agreed and agreed.here == here and layout.folder_of(self.there, agreed.drive)
+        source = known or compare.folder_on_drive(run, self.there)
         is_there = markers.marker_of(source / "settings.json").exists()
         return self._bring(source, run.folder) if is_there else None
 
@@ -175,24 +174,41 @@ class _Attempt:
         self._refuse_if_at_work(source, folder.name)
         brought = 0
         for name, data in compare.further_files(copy, there, folder):
-            self._write(folder / name, data)
+            self._write(folder / name, self._without_place(folder, data, name))
             brought += 1
         self._warn_of_damage(copy, folder)
+        layout.give_up(source)
         if brought:
-            print(f"{folder.name} is back from Drive: {brought} files.")
+            left = f" Left there, as no run has such: {listed(copy.others, 5)}."
+            told = f"{folder.name} is back from Drive: {brought} files."
+            print(told + left * bool(copy.others))
         return folder
+
+    def _without_place(self, folder: Path, data: bytes, name: str) -> bytes:
+        """A file's content; of data.json without a place outside our home and Drive."""
+        facts = markers.parsed(data, DataFacts) if name == "data.json" else None
+        if facts is None:
+            return data
+        place = Path(os.path.normpath(folder / facts.place))
+        roots = (self.home, self.home.resolve(), self.drive)
+        if "\0" not in facts.place and any(place.is_relative_to(root) for root in roots):
+            return data
+        return storage.json_text(json.loads(data) | {"place": DataFacts().place}).encode()
 
     def _free_folder(self, there: Run) -> Path:
         """The first of the folders <name>, <name>-2 ... here that is free, or has this run."""
 
         def is_free(folder: Path) -> bool:
+            if layout.folder_of(self.runs, folder.name) is None:  # a link of ours to elsewhere
+                return False
             if not (folder / "settings.json").exists():
                 return True
             here = compare.opened(folder)
             return here is not None and not any(compare.fixed_differences(here, there))
 
-        name = PurePath(layout.read_last_copy(there.folder).run or there.folder.name).name
-        return storage.first_free(self.runs, name, is_free)
+        names = layout.read_last_copy(there.folder).run, there.folder.name
+        fit = [name for name in names if layout.folder_of(self.runs, name)]
+        return storage.first_free(self.runs, (fit or [run_name(there.settings)])[0], is_free)
 
     def _refuse_if_at_work(self, source: Path, name: str) -> None:
         """Refuse a run that another machine is at work on, unless `$KSDD_TAKE_OVER` is set.
@@ -200,9 +216,8 @@ class _Attempt:
         A machine that was lost at its work looks just like one that is busy, until it is silent.
         """
         last = layout.read_last_copy(source)
-        age = max(0.0, time.time() - last.time)
-        is_ours = last.machine == layout.machine_name()
-        if is_ours or not last.at_work or age >= OWNER_SILENT:
+        age = last.busy_for(source)
+        if age is None:
             return
         told = f"Another machine ({last.machine}) works on {name} and last wrote {age:.0f} s ago"
         if os.environ.get("KSDD_TAKE_OVER"):
@@ -241,8 +256,8 @@ class _Attempt:
 
 def _copied_last(runs: Path, like: Settings | None = None) -> Path | None:
     """Of the runs on Drive, or of those with the same start, the folder that was copied last."""
-    folders = [path for path in markers.list_folder(runs) if path.is_dir()]
+    listed = [layout.folder_of(runs, path.name) for path in markers.list_folder(runs)]
+    folders = [path for path in listed if path and path.is_dir()]
     found = [run for folder in folders if (run := compare.opened(folder, markers.read))]
     same = [run.folder for run in found if like is None or is_same_start(run.settings, like)]
-    times = {folder: layout.read_last_copy(folder).time for folder in sorted(same)}
-    return max(times, key=lambda folder: times[folder], default=None)
+    return min(sorted(same), key=layout.age_of_copy, default=None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from ksdd_lib import storage
 from ksdd_lib.drive import compare, layout, markers
 from ksdd_lib.drive.compare import DataFacts
+from ksdd_lib.runs.lock import FILE
 from ksdd_lib.runs.run import Run
 
 CHECKPOINT = re.compile(r"(?P<stage>\w+)-(?P<step>\d{6})\.(pt|json)")
@@ -48,25 +49,45 @@ def copy(run: Run, drive: Path, at_work: bool = False) -> Copied:
     later, when the newer one has had time to arrive. A run of other settings that has the name on
     Drive is left alone, and ours gets a number after its name. Remains of interrupted copies are
     removed. The report also goes to `layout.REPORTS`. A run folder on Drive is not copied. While
-    this machine is `at_work`, no other one should go on with the run.
+    this machine is `at_work`, no other one should go on with the run. Nothing is written or removed
+    where another machine is at work on it, or has gone on with it since.
     """
     if layout.is_on(drive, run.folder):
         return Copied()
     try:
         markers.require_mounted(drive)
         target = compare.folder_on_drive(run, drive / layout.RUNS)
-        files, reports = _worth_copying(run.folder), drive / layout.REPORTS
-        listed = [*markers.list_folder(target.parent), *markers.list_folder(reports)]
-        markers.sweep([*listed, *markers.walk(target)])
-        copied = _send(files, run.folder, target, drive)
-        layout.write_last_copy(run, target, at_work)
-        layout.name_latest(run, target, drive)
-        if run.has("report"):
-            report = (run.folder / "report.html").read_bytes()
-            markers.write_unmarked(report, reports / f"{target.name}.html", drive)
-        return copied
+        layout.require_free(target)
+        storage.guard(target, lambda: layout.require_free(target))
+        try:
+            return _copy(run, target, drive, at_work)
+        finally:
+            storage.guard(target, None)
     except Exception as error:  # in a thread, an error would end it without a word
         return Copied(failure=layout.reason(error))
+
+
+def _copy(run: Run, target: Path, drive: Path, at_work: bool) -> Copied:
+    """`copy` to the folder on Drive."""
+    reports, files = drive / layout.REPORTS, _worth_copying(run.folder)
+    report = reports / f"{target.name}.html"
+    ours = {report, target.parent / layout.LATEST, target / layout.LAST_COPY}
+    ours |= {target / path.relative_to(run.folder) for path in files}
+
+    def is_ours(path: Path) -> bool:
+        name = path.as_posix().removeprefix(f"{target.as_posix()}/")
+        return path in ours or FILE.fullmatch(name) is not None
+
+    listed = [*markers.list_folder(target.parent), *markers.list_folder(reports)]
+    markers.sweep([*listed, *markers.walk(target)], is_ours)
+    if layout.read_last_copy(target).machine and not layout.read_last_copy(target).is_ours():
+        layout.write_last_copy(run, target, at_work)
+    copied = _send(files, run.folder, target, drive)
+    layout.write_last_copy(run, target, at_work)
+    layout.name_latest(run, target, drive)
+    if run.has("report"):
+        markers.write_unmarked((run.folder / "report.html").read_bytes(), report, drive)
+    return copied
 
 
 def renew_last_copy(run: Run, drive: Path) -> None:
@@ -77,8 +98,7 @@ def renew_last_copy(run: Run, drive: Path) -> None:
     with contextlib.suppress(Exception):  # the next copy tells of a Drive that fails
         markers.require_mounted(drive)
         target = compare.folder_on_drive(run, drive / layout.RUNS)
-        is_ours = layout.read_last_copy(target).machine == layout.machine_name()
-        if is_ours and not layout.is_on(drive, run.folder):
+        if layout.read_last_copy(target).is_ours() and not layout.is_on(drive, run.folder):
             layout.write_last_copy(run, target, at_work=True)
 
 
@@ -91,7 +111,7 @@ def copy_archive(run: Run, downloads: Path, drive: Path) -> str:
             if storage.sha256(path) == wanted:
                 target = drive / layout.FOLDER / path.name
                 markers.write(path.read_bytes(), target, drive)
-                markers.sweep(p for p in markers.list_folder(target.parent) if path.name in p.name)
+                markers.sweep(markers.list_folder(target.parent), target.__eq__)
     except Exception as error:
         return (
             f"The data archive could not be copied to Drive ({layout.reason(error)}); "
@@ -162,4 +182,4 @@ def _remove_superseded(there: Path, match: re.Match[str], kept: int) -> None:
             older.setdefault(found["step"], []).append(path)
     for step in sorted(older, reverse=True)[kept:]:
         for path in older[step]:
-            path.unlink(missing_ok=True)
+            storage.remove(path)
