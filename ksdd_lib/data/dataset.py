@@ -47,8 +47,9 @@ def read_file(path: Path) -> bytes:
     """The bytes of a file; DataError where it cannot be read."""
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{short_path(path)} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # as of a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{short_path(path)} cannot be read: {reason}") from None
 
 
 def short_path(path: Path) -> str:

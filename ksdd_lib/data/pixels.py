@@ -137,6 +137,17 @@ def _no_mask(name: str, found: str) -> DataError:
     )
 
 
+def check_size(height: int, width: int, name: str) -> None:
+    """Raise DataError where an image is too small or too large to be used."""
+    if not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE or (
+        width * height > MAX_PIXELS
+    ):
+        raise DataError(
+            f"{name} is {height}x{width} (height x width); allowed are sides from {MIN_SIDE} to"
+            f" {MAX_SIDE:,} px and at most {MAX_PIXELS // 10**6} megapixels"
+        )
+
+
 def _decode(data: bytes, name: str, flags: int) -> np.ndarray:
     """Gray pixels (H, W) after a look at the header, so that no file can claim the memory."""
     kind = next((kind for start, kind in KINDS.items() if data.startswith(start)), None)
@@ -149,13 +160,7 @@ def _decode(data: bytes, name: str, flags: int) -> np.ndarray:
         width, height = kind(file).size
     except (SyntaxError, OSError, ValueError):
         raise damaged from None
-    if not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE or (
-        width * height > MAX_PIXELS
-    ):
-        raise DataError(
-            f"{name} is {height}x{width} (height x width); allowed are sides from {MIN_SIDE} to"
-            f" {MAX_SIDE:,} px and at most {MAX_PIXELS // 10**6} megapixels"
-        )
+    check_size(height, width, name)
     is_jpeg = kind is JpegImageFile
     with _libjpeg_heard() if is_jpeg else contextlib.nullcontext(list[str]()) as repairs:
         try:

@@ -4,15 +4,18 @@ detector = detection.load()  # the published model; or detection.load("mine.safe
 detector.judge("part.jpg").label
 """
 
+import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from ksdd_lib.data.dataset import read_image
-from ksdd_lib.data.pixels import decode_image
+from ksdd_lib.data.pixels import check_size, decode_image
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation.scoring import scores_of
@@ -24,8 +27,8 @@ from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
 
-Picture = np.ndarray | bytes | Path | str
-"""Gray uint8 (H, W), or the content or the path of a JPEG, PNG or BMP file."""
+Picture = np.ndarray | bytes | bytearray | memoryview | Image.Image | os.PathLike[str] | str
+"""Gray uint8 (H, W), the content or the path of a JPEG, PNG or BMP file, or a PIL image."""
 
 LEAST_CONTRAST = 1.0
 """Standard deviation of a surface's gray levels, of 255; KolektorSDD's lie above 14. Below it there
@@ -48,19 +51,52 @@ class Verdict:
 
 
 def as_pixels(image: Picture) -> np.ndarray:
-    """The pixels of a picture.
+    """The gray pixels of a picture, uint8 (H, W); a PIL image is read as a file of it would be.
 
-    Raises DataError: the file cannot be read, or the array is not gray uint8.
+    Raises DataError: the file cannot be read, or it is something else; the text says what to give.
     """
-    if isinstance(image, bytes):
-        return decode_image(image, "the image")
+    if isinstance(image, Image.Image):
+        image = _as_png(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode_image(bytes(image), "the image")
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image))
     if not isinstance(image, np.ndarray):
-        return read_image(image)
-    if image.ndim != 2 or image.dtype != np.uint8:
         raise DataError(
-            f"The image is {image.dtype} of shape {image.shape}: it must be uint8 (H, W), gray."
+            f"The image is of the type {type(image).__name__}: give a path, the bytes of a file, a "
+            "PIL image, or an array, as np.asarray(image)."
+        )
+    if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
+        raise DataError(
+            f"The image is {image.dtype} of shape {image.shape}: it must be uint8 (H, W), gray. "
+            f"Give {_way_to_gray(image)}."
         )
     return image
+
+
+def _as_png(image: Image.Image) -> bytes:
+    """A PIL image as the content of a file, upright."""
+    file = io.BytesIO()
+    try:
+        ImageOps.exif_transpose(image).save(file, "PNG", compress_level=1)
+    except (OSError, ValueError, SystemError) as error:
+        raise DataError(
+            f"The PIL image of mode {image.mode} and size {image.size} cannot be read ({error}): "
+            "give a whole one, as of image.convert('RGB')."
+        ) from None
+    return file.getvalue()
+
+
+def _way_to_gray(image: np.ndarray) -> str:
+    """What makes an array gray uint8, as an expression."""
+    if image.ndim == 3 and image.shape[2] in (3, 4):
+        code = "BGR2GRAY" if image.shape[2] == 3 else "BGRA2GRAY"
+        return f"cv2.cvtColor(image, cv2.COLOR_{code}), or with RGB where red comes first"
+    if image.ndim != 2 or not image.size:
+        return "image.squeeze(), where that is one picture"
+    if image.dtype.kind == "b":
+        return "255 * image.astype(np.uint8)"
+    return "(255 / white * image).round().astype(np.uint8), where white is the level of white"
 
 
 @dataclass(frozen=True)
@@ -89,6 +125,7 @@ class Detector:
         Raises CheckpointError: the model answers with numbers that are not finite.
         """
         pixels = as_pixels(image)
+        check_size(pixels.shape[0], pixels.shape[1], "The image")
         if pixels.std() < LEAST_CONTRAST:
             return Verdict("not a surface")
         resized = cv2.resize(pixels, self.size[::-1], interpolation=cv2.INTER_AREA)

@@ -1,6 +1,7 @@
 """One image in; score, verdict and mask out."""
 
 import csv
+import io
 import os
 import re
 from dataclasses import replace
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_data import huge_png
 from small_results import Judge
 from tiny_training import tiny_data, tiny_run
@@ -127,10 +129,103 @@ def test_the_bytes_of_a_file_are_judged_too(model, surface):
         detector.judge(b"no picture")
 
 
-@pytest.mark.parametrize("shape, kind", [((20, 20, 3), np.uint8), ((20, 20), np.float32)])
-def test_anything_but_gray_bytes_is_refused(model, shape, kind):
-    with pytest.raises(DataError, match=r"must be uint8 \(H, W\), gray"):
-        detector_of(model, 0.0).judge(np.zeros(shape, kind))
+ARRAYS = {
+    "colour": (np.zeros((20, 20, 3), np.uint8), "cv2.COLOR_BGR2GRAY"),
+    "with alpha": (np.zeros((20, 20, 4), np.uint8), "cv2.COLOR_BGRA2GRAY"),
+    "colour, float": (np.zeros((20, 20, 3)), "cv2.COLOR_BGR2GRAY"),
+    "one channel": (np.zeros((20, 20, 1), np.uint8), "image.squeeze()"),
+    "channels first": (np.zeros((3, 20, 20), np.uint8), "image.squeeze()"),
+    "a batch": (np.zeros((1, 1, 20, 20), np.uint8), "image.squeeze()"),
+    "flat": (np.zeros(400, np.uint8), "image.squeeze()"),
+    "a number": (np.zeros((), np.uint8), "image.squeeze()"),
+    "empty": (np.zeros((0, 20), np.uint8), "image.squeeze()"),
+    "float": (np.zeros((20, 20), np.float32), "(255 / white * image)"),
+    "16 bits": (np.zeros((20, 20), np.uint16), "(255 / white * image)"),
+    "signed": (np.zeros((20, 20), np.int64), "(255 / white * image)"),
+    "a mask": (np.zeros((20, 20), bool), "255 * image.astype(np.uint8)"),
+    "objects": (np.zeros((20, 20), object), "uint8"),
+}
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("image, way", ARRAYS.values(), ids=ARRAYS)
+def test_anything_but_gray_bytes_is_refused_with_the_way_to_them(model, image, way):
+    with pytest.raises(DataError, match=r"must be uint8 \(H, W\), gray. Give ") as refused:
+        detector_of(model, 0.0).judge(image)
+    assert way in str(refused.value)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("shape", [(1, 1), (15, 400), (400, 2)])
+def test_an_array_that_is_too_small_to_judge_is_refused(model, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    with pytest.raises(DataError, match="The image is {}x{} .*sides from 16".format(*shape)):
+        detector_of(model, 0.0).judge(image)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(
+    "image", [[[0, 1], [2, 3]], None, 7, torch.zeros(20, 20), io.BytesIO(b"x"), (1, 2)], ids=type
+)
+def test_what_is_no_picture_is_refused_by_its_type(model, image):
+    with pytest.raises(DataError, match=f"of the type {type(image).__name__}: give a path"):
+        detector_of(model, 0.0).judge(image)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("path", ["", ".", "absent.png", "a\0b.png", "x" * 300])
+def test_a_path_of_no_file_is_refused(model, path):
+    with pytest.raises(DataError, match="cannot be read"):
+        detector_of(model, 0.0).judge(path)
+
+
+@pytest.mark.fault(48)
+def test_the_bytes_of_a_file_may_be_of_any_type(surface):
+    content = cv2.imencode(".png", surface)[1]
+    for image in (content.tobytes(), bytearray(content), memoryview(content.tobytes())):
+        assert np.array_equal(detection.as_pixels(image), surface)
+    for image in (b"", bytearray(), memoryview(surface)):
+        with pytest.raises(DataError, match="the image is not a JPEG"):
+            detection.as_pixels(image)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_pil_image_is_read_as_its_file_would_be(mode, tmp_path):
+    random = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    image = Image.fromarray(random).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    image.save(tmp_path / "x.png")
+    read = detection.as_pixels(tmp_path / "x.png")
+    assert read.shape == (40, 30) and read.std() > 30
+    assert np.array_equal(detection.as_pixels(image), read)
+    with Image.open(tmp_path / "x.png") as opened:
+        assert np.array_equal(detection.as_pixels(opened), read)
+
+
+@pytest.mark.fault(48)
+def test_a_pil_image_is_turned_upright_as_its_file_is(surface, tmp_path):
+    image, exif = Image.fromarray(surface), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "x.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "x.jpg") as opened:
+        assert np.array_equal(detection.as_pixels(opened), detection.as_pixels(tmp_path / "x.jpg"))
+        assert detection.as_pixels(opened).shape == surface.shape[::-1]
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("mode, size", [("F", (20, 20)), ("CMYK", (20, 20)), ("L", (0, 0))])
+def test_a_pil_image_that_no_file_holds_is_refused(mode, size):
+    with pytest.raises(DataError, match=rf"mode {mode} .*of image.convert\('RGB'\)"):
+        detection.as_pixels(Image.new(mode, size))
+
+
+@pytest.mark.fault(48)
+def test_a_pil_image_of_a_cut_file_is_refused(surface):
+    content = cv2.imencode(".jpg", surface)[1].tobytes()
+    with Image.open(io.BytesIO(content[:-2000])) as image, pytest.raises(DataError, match="cannot"):
+        detection.as_pixels(image)
 
 
 @pytest.mark.fault(11)
