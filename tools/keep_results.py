@@ -101,8 +101,8 @@ def keep(run_folder: Path, root: Path) -> str:
     """
     if not (run_folder / "settings.json").exists():
         raise RunError(f"{run_folder.name} is no run folder.")
-    run = read_run_folder(run_folder, "")
     load_results(run_folder)
+    run = read_run_folder(run_folder, "")
     about = run.document("data", Json)
     if not about["is_kolektor"]:
         raise RunError(f"assets/results holds results on KolektorSDD, not on {about['name']}.")

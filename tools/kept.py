@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +31,9 @@ from ksdd_lib.storage import Record
 ROOT = Path(__file__).resolve().parent.parent
 
 PREDICTIONS, CURVES, RUNS = "predictions.csv", "curves.csv", "runs.json"
+
+NEW = ".new"
+"""The folder of all three files anew, which is whole once it has this name."""
 
 DOCUMENTS = ("settings", "data", "folds", "environment", "timing", "metrics")
 """The JSON files of a run folder that are kept whole; of data.json its report."""
@@ -209,6 +211,7 @@ def read_kept(root: Path) -> Kept:
         RunError: a file is missing or damaged, or they name different runs.
     """
     folder = root / "assets" / "results"
+    _name_files(folder)
     if not (folder / RUNS).exists():
         return Kept(folder, {})
     documents = storage.read_json(folder / RUNS)
@@ -224,19 +227,27 @@ def read_kept(root: Path) -> Kept:
 
 
 def write_kept(kept: Kept) -> None:
-    """Write the three files anew; where one cannot be written, all stay as they were."""
+    """Write the three files anew; where one cannot be written, all stay as they were. What a kill
+    has left between their names, the next call or `read_kept` completes."""
     runs = [kept.runs[name] for name in sorted(kept.runs)]
     header = runs[0].predictions[0] if runs else list(COLUMNS)
     predictions = [[run.name, *row] for run in runs for row in run.predictions[1:]]
     curves = [[run.name, *row] for run in runs for row in run.curves]
-    kept.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.folder, prefix=".new-") as scratch:
-        new = Path(scratch)
+    _name_files(kept.folder)
+    with storage.whole_folder(kept.folder / NEW, lambda: False) as new:
         storage.write_text(new / PREDICTIONS, _csv([["run", *header], *predictions]))
         storage.write_text(new / CURVES, _csv([["run", "fold", "stage", *LOGGED], *curves]))
         storage.write_json(new / RUNS, {run.name: dict(run.documents) for run in runs})
+    _name_files(kept.folder)
+
+
+def _name_files(folder: Path) -> None:
+    """Give the files of a whole `NEW` their names, those that have not got them yet."""
+    if (folder / NEW).is_dir():
         for name in (PREDICTIONS, CURVES, RUNS):
-            os.replace(new / name, kept.folder / name)
+            if (folder / NEW / name).exists():
+                os.replace(folder / NEW / name, folder / name)
+        (folder / NEW).rmdir()
 
 
 def read_run_folder(folder: Path, name: str) -> KeptRun:

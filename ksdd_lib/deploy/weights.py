@@ -17,6 +17,7 @@ from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stage_training import trained_judge
 from ksdd_lib.presets import resolve
+from ksdd_lib.runs.lock import FILE
 from ksdd_lib.runs.open import CHECKOUT, home
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
@@ -39,6 +40,13 @@ class TrainedOn(Record):
 
     name: str
     fingerprint: str
+
+
+class Named(Record):
+    """What the card of any version has, and no other file."""
+
+    file: str
+    sha256: str
 
 
 class Card(Record):
@@ -76,7 +84,8 @@ class Card(Record):
 def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     """Write the evaluated model of a fold to `path` (.safetensors) -> its card (.json).
 
-    Raises RunError: the run is not evaluated yet, or not this fold.
+    Raises RunError: the run is not evaluated yet, or not this fold, or a file would be replaced
+    that is no published one.
     Raises CheckpointError: a stage of this fold is not finished.
     """
     settings, record, scores = run.settings, data.record, scores_of(run, fold)
@@ -100,9 +109,30 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         **{name: getattr(settings, name) for name in method_of(settings).judged_by},
     )
     beside = path.with_suffix(".json")
+    _require_free(run, path, beside, content)
     storage.write_bytes(path, content)
     storage.write_record(beside, card)
     return beside
+
+
+def _require_free(run: Run, path: Path, card: Path, content: bytes) -> None:
+    """Raise RunError where a file of the run, or one that `publish` has not written, is there."""
+    for place in (path, card):
+        name = place.resolve().as_posix().removeprefix(f"{run.folder.resolve().as_posix()}/")
+        if FILE.fullmatch(name):
+            raise RunError(f"{place.name} is a file of the run: name another place for the model.")
+    try:
+        is_ours = not path.exists() or path.read_bytes() == content  # as after a kill
+        if card.exists():
+            storage.read_record(card, Named)
+            is_ours = True
+    except RunError:
+        is_ours = False
+    if not is_ours:
+        raise RunError(
+            f"{path.name} or {card.name} is there already and is no published model: name another "
+            "file."
+        )
 
 
 def published() -> Path:

@@ -238,6 +238,52 @@ def test_a_fold_that_is_not_trained_cannot_be_published(trained, tmp_path):
         weights.publish(*trained, 1, tmp_path / "tiny.safetensors")
 
 
+RUN_FILES = ["metrics", "settings", "data", "environment", "owner", "folds", "timing"]
+RUN_FILES += ["fold0/scores", "fold0/segmentation-000001", "fold0/decision.done"]
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_no_file_of_the_run_is_replaced_by_a_card(trained, name):
+    run, data = trained
+    (run.folder / "owner.json").unlink(missing_ok=True)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*.*")}
+    with pytest.raises(RunError, match="is a file of the run: name another place"):
+        weights.publish(run, data, 0, run.folder / f"{name}.safetensors")
+    assert {path: path.read_bytes() for path in run.folder.rglob("*.*")} == before
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize(
+    ("theirs", "content"),
+    [
+        ("mine.json", "{}"),
+        ("mine.json", '{"file": "notes", "threshold": 1}'),
+        ("mine.json", "[]"),
+        ("mine.json", "notes"),
+        ("mine.safetensors", "weights of another model"),
+    ],
+)
+def test_no_file_of_the_user_is_replaced(trained, tmp_path, theirs, content):
+    (tmp_path / theirs).write_text(content)
+    with pytest.raises(RunError, match="mine.safetensors or mine.json is there already"):
+        weights.publish(*trained, 0, tmp_path / "mine.safetensors")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(theirs, content)]
+
+
+def test_a_model_may_be_published_again(trained, file):
+    """Also after a kill between its two files, and over one of an earlier version."""
+    card = file.with_suffix(".json")
+    whole = file.read_bytes(), card.read_bytes()
+    card.unlink()
+    weights.publish(*trained, 0, file)
+    assert (file.read_bytes(), card.read_bytes()) == whole
+    file.write_bytes(b"an earlier one")
+    card.write_text('{"file": "tiny.safetensors", "sha256": "0"}')
+    weights.publish(*trained, 0, file)
+    assert (file.read_bytes(), card.read_bytes()) == whole
+
+
 class TestPublished:
     """The published model is taken from the checkout, else fetched once."""
 

@@ -1,5 +1,7 @@
 """What stays in the repository: its numbers are those of the kept predictions."""
 
+import contextlib
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -135,6 +137,53 @@ class TestKeep:
         with pytest.raises(OSError, match="No space"):
             keep_results.keep(root / "run", root / "checkout")
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+    @pytest.mark.fault(58)
+    @pytest.mark.parametrize("act", ["keep", "remove"])
+    def test_a_kill_between_two_names_loses_nothing(self, root, monkeypatch, act):
+        """The old results or the new ones are there, whichever file got its name last."""
+        folder, whole = root / "checkout" / "assets" / "results", root / "whole"
+        shutil.copytree(folder, whole)
+        other = root / "other size"
+        shutil.copytree(root / "run", other)
+        for path in (other / "settings.json", other / "metrics.json"):
+            path.write_text(path.read_text().replace('"704x256"', '"1056x384"'))
+        replace_file, seen, number = os.replace, [], 0
+        while not seen or len(seen[-1]) < 3:
+            number += 1
+            shutil.rmtree(folder)
+            shutil.copytree(whole, folder)
+            named = []
+
+            def die(source, target, named=named, number=number):
+                if Path(target).parent == folder:
+                    if len(named) == number - 1:
+                        raise SystemExit
+                    named.append(Path(target).name)
+                replace_file(source, target)
+
+            with monkeypatch.context() as patch, contextlib.suppress(SystemExit):
+                patch.setattr(os, "replace", die)
+                if act == "keep":
+                    keep_results.keep(other, root / "checkout")
+                else:
+                    keep_results.remove(SOURCE.name, root / "checkout")
+            seen.append([name for name in named if name.endswith((".csv", ".json"))])
+            kept = read_kept(root / "checkout").runs
+            assert kept.get(SOURCE.name, SOURCE) == SOURCE
+            assert len(kept) in ((1, 2) if act == "keep" else (0, 1))
+            files = {path.name for path in folder.iterdir() if path.suffix != ".tmp"}
+            assert files == {"predictions.csv", "curves.csv", "runs.json"}
+        assert len(kept) == (2 if act == "keep" else 0) and len(seen) == 5
+
+    @pytest.mark.fault(52)
+    @pytest.mark.parametrize("name", ["data", "settings", "metrics", "folds", "timing"])
+    @pytest.mark.parametrize("content", ["3", "null", '"x"', "[" * 9999, "[[]]"])
+    def test_a_record_of_another_kind_is_refused_by_its_name(self, root, name, content):
+        (root / "run" / f"{name}.json").write_text(content)
+        with pytest.raises(RunError, match=f"{name}.json is not"):
+            keep_results.keep(root / "run", root / "checkout")
+        assert self.kept(root) == SOURCE
 
     def test_another_image_size_is_another_result(self, root):
         run = root / "run"
