@@ -10,7 +10,7 @@ from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
 from ksdd_lib.data.survey import Duplicate, Survey, Unreadable
 from ksdd_lib.errors import FoldError
-from ksdd_lib.formatting import listed
+from ksdd_lib.formatting import listed, percent
 from ksdd_lib.image_size import is_squeezed, size_like
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import Record
@@ -156,10 +156,7 @@ def format_report(report: DataReport) -> str:
             [one.reason for one in report.unreadable],
         ),
         *_section("ignored, not in the layout", report.ignored),
-        *_section(
-            f"read as {report.layout}, and written as item folders", report.notes or ["whole"]
-        )
-        * bool(report.layout),
+        *_section("notes on the files", report.notes),
         *_section("twins, items that show one object", _format_twins(report)),
         *_section(
             "not taken for twins, though the most alike",
@@ -218,6 +215,18 @@ def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -
         lines.append(
             f"More than half of the picture is marked as a defect in {listed(covered, 5)}: good is"
             " black, so look whether the label is the wrong way round."
+        )
+    if dark := [one for one in samples if one.highest_of_few]:
+        highest = max(one.highest_of_few for one in dark)
+        lines.append(
+            f"Of 16 bits at most {percent(highest / 65535)} are used (up to {highest} of 65535) in "
+            f"{listed([one.name for one in dark], 5)}: the network sees them that dark. Scale them "
+            "to the full range first."
+        )
+    if turned := [one.name for one in samples if one.may_be_turned]:
+        lines.append(
+            f"EXIF turns {listed(turned, 5)}, and the label fits both ways: look whether it was "
+            "drawn on the turned picture."
         )
     return lines
 

@@ -30,6 +30,9 @@ class Sample:
     mask_levels: str = ""  # as `pixels.decode_levels` names them
     # What `duplicates` compares; None if nothing was decoded.
     thumbnail: np.ndarray | None = field(default=None, compare=False, repr=False)
+    # What a person should look at. Of an earlier survey it is not known.
+    highest_of_few: int = field(default=0, compare=False)  # as `pixels.highest_of_few`
+    may_be_turned: bool = field(default=False, compare=False)  # EXIF turned it; its mask fits both
 
 
 def read_image(source: Sample | Path | str) -> np.ndarray:

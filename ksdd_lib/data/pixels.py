@@ -137,6 +137,22 @@ def _no_mask(name: str, found: str) -> DataError:
     )
 
 
+def orientation(data: bytes) -> int:
+    """How EXIF turns the pixels of a file, which decoding has followed: from 5 on by a quarter."""
+    if b"Exif\0" in data or b"eXIf" in data:
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:  # of any damage
+            return int(image.getexif().get(0x0112, 1))
+    return 1
+
+
+def highest_of_few(data: bytes) -> int:
+    """The highest level of a file of 16 bits that fills at most 14 of them; 0 for other files."""
+    if not data.startswith(b"\x89PNG") or data[24] != 16:
+        return 0
+    highest = int(_decode(data, "", cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH).max())
+    return highest if highest < 2**14 else 0
+
+
 def check_size(height: int, width: int, name: str) -> None:
     """Raise DataError where an image is too small or too large to be used."""
     if not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE or (

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import Sample, natural_key, read_file, short_path
 from ksdd_lib.data.duplicates import reduced, reduction
 from ksdd_lib.data.item_folders import Pair, list_files
-from ksdd_lib.data.pixels import decode_image, decode_levels
+from ksdd_lib.data.pixels import decode_image, decode_levels, highest_of_few, orientation
 from ksdd_lib.errors import DataError
 
 
@@ -149,18 +150,30 @@ def _read_image(
     """The sample of a pair with its thumbnail, or the reason why there is none."""
     if isinstance(pair, str) or isinstance(mask, str):
         return str(mask)
-    thumbnail = None
+    seen: dict[str, Any] = {}
     if (mask.image_sha256, mask.mask_file_sha256) not in known:
         try:
-            image = decode_image(read_file(pair.image), short_path(pair.image))
+            data = read_file(pair.image)
+            image = decode_image(data, short_path(pair.image))
         except DataError as error:
             return str(error)
+        turned = orientation(data)
         if image.shape != mask.size:
-            return "{} is {}x{} but its mask {} is {}x{} (height x width)".format(
-                short_path(pair.image), *image.shape, short_path(pair.mask), *mask.size
+            by_exif = turned > 4 and image.shape == mask.size[::-1]
+            return "{} is {}x{}{} but its mask {} is {}x{} (height x width){}".format(
+                short_path(pair.image),
+                *image.shape,
+                ", as its EXIF tag turns it," * by_exif,
+                short_path(pair.mask),
+                *mask.size,
+                ": it was drawn on the pixels as stored, turn it likewise" * by_exif,
             )
-        thumbnail = reduced(image, factor)
+        seen = {
+            "thumbnail": reduced(image, factor),
+            "highest_of_few": highest_of_few(data),
+            "may_be_turned": turned > 1 and (turned < 5 or image.shape == image.shape[::-1]),
+        }
     if pair.doubt and not mask.is_defective:
         return f"{pair.doubt}; {short_path(pair.mask)} is all black"
     item = name.partition("/")[0]
-    return Sample(name, item, pair.image, pair.mask, **vars(mask), thumbnail=thumbnail)
+    return Sample(name, item, pair.image, pair.mask, **vars(mask), **seen)

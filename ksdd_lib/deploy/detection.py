@@ -15,10 +15,11 @@ import torch
 from PIL import Image, ImageOps
 
 from ksdd_lib.data.dataset import read_image
-from ksdd_lib.data.pixels import check_size, decode_image
+from ksdd_lib.data.pixels import check_size, decode_image, highest_of_few
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation.scoring import scores_of
+from ksdd_lib.formatting import percent
 from ksdd_lib.image_size import is_squeezed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
@@ -150,6 +151,14 @@ class Detector:
             f"the picture is {shown} (height x width) and was squeezed to {seen}: cut out one "
             "whole surface, upright"
         )
+
+
+def doubt_of_file(data: bytes) -> str:
+    """What speaks against a verdict on a file with this content; "" where nothing does."""
+    if highest := highest_of_few(data):
+        share = percent(highest / 65535)
+        return f"it uses {share} of its 16 bits (up to {highest} of 65535): scale it to all of them"
+    return ""
 
 
 def of_run(run: Run, data: DataSet, fold: int) -> Detector:

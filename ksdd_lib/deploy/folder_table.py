@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ksdd_lib import storage
-from ksdd_lib.data.dataset import read_image
-from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, is_image
-from ksdd_lib.deploy.detection import Detector
+from ksdd_lib.data.dataset import read_file, short_path
+from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, decode_image, is_image
+from ksdd_lib.deploy.detection import Detector, doubt_of_file
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed, printable
 from ksdd_lib.hardware import in_colab
@@ -122,22 +122,24 @@ def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
     if not os.path.isfile(path):
         return Judged(name, "unreadable", reason="it is a broken link, or no file")
     try:
-        pixels = read_image(path)
+        data = read_file(path)
+        pixels = decode_image(data, short_path(path))
     except DataError as error:
         return Judged(name, "unreadable", reason=str(error))
-    found = detector.judge(pixels)
+    found, doubt = detector.judge(pixels), doubt_of_file(data)
     if found.mask is None or found.score is None:
-        return Judged(name, found.label)
+        return Judged(name, found.label, reason=doubt)
+    reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape)]))
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
     score, threshold = round(found.score, 4), round(detector.threshold, 4)
-    return Judged(name, found.label, score, threshold, x, y, detector.doubt(pixels.shape))
+    return Judged(name, found.label, score, threshold, x, y, reason)
 
 
 def outcome(rows: Sequence[Judged]) -> str:
     """How many images have which label, and on a second line what speaks against verdicts."""
     counts = Counter(row.label for row in rows)
     lines = [", ".join(f"{count} {label}" for label, count in counts.items())]
-    doubtful = [row for row in rows if row.reason and row.score is not None]
+    doubtful = [row for row in rows if row.reason and row.label != "unreadable"]
     if doubtful:
         first = f"{printable(doubtful[0].image)}: {doubtful[0].reason}"
         lines.append(f"Warning for {len(doubtful)}, named in the table: {first}.")

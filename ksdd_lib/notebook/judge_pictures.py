@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ksdd_lib import storage
 from ksdd_lib.data.dataset import read_image
 from ksdd_lib.deploy import folder_table
-from ksdd_lib.deploy.detection import Detector, Verdict, as_pixels
+from ksdd_lib.deploy.detection import Detector, Verdict, as_pixels, doubt_of_file
 from ksdd_lib.deploy.folder_table import Judged
 from ksdd_lib.drive import layout, markers
 from ksdd_lib.formatting import printable, unquoted
@@ -53,6 +53,8 @@ def _verdict(
     """Print a line -> the verdict, and the picture beside where a defect is seen, if it is one."""
     pixels = as_pixels(picture)
     found = detector.judge(pixels)
+    if isinstance(picture, bytes) and (doubt := doubt_of_file(picture)):
+        print(f"Warning: {doubt}.")
     if found.mask is None:
         print(f"{name}: {found.label}")
         return found, None

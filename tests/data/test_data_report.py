@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from ksdd_lib.data.data_report import DataReport, HeldOutCounts, Sizes, format_report, inspect_data
+from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.kolektorsdd import ARCHIVE
 from ksdd_lib.data.sources import DataFolder, from_folder
 from ksdd_lib.data.survey import Duplicate, survey
@@ -40,6 +43,71 @@ def test_the_report_is_json_without_the_place_of_the_data(tiny_root: Path):
     moved = tiny_root.parent / "elsewhere" / "tiny"
     shutil.copytree(tiny_root, moved)
     assert report_of(moved).model_dump_json() == stored
+
+
+def with_exif(path: Path, orientation: int, pixels: np.ndarray | None = None) -> Path:
+    """Store an image, by default the one that is there, with a tag that says how to turn it."""
+    stored, exif = Image.fromarray(read_image(path) if pixels is None else pixels), Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, exif=exif)
+    return path
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize("extension", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_mask_drawn_on_pixels_that_exif_turns_is_refused_with_that_reason(
+    tiny_root: Path, orientation: int, extension: str
+):
+    image = tiny_root / "tiny01" / "Part1.jpg"
+    with_exif(image.rename(image.with_suffix(f".{extension}")), orientation)
+    [found] = report_of(tiny_root).unreadable
+    assert f"Part1.{extension} is 128x160, as its EXIF tag turns it, but its mask" in found.reason
+    assert "is 160x128 (height x width): it was drawn on the pixels as stored" in found.reason
+
+
+@pytest.mark.fault(49)
+def test_a_mask_of_another_size_is_not_blamed_on_exif(tiny_root: Path):
+    image = tiny_root / "tiny01" / "Part1.jpg"
+    for orientation, shape in ((6, (160, 120)), (3, (128, 160)), (1, (128, 160))):
+        with_exif(image, orientation, np.zeros(shape, np.uint8))
+        [found] = report_of(tiny_root).unreadable
+        assert "but its mask" in found.reason and "EXIF" not in found.reason
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize(
+    ("orientation", "side", "is_told"),
+    [(1, 160, False), (2, 160, True), (3, 128, True), (4, 160, True), (6, 160, False)]
+    + [(n, 128, n > 1) for n in (1, 5, 6, 8)],
+)
+def test_where_a_mask_fits_a_turned_picture_both_ways_it_is_named(
+    make_data_set, tmp_path: Path, orientation: int, side: int, is_told: bool
+):
+    root = make_data_set(tmp_path / "parts", size=(side, 128))
+    image = root / "tiny01" / "Part1.jpg"
+    stored = read_image(image)
+    with_exif(image, orientation, stored.T.copy() if orientation > 4 else stored)
+    report = report_of(root)
+    assert not report.unreadable
+    text = "EXIF turns tiny01/Part1, and the label fits both ways"
+    assert (text in format_report(report)) == is_told
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize(("white", "is_told"), [(255, 1), (1023, 1), (4095, 1), (16_384, 0)])
+def test_pictures_that_leave_most_of_their_bits_empty_are_told(
+    tiny_root: Path, white: int, is_told: int
+):
+    assert "16 bits" not in format_report(report_of(tiny_root))
+    for path in sorted((tiny_root / "tiny01").glob("*.jpg"))[:3]:
+        image = read_image(path).astype(np.float64)
+        deep = (image / image.max() * white).astype(np.uint16)
+        path.unlink()
+        cv2.imwrite(str(path.with_suffix(".png")), deep)
+    text = format_report(report_of(tiny_root))
+    assert text.count(f"(up to {white} of 65535) in tiny01/Part0, tiny01/Part1, ") == is_told
+    assert text.count("16 bits") == is_told
 
 
 @pytest.mark.fault(11)

@@ -406,6 +406,27 @@ def test_linked_and_closed_folders_are_told_and_links_to_files_judged(
     assert "files of other kinds (1 without ending): 1 (pipe)" in said
 
 
+@pytest.mark.fault(49)
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_that_leaves_most_of_its_bits_empty_is_told(surface, tmp_path, bits, channels):
+    deep = (surface.astype(np.float64) / surface.max() * (2**bits - 1)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), np.dstack([deep] * channels))
+    cv2.imwrite(str(tmp_path / "plain.png"), surface)
+    rows = rows_by_name(tmp_path)
+    assert rows["plain.png"].reason == ""
+    share = {8: "0.4", 10: "1.6", 12: "6.2", 14: "25.0"}.get(bits)
+    if share is None:
+        assert rows["deep.png"].reason == ""
+        return
+    said = f"it uses {share}\u00a0% of its 16 bits (up to {2**bits - 1} of 65535): scale it"
+    assert rows["deep.png"].reason.startswith(said)
+    assert rows["deep.png"].label in ("good", "not a surface")
+    assert "\nWarning for 1, named in the table: deep.png: it uses" in folder_table.outcome(
+        list(rows.values())
+    )
+
+
 @pytest.mark.fault(47)
 def test_names_of_any_bytes_are_judged_and_written_escaped(surface, tmp_path, capsys):
     shown = {

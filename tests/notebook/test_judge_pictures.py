@@ -55,6 +55,13 @@ def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, versio
     assert "&lt;b&gt;.png: good" in told.value and "not a JPEG" not in told.value
 
 
+@pytest.mark.fault(49)
+def test_an_uploaded_picture_that_leaves_most_of_its_bits_empty_is_told(screen, capsys):
+    content = cv2.imencode(".png", picture(120).astype(np.uint16) * 16)[1].tobytes()
+    judge_pictures.judge_picture(Judge(), content, "deep", False)
+    assert "Warning: it uses 3.0\u00a0% of its 16 bits" in capsys.readouterr().out
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A bright, a dark and a broken picture."""
