@@ -183,7 +183,8 @@ def test_5_parts_are_gone_through_and_pictures_judged(page, address, folder, run
     box.fill(str(pictures))
     box.press("Tab")
     page.get_by_role("button", name="Judge this folder").click()
-    page.locator(".jupyter-widget-output, .widget-output").nth(1).locator("img").wait_for()
+    page.wait_for_selector('img[alt*="part91.png"]')  # the contact sheet
+    assert not page.get_by_text("judged: 1 of 2").count(), "it is at its end"
     [verdicts] = (folder / "home" / "judged").glob("parts-*/verdicts.csv")
     assert {row["image"] for row in table(verdicts)} == {"part90.png", "part91.png"}
     whole(book)
