@@ -1,10 +1,8 @@
 """Files that are whole or absent: every write goes to a temporary name first, then is renamed."""
 
-import csv
 import errno
 import glob
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -228,25 +226,35 @@ def seconds_since(written: float, note: Path) -> float:
     return 0.0
 
 
+FORMULA = re.compile(
+    r"(^|[;\t\r\n])(?='|[ \xa0]*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"  # the last are wide ones
+)
+"""Where a cell begins with what a spreadsheet would run, or cut."""
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as CSV: None is empty, True is 1, and floats keep every digit.
 
-    A text that a spreadsheet would run as a formula gets a leading apostrophe.
+    Spreadsheets of some countries begin a cell after ";" too, quoted or not. What one would run as
+    a formula at such a place gets an apostrophe, which `csv_value` takes away.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(map(_cell, row) for row in rows)
-    return text.getvalue()
+    return "".join(",".join(map(_cell, row)) + "\n" for row in [columns, *rows])
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, str):  # what begins like this a spreadsheet would execute, or cut
-        return "'" + value if value.startswith(tuple("=+-@\t\r'")) else value
+    if isinstance(value, str):
+        safe = FORMULA.sub(r"\1'", value)
+        is_plain = safe == value and not re.search(r'[,;"\t\r\n]', value)
+        return value if is_plain else '"' + safe.replace('"', '""') + '"'
     is_whole = isinstance(value, int | np.integer | np.bool_)
     return str(int(value)) if is_whole else repr(float(value))
+
+
+def csv_value(cell: str) -> str:
+    """The text that `csv_text` has written as this cell."""
+    return re.sub(r"(^|[;\t\r\n])'", r"\1", cell)
 
 
 def read_json(path: Path) -> Any:

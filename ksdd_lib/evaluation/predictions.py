@@ -12,7 +12,7 @@ import numpy as np
 
 from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.errors import RunError
-from ksdd_lib.storage import csv_text, write_bytes, write_text
+from ksdd_lib.storage import csv_text, csv_value, write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def _read_row(path: Path, number: int, line: list[str]) -> Prediction:
     try:
         image, item, fold, seed, is_defective, score, map_score, threshold, flagged = line
         return Prediction(
-            image=image.removeprefix("'"),
-            item=item.removeprefix("'"),
+            image=csv_value(image),
+            item=csv_value(item),
             fold=int(fold),
             seed=int(seed),
             is_defective=_read_bool(is_defective),

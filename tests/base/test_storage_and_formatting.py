@@ -1,10 +1,13 @@
 """Files are whole or absent, and numbers, times and lists read the same everywhere."""
 
+import csv
 import errno
+import io
 import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ksdd_lib import formatting, storage
@@ -106,6 +109,58 @@ def test_bytes_and_file_have_the_same_hash(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert storage.sha256(b"abc") == storage.sha256(tmp_path / "a") == expected
+
+
+SAFE_CELLS = [
+    "kos01/Part5",
+    "a b",
+    "a-1",
+    "a'b",
+    "\u00fc",
+    "a=b",
+    "1.5",
+    " a ",
+    "",
+    "a@b.c",
+    "x/-1",
+]
+QUOTED_CELLS = ["a,b", "a;b", 'a"b', "a\rb", "a\nb", "a\tb", "a\r\n"]
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@A1",
+    "\t=1",
+    "\r=1",
+    "'=1",
+    "  =1",
+    "\xa0=1",
+    "\uff1d1",
+    "=1,2",
+    '=","',
+]
+HIDDEN_FORMULAS = [f"a{end}{text}" for end in (";", "; ", ";;", "\t", "\n") for text in FORMULAS]
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize("text", SAFE_CELLS + QUOTED_CELLS + FORMULAS + HIDDEN_FORMULAS)
+def test_no_text_becomes_a_formula_wherever_a_spreadsheet_begins_a_cell(text: str) -> None:
+    table = storage.csv_text(["a", "b", "c"], [[text, text, 1.0], ["x", text, 2.0]])
+    for delimiter in ",;\t":
+        for line in csv.reader(io.StringIO(table, newline=""), delimiter=delimiter):
+            for cell in line:
+                first = cell.lstrip(" \xa0")[:1]
+                assert not first or first not in "=+-@\t\r\uff1d", (delimiter, cell)
+    [_, one, two] = csv.reader(io.StringIO(table, newline=""))
+    assert list(map(storage.csv_value, [*one, *two])) == [text, text, "1.0", "x", text, "2.0"]
+    assert ('"' in table) == (text not in SAFE_CELLS)
+
+
+@pytest.mark.fault(50)
+def test_a_table_of_ordinary_names_and_numbers_is_as_plain_as_can_be() -> None:
+    rows = [["kos01/Part5", True, None, 3, 0.1], ["a b-c", np.bool_(False), "", np.int64(7), 1e-9]]
+    expected = "name,is,none,count,rate\nkos01/Part5,1,,3,0.1\na b-c,0,,7,1e-09\n"
+    assert storage.csv_text(["name", "is", "none", "count", "rate"], rows) == expected
 
 
 def test_the_cache_folder_follows_the_environment(
