@@ -84,7 +84,8 @@ def from_json(stored: Values) -> Settings:
             "The stored settings are of another version of ksdd_lib, which knows "
             f"{', '.join(sorted(newer))}: use that one, or begin a new run."
         )
-    data = {"data": data_name(name) for name in [stored.get("data")] if isinstance(name, str)}
+    source = stored.get("data")
+    data = {"data": data_name(source)} if isinstance(source, str) else {}
     return Settings().with_values({**stored, **data})
 
 
