@@ -5,6 +5,7 @@ failure of Drive stops no training: it is one warning, and the next copy catches
 """
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -155,6 +156,8 @@ def _send(files: Iterable[Path], folder: Path, target: Path, drive: Path) -> Cop
             continue
         there, match = target / path.relative_to(folder), CHECKPOINT.fullmatch(path.name)
         try:
+            if there.parent.is_symlink():
+                raise OSError(errno.ELOOP, f"{there.parent.name} there is a link to elsewhere")
             is_new = markers.write(data, there, drive)
             if match:
                 _remove_superseded(there, match, kept=1 if is_new else 0)

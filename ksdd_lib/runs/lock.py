@@ -98,11 +98,12 @@ def claim(folder: Path) -> bool:
             system=system(),
             token=TOKEN,
         )
+        if is_new:
+            storage.sweep(folder, lambda file: FILE.fullmatch(file) is not None)
         storage.write_record(note, me)
         if is_new:
             _held.add(folder.resolve())
             storage.guard(folder, functools.partial(_require_ours, folder))
-            storage.sweep(folder, lambda file: bool(FILE.fullmatch(file)))
         return is_new
 
 

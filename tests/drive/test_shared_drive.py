@@ -272,6 +272,20 @@ def test_a_link_to_elsewhere_among_the_runs_on_drive_is_not_followed(
     assert drive.files(f"{run.folder.name}-2") == WHOLE
 
 
+@pytest.mark.fault(53)
+def test_a_link_in_a_run_s_folder_on_drive_is_not_followed(
+    run: Run, drive: Drive, checkout: Path
+) -> None:
+    there(drive, run).mkdir(parents=True)
+    (there(drive, run) / "fold0").symlink_to(checkout / "ksdd_lib")
+    before = contents(checkout)
+    copied = upload.copy(run, drive.root)
+    assert "fold0 there is a link to elsewhere" in copied.failure
+    assert contents(checkout) == before
+    (there(drive, run) / "fold0").unlink()
+    mirror_whole(run, drive.root)
+
+
 @pytest.mark.fault(54)
 def test_a_folder_of_runs_that_is_a_link_gets_the_run(
     run: Run, drive: Drive, new_machine: Callable[[], Path], tmp_path: Path
