@@ -138,7 +138,7 @@ def test_leftovers_and_missing_files_are_made_anew(tmp_path):
     root = generate(tmp_path / "set", 1, SIZE)
     whole = files(root)
     (root / "gen01" / "Part3.jpg").unlink()
-    leftover = tmp_path / ".set.0999999999.tmp" / "gen77" / "Part0.jpg"
+    leftover = tmp_path / ".set.999999999.tmp" / "gen77" / "Part0.jpg"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
     with pytest.warns(UserWarning, match="set has changed"):
