@@ -13,12 +13,13 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from ksdd_lib.errors import KsddError
-from ksdd_lib.formatting import duration
+from ksdd_lib.formatting import duration, words
 from ksdd_lib.reporting import plots
 
 Widget = Any
@@ -37,6 +38,13 @@ def show_figure(figure: Figure, is_generated: bool = False) -> None:
         plots.stamp(figure)
     if in_notebook():
         show({"image/png": _drawn(figure), "text/plain": plots.describe(figure)})
+
+
+def show_picture(path: Path) -> None:
+    """Show a PNG file."""
+    if in_notebook():
+        picture = b64encode(path.read_bytes()).decode()
+        show({"image/png": picture, "text/plain": words(path.stem)})
 
 
 def show_table(page: str, text: str) -> None:

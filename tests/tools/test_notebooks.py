@@ -1,5 +1,6 @@
 """The notebooks as they are stored, their set-up cell and address, and their execution."""
 
+import inspect
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
+import ksdd_lib as ksdd
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import outputs
@@ -337,3 +339,18 @@ def test_the_last_notebook_alone_judges_with_the_published_model(tmp_path, monke
     assert re.search(r"generated: (defective|good), score -?[0-9.]+, threshold", text)
     shown = sum("image/png" in output.get("data", {}) for output in outputs)
     assert shown == 2, "the verdict, and what the network saw"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_name_that_a_notebook_takes_from_the_package_is_there(name: str):
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    chains = set(re.findall(r"\bksdd((?:\.\w+)+)", code))
+    assert len(chains) > 3
+    for chain in chains:
+        found = ksdd
+        for part in chain[1:].split("."):
+            found = getattr(found, part, None)
+            if found is None or not inspect.ismodule(found):
+                break
+        assert found is not None, f"ksdd{chain} is not there"
