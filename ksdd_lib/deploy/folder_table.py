@@ -141,8 +141,9 @@ def outcome(rows: Sequence[Judged]) -> str:
     lines = [", ".join(f"{count} {label}" for label, count in counts.items())]
     doubtful = [row for row in rows if row.reason and row.label != "unreadable"]
     if doubtful:
-        first = f"{printable(doubtful[0].image)}: {doubtful[0].reason}"
-        lines.append(f"Warning for {len(doubtful)}, named in the table: {first}.")
+        worst = max(doubtful, key=lambda row: len(row.reason))
+        told = f"{printable(worst.image)}: {printable(worst.reason)}"
+        lines.append(f"Warning for {len(doubtful)}, named in the table: {told}.")
     return "\n".join(lines)
 
 
