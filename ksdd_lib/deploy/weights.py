@@ -1,5 +1,6 @@
 """A trained model to give away: a safetensors file in half precision, and its card beside it."""
 
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -121,14 +122,10 @@ def _require_free(run: Run, path: Path, card: Path, content: bytes) -> None:
         name = place.resolve().as_posix().removeprefix(f"{run.folder.resolve().as_posix()}/")
         if FILE.fullmatch(name):
             raise RunError(f"{place.name} is a file of the run: name another place for the model.")
-    try:
-        is_ours = not path.exists() or path.read_bytes() == content  # as after a kill
-        if card.exists():
-            storage.read_record(card, Named)
-            is_ours = True
-    except RunError:
-        is_ours = False
-    if not is_ours:
+    with suppress(RunError):
+        if card.exists() and storage.read_record(card, Named):
+            return
+    if card.exists() or (path.exists() and path.read_bytes() != content):  # equal after a kill
         raise RunError(
             f"{path.name} or {card.name} is there already and is no published model: name another "
             "file."

@@ -180,8 +180,7 @@ class _Attempt:
         layout.give_up(source)
         if brought:
             left = f" Left there, as no run has such: {listed(copy.others, 5)}."
-            told = f"{folder.name} is back from Drive: {brought} files."
-            print(told + left * bool(copy.others))
+            print(f"{folder.name} is back from Drive: {brought} files." + left * bool(copy.others))
         return folder
 
     def _without_place(self, folder: Path, data: bytes, name: str) -> bytes:
