@@ -226,9 +226,7 @@ def seconds_since(written: float, note: Path) -> float:
     return 0.0
 
 
-FORMULA = re.compile(
-    r"(^|[;\t\r\n])(?='|[ \xa0]*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"  # the last are wide ones
-)
+FORMULA = re.compile(r"(^|[;\t\r\n])(?='|[ \xa0]*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])")
 """Where a cell begins with what a spreadsheet would run, or cut."""
 
 

@@ -265,19 +265,16 @@ def fetch(address: str, path: Path, check: Callable[[Path], object]) -> None:
         _download_patiently(address, part)
         try:
             check(part)
+            return os.replace(part, path)
         except KsddError:
             part.unlink(missing_ok=True)
             if not is_continued:
                 raise
-        else:
-            break
-    os.replace(part, path)
 
 
 def _parts(path: Path) -> dict[Path, int]:
     """A part of a file, and parts of it by gdown, which adds to the name; with their bytes."""
-    found = path.parent.glob(f"{glob.escape(path.name)}*")
-    return {part: part.stat().st_size for part in found}
+    return {p: p.stat().st_size for p in path.parent.glob(f"{glob.escape(path.name)}*")}
 
 
 def _download_name(address: str) -> str:
@@ -320,8 +317,7 @@ def _download(address: str, path: Path) -> None:
     call = partial(requests.get, hooks={"response": _refuse_http}, timeout=TIMEOUT)
     with call(address, stream=True, headers=headers) as answer:
         sent = answer.headers.get("Content-Range", "")
-        is_refused = answer.status_code == requests.codes.requested_range_not_satisfiable
-        if start and is_refused and sent.endswith(f"/{start}"):
+        if start and answer.status_code == 416 and sent.endswith(f"/{start}"):
             return  # nothing is missing
         answer.raise_for_status()
         is_rest = sent.startswith(f"bytes {start}-")

@@ -160,13 +160,11 @@ def _read_image(
         turned = orientation(data)
         if image.shape != mask.size:
             by_exif = turned > 4 and image.shape == mask.size[::-1]
-            return "{} is {}x{}{} but its mask {} is {}x{} (height x width){}".format(
-                short_path(pair.image),
-                *image.shape,
-                ", as its EXIF tag turns it," * by_exif,
-                short_path(pair.mask),
-                *mask.size,
-                ": it was drawn on the pixels as stored, turn it likewise" * by_exif,
+            return (
+                "{} is {}x{} but its mask {} is {}x{} (height x width)".format(
+                    short_path(pair.image), *image.shape, short_path(pair.mask), *mask.size
+                )
+                + ": EXIF turns the picture, turn the mask that was drawn before likewise" * by_exif
             )
         seen = {
             "thumbnail": reduced(image, factor),
