@@ -112,6 +112,7 @@ with hardware.reused_memory(torch.device(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_memory_once_touched_is_not_cleared_again_while_a_cpu_works():
     """Each page that the kernel gives is a fault; small pages and huge ones differ 512 times."""
     if hardware._glibc() is None:

@@ -158,6 +158,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 # The four groups of the study: annotation, loss, size, rotation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("annotation", "loss", "size", "rotation"),
     [

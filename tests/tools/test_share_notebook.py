@@ -140,6 +140,7 @@ for unit in r"a|a.|token|token |key=|-|eyJ-|/home|C:\\Users\\a |Bearer |aA1|://a
 """
 
 
+@pytest.mark.slow
 @pytest.mark.fault(60)
 def test_a_line_of_a_million_letters_ends():
     """Where each letter took as many steps as there are letters, this would take hours."""
