@@ -77,8 +77,8 @@ def new_axes(width: float = 5.2, height: float = 4.2) -> Axes:
 
 def figure_of(ax: Axes) -> Figure:
     """The figure that axes are on."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
+    figure = ax.figure
+    assert isinstance(figure, Figure)
     return figure
 
 
