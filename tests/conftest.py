@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core of its own
@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core of its own
 import cv2
 import numpy as np
 import pytest
+import torch
 from fake_drive import drive, home, new_machine, run  # noqa: F401  fixtures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -23,6 +24,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         if name != "KSDD_ARCHIVE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[None]:
+    """A network of 64 channels instead of 1024, on one thread: for tests of what is done with it.
+
+    The threads decide the order of sums, and so the last bits.
+    """
+    from ksdd_lib.models import two_stage
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(two_stage, "FEATURES", 64)
+        yield
+    torch.set_num_threads(threads)
 
 
 def write_surface(

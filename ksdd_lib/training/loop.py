@@ -166,9 +166,9 @@ def train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None]
         seconds = _train_steps(run, stage, watch, saved)
     made = hardware.environment(run.settings.precision)
     record = {"steps": stage.recipe.steps, "seconds": round(seconds, 1), "environment": made}
-    storage.write_json(stage.folder / f"{stage.name}.done.json", record)
-    storage.remove(stage.folder / f"{stage.name}.diverged.json")
     run.note_time(f"{stage.name} stage, fold {stage.fold}", seconds)
+    storage.remove(stage.folder / f"{stage.name}.diverged.json")
+    storage.write_json(stage.folder / f"{stage.name}.done.json", record)
 
 
 def _train_steps(

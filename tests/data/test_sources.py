@@ -598,7 +598,7 @@ def test_a_part_that_was_fetched_before_is_gone_on_with(
     part.parent.mkdir(parents=True)
     part.write_bytes(Resuming.content[:here])
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Resuming) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/x.zip"
         sources._fetch(address, "x.zip", home)
         server.shutdown()
@@ -651,7 +651,7 @@ def test_no_part_of_an_earlier_download_blocks_an_address(tiny_zip: Path, home, 
     (home / "downloads" / "x.zip.part").write_bytes(part(whole))
     handler = type("Server", (Stubborn,), {"content": whole, "habit": habit})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/x.zip"
         folder = sources._fetch(address, "x.zip", home)
         server.shutdown()
@@ -787,7 +787,7 @@ def test_google_drive_is_asked_by_gdown(tiny_zip: Path, home: Path, monkeypatch)
 def test_the_downloader_fetches_a_file_and_shows_a_refusal(tiny_zip: Path, tmp_path: Path):
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=tiny_zip.parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
         sources._download(f"{address}/tiny.zip", tmp_path / "x.part")
         assert (tmp_path / "x.part").read_bytes() == tiny_zip.read_bytes()

@@ -479,7 +479,7 @@ def test_a_published_file_says_how_to_judge(model, monkeypatch):
     assert detector.origin.startswith("given.safetensors, trained on parts (on other kinds of")
 
 
-def test_a_fold_of_a_run_judges_as_its_evaluation_did(tmp_path):
+def test_a_fold_of_a_run_judges_as_its_evaluation_did(narrow, tmp_path):
     data = tiny_data(tmp_path / "data")
     run = tiny_run(tmp_path / "run", segmentation_steps=1, decision_steps=1, score="both")
     storage.write_record(run.folder / "data.json", data.record)

@@ -17,10 +17,11 @@ from ksdd_lib.deploy import weights
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.methods.stage_training import train_stage, trained_judge
+from ksdd_lib.models import two_stage
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(narrow, tmp_path_factory):
     """A run that is evaluated, and its data."""
     folder = tmp_path_factory.mktemp("weights")
     data = tiny_data(folder / "data")
@@ -375,7 +376,8 @@ class TestPublished:
         assert asked and all(url.startswith("https://example.org/") for url in asked)
 
 
-def test_the_published_model_is_whole_and_says_whose_it_is():
+def test_the_published_model_is_whole_and_says_whose_it_is(monkeypatch):
+    monkeypatch.setattr(two_stage, "FEATURES", 1024)
     path = weights.published()
     judge, card = weights.load(path)
     assert card.licence.startswith("CC BY-NC-SA 4.0")

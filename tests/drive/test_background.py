@@ -19,6 +19,8 @@ from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.runs.run import Run
 from ksdd_lib.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -90,11 +90,8 @@ class Judged:
 
 
 @pytest.fixture(scope="module")
-def judged(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Judged(tmp_path_factory.mktemp("judged") / "run", data)
-    torch.set_num_threads(before)
+def judged(narrow: None, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    return Judged(tmp_path_factory.mktemp("judged") / "run", data)
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -55,17 +56,11 @@ REPOSITORY = PROGRAM.parent.parent
 DECISION = TwoStage().stages[1]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The threads decide the order of sums, and so the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+def data(narrow: None, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return tiny_data(tmp_path_factory.mktemp("data") / "tiny")
 
 
@@ -122,6 +117,7 @@ def test_no_more_features_are_kept_than_half_of_the_free_memory_holds(
     data: DataSet, monkeypatch: pytest.MonkeyPatch, free: float, kept: int
 ) -> None:
     """At 128x128 those of an image take 1025 x 8 x 8 x 4 bytes, 0.26 MB."""
+    monkeypatch.setattr(two_stage, "FEATURES", 1024)
     monkeypatch.setattr(method, "free_megabytes", lambda where: free)
     surfaces = load_surfaces(data.samples[:2], (128, 128), "fine")
     features = FrozenFeatures(SegmentationNet(), surfaces, Settings(precision="float32"))
@@ -446,6 +442,22 @@ def test_killed_before_the_mark_of_the_end_it_only_makes_the_mark(
     assert train_stage(first_stage_only, data, 0, "segmentation")
     assert done.exists() and checkpoint_hash(first_stage_only, data) == before
     assert history(first_stage_only, "segmentation") == history(trained.run, "segmentation")
+
+
+def test_the_mark_of_the_end_is_the_last_that_is_written(
+    first_stage_only: Run, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a kill before it is gone on from, and what it left half written goes."""
+    done = first_stage_only.fold_folder(0) / "segmentation.done.json"
+    done.unlink()
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(Run, "note_time", Mock(side_effect=InterruptedError))
+        train_stage(first_stage_only, data, 0, "segmentation")
+    left = first_stage_only.folder / ".timing.json.999999999.tmp"
+    left.touch()
+    assert not done.exists() and train_stage(first_stage_only, data, 0, "segmentation")
+    assert done.exists() and not left.exists()
+    assert [line.what for line in first_stage_only.timing()] == ["segmentation stage, fold 0"]
 
 
 def checkpoint_hash(run: Run, data: DataSet, stage: str = "segmentation") -> str:
