@@ -156,9 +156,9 @@ class Settings:
     """which pictures show one part: by the layout, by the folder, each its own, or all whose name
     without its ending gives the same (group) of a regular expression, as (.+)_[0-9]+"""
 
-    incomplete: Literal["refuse", "leave_out"] = setting("refuse", "data", "rule")
+    incomplete: Literal["refuse", "leave_out", "good"] = setting("refuse", "data", "rule")
     """what becomes of pictures without a usable label: no training until they are mended, or they
-    are left out, and the report names them"""
+    are left out, and the report names them. good: those that no label names show no defect"""
 
     generated_items: int = setting(12, "data", "items", 6, 500)
     """how many commutators of 8 surfaces each to generate. Unused with real data"""

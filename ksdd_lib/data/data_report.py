@@ -1,7 +1,7 @@
 """The report of a data set: what is in it, what is wrong with it, and how its folds leak."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
 from ksdd_lib.data.duplicates import ClosePair, closest_pairs, twin_items
@@ -127,7 +127,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         mask_levels=dict(Counter(s.mask_levels for s in samples if s.mask_levels).most_common()),
         layout=folder.layout,
         notes=folder.notes,
-        advice=tuple(_advice(samples, folder, settings)),
+        advice=(*_advice(samples, folder, settings), *_chained(samples, twins or ())),
         twins=twins,
         closest=closest,
         folds=folds,
@@ -229,6 +229,17 @@ def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -
             "drawn on the turned picture."
         )
     return lines
+
+
+def _chained(samples: Sequence[Sample], twins: Sequence[Sequence[str]]) -> Iterator[str]:
+    """What to say where likeness joins more than a third of all items to one."""
+    items, largest = {sample.item for sample in samples}, max(map(len, twins), default=0)
+    if largest > max(3, len(items) / 3):
+        yield (
+            f"{largest} of {len(items)} items are joined to one, as each looks like another of"
+            " them: different parts in one fixture may. Where the folder or --set item tells the"
+            " parts, set twins to identical."
+        )
 
 
 def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidths | None:

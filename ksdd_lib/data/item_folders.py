@@ -117,11 +117,8 @@ def missing_labels(root: Path) -> dict[Path, bytes]:
     for name in sorted(files.images.keys() - files.masks.keys(), key=natural_key):
         image = files.images[name][0]
         pixels = read_image(image)
-        levels = np.sort(np.bincount(pixels.ravel(), minlength=256))
-        if levels[-2:].sum() > 0.9 * pixels.size or np.count_nonzero(levels) <= 8:
-            found.append(
-                f"{short_path(image)} has hardly more than two gray levels, as labels have"
-            )
+        if is_like_a_mask(pixels):
+            found.append(f"{short_path(image)} {LIKE_A_MASK}")
         content = cv2.imencode(".png", np.zeros(pixels.shape, np.uint8))[1].tobytes()
         labels[image.with_name(f"{image.stem}_label.png")] = content
     if found:
@@ -131,6 +128,15 @@ def missing_labels(root: Path) -> dict[Path, bytes]:
             " away or rename it, or store black labels yourself."
         )
     return labels
+
+
+LIKE_A_MASK = "has hardly more than two gray levels, as labels have"
+
+
+def is_like_a_mask(pixels: np.ndarray) -> bool:
+    """Whether a picture has hardly more than two gray levels."""
+    levels = np.sort(np.bincount(pixels.ravel(), minlength=256))
+    return bool(levels[-2:].sum() > 0.9 * pixels.size or np.count_nonzero(levels) <= 8)
 
 
 def write_labels(root: Path, labels: Mapping[Path, bytes]) -> None:
@@ -179,21 +185,26 @@ def _strangers(root: Path, files: Files) -> Iterator[str]:
         if not re.search("[0-9]", item):
             yield f"{item}/, which has no number"
     for images in items.values():
-        yield from _not_plain({short_path(path): path.stem for path in images})
-    yield from _not_plain({f"{item}/": item for item in items})
+        yield from not_plain({short_path(path): path.stem for path in images}).values()
+    yield from not_plain({f"{item}/": item for item in items}).values()
 
 
-def _not_plain(names: Mapping[str, str]) -> Iterator[str]:
-    """Of what stands side by side under these names: what may be no photograph, or of a defect."""
+def not_plain(names: Mapping[str, str]) -> dict[str, str]:
+    """Of what stands side by side under these names: what may be no photograph, or of a defect.
+
+    -> those keys, each with what to say of it.
+    """
+    found = {}
     words = {key: unicodedata.normalize("NFC", name).casefold() for key, name in names.items()}
     for key, word in words.items():
         if re.search(f"{LABELS}|{NOT_GOOD}", word):
-            yield key
+            found[key] = key
     for (key, word), (other, longer) in itertools.permutations(words.items(), 2):
         # "Part1" in "Part10" is another number.
         start, end = r"(?<![0-9])" * word[0].isdigit(), "(?![0-9])" * word[-1].isdigit()
         if word in longer and re.search(start + re.escape(word) + end, longer):
-            yield f"{other}, which may belong to {key}"
+            found.setdefault(other, f"{other}, which may belong to {key}")
+    return found
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -60,12 +60,12 @@ class Survey:
 
     def usable(self, incomplete: str = "refuse") -> tuple[Sample, ...]:
         """The samples; DataError where an image or its mask is unusable, unless it is left out."""
-        if self.unreadable and incomplete == "refuse":
+        if self.unreadable and incomplete != "leave_out":
             reasons = formatting.listed([one.reason for one in self.unreadable], 5, "; ")
             raise DataError(
                 f"{len(self.unreadable)} of the images cannot be used: {reasons}. Mend or remove"
-                " them, or set incomplete to leave_out; `python -m ksdd_lib inspect --data PATH`"
-                " lists all."
+                " them, or set incomplete to leave_out, or to good where all without a label are"
+                " good; `python -m ksdd_lib inspect --data PATH` lists all."
             )
         return self.samples
 

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,15 +15,21 @@ import numpy as np
 from ksdd_lib import storage
 from ksdd_lib.data import item_folders
 from ksdd_lib.data.dataset import read_image
+from ksdd_lib.data.item_folders import LABELS, LIKE_A_MASK, NOT_GOOD, is_like_a_mask, not_plain
 from ksdd_lib.data.layout_note import NOTE, LayoutNote, read_note
 from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed, printable
 from ksdd_lib.layouts.catalog import recognise
-from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree
+from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree, nothing
 from ksdd_lib.settings import Settings
 
-VERSION = 2  # raise it whenever the readers may answer otherwise: the data is then read anew
+PLAIN = re.compile(
+    r"(.*/)?((read.?me|licen[cs]e|copying|citation)[^/]*|[^/]*\.(md|pdf|py|html?))", re.I
+)
+"""A file that is no label."""
+
+VERSION = 3  # raise it whenever the readers may answer otherwise: the data is then read anew
 
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:
@@ -31,8 +37,8 @@ def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataF
 
     Raises DataError as `catalog.recognise` and `write`.
     """
-    asked = settings.layout, settings.item
-    if asked == ("auto", "auto") and is_item_folders(folder.root):
+    asked = [settings.layout, settings.item, *["good"] * (settings.incomplete == "good")]
+    if asked == ["auto", "auto"] and is_item_folders(folder.root):
         return folder
     tree = Tree(_inner(folder.root))
     facts = [(name, *_facts(tree.path(name))) for name in tree.files]
@@ -69,9 +75,11 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
 
     Pictures are copied as they are. One without a label, or with one that cannot be read, is copied
     too, and named in the notes: training refuses it until it has one. Raises DataError where two
-    pictures would have one name.
+    pictures would have one name, or the rest is not plainly good though it is said to be.
     """
     layout, found = recognise(tree, settings.layout)
+    if settings.incomplete == "good":
+        found = _rest_is_good(tree, found)
     places = _places(found.pictures, settings.item)
     with ThreadPoolExecutor() as pool:
         lacks = list(pool.map(lambda one: _write_one(one[0], target / one[1]), places.items()))
@@ -144,6 +152,39 @@ def _write_one(picture: Picture, place: Path) -> str:
     return ""
 
 
+def _rest_is_good(tree: Tree, found: Found) -> Found:
+    """The same, where pictures that no label names show no defect.
+
+    Raises DataError where a file near may be the label of one, or a name tells of a defect.
+    """
+    rest = [one for one in found.pictures if one.mask is None and not one.is_named]
+    names = defaultdict[Path, dict[str, str]](dict)
+    for one in found.pictures:
+        names[one.path.parent][one.name] = one.path.stem
+    doubts = {key: told for side in names.values() for key, told in not_plain(side).items()}
+    unread = [name for name in _not_understood(tree, found) if not PLAIN.fullmatch(name)]
+    near = [doubts[one.name] for one in rest if one.name in doubts]
+    near += [one.name for one in rest if re.search(f"{LABELS}|{NOT_GOOD}", one.name, re.IGNORECASE)]
+    with ThreadPoolExecutor() as pool:
+        alike = pool.map(lambda one: is_like_a_mask(read_image(one.path)), rest)
+        near += [
+            f"{one.name} {LIKE_A_MASK}" for one, is_mask in zip(rest, alike, strict=True) if is_mask
+        ]
+    if told := [*unread, *dict.fromkeys(near)]:
+        raise DataError(
+            f"No picture is called good while this is near: {listed(told, 5, '; ')}. "
+            "Take it away or rename it, or leave incomplete at refuse."
+        )
+    good = [replace(one, mask=nothing) if one in rest else one for one in found.pictures]
+    said = f"{len(rest)} pictures without a label are good, as set"
+    return Found(good, found.used, [*found.notes, *[said] * bool(rest)])
+
+
+def _not_understood(tree: Tree, found: Found) -> list[str]:
+    known = {picture.path for picture in found.pictures}
+    return [n for n in tree.files if n not in found.used and tree.path(n) not in known]
+
+
 def _notes(tree: Tree, found: Found, lacks: dict[Picture, str], rule: str) -> tuple[str, ...]:
     """What a user must know of the files: a sentence for each kind."""
     notes = list(found.notes)
@@ -156,9 +197,7 @@ def _notes(tree: Tree, found: Found, lacks: dict[Picture, str], rule: str) -> tu
             notes.append(f"{len(names)} without a label, {lack}: {listed(names, 5)}")
     if single := [f"{names[0]}, {lack}" for lack, names in kinds.items() if len(names) == 1]:
         notes.append(f"{len(single)} without a label: {listed(single, 5, '; ')}")
-    known = {picture.path for picture in found.pictures}
-    rest = [n for n in tree.files if n not in found.used and tree.path(n) not in known]
-    if rest:
+    if rest := _not_understood(tree, found):
         notes.append(f"{len(rest)} files not understood: {tree.listed(rest)}")
     if rule == "auto" and not any(one.item for one in found.pictures):
         notes.append(propose([one.name for one in found.pictures]))

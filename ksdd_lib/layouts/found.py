@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -162,6 +162,12 @@ class Tree:
                     break  # it would lie there
         return None
 
+    def copies(self, named: str) -> list[str]:
+        """The several pictures of that name, if all are one and the same."""
+        same = self._tails.get((_stem(named),), [])
+        is_one = len(same) > 1 and len({read_file(self.path(one)) for one in same}) == 1
+        return same if is_one else []
+
     def text(self, name: str) -> str:
         """What a file of annotations holds; DataError where it is no text, or too large."""
         path = self.path(name)
@@ -215,12 +221,14 @@ def joined(tree: Tree, labels: list[Labels], masks: set[str], notes: Sequence[st
     There is none where no label names the picture, or one is not understood.
     """
     named: dict[str, list[Labels]] = {}
-    missing = []
+    missing: dict[str, str] = {}
     for one in labels:
-        if name := tree.image(one.named, one.file, but=masks):
+        name = tree.image(one.named, one.file, but=masks)
+        names = [name] if name else tree.copies(one.named)
+        for name in names:
             named.setdefault(name, []).append(one)
-        else:
-            missing.append(f"{one.named} ({one.file})")
+        if not names:
+            missing[f"{one.named} ({one.file})"] = _stem(one.named)
     unread = masks - named.keys()
     sides = {name: side_of(posixpath.dirname(name)) for name in tree.images if name not in unread}
     sides |= {name: several[0].side or sides[name] for name, several in named.items()}
@@ -229,10 +237,14 @@ def joined(tree: Tree, labels: list[Labels], masks: set[str], notes: Sequence[st
         _picture(name, tree.path(name), named.get(name, []), side.replace("val", held_out))
         for name, side in sides.items()
     ]
+    meant = set(missing.values())  # one of several of that name
+    pictures = [
+        replace(p, is_named=p.is_named or PurePosixPath(p.name).name in meant) for p in pictures
+    ]
     kinds = Counter(shape.note for one in labels for shape in one.shapes if shape.note)
     notes = [*notes, *(f"{count} shapes are {kind}" for kind, count in kinds.items())]
     if missing:
-        notes.append(f"{len(missing)} named pictures are not there: {listed(missing, 5)}")
+        notes.append(f"{len(missing)} named pictures are not there: {listed(list(missing), 5)}")
     if unread:
         notes.append(f"{len(unread)} pictures are masks, which this layout does not read")
     return Found(pictures, {one.file for one in labels} | unread, notes)
@@ -267,6 +279,10 @@ def naming(where: str) -> Iterator[None]:
 def is_image(name: str) -> bool:
     """Whether a file is called a picture."""
     return name.lower().endswith(IMAGE_EXTENSIONS)
+
+
+def _stem(named: str) -> str:
+    return PurePosixPath(named.replace("\\", "/")).stem
 
 
 def without_ending(name: str) -> str:
