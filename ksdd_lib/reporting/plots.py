@@ -6,7 +6,6 @@ Functions draw and return what they drew on, without pyplot. The hues are those 
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import matplotlib
@@ -27,6 +26,8 @@ GOOD, DEFECTIVE = "#0072B2", "#D55E00"
 FOLD_COLORS = ("#0072B2", "#009E73", "#CC79A7")
 
 Keywords = dict[Any, Any]  # arguments of matplotlib by name
+
+CHANCE: Keywords = {"color": FAINT, "linewidth": 1, "linestyle": ":", "label": "chance"}
 
 STYLE: Keywords = {
     "font.family": "sans-serif",
@@ -115,8 +116,7 @@ def describe(figure: Figure) -> str:
 
 
 @style()
-def _draw_curve(
-    is_roc: bool,
+def roc_curve(
     labels: ArrayLike,
     scores: ArrayLike,
     flagged: ArrayLike,
@@ -124,31 +124,63 @@ def _draw_curve(
     label: str = "pooled",
     point: str = "operating",
 ) -> Axes:
-    """A curve called `label`; on it the verdicts `flagged`, called `point`, and the oracle's."""
+    """The curve called `label`; on it the verdicts `flagged`, called `point`, and the oracle's."""
     from sklearn import metrics as sklearn_metrics
 
     ax = ax or new_axes()
+    ax.set(title="ROC curve", xlabel="false positive rate", ylabel="true positive rate")
+    area = _write_area(ax, label, "AUC", metrics.roc_auc(labels, scores))
+    if area:
+        x, y, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
+        ax.plot(x, y, **area)
+        ax.plot([0, 1], [0, 1], **CHANCE)
+        for counts, marker in _points(labels, scores, flagged, point):
+            found, alarms = counts.tp / (counts.tp + counts.fn), counts.fp / (counts.fp + counts.tn)
+            ax.plot(alarms, found, **marker)
+        ax.legend(loc="lower right")
+    return ax
+
+
+@style()
+def precision_recall_curve(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    flagged: ArrayLike,
+    ax: Axes | None = None,
+    label: str = "pooled",
+    point: str = "operating",
+) -> Axes:
+    """As `roc_curve`, drawn as steps, whose area is the average precision."""
+    from sklearn import metrics as sklearn_metrics
+
+    ax = ax or new_axes()
+    ax.set(title="Precision-recall curve", xlabel="recall", ylabel="precision")
+    area = _write_area(ax, label, "AP", metrics.average_precision(labels, scores))
+    if area:
+        y, x, _ = sklearn_metrics.precision_recall_curve(labels, scores)
+        ax.plot(x, y, drawstyle="steps-post", **area)
+        ax.axhline(float(np.mean(np.asarray(labels, bool))), **CHANCE)
+        for counts, marker in _points(labels, scores, flagged, point):
+            if counts.precision is not None:
+                ax.plot(counts.tp / (counts.tp + counts.fn), counts.precision, **marker)
+        ax.legend(loc="lower left")
+    return ax
+
+
+def _write_area(ax: Axes, label: str, name: str, area: float | None) -> Keywords:
+    """How a curve of this area is drawn; where it is undefined the axes say so, and it is empty."""
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
-    if is_roc:
-        area, name = metrics.roc_auc(labels, scores), "AUC"
-        ax.set(title="ROC curve", xlabel="false positive rate", ylabel="true positive rate")
-    else:
-        area, name = metrics.average_precision(labels, scores), "AP"
-        ax.set(title="Precision-recall curve", xlabel="recall", ylabel="precision")
     if area is None:
         text = "undefined: needs defective and good surfaces"
         ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes, color=INK)
-        return ax
-    look: Keywords = {"color": INK, "linewidth": 2, "label": f"{label}: {name} {area:.4f}"}
-    chance: Keywords = {"color": FAINT, "linewidth": 1, "linestyle": ":", "label": "chance"}
-    if is_roc:
-        x, y, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
-        ax.plot(x, y, **look)
-        ax.plot([0, 1], [0, 1], **chance)
-    else:
-        y, x, _ = sklearn_metrics.precision_recall_curve(labels, scores)
-        ax.plot(x, y, drawstyle="steps-post", **look)
-        ax.axhline(float(np.mean(np.asarray(labels, bool))), **chance)
+        return {}
+    return {"color": INK, "linewidth": 2, "label": f"{label}: {name} {area:.4f}"}
+
+
+def _points(
+    labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str
+) -> Iterator[tuple[metrics.Counts, Keywords]]:
+    """The verdicts and the oracle's, each with its marker."""
     at_oracle = np.asarray(scores) > metrics.best_f1_threshold(labels, scores)
     points: dict[str, tuple[ArrayLike, Keywords]] = {
         point: (flagged, {"color": DEFECTIVE, "marker": "o", "markersize": 8, "zorder": 4}),
@@ -156,20 +188,9 @@ def _draw_curve(
     }
     for name, (verdicts, marker) in points.items():
         counts = metrics.error_counts(labels, verdicts)
-        found = counts.tp / (counts.tp + counts.fn)
         marker |= {"label": f"{name}: {counts.fp} FP, {counts.fn} FN"}
         marker |= {"linestyle": "", "clip_on": False}  # whole also in a corner
-        if is_roc:
-            ax.plot(counts.fp / (counts.fp + counts.tn), found, **marker)
-        elif counts.precision is not None:
-            ax.plot(found, counts.precision, **marker)
-    ax.legend(loc="lower right" if is_roc else "lower left")
-    return ax
-
-
-roc_curve = partial(_draw_curve, True)
-precision_recall_curve = partial(_draw_curve, False)
-"""This curve is drawn as steps, whose area is the average precision."""
+        yield counts, marker
 
 
 def both_curves(
