@@ -35,13 +35,13 @@ from ksdd_lib.training.loop import Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 2 with one sentence on what to mend."""
+    """Run one command; returns its exit status, or 2 with one sentence on what to mend."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whose encoding may lack letters, as on Windows
             stream.reconfigure(errors="backslashreplace")
     chosen = _parser().parse_args(arguments)
     try:
-        chosen.command(chosen)
+        return chosen.command(chosen) or 0
     except KsddError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -121,19 +121,29 @@ def label_good(chosen: argparse.Namespace) -> None:
         print("Nothing was written. If that is right, add --write; --undo takes it back.")
 
 
-def judge(chosen: argparse.Namespace) -> None:
-    """Judge a folder of images with a trained model; a table, the most suspicious first."""
-    if chosen.out.exists():
-        raise RunError(f"{chosen.out} is there already: name another file with --out.")
-    place = next(place for place in chosen.out.absolute().parents if place.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise RunError(f"Nothing can be written in {place}: name another place with --out.")
+def judge(chosen: argparse.Namespace) -> int:
+    """Judge a picture or a folder of them with a trained model; a table, the most suspicious first.
+
+    Exit status: 0 all are good; 1 some are defective; 2 some are unreadable or no surface, or the
+    command failed.
+    """
+    for place in filter(None, (chosen.out, chosen.masks)):
+        if place.exists():
+            raise RunError(f"{place} is there already: name another file or folder.")
+        above = next(above for above in place.absolute().parents if above.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            raise RunError(f"Nothing can be written in {above}: name another place.")
+    folder_table.require_table(chosen.out)
+    for taken in (chosen.pictures, chosen.out):
+        if chosen.masks and chosen.masks.resolve().is_relative_to(taken.resolve()):
+            raise RunError(f"{chosen.masks} lies in {taken}: name a place outside with --masks.")
     detector = detection.load(chosen.weights)
     height, width = detector.size
     print(f"model: {detector.origin}, made for {height}x{width}")
-    rows = folder_table.judge_folder(detector, chosen.folder)
+    rows = folder_table.judge_folder(detector, chosen.pictures, masks=chosen.masks)
     folder_table.write_verdicts(chosen.out, rows)
     print(f"{relative(chosen.out)}: {folder_table.outcome(rows)}")
+    return folder_table.exit_status(rows)
 
 
 def share(chosen: argparse.Namespace) -> None:
@@ -169,7 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     def command(function: Any) -> Callable[..., argparse.Action]:
         """A command that is named and explained as its function -> what gives it an argument."""
         text = function.__doc__
-        made = commands.add_parser(function.__name__, help=text, description=text)
+        short = text.partition("\n")[0]
+        made = commands.add_parser(function.__name__, help=short, description=text)
         made.set_defaults(command=function)
         return made.add_argument
 
@@ -195,9 +206,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--write", action="store_true", help="write the labels that are listed without it")
     add("--undo", action="store_true", help="remove the labels that were written, unless changed")
     add = command(judge)
-    add("folder", type=Path, help="the folder of images")
+    add("pictures", type=Path, help="a folder of images, or one image")
     add("--weights", type=Path, help="a .safetensors file (the published model)")
-    add("--out", type=Path, default=Path("verdicts.csv"), help="(verdicts.csv)")
+    add("--out", type=Path, default=Path("verdicts.csv"), help=".csv or .json (verdicts.csv)")
+    add("--masks", type=Path, help="a new folder for a mask and an overlay of each picture")
     add = command(share)
     add("notebook", type=Path, help="an executed notebook")
     add("--out", type=Path, help="the copy (NOTEBOOK-shared.ipynb)")

@@ -71,3 +71,9 @@ def is_kolektor(samples: Iterable[Sample]) -> bool:
 def kolektor_twins() -> tuple[TwinSurfaces, ...]:
     """The 24 surfaces that the data set holds twice."""
     return storage.read_record(FOLDS.with_name("kolektor_twins.json"), _TwinFile).pairs
+
+
+def annotators_iou() -> tuple[float, float]:
+    """The least and the greatest IoU of two masks of one defect: four were annotated twice."""
+    agreed = [pair.mask_iou for pair in kolektor_twins() if pair.mask_iou is not None]
+    return min(agreed), max(agreed)

@@ -7,6 +7,7 @@ detector.judge("part.jpg").label
 import io
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,10 @@ from PIL import Image, ImageOps
 from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.pixels import check_size, decode_image, highest_of_few
 from ksdd_lib.deploy import weights
+from ksdd_lib.deploy.defects import Defect, find_defects
 from ksdd_lib.errors import CheckpointError, DataError
-from ksdd_lib.evaluation.scoring import scores_of
+from ksdd_lib.evaluation.pixels import EVEN, at_full_size
+from ksdd_lib.evaluation.scoring import mask_threshold_of, scores_of
 from ksdd_lib.formatting import percent
 from ksdd_lib.image_size import is_squeezed
 from ksdd_lib.methods.catalog import method_of
@@ -44,11 +47,30 @@ class Verdict:
         label: "defective", "good", or "not a surface" for a frame without contrast.
         score: higher for more suspicious; None for no surface.
         mask: probability of a defect at each pixel of the image, float32 (H, W); None likewise.
+        mask_threshold: from this probability on, a pixel of a defective image is marked.
     """
 
     label: str
     score: float | None = None
     mask: np.ndarray | None = None
+    mask_threshold: float = EVEN
+
+    @property
+    def marked(self) -> np.ndarray | None:
+        """The pixels that the mask marks, bool (H, W): none unless the image is defective."""
+        if self.mask is None:
+            return None
+        return (self.mask >= self.mask_threshold) & (self.label == "defective")
+
+    @cached_property
+    def defects(self) -> tuple[Defect, ...]:
+        """The connected places of marked pixels, the most probable first.
+
+        A defective image has none where its mask stays below the threshold everywhere.
+        """
+        if self.mask is None or self.label != "defective":
+            return ()
+        return find_defects(self.mask, self.mask_threshold)
 
 
 def as_pixels(image: Picture) -> np.ndarray:
@@ -107,12 +129,14 @@ class Detector:
     Attributes:
         threshold: a surface is defective where its score is strictly greater.
         origin: which model it is, and what it was trained on, in words.
+        mask_threshold: as of `Verdict`.
     """
 
     trained: Judge
     settings: Settings
     threshold: float
     origin: str = ""
+    mask_threshold: float = EVEN
 
     @property
     def size(self) -> tuple[int, int]:
@@ -138,9 +162,9 @@ class Detector:
                 "or its training diverged. Use another model."
             )
         share = method_of(self.settings).probability(values, self.settings).cpu().numpy()
-        full = cv2.resize(share, pixels.shape[::-1], interpolation=cv2.INTER_LINEAR)
         label = "defective" if float(score) > self.threshold else "good"
-        return Verdict(label, float(score), full)
+        full = at_full_size(share, pixels.shape)
+        return Verdict(label, float(score), full, self.mask_threshold)
 
     def doubt(self, shape: tuple[int, int]) -> str:
         """What speaks against a verdict on an image of this shape (H, W); "" where nothing does."""
@@ -167,9 +191,10 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     Raises RunError: the run is not evaluated yet, or not this fold.
     Raises CheckpointError: a stage of this fold is not finished.
     """
-    threshold = scores_of(run, fold).threshold
+    threshold, mask_threshold = scores_of(run, fold).threshold, mask_threshold_of(run, fold)
     origin = f"{run.folder.name}, fold {fold}, {_trained_on(data.record.name, data.is_generated)}"
-    return Detector(trained_judge(run, data, fold), run.settings, threshold, origin)
+    judge = trained_judge(run, data, fold)
+    return Detector(judge, run.settings, threshold, origin, mask_threshold)
 
 
 def load(path: Path | str | None = None) -> Detector:
@@ -179,7 +204,8 @@ def load(path: Path | str | None = None) -> Detector:
     """
     trained, card = weights.load(Path(path) if path else weights.published())
     origin = f"{card.file}, {_trained_on(card.data.name)}"
-    return Detector(trained, card.judging_settings(), card.threshold, origin)
+    settings = card.judging_settings()
+    return Detector(trained, settings, card.threshold, origin, card.mask_threshold)
 
 
 def _trained_on(data: str, is_generated: bool = False) -> str:

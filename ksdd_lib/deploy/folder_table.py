@@ -1,11 +1,11 @@
-"""A folder of images in; a table of verdicts out, with what needs a second look first."""
+"""A folder of images or a single one in; a table of verdicts out, what needs a look first."""
 
 import contextlib
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from ksdd_lib import storage
 from ksdd_lib.data.dataset import read_file, short_path
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, decode_image, is_image
+from ksdd_lib.deploy.defects import Defect, save_pictures
 from ksdd_lib.deploy.detection import Detector, doubt_of_file
-from ksdd_lib.errors import DataError
+from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.formatting import listed, printable
 from ksdd_lib.hardware import in_colab
 
@@ -24,13 +25,14 @@ SYSTEM = re.compile(r"\._.*|\.Trash.*|__MACOSX|@eaDir|\.DS_Store|Thumbs\.db|desk
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of one file of a folder: a row of verdicts.csv.
+    """What became of one file of a folder.
 
     Attributes:
         image: its path below the folder.
         label: as of `Verdict`, or "unreadable".
         x, y: the pixel of the image where the mask is highest.
         reason: why it is unreadable, or what speaks against the verdict; else "".
+        defects: as of `Verdict`.
     """
 
     image: str
@@ -40,23 +42,28 @@ class Judged:
     x: int | None = None
     y: int | None = None
     reason: str = ""
+    defects: tuple[Defect, ...] = ()
 
 
 def judge_folder(
-    detector: Detector, folder: Path | str, watch: Callable[[int, int], None] | None = None
+    detector: Detector,
+    folder: Path | str,
+    watch: Callable[[int, int], None] | None = None,
+    masks: Path | None = None,
 ) -> list[Judged]:
     """Judge every JPEG, PNG and BMP file in a folder and those below it, whatever its ending.
 
     The unreadable files come first, then what is no surface, then the most suspicious ones. A
     printed line tells of each kind of what is not judged: labels beside their pictures, other
-    files, linked folders. `watch` takes (files done, files in all).
+    files, linked folders. A file may stand for a folder: it alone is judged. `watch` takes (files
+    done, files in all). The pictures of `save_pictures` go to the folder `masks`, as the files lie.
 
-    Raises DataError: there is no such folder, or no image in it.
+    Raises DataError: there is no such folder or file, or no image in it.
     Raises CheckpointError: as `Detector.judge`.
     """
     folder = Path(folder)
     if folder.is_file():
-        raise DataError(f"{folder.name} is a file: name the folder it is in.")
+        return [_judge_file(detector, folder, folder.name, masks)]
     if not folder.is_dir():
         drive = "where it was just put on Drive, wait a minute"
         hint = drive if in_colab() else "check the spelling"
@@ -69,7 +76,7 @@ def judge_folder(
         print(line)
     rows = []
     for path in paths:
-        rows.append(_judge_file(detector, path, path.relative_to(folder).as_posix()))
+        rows.append(_judge_file(detector, path, path.relative_to(folder).as_posix(), masks))
         if watch:
             watch(len(rows), len(paths))
     order = {"unreadable": 0, "not a surface": 1}
@@ -117,7 +124,7 @@ def _is_image(path: Path) -> bool:
     return False
 
 
-def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
+def _judge_file(detector: Detector, path: Path, name: str, masks: Path | None) -> Judged:
     """The row of one file."""
     if not os.path.isfile(path):
         return Judged(name, "unreadable", reason="it is a broken link, or no file")
@@ -127,12 +134,15 @@ def _judge_file(detector: Detector, path: Path, name: str) -> Judged:
     except DataError as error:
         return Judged(name, "unreadable", reason=str(error))
     found, doubt = detector.judge(pixels), doubt_of_file(data)
-    if found.mask is None or found.score is None:
+    marked = found.marked
+    if found.mask is None or found.score is None or marked is None:
         return Judged(name, found.label, reason=doubt)
+    if masks:
+        save_pictures(masks / Path(name).parent, path.stem, pixels, found.mask, marked)
     reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape)]))
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
     score, threshold = round(found.score, 4), round(detector.threshold, 4)
-    return Judged(name, found.label, score, threshold, x, y, reason)
+    return Judged(name, found.label, score, threshold, x, y, reason, found.defects)
 
 
 def outcome(rows: Sequence[Judged]) -> str:
@@ -147,8 +157,35 @@ def outcome(rows: Sequence[Judged]) -> str:
     return "\n".join(lines)
 
 
+def exit_status(rows: Iterable[Judged]) -> int:
+    """0 where all are good, 1 where some are defective, 2 where some could not be judged."""
+    labels = {row.label for row in rows}
+    return 2 if labels - {"good", "defective"} else int("defective" in labels)
+
+
+def require_table(path: Path) -> None:
+    """Raise RunError unless the path ends as a table that `write_verdicts` can write."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise RunError(f"{path.name} must end in .csv or .json: name another file.")
+
+
 def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:
-    """Write the rows as CSV, a column for each attribute of `Judged`, atomically."""
-    columns = [field.name for field in fields(Judged)]
-    cells = ([printable(x) if isinstance(x, str) else x for x in astuple(row)] for row in rows)
-    storage.write_text(path, storage.csv_text(columns, cells))
+    """Write the rows as CSV or JSON, by the path's ending, atomically.
+
+    JSON is a list of pictures, each with the list of its defects. In CSV a picture has a row for
+    each of its defects, which are numbered from 1, and at least one row.
+    """
+    require_table(path)
+    pictures = [asdict(row) for row in rows]
+    for row in pictures:
+        row |= {name: printable(text) for name, text in row.items() if isinstance(text, str)}
+    if path.suffix.lower() == ".json":
+        return storage.write_json(path, pictures)
+    own = [field.name for field in fields(Judged) if field.name != "defects"]
+    of_defect = [field.name for field in fields(Defect)]
+    cells = [
+        [row[name] for name in own] + [number or None, *(defect.get(name) for name in of_defect)]
+        for row in pictures
+        for number, defect in enumerate(row["defects"] or [{}], start=bool(row["defects"]))
+    ]
+    storage.write_text(path, storage.csv_text([*own, "defect", *of_defect], cells))

@@ -12,7 +12,8 @@ from pydantic import Field
 from ksdd_lib import hardware, storage
 from ksdd_lib.data.sources import fetch
 from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError
-from ksdd_lib.evaluation.scoring import scores_of
+from ksdd_lib.evaluation.pixels import EVEN, RULE
+from ksdd_lib.evaluation.scoring import mask_threshold_of, scores_of
 from ksdd_lib.evaluation.summary import FoldScores, Summary
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
@@ -66,6 +67,8 @@ class Card(Record):
     score: str | None = None
     threshold: float = Field(ge=-1e6, le=1e6)
     threshold_rule: str = ""
+    mask_threshold: float = Field(EVEN, ge=0, le=1)
+    mask_threshold_rule: str = f"{EVEN}, fixed in advance"
     fold: int | None = Field(None, ge=0, le=2)
     never_trained_on: list[str] = []
     test_scores_of_the_unrounded_weights: FoldScores | None = None
@@ -101,6 +104,8 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         image_size=settings.image_size,
         threshold=scores.threshold,
         threshold_rule=storage.read_record(run.folder / "metrics.json", Summary).threshold_rule,
+        mask_threshold=mask_threshold_of(run, fold),
+        mask_threshold_rule=RULE,
         fold=fold,
         never_trained_on=sorted({sample.item for sample in data.folds[fold].test}),
         test_scores_of_the_unrounded_weights=scores,

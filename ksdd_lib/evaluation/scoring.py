@@ -5,7 +5,7 @@ A fold's scores are stored as soon as it is scored, so that a lost runtime score
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,13 +13,21 @@ import numpy as np
 import torch
 
 from ksdd_lib import hardware, storage
-from ksdd_lib.data.dataset import Sample, read_image
+from ksdd_lib.data.dataset import Sample, read_image, read_mask
 from ksdd_lib.data.folds import Fold
+from ksdd_lib.data.kolektorsdd import annotators_iou
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation import predictions
+from ksdd_lib.evaluation import pixels, predictions
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.results import made_from
-from ksdd_lib.evaluation.summary import FoldScores, Ranking, Summary, conclude, ranking
+from ksdd_lib.evaluation.summary import (
+    AllPixelScores,
+    FoldScores,
+    Ranking,
+    Summary,
+    conclude,
+    ranking,
+)
 from ksdd_lib.formatting import listed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
@@ -27,6 +35,7 @@ from ksdd_lib.methods.stage_training import require_trained, trained_judge, weig
 from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
+from ksdd_lib.settings import Settings
 from ksdd_lib.training.batches import load_surfaces
 from ksdd_lib.training.memory import explain_memory
 
@@ -105,6 +114,7 @@ def evaluate(
             "made_from": made_from(settings, data.fingerprint, weights),
             "masks_sha256": storage.sha256(folder / "masks.npz"),
             "trained_defects": defects if settings.defective_images else None,
+            "pixel_scores": _pixel_scores(data, settings, rows, masks, train_items),
         }
     )
     storage.write_record(folder / "metrics.json", summary)
@@ -139,6 +149,25 @@ def _darkest_pixel(samples: Sequence[Sample]) -> Ranking:
     return ranking(labels, [-float(read_image(sample).min()) for sample in samples])
 
 
+def _pixel_scores(
+    data: DataSet,
+    settings: Settings,
+    rows: Sequence[Prediction],
+    masks: Mapping[str, np.ndarray],
+    train_items: Mapping[int, Collection[str]],
+) -> AllPixelScores:
+    """How well the maps of the rows, as they are stored, show where the defects are."""
+    samples, counts = {sample.name: sample for sample in data.samples}, {}
+    for name, values in masks.items():
+        sample, stored = samples[name], torch.from_numpy(values.astype(np.float16)).float()
+        share = method_of(settings).probability(stored, settings).numpy()
+        wanted = read_mask(sample) if sample.is_defective else np.zeros(sample.size, bool)
+        counts[name] = pixels.count(share, wanted)
+    found = pixels.pixel_scores(rows, counts, train_items)
+    agreed = annotators_iou() if data.record.is_kolektor else None
+    return found.model_copy(update={"annotators_iou": agreed})
+
+
 def require_unseen(fold: Fold) -> None:
     """Raise RunError unless no test image of the fold was trained on."""
     if seen := {s.item for s in fold.train} & {s.item for s in fold.test}:
@@ -156,6 +185,13 @@ def scores_of(run: Run, fold: int) -> FoldScores:
         if scores.fold == fold:
             return scores
     raise RunError(f"Fold {fold} is not evaluated; trained are {summary.folds_trained}.")
+
+
+def mask_threshold_of(run: Run, fold: int) -> float:
+    """The probability from which the fold's maps mark a pixel; fixed where results lack it."""
+    found = storage.read_record(run.folder / "metrics.json", Summary).pixel_scores
+    each = {one.fold: one.threshold for one in found.folds} if found else {}
+    return each.get(fold, pixels.EVEN)
 
 
 def most_doubtful(run: Run, fold: int) -> str:

@@ -1,6 +1,6 @@
 """Everything that metrics.json holds, from the rows of predictions.csv alone."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
@@ -23,7 +23,7 @@ class Size(Record):
 
 
 class FoldThreshold(Record):
-    """A fold's operating threshold in logits, and the scores that it was taken from."""
+    """A fold's threshold, in logits or of pixels, and the images that it was taken from."""
 
     fold: int
     threshold: float
@@ -98,6 +98,28 @@ class PooledScores(Scores):
     items: int
 
 
+class PixelScores(Record):
+    """How well marked pixels fit the annotated ones; None where none is annotated."""
+
+    ap_loc: float | None  # average precision over all pixels of all images
+    iou: float | None  # intersection over union, of the pixels of all images together
+    dice: float | None  # likewise
+    image_iou: float | None  # the mean over the defective images
+
+
+class FoldPixelScores(PixelScores, FoldThreshold):
+    """Those of one fold, marked from a probability on."""
+
+
+class AllPixelScores(Record):
+    """Those of each fold, and of all images, each marked at its fold's threshold."""
+
+    threshold_rule: str
+    annotators_iou: Interval | None = None  # of those who annotated the same defects, if known
+    folds: list[FoldPixelScores]
+    pooled: PixelScores
+
+
 class MadeFrom(Record):
     """What results were made from."""
 
@@ -123,6 +145,7 @@ class Summary(Record):
     made_from: MadeFrom | None = None
     masks_sha256: str | None = None  # of the maps that belong to it
     trained_defects: dict[str, list[str]] | None = None  # fold -> their names, where few
+    pixel_scores: AllPixelScores | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -176,15 +199,22 @@ def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
         raise RunError(f"Rows of seed {others[0]} are mixed into a run of seed {seed}.")
 
 
+def _best_f1(rows: Sequence[Prediction]) -> float | None:
+    return metrics.best_f1_threshold([row.is_defective for row in rows], [r.score for r in rows])
+
+
 def operating_thresholds(
-    rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
+    rows: Sequence[Prediction],
+    train_items: Mapping[int, Collection[str]],
+    best: Callable[[Sequence[Prediction]], float | None] = _best_f1,
+    default: float = 0.0,  # even odds
 ) -> list[FoldThreshold]:
-    """Each trained fold's threshold, from out-of-fold scores of its own training items.
+    """Each trained fold's threshold, the `best` for out-of-fold scores of its own training items.
 
     For fold k these are the test rows of the *other* folds whose item is in `train_items[k]`.
     Each was scored by the model of the fold that holds it out, and none is tested in fold k.
     Training items that no trained fold tests have no such score and are left out. Where the
-    scores lack a class, as with a single trained fold, the threshold is 0.0 from 0 images.
+    scores lack a class, as with a single trained fold, it is the `default` from 0 images.
     Raises RunError where a fold tests an item that it was trained on.
     """
     found = []
@@ -194,9 +224,9 @@ def operating_thresholds(
             raise RunError(f"Fold {fold} tests {listed(shared, 5)}, which it was trained on.")
         used = [row for row in rows if row.fold != fold and row.item in items]
         labels = [row.is_defective for row in used]
-        threshold = metrics.best_f1_threshold(labels, [row.score for row in used])
+        threshold = best(used)
         if threshold is None:
-            labels, threshold = [], 0.0  # even odds
+            labels, threshold = [], default
         size = Size(images=len(labels), defective=sum(labels))
         found.append(FoldThreshold(fold=fold, threshold=threshold, threshold_from=size))
     return found

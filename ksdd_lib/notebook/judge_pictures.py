@@ -110,7 +110,8 @@ def _to_drive(files: Sequence[Path], drive: Path) -> str:
 
 
 def sheet_of(rows: Sequence[Judged], folder: Path) -> Figure:
-    """The contact sheet of a judged folder: its first pictures, in the order of the table."""
+    """The contact sheet of a judged folder or file: its first pictures, as the table has them."""
+    folder = folder if folder.is_dir() else folder.parent
     pictures, titles, marked = [], [], []
     for row in rows[: surface_pictures.SHEET]:
         pictures.append(None if row.label == "unreadable" else read_image(folder / row.image))

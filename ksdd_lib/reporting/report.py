@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 import ksdd_lib
 from ksdd_lib import storage
 from ksdd_lib.data.data_report import format_report
-from ksdd_lib.data.kolektorsdd import PAPER, PUBLISHED
+from ksdd_lib.data.kolektorsdd import PAPER, PUBLISHED, annotators_iou
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results, load_results
 from ksdd_lib.evaluation.summary import Ranking, reached
@@ -162,6 +162,7 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
         preset=preset,
         rules=RULES,
         paper=PAPER,
+        annotators=annotators_iou(),
         version=ksdd_lib.__version__,
     )
     storage.write_text(results.folder / "report.html", page + "\n")

@@ -13,7 +13,7 @@ from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
 from ksdd_lib.data import sources
-from ksdd_lib.deploy import weights
+from ksdd_lib.deploy import detection, weights
 from ksdd_lib.errors import CheckpointError, RunError
 from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.methods.stage_training import train_stage, trained_judge
@@ -68,9 +68,40 @@ def test_the_card_says_licence_use_and_origin(trained, file):
     first = file.with_suffix(".json").read_text().splitlines()[1]
     assert first.strip().startswith('"licence"')
     assert card.threshold == storage.read_json(run.folder / "metrics.json")["folds"][0]["threshold"]
+    [pixels] = storage.read_json(run.folder / "metrics.json")["pixel_scores"]["folds"]
+    assert (card.mask_threshold, pixels["threshold_from"]["images"]) == (pixels["threshold"], 0)
     assert card.image_size == "128x128" and card.average_flips is True
     assert card.never_trained_on == [data.folds[0].test[0].item]
     assert str(run.folder) not in file.with_suffix(".json").read_text()
+
+
+@pytest.mark.fault(67)
+@pytest.mark.parametrize("value", [0.125, 0.75])
+def test_a_mask_threshold_goes_from_the_results_by_the_card_to_the_verdict(
+    trained, file, tmp_path, value
+):
+    run, data = trained
+    before = storage.read_json(run.folder / "metrics.json")
+    [fold] = before["pixel_scores"]["folds"]
+    changed = before["pixel_scores"] | {"folds": [fold | {"threshold": value}]}
+    try:
+        storage.write_json(run.folder / "metrics.json", before | {"pixel_scores": changed})
+        assert detection.of_run(run, data, 0).mask_threshold == value
+        weights.publish(run, data, 0, tmp_path / "new.safetensors")
+        del before["pixel_scores"]  # as in results of an earlier version
+        storage.write_json(run.folder / "metrics.json", before)
+        assert detection.of_run(run, data, 0).mask_threshold == 0.5
+    finally:
+        before["pixel_scores"] = changed | {"folds": [fold]}
+        storage.write_json(run.folder / "metrics.json", before)
+    assert detection.load(tmp_path / "new.safetensors").mask_threshold == value
+    found = detection.load(tmp_path / "new.safetensors").judge(data.samples[0].image_path)
+    assert found.mask_threshold == value
+    card = storage.read_json(file.with_suffix(".json"))
+    storage.write_json(
+        file.with_suffix(".json"), {k: v for k, v in card.items() if "mask" not in k}
+    )
+    assert detection.load(file).mask_threshold == 0.5  # of a card of an earlier version
 
 
 @pytest.mark.fault(22)
@@ -115,6 +146,7 @@ def test_a_card_that_does_not_say_how_to_use_the_weights_is_refused(file, card):
 
 WRONG = {
     "threshold": ["NaN", "Infinity", "-Infinity", "1e400", "1e300", "null", '"0.5"', "true", "[]"],
+    "mask_threshold": ["NaN", "-0.1", "1.1", "null", '"0.5"', "true", "[]"],
     "segmentation_loss": ['"hinge"', '"Cross_Entropy"', '""', "null", "1", "{}"],
     "average_flips": ['"no"', '"false"', "0", "1.0", "null", "[]"],
     "score": ['"sum"', "null", "3", '"both "'],

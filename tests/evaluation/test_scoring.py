@@ -9,9 +9,11 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from tiny_training import tiny_data, tiny_run
 
 from ksdd_lib import storage
@@ -177,6 +179,24 @@ def test_metrics_and_environment_are_stored(judged: Judged) -> None:
         storage.read_json(judged.run.folder / "environment.json")["evaluated on"]
     )
     assert abs(datetime.now(UTC).date() - day) <= timedelta(days=1)
+
+
+@pytest.mark.fault(67)
+def test_pixel_scores_are_those_of_the_stored_maps_at_the_images_size(
+    judged: Judged, data: DataSet
+) -> None:
+    found = judged.summary.pixel_scores
+    masks = read_masks(judged.run.folder / "masks.npz")
+    wanted, share = [], []
+    for name, mask in masks.items():
+        pixels, annotation = data.read_pair(name)
+        logits = torch.from_numpy(mask.astype(np.float32))
+        wanted.append(annotation.ravel())
+        share.append(cv2.resize(logits.sigmoid().numpy(), pixels.shape[::-1]).ravel())
+    ap = average_precision_score(np.concatenate(wanted), np.concatenate(share))
+    assert found.pooled.ap_loc == pytest.approx(ap, abs=0.01)
+    assert [fold.threshold_from.images for fold in found.folds] == [4, 4, 4]
+    assert found.annotators_iou is None  # these are no surfaces of KolektorSDD
 
 
 def test_few_defects_in_training_are_named_in_the_result(

@@ -10,8 +10,10 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.results import require_true
 from ksdd_lib.evaluation.summary import (
+    AllPixelScores,
     FoldThreshold,
     MadeFrom,
+    PixelScores,
     Ranking,
     Size,
     Summary,
@@ -22,7 +24,8 @@ from ksdd_lib.evaluation.summary import (
 
 COUNTS = ["tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1"]
 SCORES = ["images", "defective", "ap", "auc", *COUNTS, "oracle", "intervals"]
-LATER = ["darkest_pixel", "made_from", "masks_sha256", "trained_defects"]
+LATER = ["darkest_pixel", "made_from", "masks_sha256", "trained_defects", "pixel_scores"]
+PIXELS = PixelScores(ap_loc=0.5, iou=0.4, dice=0.6, image_iou=None)
 
 
 @pytest.fixture
@@ -56,6 +59,7 @@ def test_the_file_gives_back_the_same_summary_with_and_without_what_was_added_la
             "made_from": MadeFrom(data="f", settings={"seed": 1}, weights={"0": "a"}),
             "masks_sha256": "b",
             "trained_defects": {"0": ["a/1"]},
+            "pixel_scores": AllPixelScores(threshold_rule="r", folds=[], pooled=PIXELS),
         }
     )
     for one, names in ((summary, []), (whole, LATER)):

@@ -84,13 +84,16 @@ def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, caps
     said = capsys.readouterr().out
     assert "1 unreadable, 1 defective, 1 good" in said
     assert f"verdicts.csv and contact_sheet.png are in {results.name} (in out)\n" in said
-    assert (
-        (results / "verdicts.csv")
-        .read_text()
-        .startswith("image,label,score,threshold,x,y,reason\n")
-    )
+    header = (results / "verdicts.csv").read_text().splitlines()[0]
+    assert header.startswith("image,label,score,threshold,x,y,reason,defect,left,top,")
     sheet = cv2.imread(str(results / "contact_sheet.png"))
     assert sheet.std() > 10
+
+
+def test_a_single_picture_has_its_sheet_too(folder: Path, screen):
+    rows, sheet = judge_pictures.judge_folder(Judge(), folder / "bright.png", folder / "out")
+    assert [(row.image, row.label) for row in rows] == [("bright.png", "defective")]
+    assert (sheet.axes[0].images[0].get_array() > 100).all()
 
 
 def test_each_folder_judged_keeps_its_own_results(folder: Path, tmp_path_factory, screen):

@@ -168,6 +168,24 @@ def test_each_way_to_judge_stands_beside_the_others(tmp_path, quick, kind, names
     assert "the darkest pixel, without training 0.1234 0.5678 – – –" in text
 
 
+@pytest.mark.fault(67)
+@pytest.mark.parametrize("kolektor", [True, False])
+def test_pixel_numbers_stand_beside_what_annotators_agree_on(tmp_path, quick, kolektor):
+    folder = make_run(tmp_path / "run", kolektor=kolektor)
+    older = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "AP-loc" not in older
+    row = {"ap_loc": 0.1231, "iou": 0.2341, "dice": 0.3791, "image_iou": None}
+    fold = {"fold": 2, "threshold": 0.4561, "threshold_from": {"images": 5, "defective": 1}}
+    found = {"threshold_rule": "best of all", "folds": [fold | row], "pooled": row}
+    summary = storage.read_json(folder / "metrics.json") | {"pixel_scores": found}
+    storage.write_json(folder / "metrics.json", summary)
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    numbers = "0.123 0.234 0.379 undefined"
+    assert f"2 0.456 {numbers} pooled {numbers}" in text and "from: best of all." in text
+    assert "an IoU of 0.40 to 0.66" in text
+    assert f"defects{' ' if kolektor else ' of KolektorSDD '}were annotated twice" in text
+
+
 def test_the_day_of_the_evaluation_stands_above(run_folder, page, tmp_path, quick):
     assert "Evaluated on" not in text_of(page)  # results of an earlier version have none
     folder = make_run(tmp_path / "run")
