@@ -82,7 +82,7 @@ def inspect(chosen: argparse.Namespace) -> None:
     tell = partial(print, file=sys.stderr)
     lying = sources.obtain(chosen.data, runs.home(), report=tell)
     folder = arrange.as_item_folders(lying, runs.home(), wanted)
-    found = data_report.inspect_data(survey(folder.root), folder, wanted)
+    found = data_report.inspect_data(survey(folder.root, (), wanted.region), folder, wanted)
     as_json = json.dumps(found.model_dump(mode="json"), indent=1)
     print(as_json if chosen.json else data_report.format_report(found))
     if obstacles := data_report.obstacles(found):

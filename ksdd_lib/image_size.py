@@ -26,7 +26,7 @@ def nearest_size(height: float, width: float) -> tuple[int, int]:
     return height, width
 
 
-def is_squeezed(shape: tuple[int, int], size: tuple[int, int]) -> bool:
+def is_squeezed(shape: tuple[int, int], size: tuple[float, float]) -> bool:
     """Whether a picture of `shape` (H, W) is distorted at `size` by a factor of more than 1.3."""
     ratio = (shape[0] / shape[1]) / (size[0] / size[1])
     return max(ratio, 1 / ratio) > 1.3

@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.image_size import parse_size
+from ksdd_lib.view import View, parse_region
 
 CLOSE_ANNOTATIONS = ("fine", "dilated5")
 """Annotation types that outline little but the defect. A pasted defect takes the texture inside its
@@ -111,6 +112,12 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _region(text: str) -> str:
+    """A region in one way of writing; ValueError where it is none."""
+    parse_region(text := re.sub(r"\s", "", text))
+    return text
+
+
 Size = Annotated[str, AfterValidator(lambda text: "{}x{}".format(*parse_size(text)))]
 
 
@@ -166,6 +173,16 @@ class Settings:
     image_size: Size = setting("1408x512", "data", "pixels, height x width", form="HEIGHTxWIDTH")
     """the network's input. Both sides are divisible by 16 and at least 128. 1408x512 and 704x256
     are the two studied. Cost grows with the area"""
+
+    fit: Literal["stretch", "pad"] = setting("stretch", "data", "way")
+    """how a picture fills image_size. stretch changes its shape to that. pad keeps it, with an even
+    border around: take it where pictures have several shapes"""
+
+    region: Annotated[str, AfterValidator(_region)] = setting(
+        "none", "data", "pixels of the picture", form="none, part, or x,y,width,height from 16 on"
+    )
+    """what is looked at, the rest is cut off: a rectangle by its upper left corner, or the part,
+    which is found where it stands out from an even background"""
 
     folds: Literal["clean", "official", "published"] = setting("clean", "data", "protocol")
     """clean keeps each physical part on one side of a split. official are the published folds of
@@ -295,6 +312,11 @@ class Settings:
     def size(self) -> tuple[int, int]:
         """The network's input, (height, width) in pixels."""
         return parse_size(self.image_size)
+
+    @property
+    def view(self) -> View:
+        """How a picture becomes the network's input."""
+        return View(self.size, self.fit, self.region)
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:

@@ -202,15 +202,7 @@ def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -
         lines.append("The preset demo is made for generated surfaces: take cpu for real ones.")
     if not samples:
         return lines
-    sizes = sorted((sample.size for sample in samples), key=lambda size: size[0] / size[1])
-    (height, width), (high, wide) = sizes[len(sizes) // 2], settings.size
-    if is_squeezed((height, width), settings.size):
-        area = min(high * wide, height * width)  # larger than they are, they would only be blurred
-        rows, columns = size_like(height, width, area)
-        lines.append(
-            f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "
-            f"and squeezes them: image_size {rows}x{columns} keeps their shape."
-        )
+    lines += _advice_on_shapes(samples, settings)
     if covered := [one.name for one in samples if one.defect_share > 0.5]:
         lines.append(
             f"More than half of the picture is marked as a defect in {listed(covered, 5)}: good is"
@@ -242,14 +234,33 @@ def _chained(samples: Sequence[Sample], twins: Sequence[Sequence[str]]) -> Itera
         )
 
 
+def _advice_on_shapes(samples: Sequence[Sample], settings: Settings) -> list[str]:
+    sizes = sorted((one.seen_size for one in samples), key=lambda size: size[0] / size[1])
+    lines, (height, width), (high, wide) = [], sizes[len(sizes) // 2], settings.size
+    if settings.region == "part" and (missed := [s.name for s in samples if s.seen_size == s.size]):
+        lines.append(
+            f"No part stands out in {listed(missed, 5)}: there the whole picture is taken."
+        )
+    if settings.fit == "pad":
+        return lines
+    if is_squeezed((height, width), settings.size):
+        area = min(high * wide, height * width)  # larger than they are, they would only be blurred
+        rows, columns = size_like(height, width, area)
+        lines.append(
+            f"Your pictures are {height}x{width} (height x width), the network sees {high}x{wide} "
+            f"and squeezes them: image_size {rows}x{columns} keeps their shape."
+        )
+    few = len(sizes) // 20
+    if is_squeezed(sizes[few], sizes[-1 - few]):
+        shapes = "{}x{} to {}x{}".format(*sizes[few], *sizes[-1 - few])
+        lines.append(f"Your pictures have several shapes, from {shapes}: fit pad keeps each.")
+    return lines
+
+
 def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidths | None:
     """Of the narrowest and the widest defect at the network's size; None without any."""
-    height, width = settings.size
-    widths = [
-        one.defect_width * min(height / one.size[0], width / one.size[1])
-        for one in samples
-        if one.is_defective
-    ]
+    scale = settings.view.scale
+    widths = [one.defect_width * scale(one.seen_size) for one in samples if one.is_defective]
     if not widths:
         return None
     ends = round(min(widths), 1), round(max(widths), 1)

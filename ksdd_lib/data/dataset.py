@@ -28,11 +28,17 @@ class Sample:
     mask_sha256: str  # of the decoded boolean pixels and their shape
     defect_share: float = 0.0  # of its pixels that are annotated
     mask_levels: str = ""  # as `pixels.decode_levels` names them
+    region_size: tuple[int, int] | None = None  # of the setting `region`, where there is one
     # What `duplicates` compares; None if nothing was decoded.
     thumbnail: np.ndarray | None = field(default=None, compare=False, repr=False)
     # What a person should look at. Of an earlier survey it is not known.
     highest_of_few: int = field(default=0, compare=False)  # as `pixels.highest_of_few`
     may_be_turned: bool = field(default=False, compare=False)  # EXIF turned it; its mask fits both
+
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """(height, width) of what is looked at."""
+        return self.region_size or self.size
 
 
 def read_image(source: Sample | Path | str) -> np.ndarray:

@@ -16,6 +16,7 @@ from ksdd_lib.data.duplicates import reduced, reduction
 from ksdd_lib.data.item_folders import Pair, list_files
 from ksdd_lib.data.pixels import decode_image, decode_levels, highest_of_few, orientation
 from ksdd_lib.errors import DataError
+from ksdd_lib.view import region_box
 
 
 class PairContent(storage.Record):
@@ -29,6 +30,7 @@ class PairContent(storage.Record):
     defect_width: float
     defect_share: float = 0.0  # unknown in runs made before it was kept, as the levels
     mask_levels: str = ""
+    region_size: tuple[int, int] | None = None
 
 
 class Duplicate(storage.Record):
@@ -75,8 +77,10 @@ def find_samples(root: Path) -> list[Sample]:
     return list(survey(root).usable())
 
 
-def survey(root: Path, known: Iterable[PairContent] = ()) -> Survey:
+def survey(root: Path, known: Iterable[PairContent] = (), region: str = "none") -> Survey:
     """Everything under `root`; a file that cannot be used is listed, not raised.
+
+    With a region, as the setting, a defect that lies outside of it makes a picture unusable.
 
     Of the `known` contents of an earlier survey no file is decoded again, and their samples have no
     thumbnail. DataError where `root` is no folder, or holds no image in the layout.
@@ -87,7 +91,7 @@ def survey(root: Path, known: Iterable[PairContent] = ()) -> Survey:
     before = {(one.image_sha256, one.mask_file_sha256): one for one in known}
     with ThreadPoolExecutor() as pool:
         # Masks come first: their sizes give the factor by which the images are reduced.
-        masks = list(pool.map(partial(_read_mask, known=before), pairs))
+        masks = list(pool.map(partial(_read_mask, known=before, region=region), pairs))
         sizes = {one.image_sha256: one.size for one in masks if isinstance(one, PairContent)}
         factor = reduction(sizes.values()) if sizes else 1.0
         read = partial(_read_image, factor=factor, known=before)
@@ -118,16 +122,18 @@ def _misnamed(name: str) -> str | None:
     return f"{shown} holds letters that are not text: rename it" if shown != name else None
 
 
-def _read_mask(pair: Pair | str, known: Known) -> PairContent | str:
+def _read_mask(pair: Pair | str, known: Known, region: str) -> PairContent | str:
     """What the mask of a pair shows, or the reason why it cannot be used."""
     if isinstance(pair, str):
         return pair
     try:
-        image_sha256, data = storage.sha256(read_file(pair.image)), read_file(pair.mask)
+        picture, data = read_file(pair.image), read_file(pair.mask)
+        image_sha256 = storage.sha256(picture)
         mask_file_sha256 = storage.sha256(data)
         if content := known.get((image_sha256, mask_file_sha256)):
             return content
         mask, levels = decode_levels(data, short_path(pair.mask))
+        region_size = _region_size(pair, picture, mask, region)
     except DataError as error:
         return str(error)
     height, width = mask.shape
@@ -141,7 +147,28 @@ def _read_mask(pair: Pair | str, known: Known) -> PairContent | str:
         defect_width=2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 3).max()),
         defect_share=float(mask.mean()),
         mask_levels=levels,
+        region_size=region_size,
     )
+
+
+def _region_size(
+    pair: Pair, picture: bytes, mask: np.ndarray, region: str
+) -> tuple[int, int] | None:
+    """The size of the region; DataError where there is none, or the defect lies outside of it."""
+    if region == "none":
+        return None
+    name = short_path(pair.image)
+    image = decode_image(picture, name)
+    if image.shape != mask.shape:  # which is told later
+        return None
+    try:
+        box = region_box(region, image)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    if mask.any() and not box.cut(mask).any():
+        place = "{1},{0},{3},{2}".format(*box)
+        raise DataError(f"{name} has its defect outside of the region, here {place}: widen it")
+    return box.height, box.width
 
 
 def _read_image(

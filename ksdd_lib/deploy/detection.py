@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from ksdd_lib.data.data_report import Sizes
 from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.pixels import check_size, decode_image, highest_of_few
 from ksdd_lib.deploy import weights
 from ksdd_lib.deploy.defects import Defect, find_defects
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation.pixels import EVEN, at_full_size
-from ksdd_lib.evaluation.scoring import mask_threshold_of, scores_of
+from ksdd_lib.evaluation.scoring import judge_picture, mask_threshold_of, scores_of
 from ksdd_lib.formatting import percent
 from ksdd_lib.image_size import is_squeezed
 from ksdd_lib.methods.catalog import method_of
@@ -30,6 +30,7 @@ from ksdd_lib.methods.stage_training import trained_judge
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
+from ksdd_lib.view import region_box
 
 Picture = np.ndarray | bytes | bytearray | memoryview | Image.Image | os.PathLike[str] | str
 """Gray uint8 (H, W), the content or the path of a JPEG, PNG or BMP file, or a PIL image."""
@@ -130,6 +131,7 @@ class Detector:
         threshold: a surface is defective where its score is strictly greater.
         origin: which model it is, and what it was trained on, in words.
         mask_threshold: as of `Verdict`.
+        usual: the sizes of the pictures that it was trained on, if they are known.
     """
 
     trained: Judge
@@ -137,44 +139,62 @@ class Detector:
     threshold: float
     origin: str = ""
     mask_threshold: float = EVEN
+    usual: Sizes | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) in pixels: every image is resized to it."""
+        """(H, W) in pixels: what the network sees at a time."""
         return self.settings.size
 
     def judge(self, image: Picture) -> Verdict:
         """Judge one image.
 
-        Raises DataError: as `as_pixels`.
+        Raises DataError: as `as_pixels`, or the region lies outside of the image.
         Raises CheckpointError: the model answers with numbers that are not finite.
         """
-        pixels = as_pixels(image)
+        pixels, view = as_pixels(image), self.settings.view
         check_size(pixels.shape[0], pixels.shape[1], "The image")
-        if pixels.std() < LEAST_CONTRAST:
+        if region_box(view.region, pixels).cut(pixels).std() < LEAST_CONTRAST:
             return Verdict("not a surface")
-        resized = cv2.resize(pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
-        surface = torch.from_numpy(resized)[None, None].to(self.trained.device)
-        score, values = self.trained.judge(surface)
-        if not (score.isfinite() and values.isfinite().all()):
+        found = judge_picture(self.trained, pixels, view)
+        if not (np.isfinite(found.score) and np.isfinite(found.map).all()):
             raise CheckpointError(
-                f"The model's answer is not finite (score {float(score)}): its weights are damaged "
+                f"The model's answer is not finite (score {found.score}): its weights are damaged "
                 "or its training diverged. Use another model."
             )
-        share = method_of(self.settings).probability(values, self.settings).cpu().numpy()
-        label = "defective" if float(score) > self.threshold else "good"
+        values = torch.from_numpy(found.map)
+        share = method_of(self.settings).probability(values, self.settings).numpy()
+        label = "defective" if found.score > self.threshold else "good"
         full = at_full_size(share, pixels.shape)
-        return Verdict(label, float(score), full, self.mask_threshold)
+        return Verdict(label, found.score, full, self.mask_threshold)
 
     def doubt(self, shape: tuple[int, int]) -> str:
-        """What speaks against a verdict on an image of this shape (H, W); "" where nothing does."""
-        if not is_squeezed(shape, self.size):
+        """What speaks against a verdict on an image of this shape (H, W); "" where nothing does.
+
+        Something was lost where the picture was squeezed, or reduced, far more than those that the
+        model was trained on, or the region reaches beyond it.
+        """
+        view, (height, width) = self.settings.view, shape
+        if view.region != "none":
+            beyond = view.reaches_beyond(shape)
+            return f"the region {view.region} reaches beyond the picture" if beyond else ""
+        usual, told = self.usual, f"the picture is {height}x{width} (height x width) and was"
+        size, scale = "{}x{}".format(*self.size), view.scale(shape)
+        ratio = self.size[0] / self.size[1]
+        if usual and usual.height and usual.width:
+            ends = usual.height[0] / usual.width[1], usual.height[1] / usual.width[0]
+            ratio = float(np.clip(height / width, *ends))
+            usual_scale = min(1.0, view.scale((usual.height[1], usual.width[1])))
+            if 2 * scale < usual_scale:
+                return (
+                    f"{told} reduced to {percent(scale)} of that for {size}, those of the training "
+                    f"to {percent(usual_scale)} at least: fine defects may be lost"
+                )
+        if view.fit == "pad" or not (
+            is_squeezed(shape, self.size) and is_squeezed(shape, (ratio, 1))
+        ):
             return ""
-        seen, shown = (f"{height}x{width}" for height, width in (self.size, shape))
-        return (
-            f"the picture is {shown} (height x width) and was squeezed to {seen}: cut out one "
-            "whole surface, upright"
-        )
+        return f"{told} squeezed to {size}: cut out one whole surface, upright"
 
 
 def doubt_of_file(data: bytes) -> str:
@@ -193,8 +213,8 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     """
     threshold, mask_threshold = scores_of(run, fold).threshold, mask_threshold_of(run, fold)
     origin = f"{run.folder.name}, fold {fold}, {_trained_on(data.record.name, data.is_generated)}"
-    judge = trained_judge(run, data, fold)
-    return Detector(judge, run.settings, threshold, origin, mask_threshold)
+    judge, usual = trained_judge(run, data, fold), data.record.report.sizes
+    return Detector(judge, run.settings, threshold, origin, mask_threshold, usual)
 
 
 def load(path: Path | str | None = None) -> Detector:
@@ -204,8 +224,8 @@ def load(path: Path | str | None = None) -> Detector:
     """
     trained, card = weights.load(Path(path) if path else weights.published())
     origin = f"{card.file}, {_trained_on(card.data.name)}"
-    settings = card.judging_settings()
-    return Detector(trained, settings, card.threshold, origin, card.mask_threshold)
+    settings, usual = card.judging_settings(), card.data.sizes
+    return Detector(trained, settings, card.threshold, origin, card.mask_threshold, usual)
 
 
 def _trained_on(data: str, is_generated: bool = False) -> str:

@@ -131,9 +131,9 @@ def _judge_file(detector: Detector, path: Path, name: str, masks: Path | None) -
     try:
         data = read_file(path)
         pixels = decode_image(data, short_path(path))
+        found, doubt = detector.judge(pixels), doubt_of_file(data)
     except DataError as error:
         return Judged(name, "unreadable", reason=str(error))
-    found, doubt = detector.judge(pixels), doubt_of_file(data)
     marked = found.marked
     if found.mask is None or found.score is None or marked is None:
         return Judged(name, found.label, reason=doubt)

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from ksdd_lib import hardware, storage
+from ksdd_lib.data.data_report import Sizes
 from ksdd_lib.data.sources import fetch
 from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError
 from ksdd_lib.evaluation.pixels import EVEN, RULE
@@ -33,6 +34,9 @@ LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Lj
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32)
 """What weights may be stored as."""
 
+SEEN = ("image_size", "fit", "region")
+"""The settings of how a model sees a picture, which stand in its card."""
+
 PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
 """Where a checkout keeps the published model; its card lies beside it."""
 
@@ -42,6 +46,7 @@ class TrainedOn(Record):
 
     name: str
     fingerprint: str
+    sizes: Sizes | None = None  # of its pictures
 
 
 class Named(Record):
@@ -62,6 +67,8 @@ class Card(Record):
     sha256: str
     method: str = "two_stage"
     image_size: str
+    fit: str = "stretch"
+    region: str = "none"
     average_flips: bool | None = None
     segmentation_loss: str | None = None
     score: str | None = None
@@ -81,7 +88,7 @@ class Card(Record):
 
         Raises SettingsError: one is missing, or not allowed; the text names it.
         """
-        chosen = resolve({"method": self.method, "image_size": self.image_size})
+        chosen = resolve({name: getattr(self, name) for name in ("method", *SEEN)})
         return replace(chosen, **{n: getattr(self, n) for n in method_of(chosen).judged_by})
 
 
@@ -101,7 +108,6 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         file=path.name,
         sha256=storage.sha256(content),
         method=settings.method,
-        image_size=settings.image_size,
         threshold=scores.threshold,
         threshold_rule=storage.read_record(run.folder / "metrics.json", Summary).threshold_rule,
         mask_threshold=mask_threshold_of(run, fold),
@@ -109,10 +115,10 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         fold=fold,
         never_trained_on=sorted({sample.item for sample in data.folds[fold].test}),
         test_scores_of_the_unrounded_weights=scores,
-        data=TrainedOn(name=record.name, fingerprint=record.fingerprint),
+        data=TrainedOn(name=record.name, fingerprint=record.fingerprint, sizes=record.report.sizes),
         settings=to_json(settings),
         environment=hardware.environment(settings.precision),
-        **{name: getattr(settings, name) for name in method_of(settings).judged_by},
+        **{name: getattr(settings, name) for name in (*SEEN, *method_of(settings).judged_by)},
     )
     beside = path.with_suffix(".json")
     _require_free(run, path, beside, content)

@@ -135,19 +135,31 @@ def _read_bool(text: str) -> bool:
 
 
 def write_masks(path: Path, masks: Mapping[str, np.ndarray]) -> None:
-    """Write image name -> map (H/8, W/8) as float16, atomically."""
-    maps = np.stack(list(masks.values())).astype(np.float16)
+    """Write image name -> map (h, w) as float16, atomically."""
+    maps = [mask.astype(np.float16) for mask in masks.values()]
+    stored = {"images": np.array(list(masks))}
+    if len({mask.shape for mask in maps}) > 1:
+        stored |= {"shapes": np.array([mask.shape for mask in maps])}
+        stored |= {"masks": np.concatenate([mask.ravel() for mask in maps])}
+    else:
+        stored |= {"masks": np.stack(maps)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=np.array(list(masks)), masks=maps)
+    np.savez_compressed(buffer, **stored)  # type: ignore[arg-type]
     write_bytes(path, buffer.getvalue())
 
 
 def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """Image name -> map (H/8, W/8) float16, of a file by `write_masks`; RunError if damaged."""
+    """Image name -> map (h, w) float16, of a file by `write_masks`; RunError if damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            return dict(zip(stored["images"].tolist(), stored["masks"], strict=True))
-    except (*DAMAGE, KeyError, TypeError) as error:
+            names, maps = stored["images"].tolist(), stored["masks"]
+            if "shapes" in stored:  # they differ, and lie in one row
+                shapes = stored["shapes"]
+                ends = shapes.prod(axis=1).cumsum()
+                flat = np.split(maps, ends[:-1])
+                maps = [one.reshape(shape) for one, shape in zip(flat, shapes, strict=True)]
+            return dict(zip(names, maps, strict=True))
+    except (*DAMAGE, KeyError, TypeError, IndexError) as error:
         raise RunError(
             f"{path.name} in {path.parent.name} is damaged ({error}): evaluate again."
         ) from None

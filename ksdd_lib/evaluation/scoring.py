@@ -6,8 +6,10 @@ A fold's scores are stored as soon as it is scored, so that a lost runtime score
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +38,8 @@ from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import Settings
-from ksdd_lib.training.batches import load_surfaces
 from ksdd_lib.training.memory import explain_memory
+from ksdd_lib.view import View, view_of
 
 Source = dict[str, str | bool]
 """What a fold's scores were made from: weights, data, and the settings of `Method.judged_by`."""
@@ -65,10 +67,13 @@ class Trained(storage.Record):
 
 
 Scored = tuple[list[Prediction], dict[str, np.ndarray]]
-"""Rows, and image name -> map (H/8, W/8)."""
+"""Rows, and image name -> map of the whole picture, as of `Answer`."""
 
 Watch = Callable[[int, int, int], None]
 """Called with (fold, images done, images in all)."""
+
+AHEAD = 4
+"""Pictures that are read at a time."""
 
 SIGN_OF_LIFE = 30.0
 """Seconds between signs that this process is at work on the run, where scoring takes long."""
@@ -122,25 +127,52 @@ def evaluate(
     return summary
 
 
+class Answer(NamedTuple):
+    """What a judge says of one picture."""
+
+    score: float
+    map: np.ndarray  # of the whole picture, float32 (about h/8, w/8)
+    highest: float  # of the map as the judge gave it
+
+
+def judge_picture(judge: Judge, image: np.ndarray, view: View) -> Answer:
+    """Judge a picture, gray (H, W), as the network sees it; DataError where it has no region."""
+    placed = view.placed(image)
+    surface = torch.from_numpy(placed.lay(image))[None, None].to(judge.device)
+    score, values = judge.judge(surface)
+    found = values.float().cpu().numpy()
+    return Answer(float(score), placed.back(found), float(found.max()))
+
+
+def judge_samples(
+    judge: Judge,
+    samples: Sequence[Sample],
+    view: View,
+    watch: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """Judge each image once, and call `watch` with (images done, images in all)."""
+    judged = list[Answer]()
+    with ThreadPoolExecutor(AHEAD) as pool, hardware.reused_memory(judge.device):
+        for first in range(0, len(samples), AHEAD):
+            for image in pool.map(read_image, samples[first : first + AHEAD]):
+                judged.append(judge_picture(judge, image, view))
+                if watch:
+                    watch(len(judged), len(samples))
+    return judged
+
+
 def score_images(
     judge: Judge,
     samples: Sequence[Sample],
-    size: tuple[int, int],
+    view: View | tuple[int, int],
     watch: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Judge each image once: scores (N,) float64 and maps (N, H/8, W/8) float32.
+    """Scores (N,) float64 and maps (N, H/8, W/8) float32 of pictures with maps of one size.
 
-    The images are judged at `size` (H, W). `watch` is called with (images done, images in all).
+    The view is as of `load_surfaces`, and `watch` as of `judge_samples`.
     """
-    surfaces = load_surfaces(samples, size, "fine").to(judge.device)
-    judged = []
-    with hardware.reused_memory(judge.device):
-        for image in surfaces.images.split(1):
-            judged.append(judge.judge(image))
-            if watch:
-                watch(len(judged), len(samples))
-    scores, maps = map(torch.stack, zip(*judged, strict=True))
-    return scores.double().cpu().numpy(), maps.float().cpu().numpy()
+    found = judge_samples(judge, samples, view_of(view), watch)
+    return np.array([one.score for one in found]), np.stack([one.map for one in found])
 
 
 def _darkest_pixel(samples: Sequence[Sample]) -> Ranking:
@@ -234,7 +266,7 @@ def _scores_of_fold(
             watch(fold.number, done, total)
 
     judge = trained_judge(run, data, fold.number)
-    scores, masks = score_images(judge, fold.test, settings.size, scored)
+    answers = judge_samples(judge, fold.test, settings.view, scored)
     rows = [
         Prediction(
             image=sample.name,
@@ -242,13 +274,13 @@ def _scores_of_fold(
             fold=fold.number,
             seed=settings.seed,
             is_defective=sample.is_defective,
-            score=float(score),
-            map_score=float(mask.max()),
+            score=answer.score,
+            map_score=answer.highest,
         )
-        for sample, score, mask in zip(fold.test, scores, masks, strict=True)
+        for sample, answer in zip(fold.test, answers, strict=True)
     ]
     predictions.write_predictions(folder / "scores.csv", rows)
-    maps = {row.image: mask for row, mask in zip(rows, masks, strict=True)}
+    maps = {row.image: answer.map for row, answer in zip(rows, answers, strict=True)}
     predictions.write_masks(folder / "masks.npz", maps)
     hashes = {name: storage.sha256(folder / name) for name in ("scores.csv", "masks.npz")}
     storage.write_json(folder / "scores.json", source | {"sha256": hashes})

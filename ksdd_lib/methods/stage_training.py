@@ -19,7 +19,7 @@ from ksdd_lib.training.loop import Progress, Stage, Watch, read_history
 from ksdd_lib.training.memory import explain_memory
 
 SHARED: tuple[str, ...] = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
-SHARED += ("copy_paste", "paste_turn")
+SHARED += ("copy_paste", "paste_turn", "fit", "region")
 """Settings outside a stage's own group that decide its weights, whatever the method."""
 
 
@@ -148,7 +148,7 @@ def _training_part(
             f"Fold {fold.number} has {sum(labels)} defective images among {len(labels)} in "
             "training: the networks need defective and good ones. Add what is missing to the data."
         )
-    surfaces = load_surfaces(fold.train, settings.size, settings.annotation).to(where)
+    surfaces = load_surfaces(fold.train, settings.view, settings.annotation).to(where)
     order = Order(
         defective=tuple(row for row, label in enumerate(labels) if label),
         good=tuple(row for row, label in enumerate(labels) if not label),

@@ -3,14 +3,16 @@
 import html
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from ksdd_lib.data.dataset import Sample, read_mask
+from ksdd_lib.data.dataset import Sample, read_image, read_mask
 from ksdd_lib.data.kolektorsdd import kolektor_twins
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, suspicious, verdict
 from ksdd_lib.notebook import outputs
 from ksdd_lib.reporting import surface_pictures
 from ksdd_lib.runs.prepare import DataSet
+from ksdd_lib.view import View, region_box
 
 OPACITY = 0.5
 
@@ -57,6 +59,20 @@ def parts(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> N
 
     order.observe(reorder, names="value")
     outputs.show_answers((order, place, opacity), answer, is_generated)
+
+
+def region(data: DataSet, view: View) -> None:
+    """Show what the network looks at on one picture, where the view has a region."""
+    if view.region == "none":
+        return
+    sample = next((one for one in data.samples if one.is_defective), data.samples[0])
+    pixels = read_image(sample)
+    box = region_box(view.region, pixels)
+    inside = np.zeros(pixels.shape, bool)
+    box.cut(inside)[:] = True
+    title = f"{sample.name}\nregion {box.left},{box.top},{box.width},{box.height}"
+    figure = surface_pictures.gallery([pixels], [inside], [title])
+    outputs.show_figure(figure, data.is_generated)
 
 
 def suspicious_labels(rows: Sequence[Prediction], surface: Surface, is_generated: bool) -> None:

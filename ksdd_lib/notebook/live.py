@@ -83,7 +83,7 @@ class Examples:
     def __init__(self, run: Run, data: DataSet, fold: int) -> None:
         train, settings = data.folds[fold].train, run.settings
         samples = [next(s for s in train if s.is_defective is kind) for kind in (True, False)]
-        self.surfaces = load_surfaces(samples, settings.size, settings.annotation)
+        self.surfaces = load_surfaces(samples, settings.view, settings.annotation)
         self.path = run.fold_folder(fold) / "examples.npz"
         self.masks = _read(self.path)
 

@@ -69,7 +69,8 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     if run.has("data"):
         return open_data(run, drive)
     folder = _obtain(run, drive)
-    found, chosen = survey(folder.root), run.settings
+    chosen = run.settings
+    found = survey(folder.root, region=chosen.region)
     samples = found.usable(chosen.incomplete)
     made = folds.make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
     report = inspect_data(found, folder, chosen)
@@ -98,7 +99,7 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
     if other := settings_io.differences(there, settings_io.to_json(run.settings)):
         raise RunError(refusal(run.folder, other))
     root = _place(run, record, drive)
-    samples = survey(root, record.contents).usable(run.settings.incomplete)
+    samples = survey(root, record.contents, run.settings.region).usable(run.settings.incomplete)
     found = fingerprint(samples)
     if found != record.fingerprint:
         parent, name = run.folder.parent, run.folder.name

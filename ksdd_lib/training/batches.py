@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from ksdd_lib.data.dataset import Sample, read_image, read_mask
 from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
 from ksdd_lib.training.targets import annotate
+from ksdd_lib.view import Box, View, view_of
 
 FLIPS = (0, 4, 6, 2)
 """The views that keep an image's shape: as it is, left to right, top to bottom, both. Each undoes
@@ -55,6 +55,7 @@ class Surfaces:
     images: Tensor  # (N, 1, H, W), gray
     masks: Tensor  # (P, 1, H, W), of defective samples alone: each pixel's annotated share * 255
     mask_row: tuple[int, ...]  # each sample's row in `masks`, or -1
+    inner: tuple[Box, ...] = ()  # what each picture fills, where it has a border
 
     def to(self, device: torch.device) -> "Surfaces":
         """The same surfaces in the memory of `device`."""
@@ -80,10 +81,22 @@ class Surfaces:
             defect = self._defects[self.mask_row[shown.row]]
             if defect.mask.numel():
                 defect = turned(defect, pasted.degrees) if pasted.degrees else defect
-                ground = self.images[pasted.row : pasted.row + 1]
-                image, mask = paste(defect, ground, pasted.height, pasted.strength)
+                image, mask = self._paste(defect, shown.row, pasted)
                 return network_input(image, shown.view), network_input(mask, shown.view)
         return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
+
+    def _paste(self, defect: Defect, row: int, pasted: Pasted) -> tuple[Tensor, Tensor]:
+        """Image and mask, uint8 (1, 1, H, W), of the defect of a row upon another; never beyond."""
+        ground = self.images[pasted.row : pasted.row + 1]
+        if not self.inner:
+            return paste(defect, ground, pasted.height, pasted.strength)
+        top, left, rows, columns = self.inner[pasted.row]
+        most = max(0, columns - defect.contrast.shape[1])
+        defect = replace(defect, left=min(most, defect.left - self.inner[row].left))
+        inside = ..., slice(top, top + rows), slice(left, left + columns)
+        image, mask = ground.clone(), torch.zeros_like(ground)
+        image[inside], mask[inside] = paste(defect, ground[inside], pasted.height, pasted.strength)
+        return image, mask
 
     @cached_property
     def _defects(self) -> list[Defect]:
@@ -98,26 +111,34 @@ class Surfaces:
         return torch.full((1, 1), defective, device=self.images.device)
 
 
-def load_surfaces(samples: Sequence[Sample], size: tuple[int, int], annotation: str) -> Surfaces:
-    """Read, annotate as `targets.annotate`, and resize all samples to `size`, (H, W) in pixels."""
-    height, width = size
+def load_surfaces(
+    samples: Sequence[Sample], view: View | tuple[int, int], annotation: str
+) -> Surfaces:
+    """Read all samples, annotate as `targets.annotate`, and show them as the network sees them.
 
-    def load(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
-        image = cv2.resize(read_image(sample), (width, height), interpolation=cv2.INTER_AREA)
+    A size (H, W) stands for the view of whole pictures that are stretched to it.
+    """
+    view = view_of(view)
+
+    def load(sample: Sample) -> tuple[np.ndarray, np.ndarray | None, Box]:
+        pixels = read_image(sample)
+        placed = view.placed(pixels)
+        image = placed.lay(pixels)
         if not sample.is_defective:
-            return image, None
+            return image, None, placed.inner
         mask = annotate(read_mask(sample), annotation).astype(np.uint8) * 255
-        return image, cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+        return image, placed.lay(mask, 0), placed.inner
 
     with ThreadPoolExecutor(4) as pool:
-        images, masks = zip(*pool.map(load, samples), strict=True)
+        images, masks, inner = zip(*pool.map(load, samples), strict=True)
     numbers = itertools.count()
     defective = [mask for mask in masks if mask is not None]
     return Surfaces(
         tuple(samples),
         torch.from_numpy(np.stack(images)[:, None]),
-        torch.from_numpy(np.array(defective, np.uint8).reshape(-1, 1, height, width)),
+        torch.from_numpy(np.array(defective, np.uint8).reshape(-1, 1, *view.size)),
         mask_row=tuple(-1 if mask is None else next(numbers) for mask in masks),
+        inner=inner if view.fit == "pad" else (),
     )
 
 

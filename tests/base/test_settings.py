@@ -24,7 +24,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
     assert len(rule.reason) > 20 and rule.unit
     if TYPES[name] in (int, float):
         assert rule.low is not None and rule.high is not None and rule.low < rule.high
-    elif TYPES[name] is str and name not in ("data", "image_size", "item"):
+    elif TYPES[name] is str and name not in ("data", "image_size", "item", "region"):
         assert len(rule.choices) > 1
 
 
@@ -43,6 +43,12 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
         ("image_size", "700x256", "704x256"),
         ("image_size", "112x256", "128x256"),
         ("image_size", "8192x256", "4096x256"),
+        ("fit", "squeeze", "stretch, pad"),
+        ("region", "", "x,y,width,height"),
+        ("region", "the part", "none, part"),
+        ("region", "1,2,30", "x,y,width,height"),
+        ("region", "0,0,15,200", "from 16 on"),
+        ("region", "-1,0,150,200", "x,y,width,height"),
         ("folds", "random", "clean, official"),
         ("fold", "3", "all, 0, 1, 2"),
         ("fold", 0, "str"),
