@@ -23,7 +23,7 @@ FACE = {
     "methods.catalog": "method_of",
     "methods.stage_training": "load_stage require_trained",
     "methods.two_stage": "trained_segmentation untrained_segmentation",
-    "notebook": "browse colab controls judge_pictures operating_point outputs",
+    "notebook": "browse colab controls draw_labels judge_pictures operating_point outputs",
     "notebook.live": "watch_training",
     "pipeline": "train",
     "reporting": "plots surface_pictures teaching_figures",

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -53,6 +54,15 @@ def enable_custom_widget_manager() -> None:
     """Allow widgets of other packages."""
 
 
+CALLBACKS: dict[str, Callable] = {}
+"""What the page of a cell can call, by name."""
+
+
+def register_callback(function_name: str, callback: Callable) -> None:
+    """Let JavaScript call a function of the kernel."""
+    CALLBACKS[function_name] = callback
+
+
 def eval_js(script: str, ignore_result: bool = False) -> None:
     """There is no browser to run it."""
     raise RuntimeError("no browser is listening")
@@ -75,7 +85,7 @@ def get(key: str) -> str:
 MODULES = {
     "drive": (mount, flush_and_unmount),
     "files": (download, upload),
-    "output": (clear, enable_custom_widget_manager, eval_js),
+    "output": (clear, enable_custom_widget_manager, eval_js, register_callback),
     "runtime": (unassign,),
     "userdata": (get, SecretNotFoundError),
 }

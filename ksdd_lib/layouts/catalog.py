@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
 from ksdd_lib.layouts import (
@@ -17,7 +19,7 @@ from ksdd_lib.layouts import (
     via,
     yolo,
 )
-from ksdd_lib.layouts.found import GOOD, Found, Tree, nothing
+from ksdd_lib.layouts.found import GOOD, Found, Mask, Picture, Tree, nothing
 
 
 class Layout(NamedTuple):
@@ -51,7 +53,8 @@ def recognise(tree: Tree, wanted: str = "auto") -> tuple[str, Found]:
     DataError where no layout fits, or two fit equally well and `wanted` names neither.
     """
     chosen = LAYOUTS if wanted == "auto" else {wanted: LAYOUTS[wanted]}
-    found = {name: _with_good(it) for name, one in chosen.items() if (it := one.find(tree))}
+    found = {name: with_good(it) for name, one in chosen.items() if (it := one.find(tree))}
+    copy = found.pop("labelme") if _has_copy(found) else None
     found = {name: it for name, it in found.items() if LAYOUTS[name].is_own} or found
     most = max((it.labelled for it in found.values()), default=0)
     best = [name for name, it in found.items() if it.labelled == most]
@@ -61,10 +64,35 @@ def recognise(tree: Tree, wanted: str = "auto") -> tuple[str, Found]:
     if len(best) > 1:
         which = " and as ".join(f"{LAYOUTS[name].words} (layout={name})" for name in best)
         raise DataError(f"{tree.root.name} reads as {which}: choose by --set layout=NAME.")
-    return best[0], found[best[0]]
+    return best[0], _compared(found[best[0]], copy) if copy else found[best[0]]
 
 
-def _with_good(found: Found) -> Found:
+def _has_copy(found: dict[str, Found]) -> bool:
+    """Whether outlines are there only beside masks that show the same."""
+    return "masks_beside" in found and "labelme" in found and found["labelme"].is_copy
+
+
+def _compared(found: Found, copy: Found) -> Found:
+    """What was found, where outlines of the same must agree with the masks."""
+    outlined = {one.name: one for one in copy.pictures if one.mask and one.is_named}
+
+    def compared(one: Picture, mask: Mask, other: Picture) -> Picture:
+        def read(size: tuple[int, int]) -> np.ndarray:
+            pixels = mask(size)
+            if other.mask and (pixels != other.mask(size)).any():
+                raise DataError("its mask and its outlines differ: one was changed, save both anew")
+            return pixels
+
+        return replace(one, mask=read, classes=other.classes)
+
+    pictures = [
+        compared(one, one.mask, outlined[one.name]) if one.mask and one.name in outlined else one
+        for one in found.pictures
+    ]
+    return replace(found, pictures=pictures, used=found.used | copy.used)
+
+
+def with_good(found: Found) -> Found:
     """What was found, with a black mask for each picture without one in a folder called good."""
     pictures = [
         replace(picture, mask=nothing)

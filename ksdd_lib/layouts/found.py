@@ -78,11 +78,13 @@ class Found:
     Attributes:
         used: the files that it has read besides the pictures, by their paths below the root.
         notes: sentences on what the files say that is not taken over.
+        is_copy: whether each label names a mask beside it that shows the same.
     """
 
     pictures: list[Picture]
     used: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    is_copy: bool = False
 
     @property
     def labelled(self) -> int:

@@ -6,6 +6,8 @@ surface. The picture in the file itself (`imageData`) is not read.
 
 import base64
 import io
+from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -18,11 +20,13 @@ from ksdd_lib.layouts.found import Found, Labels, Shape, Tree, stated
 
 OUTLINES = ("polygon", "rotation", "oriented_rectangle")
 LINES = ("line", "linestrip")
+COPY = "mask_file"
+"""The key under which a file names the mask beside it that shows the same; labelme keeps it."""
 
 
 def find(tree: Tree) -> Found | None:
     """The pictures with their shapes; None where no file is labelme's."""
-    labels = []
+    labels, copies = [], 0
     for file in tree.ending(".json"):
         data = tree.json(file)
         raws, named = (isinstance(data, dict) and data.get(key) for key in ("shapes", "imagePath"))
@@ -30,13 +34,17 @@ def find(tree: Tree) -> Found | None:
             continue
         if not tree.image(named, file):  # its picture was renamed together with it
             named = file if tree.image(file) else named
-        shapes, lack = polygons.shapes_of(file, raws, _shape)
+        shapes, lack = polygons.shapes_of(file, raws, shape_of)
+        mask = str(PurePosixPath(file).with_name(str(data.get(COPY) or "_")))
+        copies += mask in tree.images
         size = stated(data.get("imageHeight"), data.get("imageWidth"))
         labels.append(Labels(file, named, shapes, lack, size))
-    return polygons.found(tree, labels)
+    found = polygons.found(tree, labels)
+    return found and replace(found, is_copy=copies == len(labels))
 
 
-def _shape(raw: Any) -> Shape | str | None:
+def shape_of(raw: Any) -> Shape | str | None:
+    """A shape as `polygons.Reader` answers; what is not as labelme has it raises any error."""
     kind, points = raw.get("shape_type") or "polygon", raw["points"]
     label = polygons.class_name(raw.get("label"))
     if label == "_background_":

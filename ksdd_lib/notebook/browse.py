@@ -15,6 +15,7 @@ from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.view import View, region_box
 
 OPACITY = 0.5
+ROWS, ACROSS = 10, 8  # parts, and pictures of each, that `items` shows
 
 Surface = Callable[[Prediction], surface_pictures.JudgedSurface]
 """A row of predictions.csv -> all that a picture of it shows; see `report.open_surfaces`."""
@@ -86,6 +87,39 @@ def suspicious_labels(rows: Sequence[Prediction], surface: Surface, is_generated
         titles.append(f"{row.image}\n{label}")
     images, annotations = [one.image for one in shown], [one.annotation for one in shown]
     outputs.show_figure(surface_pictures.gallery(images, annotations, titles), is_generated)
+
+
+def items(data: DataSet) -> None:
+    """Show the pictures of each part in a row, where a name or their looks have put them together.
+
+    Those joined by their looks come first, then the largest. Nothing is shown where folders of the
+    user say what a part is, and none looks like another's.
+    """
+    report, parts = data.record.report, dict[str, list[Sample]]()
+    twins = {item: group for group in report.twins or () for item in group}
+    for sample in data.samples:
+        parts.setdefault(twins.get(sample.item, (sample.item,))[0], []).append(sample)
+    several = {name: found for name, found in parts.items() if len(found) > 1}
+    is_known = data.is_generated or data.record.is_kolektor or not (report.layout or twins)
+    if is_known or not several:
+        print("Which pictures show one part is known." if is_known else "Each picture is a part.")
+        return
+    rows = []
+    for name in sorted(several, key=lambda name: (name not in twins, -len(several[name])))[:ROWS]:
+        found = several[name]
+        shown = sorted(found, key=lambda sample: not sample.is_defective)[:ACROSS]
+        title = " = ".join(twins.get(name, (name,))) + " (they look alike)" * (name in twins)
+        cut = f", {len(shown)} of {len(found)} pictures" * (len(shown) < len(found))
+        pictures = [surface_pictures.small(read_image(sample)) for sample in shown]
+        title = surface_pictures.shortened(title, 70) + cut
+        rows.append((title, pictures, [sample.is_defective for sample in shown]))
+    alone, joined = len(parts) - len(several), len(twins.keys() & several.keys())
+    print(
+        f"{len(several)} parts have several pictures, {joined} of them because these look alike; "
+        f"{alone} have one. Shown: {len(rows)} parts, up to {ACROSS} pictures each, defective ones "
+        "framed. Where a row holds different parts, choose another Item or Twins in the form."
+    )
+    outputs.show_figure(surface_pictures.item_rows(rows))
 
 
 def second_annotations(data: DataSet) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ksdd_lib import hardware, storage
 from ksdd_lib.drive import layout, recovery
@@ -100,6 +102,14 @@ def share(path: Path, name: str | None = None) -> None:
         except Exception as error:  # no browser, a blocked download, a file too large
             warnings.warn(f"The download could not be offered: {error}", stacklevel=2)
     print(f"{path.name} is in {place(path.parent)}")
+
+
+def let_call(name: str, answer: Callable[[str], dict[str, Any]]) -> None:
+    """Let a page that a cell of Colab shows call `answer` with a text, for what JSON holds."""
+    from google.colab import output
+    from IPython.display import JSON
+
+    output.register_callback(name, lambda text: JSON(answer(text)))
 
 
 def is_ready_for(run: Run, notebook: str) -> bool:

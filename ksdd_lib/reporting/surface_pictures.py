@@ -164,14 +164,44 @@ def contact_sheet(
         if picture is None:
             picture = np.full((8, 8), 235, np.uint8)
             ax.text(0.5, 0.5, "unreadable", ha="center", va="center", transform=ax.transAxes)
-        scale = min(1.0, 320 / max(picture.shape))
-        height, width = (max(1, round(side * scale)) for side in picture.shape)
-        ax.imshow(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), **GRAY)
+        _show_small(ax, small(picture), alarms)
         ax.set_title(title, fontsize=7, pad=3)
-        ax.set(xticks=[], yticks=[])
-        color, width = (DEFECTIVE, 2.0) if alarms else (FAINT, 0.8)
-        ax.spines[:].set(visible=True, color=color, linewidth=width)
     return figure
+
+
+@picture_style
+def item_rows(rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[bool]]]) -> Figure:
+    """A row for each title: small pictures (H, W) uint8 of one part, the defective ones framed."""
+    across = max(len(pictures) for _, pictures, _ in rows)
+    ratio = float(np.median([p.shape[0] / p.shape[1] for _, some, _ in rows for p in some]))
+    height = min(1.6, 1.05 * ratio)
+    size = max(3.0, height / ratio * 1.1 * across), len(rows) * (height + 0.3) + 0.1
+    figure = sheet(*size, above=0.2)
+    figure.get_layout_engine().set(hspace=0.3 / height)  # type: ignore[call-arg, union-attr]
+    for axes, (title, pictures, defective) in zip(
+        figure.subplots(len(rows), across, squeeze=False), rows, strict=True
+    ):
+        for ax in axes[len(pictures) :]:
+            ax.set_axis_off()
+        for ax, picture, alarms in zip(axes, pictures, defective, strict=False):
+            _show_small(ax, picture, alarms)
+        place: Keywords = {"transform": axes[0].transAxes, "va": "bottom", "fontsize": 8}
+        axes[0].text(0, 1.02, title, **place).set_in_layout(False)  # it reaches over its neighbours
+    return figure
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    """A picture (H, W) of at most 320 pixels a side."""
+    scale = min(1.0, 320 / max(picture.shape))
+    height, width = (max(1, round(side * scale)) for side in picture.shape)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _show_small(ax: Axes, picture: np.ndarray, alarms: bool) -> None:
+    ax.imshow(picture, **GRAY)
+    ax.set(xticks=[], yticks=[])
+    color, width = (DEFECTIVE, 2.0) if alarms else (FAINT, 0.8)
+    ax.spines[:].set(visible=True, color=color, linewidth=width)
 
 
 @picture_style

@@ -88,6 +88,58 @@ def test_a_surface_annotated_twice_is_shown(tmp_path, make_data_set, screen, cap
 
 
 @pytest.mark.slow
+def guessed(root, layout="masks_beside", twins=(), **fields) -> DataSet:
+    """A data set whose items a name has told, in its own words."""
+    record = data_record(**fields)
+    report = record.report.model_copy(update={"layout": layout, "twins": twins})
+    record = record.model_copy(update={"report": report})
+    return DataSet(root, tuple(find_samples(root)), (), record)
+
+
+def test_parts_that_names_or_looks_tell_stand_in_rows(
+    tmp_path, make_data_set, make_surface, screen, capsys
+):
+    root = make_data_set(tmp_path / "set", items=3, parts=3)
+    for extra in range(4, 11):
+        make_surface(root / "tiny03", f"Part{extra}", extra, False)
+    rows = []
+    draw = surface_pictures.item_rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            surface_pictures, "item_rows", lambda some: (rows.extend(some), draw(some))[1]
+        )
+        browse.items(guessed(root, twins=(("tiny01", "tiny02"),)))
+    assert [title for title, *_ in rows] == [
+        "tiny01 = tiny02 (they look alike)",
+        "tiny03, 8 of 10 pictures",
+    ]
+    assert [len(pictures) for _, pictures, _ in rows] == [6, 8]
+    assert rows[0][2] == [True, True, False, False, False, False], "defective ones first"
+    said = capsys.readouterr().out
+    assert "2 parts have several pictures, 1 of them because these look alike; 0 have one." in said
+    assert "Shown: 2 parts, up to 8 pictures each" in said and screen.bundles[0]["image/png"]
+
+
+def test_of_many_parts_the_largest_are_shown_and_the_rest_is_counted(
+    tmp_path, make_data_set, screen, capsys
+):
+    root = make_data_set(tmp_path / "set", items=12, parts=2, size=(32, 24))
+    browse.items(guessed(root))
+    said = capsys.readouterr().out
+    assert "12 parts have several pictures" in said and "Shown: 10 parts" in said
+
+
+@pytest.mark.parametrize("kind", ["generated", "kolektor", "folders", "one each"])
+def test_where_nobody_guessed_no_parts_are_shown(
+    tmp_path, make_data_set, screen, capsys, kind: str
+):
+    root = make_data_set(tmp_path / "set", items=3, parts=1 if kind == "one each" else 2)
+    known = {"is_generated": kind == "generated", "is_kolektor": kind == "kolektor"}
+    browse.items(guessed(root, "" if kind == "folders" else "labelme", **known))
+    said = "Each picture is a part." if kind == "one each" else "Which pictures show one part"
+    assert said in capsys.readouterr().out and not screen.bundles
+
+
 def test_kolektor_has_four_defective_surfaces_annotated_twice(kolektor_root, screen):
     samples = tuple(find_samples(kolektor_root))
     browse.second_annotations(DataSet(kolektor_root, samples, (), data_record(is_kolektor=True)))

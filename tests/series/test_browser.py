@@ -11,6 +11,7 @@ from pathlib import Path
 
 import browser
 import cv2
+import numpy as np
 import pytest
 from run_notebooks import NOTEBOOKS
 from share_notebook import shareable
@@ -204,3 +205,66 @@ def test_6_the_report_needs_nothing_beside_it_and_prints(page, folder, run):
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF") and 3 <= pdf.count(b"/Type /Page\n") <= 20
     assert (run / "report.html").stat().st_size < 5_000_000
+
+
+def test_7_a_label_is_drawn_with_the_mouse(page, address, folder):
+    pictures = folder / "unlabelled"
+    pictures.mkdir()
+    for number in (1, 2):
+        pixels, _ = synthetic.render((256, 192), 0, number, 0, True)
+        cv2.imwrite(str(pictures / f"p{number}.png"), pixels)
+    book = browser.Book(page, address, folder, NOTEBOOKS[0])
+    book.run_all()
+    book.wait()
+    book.type("Folder to label", str(pictures))
+    page.get_by_role("button", name="Draw labels").click()
+    frame = page.frame_locator('iframe[title="Draw labels"]')
+    frame.locator("#name", has_text="p1.png").wait_for()
+    frame.get_by_text("Click around the defect").wait_for()
+    canvas = frame.locator("#canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    scale = min(box["width"] / 192, box["height"] / 256)
+    corners = [(-60, -50), (50, -40), (0, 70), (-60, -50)]  # the first once more: it is closed
+    for x, y in corners:
+        page.mouse.click(middle[0] + x * scale, middle[1] + y * scale)
+    canvas.press("Control+z")
+    frame.locator("#save").click()
+    frame.get_by_text("press No defect").wait_for()
+    for x, y in corners:
+        page.mouse.click(middle[0] + x * scale, middle[1] + y * scale)
+    frame.get_by_role("button", name="Brush").click()
+    page.mouse.move(middle[0] - 50 * scale, middle[1] + 90 * scale)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 50 * scale, middle[1] + 90 * scale, steps=5)
+    page.mouse.up()
+    frame.locator("#save").click()
+    frame.get_by_text("Saved: p1_label.png (defective)").wait_for()
+    mask = cv2.imread(str(pictures / "p1_label.png"), cv2.IMREAD_UNCHANGED)
+    expected = np.zeros((256, 192), np.uint8)
+    cv2.fillPoly(expected, [np.array(corners) + (96, 128)], 255)
+    assert mask.shape == expected.shape
+    assert np.mean(mask[:200] != expected[:200]) < 0.01 and mask[218, 50:140].all()
+    outlines = storage.read_json(pictures / "p1.json")["shapes"]
+    assert [len(one["points"]) for one in outlines][0] == 3 and len(outlines) == 2
+    frame.get_by_role("button", name="Next picture").last.click()
+    frame.locator("#name", has_text="p2.png").wait_for()
+    frame.get_by_role("button", name="No defect").click()
+    frame.get_by_text("Saved: p2_label.png (good)").wait_for()
+    assert not cv2.imread(str(pictures / "p2_label.png"), cv2.IMREAD_UNCHANGED).any()
+    widen = "(frame, width) => frame.style.width = width"
+    page.locator('iframe[title="Draw labels"]').evaluate(widen, "390px")  # a telephone
+    assert frame.locator("body").evaluate("body => body.scrollWidth <= innerWidth")
+    fingers = page.context.new_cdp_session(page)
+    page.wait_for_timeout(300)
+    before = canvas.evaluate("canvas => canvas.toDataURL()")
+    box = canvas.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for kind, apart in (("touchStart", 20), ("touchMove", 60), ("touchEnd", None)):
+        points = [{"x": middle[0] + x * (apart or 0), "y": middle[1], "id": x} for x in (0, 1)]
+        told = {"type": kind, "touchPoints": points if apart else []}
+        fingers.send("Input.dispatchTouchEvent", told)
+    assert canvas.evaluate("canvas => canvas.toDataURL()") != before, "two fingers zoom"
+    assert frame.locator("#undo").is_disabled(), "and draw nothing"
+    whole(book)
