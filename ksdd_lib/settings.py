@@ -167,6 +167,10 @@ class Settings:
     """what becomes of pictures without a usable label: no training until they are mended, or they
     are left out, and the report names them. good: those that no label names show no defect"""
 
+    classes: Literal["one", "each"] = setting("one", "data", "rule")
+    """whether all defects are one class, as in the paper, or each that the labels name has a mask
+    and a score of its own"""
+
     generated_items: int = setting(12, "data", "items", 6, 500)
     """how many commutators of 8 surfaces each to generate. Unused with real data"""
 

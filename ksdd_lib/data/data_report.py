@@ -1,12 +1,13 @@
 """The report of a data set: what is in it, what is wrong with it, and how its folds leak."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
 from ksdd_lib.data.duplicates import ClosePair, closest_pairs, twin_items
 from ksdd_lib.data.folds import leaked_samples, make_folds
 from ksdd_lib.data.kolektorsdd import is_kolektor
+from ksdd_lib.data.layout_note import UNNAMED
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
 from ksdd_lib.data.survey import Duplicate, Survey, Unreadable
 from ksdd_lib.errors import FoldError
@@ -88,6 +89,7 @@ class DataReport(DataIdentity):
     ignored: tuple[str, ...]
     defect_widths: DefectWidths | None = None
     mask_levels: dict[str, int] = {}  # in how many masks; the most frequent first
+    classes: dict[str, int] = {}  # of defects, where they are named: on how many pictures
     layout: str = ""  # from which the items were written, if they were
     notes: tuple[str, ...] = ()  # what was not understood then
     advice: tuple[str, ...] = ()  # where the settings do not suit the data
@@ -125,6 +127,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         ignored=(*found.ignored, *folder.ignored),
         defect_widths=_defect_widths(samples, settings),
         mask_levels=dict(Counter(s.mask_levels for s in samples if s.mask_levels).most_common()),
+        classes=_classes(samples),
         layout=folder.layout,
         notes=folder.notes,
         advice=(*_advice(samples, folder, settings), *_chained(samples, twins or ())),
@@ -142,6 +145,7 @@ def format_report(report: DataReport) -> str:
         f"  images      {report.images}, {report.defective} of them defective"
         + ", identical pairs left out" * bool(dropped),
         f"  items       {report.items}",
+        *([f"  classes     {listed(_counted(report.classes))}"] if report.classes else []),
         *([f"  layout      {report.layout}, written as item folders"] if report.layout else []),
         f"  sizes       {_format_sizes(report.sizes)}",
         *_format_widths(report.defect_widths),
@@ -221,6 +225,15 @@ def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -
             "drawn on the turned picture."
         )
     return lines
+
+
+def _classes(samples: Sequence[Sample]) -> dict[str, int]:
+    found = Counter(name or UNNAMED for one in samples if one.is_defective for name in one.classes)
+    return dict(sorted(found.items()))
+
+
+def _counted(classes: Mapping[str, int]) -> list[str]:
+    return [f"{name} on {count}" for name, count in classes.items()]
 
 
 def _chained(samples: Sequence[Sample], twins: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -27,6 +27,8 @@ class Sample:
     mask_file_sha256: str
     mask_sha256: str  # of the decoded boolean pixels and their shape
     defect_share: float = 0.0  # of its pixels that are annotated
+    classes: tuple[str, ...] = ()  # of its defects, where they are named
+    class_path: Path | None = None  # what tells several of them apart
     mask_levels: str = ""  # as `pixels.decode_levels` names them
     region_size: tuple[int, int] | None = None  # of the setting `region`, where there is one
     # What `duplicates` compares; None if nothing was decoded.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import Sample, natural_key, read_file, short_path
 from ksdd_lib.data.duplicates import reduced, reduction
 from ksdd_lib.data.item_folders import Pair, list_files
+from ksdd_lib.data.layout_note import CLASSES, read_note
 from ksdd_lib.data.pixels import decode_image, decode_levels, highest_of_few, orientation
 from ksdd_lib.errors import DataError
 from ksdd_lib.view import region_box
@@ -96,7 +97,15 @@ def survey(root: Path, known: Iterable[PairContent] = (), region: str = "none") 
         factor = reduction(sizes.values()) if sizes else 1.0
         read = partial(_read_image, factor=factor, known=before)
         found = dict(zip(names, pool.map(read, names, pairs, masks), strict=True))
-    usable = [one for one in found.values() if isinstance(one, Sample)]
+    note = read_note(root)
+    classes = note.classes if note else {}
+    usable = [
+        replace(
+            one, classes=classes.get(one.name, ()), class_path=root / CLASSES / f"{one.name}.png"
+        )
+        for one in found.values()
+        if isinstance(one, Sample)
+    ]
     kept: dict[tuple[str, str, str], Sample] = {}
     first = [kept.setdefault((s.item, s.image_sha256, s.mask_sha256), s) for s in usable]
     return Survey(

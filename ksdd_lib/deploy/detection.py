@@ -6,7 +6,8 @@ detector.judge("part.jpg").label
 
 import io
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,8 +21,14 @@ from ksdd_lib.data.pixels import check_size, decode_image, highest_of_few
 from ksdd_lib.deploy import weights
 from ksdd_lib.deploy.defects import Defect, find_defects
 from ksdd_lib.errors import CheckpointError, DataError
+from ksdd_lib.evaluation.classes import named
 from ksdd_lib.evaluation.pixels import EVEN, at_full_size
-from ksdd_lib.evaluation.scoring import judge_picture, mask_threshold_of, scores_of
+from ksdd_lib.evaluation.scoring import (
+    class_thresholds_of,
+    judge_picture,
+    mask_threshold_of,
+    scores_of,
+)
 from ksdd_lib.formatting import percent
 from ksdd_lib.image_size import is_squeezed
 from ksdd_lib.methods.catalog import method_of
@@ -49,12 +56,14 @@ class Verdict:
         score: higher for more suspicious; None for no surface.
         mask: probability of a defect at each pixel of the image, float32 (H, W); None likewise.
         mask_threshold: from this probability on, a pixel of a defective image is marked.
+        classes: those that a defective image shows, where the model tells several apart.
     """
 
     label: str
     score: float | None = None
     mask: np.ndarray | None = None
     mask_threshold: float = EVEN
+    classes: tuple[str, ...] = ()
 
     @property
     def marked(self) -> np.ndarray | None:
@@ -132,6 +141,7 @@ class Detector:
         origin: which model it is, and what it was trained on, in words.
         mask_threshold: as of `Verdict`.
         usual: the sizes of the pictures that it was trained on, if they are known.
+        class_thresholds: each class's own, where the model tells several apart.
     """
 
     trained: Judge
@@ -140,6 +150,7 @@ class Detector:
     origin: str = ""
     mask_threshold: float = EVEN
     usual: Sizes | None = None
+    class_thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -157,16 +168,23 @@ class Detector:
         if region_box(view.region, pixels).cut(pixels).std() < LEAST_CONTRAST:
             return Verdict("not a surface")
         found = judge_picture(self.trained, pixels, view)
-        if not (np.isfinite(found.score) and np.isfinite(found.map).all()):
+        if not (np.isfinite([found.score, *found.each]).all() and np.isfinite(found.map).all()):
             raise CheckpointError(
                 f"The model's answer is not finite (score {found.score}): its weights are damaged "
                 "or its training diverged. Use another model."
             )
         values = torch.from_numpy(found.map)
         share = method_of(self.settings).probability(values, self.settings).numpy()
-        label = "defective" if found.score > self.threshold else "good"
         full = at_full_size(share, pixels.shape)
-        return Verdict(label, found.score, full, self.mask_threshold)
+        if len(found.each) != len(self.class_thresholds):
+            raise CheckpointError(
+                "The weights tell other classes apart than the card names: publish both again."
+            )
+        if found.score <= self.threshold:
+            return Verdict("good", found.score, full, self.mask_threshold)
+        each = dict(zip(self.class_thresholds, found.each, strict=True))
+        classes = named(each, self.class_thresholds) if each else ()
+        return Verdict("defective", found.score, full, self.mask_threshold, classes)
 
     def doubt(self, shape: tuple[int, int]) -> str:
         """What speaks against a verdict on an image of this shape (H, W); "" where nothing does.
@@ -214,7 +232,8 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     threshold, mask_threshold = scores_of(run, fold).threshold, mask_threshold_of(run, fold)
     origin = f"{run.folder.name}, fold {fold}, {_trained_on(data.record.name, data.is_generated)}"
     judge, usual = trained_judge(run, data, fold), data.record.report.sizes
-    return Detector(judge, run.settings, threshold, origin, mask_threshold, usual)
+    how = threshold, origin, mask_threshold, usual, class_thresholds_of(run, fold)
+    return Detector(judge, run.settings, *how)
 
 
 def load(path: Path | str | None = None) -> Detector:
@@ -225,7 +244,8 @@ def load(path: Path | str | None = None) -> Detector:
     trained, card = weights.load(Path(path) if path else weights.published())
     origin = f"{card.file}, {_trained_on(card.data.name)}"
     settings, usual = card.judging_settings(), card.data.sizes
-    return Detector(trained, settings, card.threshold, origin, card.mask_threshold, usual)
+    how = card.threshold, origin, card.mask_threshold, usual, card.class_thresholds
+    return Detector(trained, settings, *how)
 
 
 def _trained_on(data: str, is_generated: bool = False) -> str:

@@ -32,6 +32,7 @@ class Judged:
         label: as of `Verdict`, or "unreadable".
         x, y: the pixel of the image where the mask is highest.
         reason: why it is unreadable, or what speaks against the verdict; else "".
+        classes: of its defects, with ";" between them, where the model tells several apart.
         defects: as of `Verdict`.
     """
 
@@ -42,6 +43,7 @@ class Judged:
     x: int | None = None
     y: int | None = None
     reason: str = ""
+    classes: str = ""
     defects: tuple[Defect, ...] = ()
 
 
@@ -142,7 +144,8 @@ def _judge_file(detector: Detector, path: Path, name: str, masks: Path | None) -
     reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape)]))
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
     score, threshold = round(found.score, 4), round(detector.threshold, 4)
-    return Judged(name, found.label, score, threshold, x, y, reason, found.defects)
+    classes = "; ".join(found.classes)
+    return Judged(name, found.label, score, threshold, x, y, reason, classes, found.defects)
 
 
 def outcome(rows: Sequence[Judged]) -> str:

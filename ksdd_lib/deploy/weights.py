@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
+from typing import Annotated
 
 import safetensors.torch
 import torch
@@ -14,7 +15,7 @@ from ksdd_lib.data.data_report import Sizes
 from ksdd_lib.data.sources import fetch
 from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError
 from ksdd_lib.evaluation.pixels import EVEN, RULE
-from ksdd_lib.evaluation.scoring import mask_threshold_of, scores_of
+from ksdd_lib.evaluation.scoring import class_thresholds_of, mask_threshold_of, scores_of
 from ksdd_lib.evaluation.summary import FoldScores, Summary
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
@@ -74,6 +75,7 @@ class Card(Record):
     score: str | None = None
     threshold: float = Field(ge=-1e6, le=1e6)
     threshold_rule: str = ""
+    class_thresholds: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
     mask_threshold: float = Field(EVEN, ge=0, le=1)
     mask_threshold_rule: str = f"{EVEN}, fixed in advance"
     fold: int | None = Field(None, ge=0, le=2)
@@ -110,6 +112,7 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         method=settings.method,
         threshold=scores.threshold,
         threshold_rule=storage.read_record(run.folder / "metrics.json", Summary).threshold_rule,
+        class_thresholds=class_thresholds_of(run, fold),
         mask_threshold=mask_threshold_of(run, fold),
         mask_threshold_rule=RULE,
         fold=fold,

@@ -16,6 +16,15 @@ from ksdd_lib.storage import csv_text, csv_value, write_bytes, write_text
 
 
 @dataclass(frozen=True)
+class ClassScore:
+    """What is known of one class of defects in a test image."""
+
+    name: str
+    score: float  # logit
+    is_there: bool
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What the model said about one test image; RunError where a score is NaN or infinite."""
 
@@ -28,10 +37,12 @@ class Prediction:
     map_score: float  # the highest value of the image's map
     threshold: float | None = None  # in logits; `apply_thresholds` sets it and `is_flagged`
     is_flagged: bool | None = None
+    classes: tuple[ClassScore, ...] = ()  # where several are told apart; `score` is the highest
 
     def __post_init__(self) -> None:
-        for name in ("score", "map_score", "threshold"):
-            value = getattr(self, name)
+        values = {name: getattr(self, name) for name in ("score", "map_score", "threshold")}
+        values |= {f"score of {one.name}": one.score for one in self.classes}
+        for name, value in values.items():
             if value is not None and not math.isfinite(value):
                 raise RunError(
                     f"The {name} of {self.image} is {value}: the model has diverged. "
@@ -48,8 +59,9 @@ class Prediction:
 COLUMNS = {
     "segmentation_score" if field.name == "map_score" else field.name: field.name
     for field in fields(Prediction)
+    if field.name != "classes"
 }
-"""Column of predictions.csv -> attribute of `Prediction`."""
+"""Column of predictions.csv -> attribute of `Prediction`; two more follow for each class."""
 
 
 def verdict(row: Prediction) -> str:
@@ -90,9 +102,15 @@ def write_predictions(path: Path, rows: Iterable[Prediction]) -> None:
 
 def predictions_text(rows: Iterable[Prediction]) -> str:
     """The text of predictions.csv."""
-    return csv_text(
-        tuple(COLUMNS), ([getattr(row, name) for name in COLUMNS.values()] for row in rows)
-    )
+    rows = list(rows)
+    names = [one.name for one in rows[0].classes] if rows else []
+    columns = [*COLUMNS, *(f"{what} {name}" for name in names for what in ("score", "is"))]
+    lines = [
+        [getattr(row, name) for name in COLUMNS.values()]
+        + [value for one in row.classes for value in (one.score, one.is_there)]
+        for row in rows
+    ]
+    return csv_text(columns, lines)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -104,14 +122,18 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise RunError(f"{path.name} is missing: evaluate the trained model first.") from None
     except (ValueError, csv.Error) as error:
         raise RunError(f"{path.name} cannot be read ({error}): evaluate again.") from None
-    if header != list(COLUMNS):
+    own, of_classes = header[: len(COLUMNS)], [csv_value(cell) for cell in header[len(COLUMNS) :]]
+    classes = [cell.removeprefix("score ") for cell in of_classes[::2]]
+    expected = [f"{what} {name}" for name in classes for what in ("score", "is")]
+    if own != list(COLUMNS) or of_classes != expected:
         raise RunError(f"{path.name} has the columns {header}, not {list(COLUMNS)}.")
-    return [_read_row(path, number, line) for number, line in enumerate(lines, start=2)]
+    return [_read_row(path, number, line, classes) for number, line in enumerate(lines, start=2)]
 
 
-def _read_row(path: Path, number: int, line: list[str]) -> Prediction:
+def _read_row(path: Path, number: int, line: list[str], classes: Sequence[str]) -> Prediction:
     try:
-        image, item, fold, seed, is_defective, score, map_score, threshold, flagged = line
+        image, item, fold, seed, is_defective, score, map_score, threshold, flagged, *rest = line
+        of_classes = zip(classes, rest[::2], rest[1::2], strict=True)
         return Prediction(
             image=csv_value(image),
             item=csv_value(item),
@@ -122,6 +144,7 @@ def _read_row(path: Path, number: int, line: list[str]) -> Prediction:
             map_score=float(map_score),
             threshold=float(threshold) if threshold else None,
             is_flagged=_read_bool(flagged) if flagged else None,
+            classes=tuple(ClassScore(n, float(s), _read_bool(there)) for n, s, there in of_classes),
         )
     except ValueError as error:
         raise RunError(f"{path.name}, row {number}: {error}. Evaluate again.") from None

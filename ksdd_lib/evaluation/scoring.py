@@ -18,9 +18,11 @@ from ksdd_lib import hardware, storage
 from ksdd_lib.data.dataset import Sample, read_image, read_mask
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.data.kolektorsdd import annotators_iou
+from ksdd_lib.data.layout_note import UNNAMED
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import pixels, predictions
-from ksdd_lib.evaluation.predictions import Prediction
+from ksdd_lib.evaluation.classes import class_scores
+from ksdd_lib.evaluation.predictions import ClassScore, Prediction
 from ksdd_lib.evaluation.results import made_from
 from ksdd_lib.evaluation.summary import (
     AllPixelScores,
@@ -120,6 +122,7 @@ def evaluate(
             "masks_sha256": storage.sha256(folder / "masks.npz"),
             "trained_defects": defects if settings.defective_images else None,
             "pixel_scores": _pixel_scores(data, settings, rows, masks, train_items),
+            "class_scores": class_scores(rows, train_items) if rows[0].classes else None,
         }
     )
     storage.write_record(folder / "metrics.json", summary)
@@ -133,6 +136,7 @@ class Answer(NamedTuple):
     score: float
     map: np.ndarray  # of the whole picture, float32 (about h/8, w/8)
     highest: float  # of the map as the judge gave it
+    each: tuple[float, ...] = ()  # class' score, where several are told apart; `score` is highest
 
 
 def judge_picture(judge: Judge, image: np.ndarray, view: View) -> Answer:
@@ -140,8 +144,9 @@ def judge_picture(judge: Judge, image: np.ndarray, view: View) -> Answer:
     placed = view.placed(image)
     surface = torch.from_numpy(placed.lay(image))[None, None].to(judge.device)
     score, values = judge.judge(surface)
-    found = values.float().cpu().numpy()
-    return Answer(float(score), placed.back(found), float(found.max()))
+    each = tuple(score.tolist()) if score.ndim else ()
+    found = (values.amax(0) if each else values).float().cpu().numpy()
+    return Answer(float(score.max()), placed.back(found), float(found.max()), each)
 
 
 def judge_samples(
@@ -276,6 +281,7 @@ def _scores_of_fold(
             is_defective=sample.is_defective,
             score=answer.score,
             map_score=answer.highest,
+            classes=_classes(data.classes, answer.each, sample),
         )
         for sample, answer in zip(fold.test, answers, strict=True)
     ]
@@ -286,6 +292,28 @@ def _scores_of_fold(
     storage.write_json(folder / "scores.json", source | {"sha256": hashes})
     run.note_time(f"scoring {len(rows)} images, fold {fold.number}", time.monotonic() - began)
     return rows, maps
+
+
+def _classes(
+    names: Sequence[str], scores: Sequence[float], sample: Sample
+) -> tuple[ClassScore, ...]:
+    """The score of each class, where several are told apart, and whether the sample shows it."""
+    if not scores:
+        return ()
+    there = [name or UNNAMED for name in sample.classes or ("",)] if sample.is_defective else []
+    pairs = zip(names, scores, strict=True)
+    return tuple(ClassScore(name, score, name in there) for name, score in pairs)
+
+
+def class_thresholds_of(run: Run, fold: int) -> dict[str, float]:
+    """The threshold of each class in a fold; none where one class alone is known."""
+    found = storage.read_record(run.folder / "metrics.json", Summary).class_scores
+    return {
+        one.name: each.threshold
+        for one in (found.classes if found else ())
+        for each in one.folds
+        if each.fold == fold
+    }
 
 
 def _stored_scores(folder: Path, source: Source) -> Scored | None:

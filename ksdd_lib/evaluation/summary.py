@@ -120,6 +120,22 @@ class AllPixelScores(Record):
     pooled: PixelScores
 
 
+class ClassScores(Reached):
+    """Numbers of one class of defects against all other images, and its threshold in each fold."""
+
+    name: str
+    images: int  # that show it
+    folds: list[FoldThreshold]
+
+
+class AllClassScores(Record):
+    """Those of each class, and how often an image of a class was called what."""
+
+    threshold_rule: str
+    classes: list[ClassScores]
+    confusion: dict[str, dict[str, int]]  # true class or "good" -> named class or "good" -> images
+
+
 class MadeFrom(Record):
     """What results were made from."""
 
@@ -146,6 +162,7 @@ class Summary(Record):
     masks_sha256: str | None = None  # of the maps that belong to it
     trained_defects: dict[str, list[str]] | None = None  # fold -> their names, where few
     pixel_scores: AllPixelScores | None = None
+    class_scores: AllClassScores | None = None  # where several classes are told apart
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:

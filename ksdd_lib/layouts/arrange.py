@@ -16,7 +16,7 @@ from ksdd_lib import storage
 from ksdd_lib.data import item_folders
 from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.item_folders import LABELS, LIKE_A_MASK, NOT_GOOD, is_like_a_mask, not_plain
-from ksdd_lib.data.layout_note import NOTE, LayoutNote, read_note
+from ksdd_lib.data.layout_note import CLASSES, NOTE, LayoutNote, read_note, write_classes
 from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed, printable
@@ -29,7 +29,7 @@ PLAIN = re.compile(
 )
 """A file that is no label."""
 
-VERSION = 3  # raise it whenever the readers may answer otherwise: the data is then read anew
+VERSION = 4  # raise it whenever the readers may answer otherwise: the data is then read anew
 
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:
@@ -82,7 +82,7 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
         found = _rest_is_good(tree, found)
     places = _places(found.pictures, settings.item)
     with ThreadPoolExecutor() as pool:
-        lacks = list(pool.map(lambda one: _write_one(one[0], target / one[1]), places.items()))
+        lacks = list(pool.map(lambda one: _write_one(one[0], target, one[1]), places.items()))
     names = {picture: _sample_name(place) for picture, place in places.items()}
     note = LayoutNote(
         layout=layout,
@@ -137,18 +137,23 @@ def _places(pictures: Sequence[Picture], rule: str) -> dict[Picture, PurePosixPa
     return places
 
 
-def _write_one(picture: Picture, place: Path) -> str:
+def _write_one(picture: Picture, target: Path, name: PurePosixPath) -> str:
     """Copy a picture and write its label -> why there is none, or ""."""
+    place = target / name
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(picture.path, place)
     if picture.mask is None:
         return picture.lack
     try:
-        mask = picture.mask(read_image(picture.path).shape)
+        size = read_image(picture.path).shape
+        mask = picture.mask(size)
+        each = [one(size) for one in picture.class_masks]
     except DataError as error:
         return str(error)
     label = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
     place.with_name(f"{place.stem}_label.png").write_bytes(label)
+    if each:
+        write_classes(target / CLASSES / name.with_suffix(".png"), np.stack(each))
     return ""
 
 

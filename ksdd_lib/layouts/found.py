@@ -58,6 +58,7 @@ class Picture:
         item: the part that it shows; None where the layout does not say.
         side: "train" or "test" where the data set is split already, else "".
         classes: the names of its defects.
+        class_masks: the mask of each class, where there are several.
         is_named: whether a label names it: one that is no mask does not make it good by its folder.
     """
 
@@ -67,6 +68,7 @@ class Picture:
     item: str | None = None
     side: str = ""
     classes: tuple[str, ...] = ()
+    class_masks: tuple[Mask, ...] = ()
     lack: str = "it has no label"
     is_named: bool = False
 
@@ -317,20 +319,22 @@ def _picture(name: str, path: Path, labels: list[Labels], side: str) -> Picture:
     if not labels:
         return Picture(without_ending(name), path, None, side=side)
     lack = next((one.lack for one in labels if one.lack), "")
-    classes = tuple(sorted({s.label for one in labels for s in one.shapes if s.label}))
+    kinds = {shape.label for one in labels for shape in one.shapes}
+    classes = tuple(sorted(kinds if len(kinds) > 1 else kinds - {""}))
     mask = None if lack else _drawn(labels, path)
-    return Picture(without_ending(name), path, mask, None, side, classes, lack, is_named=True)
+    masks = tuple(_drawn(labels, path, {kind}) for kind in classes) if len(classes) > 1 else ()
+    return Picture(without_ending(name), path, mask, None, side, classes, masks, lack, True)
 
 
-def _drawn(labels: list[Labels], path: Path) -> Mask:
-    """The defects of a picture, of which several files may say the same."""
+def _drawn(labels: list[Labels], path: Path, kinds: Collection[str] = ()) -> Mask:
+    """The defects of a picture, or those of these classes; several files may say the same."""
 
     def read(size: tuple[int, int]) -> np.ndarray:
         masks = []
         for one in labels:
             _check_size(one, size, path)
             canvas = np.zeros(size, np.uint8)
-            for shape in one.shapes:
+            for shape in (s for s in one.shapes if not kinds or s.label in kinds):
                 with naming(shape.where):
                     shape.draw(canvas)
             masks.append(canvas > 0)

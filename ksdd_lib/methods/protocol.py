@@ -36,6 +36,8 @@ class Judge(Protocol):
     def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The score () of one surface, higher for more suspicious, and its map (H/8, W/8).
 
+        Where it tells K > 1 classes of defects apart, those of each: (K,) and (K, H/8, W/8).
+
         The pixels are uint8 (1, 1, H, W) at the size of the settings, on the judge's device.
         """
 

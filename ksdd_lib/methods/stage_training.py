@@ -1,6 +1,6 @@
 """A stage of one fold: trained, gone on with, and read when it is finished."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -52,7 +52,7 @@ def train_stage(
         if watch and history:
             watch(Progress(name, fold, recipe.steps, recipe.steps, history))
         return False
-    surfaces, order = _training_part(part, run.settings, plan, hardware.device())
+    surfaces, order = _training_part(part, run.settings, plan, hardware.device(), data.classes)
     stage = Stage(
         **vars(plan.build(run.settings, surfaces, before)),
         name=name,
@@ -132,13 +132,20 @@ def _resolve(
         "training_images": storage.sha256("\n".join(images).encode()),
         "predecessor": before[-1].sha256 if before else None,
     }
+    if data.classes:
+        each = sorted((sample.name, sample.classes) for sample in data.folds[fold].train)
+        identity["classes"] = storage.sha256(repr(each).encode())
     groups = names[: place + 1]
     chosen = [key for key, rule in RULES.items() if rule.group in groups or key in SHARED]
     return plans[place], before, identity | {key: getattr(settings, key) for key in chosen}
 
 
 def _training_part(
-    fold: Fold, settings: Settings, plan: StagePlan, where: torch.device
+    fold: Fold,
+    settings: Settings,
+    plan: StagePlan,
+    where: torch.device,
+    classes: Sequence[str] = (),
 ) -> tuple[Surfaces, Order]:
     """The fold's training images in the device's memory, and the order in which they come."""
     recipe = plan.recipe(settings)
@@ -148,7 +155,8 @@ def _training_part(
             f"Fold {fold.number} has {sum(labels)} defective images among {len(labels)} in "
             "training: the networks need defective and good ones. Add what is missing to the data."
         )
-    surfaces = load_surfaces(fold.train, settings.view, settings.annotation).to(where)
+    surfaces = load_surfaces(fold.train, settings.view, settings.annotation, classes)
+    surfaces = surfaces.to(where)
     order = Order(
         defective=tuple(row for row, label in enumerate(labels) if label),
         good=tuple(row for row, label in enumerate(labels) if not label),

@@ -40,14 +40,17 @@ class TwoStageJudge:
 
     @torch.inference_mode()
     def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Score logit () and mask logits (H/8, W/8), averaged over the views of the settings."""
+        """Score logit () and mask logits (H/8, W/8), averaged over the views of the settings.
+
+        Of K > 1 classes they are (K,) and (K, H/8, W/8).
+        """
         precision = mixed_precision(self.settings, pixels.device)
         scores, masks = [], []
         for view in mirror_images(self.settings.average_flips):
             with precision:
                 mask_logits, score = self.model(network_input(pixels, view))
-            scores.append(score[0, 0])
-            masks.append(turn(mask_logits[0, 0].float(), view))
+            scores.append(score[0].squeeze(0))
+            masks.append(turn(mask_logits[0].squeeze(0).float(), view))
         mask = torch.stack(masks).mean(0)
         return deciding_score(torch.stack(scores).mean(0), mask, self.settings.score), mask
 
@@ -69,17 +72,17 @@ def mixed_precision(settings: Settings, where: torch.device) -> torch.autocast:
 
 
 def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
-    """The score () by which an image is judged.
+    """The score () by which an image is judged, or of each class (K,).
 
     It is the logit () of the decision network, the highest mask logit, or for "both" their sum.
     """
-    highest = mask_logits.max()
+    highest = mask_logits.amax((-2, -1))
     return {"decision": decision, "mask": highest, "both": decision + highest}[kind]
 
 
-def untrained_segmentation(settings: Settings) -> SegmentationNet:
+def untrained_segmentation(settings: Settings, classes: int = 1) -> SegmentationNet:
     """The first stage as its training starts, on the CPU."""
-    model = SegmentationNet()
+    model = SegmentationNet(classes)
     networks.initialize(model, settings.initialization, settings.seed)
     if settings.segmentation_loss == "cross_entropy":
         networks.expect_defects(model, settings.expected_defect_share)
@@ -88,7 +91,7 @@ def untrained_segmentation(settings: Settings) -> SegmentationNet:
 
 def trained_segmentation(finished: Checkpoint) -> SegmentationNet:
     """The first stage alone with the weights to judge by, on this machine's device."""
-    model = SegmentationNet()
+    model = SegmentationNet(_classes(finished.judging_weights))
     load_weights(model, finished.judging_weights, "segmentation")
     return placed(model).requires_grad_(False)
 
@@ -100,13 +103,13 @@ def build_segmentation(
     where = surfaces.images.device
     precision = mixed_precision(settings, where)
     in_float16 = hardware.arithmetic(settings.precision, where) == torch.float16
-    model = placed(untrained_segmentation(settings), where)
+    model = placed(untrained_segmentation(settings, surfaces.classes), where)
 
     @torch.no_grad()
     def look(image: Tensor) -> Tensor:
         with precision:
             mask = model(image.to(where))[1].float()
-        return targets.probability(mask, settings.segmentation_loss)[0, 0].cpu()
+        return targets.probability(mask, settings.segmentation_loss)[0].amax(0).cpu()
 
     loss_of = segmentation_loss_of(model, surfaces, settings)
     return Trainable(model, loss_of, look, scale_gradients=in_float16)
@@ -136,10 +139,10 @@ def build_decision(
 
     It starts from the last weights of the first stage, not from their average, as published.
     """
-    segmentation = SegmentationNet()
+    segmentation = SegmentationNet(surfaces.classes)
     load_weights(segmentation, before[0].state["weights"], "segmentation")
     features = FrozenFeatures(segmentation, surfaces, settings)
-    model = DecisionNet()
+    model = DecisionNet(surfaces.classes)
     networks.initialize(model, settings.initialization, settings.seed)
     placed(model, surfaces.images.device)
 
@@ -177,6 +180,12 @@ class FrozenFeatures:
             self.free -= stack.nbytes
             self.kept[shown] = stack, pools
         return stack, pools
+
+
+def _classes(weights: Mapping[str, Tensor], prefix: str = "") -> int:
+    """How many classes weights tell apart; 1 where they are of something else."""
+    found = weights.get(f"{prefix}mask_norm.shift")
+    return max(1, len(found)) if found is not None and found.ndim == 1 else 1
 
 
 class TwoStage(Method):
@@ -222,14 +231,14 @@ class TwoStage(Method):
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """Both networks; the first keeps the weights that the second was trained on."""
         first, second = stages
-        model = TwoStageNet()
+        model = TwoStageNet(classes=_classes(first.state["weights"]))
         load_weights(model.segmentation, first.state["weights"], "segmentation")
         load_weights(model.decision, second.judging_weights, "decision")
         return TwoStageJudge(placed(model).requires_grad_(False), settings)
 
     def loaded(self, settings: Settings, tensors: Mapping[str, Tensor], name: str) -> Judge:
         """Both networks with the weights of a file."""
-        model = TwoStageNet()
+        model = TwoStageNet(classes=_classes(tensors, "segmentation."))
         load_weights(model, tensors, name)
         return TwoStageJudge(placed(model).requires_grad_(False), settings)
 

@@ -69,10 +69,11 @@ class SegmentationNet(nn.Module):
     """First stage: where is a defect?
 
     (B, 1, H, W), gray in [0, 1], both sides divisible by 16 and at least 128
-    -> features (B, 1024, H/8, W/8) and mask logits (B, 1, H/8, W/8).
+    -> features (B, 1024, H/8, W/8) and mask logits (B, K, H/8, W/8), one for each of K classes of
+    defects. The paper has one class.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 1) -> None:
         super().__init__()
         self.features = nn.Sequential(
             ConvNormReLU(1, 32, 5),
@@ -89,8 +90,8 @@ class SegmentationNet(nn.Module):
             MaxPool(),
             ConvNormReLU(64, FEATURES, 15),
         )
-        self.mask = nn.Conv2d(FEATURES, 1, 1, bias=False)
-        self.mask_norm = FeatureNorm(1)
+        self.mask = nn.Conv2d(FEATURES, classes, 1, bias=False)
+        self.mask_norm = FeatureNorm(classes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         require_size(*image.shape[-2:])
@@ -101,35 +102,35 @@ class SegmentationNet(nn.Module):
 class DecisionNet(nn.Module):
     """Second stage: is the part defective?
 
-    features (B, 1024, H/8, W/8), mask logits (B, 1, H/8, W/8) -> score logit (B, 1).
+    features (B, 1024, H/8, W/8), mask logits (B, K, H/8, W/8) -> score logits (B, K).
     `pool` has no weights, so that a frozen first stage needs it once an image. `judge` computes
     in float32, so that scores do not tie.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 1) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            ConvNormReLU(FEATURES + 1, 8, 5),
+            ConvNormReLU(FEATURES + classes, 8, 5),
             MaxPool(),
             ConvNormReLU(8, 16, 5),
             MaxPool(),
             ConvNormReLU(16, 32, 5),
         )
-        self.score = nn.Linear(66, 1)
+        self.score = nn.Linear(64 + 2 * classes, classes)
 
     def forward(self, features: Tensor, mask_logits: Tensor) -> Tensor:
         return self.judge(*self.pool(features, mask_logits))
 
     @staticmethod
     def pool(features: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """-> the pooled stack (B, 1025, H/16, W/16) and the mask's global pools (B, 2)."""
+        """-> the pooled stack (B, 1024 + K, H/16, W/16) and the masks' global pools (B, 2 K)."""
         mask = F.relu(mask_logits)
         pools = torch.cat([mask.mean((2, 3)), mask.amax((2, 3))], dim=1)
         pooled = F.max_pool2d(features, 2), F.max_pool2d(mask, 2).to(features.dtype)
         return torch.cat(pooled, dim=1), pools
 
     def judge(self, stack: Tensor, mask_pools: Tensor) -> Tensor:
-        """Pooled stack (B, 1025, H/16, W/16), mask pools (B, 2) -> score logit (B, 1)."""
+        """Pooled stack (B, 1024 + K, H/16, W/16), mask pools (B, 2 K) -> score logits (B, K)."""
         with torch.autocast(stack.device.type, enabled=False):
             x = self.features(stack.float())  # (B, 32, H/64, W/64)
             pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3)), mask_pools.float()], dim=1)
@@ -137,15 +138,15 @@ class DecisionNet(nn.Module):
 
 
 class TwoStageNet(nn.Module):
-    """Both stages: image (B, 1, H, W) -> mask logits (B, 1, H/8, W/8), score logit (B, 1).
+    """Both stages: image (B, 1, H, W) -> mask logits (B, K, H/8, W/8), score logits (B, K).
 
     The gradient of the score stops here, so that it never changes the segmentation network.
     """
 
-    def __init__(self, segmentation: SegmentationNet | None = None) -> None:
+    def __init__(self, segmentation: SegmentationNet | None = None, classes: int = 1) -> None:
         super().__init__()
-        self.segmentation = segmentation or SegmentationNet()
-        self.decision = DecisionNet()
+        self.segmentation = segmentation or SegmentationNet(classes)
+        self.decision = DecisionNet(classes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         features, mask_logits = self.segmentation(image)

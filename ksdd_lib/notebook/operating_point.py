@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from ksdd_lib.evaluation import threshold_costs
 from ksdd_lib.evaluation.metrics import clopper_pearson
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.evaluation.summary import FoldScores, Scores, Summary
+from ksdd_lib.evaluation.summary import AllClassScores, FoldScores, Scores, Summary
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
 from ksdd_lib.formatting import listed, number
 from ksdd_lib.notebook import outputs
@@ -24,6 +24,19 @@ def show_folds(summary: Summary) -> None:
     rows.append(_fold_cells("pooled", summary.pooled))
     text = "\n".join(f"{row[0]:14}{row[1]:>10}{row[2]:>14}{row[3]:>12}" for row in [heads, *rows])
     outputs.show_table(outputs.table(heads, rows), text)
+
+
+def show_classes(found: AllClassScores) -> None:
+    """Show how often an image of each class was called what, as a table that stays."""
+    heads = ("shown \\ named", *found.confusion, "AP")
+    scores = {one.name: number(one.ap) for one in found.classes}
+    rows = [
+        [name, *map(str, row.values()), scores.get(name, "")]
+        for name, row in found.confusion.items()
+    ]
+    text = "\n".join("".join(f"{cell:>16}" for cell in row) for row in [heads, *rows])
+    safe = [[html.escape(cell) for cell in row] for row in [heads, *rows]]  # names are the user's
+    outputs.show_table(outputs.table(safe[0], safe[1:]), text)
 
 
 def _fold_cells(name: str, one: Scores) -> list[str]:

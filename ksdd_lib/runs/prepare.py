@@ -11,6 +11,7 @@ from ksdd_lib.data import folds, synthetic
 from ksdd_lib.data.data_report import DataIdentity, DataReport, inspect_data
 from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
 from ksdd_lib.data.folds import Fold, FoldsRecord
+from ksdd_lib.data.layout_note import class_names
 from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.data.survey import PairContent, survey
 from ksdd_lib.errors import DataError, RunError
@@ -41,6 +42,7 @@ class DataSet:
     samples: tuple[Sample, ...]
     folds: tuple[Fold, ...]
     record: DataRecord
+    classes: tuple[str, ...] = ()  # of the defects, where each is learned
 
     @property
     def fingerprint(self) -> str:
@@ -72,6 +74,7 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     chosen = run.settings
     found = survey(folder.root, region=chosen.region)
     samples = found.usable(chosen.incomplete)
+    classes = _classes(samples, chosen)
     made = folds.make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
     report = inspect_data(found, folder, chosen)
     record = DataRecord(
@@ -83,7 +86,7 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
     )
     storage.write_record(run.folder / "folds.json", folds.folds_record(made))
     storage.write_record(run.folder / "data.json", record)
-    return DataSet(folder.root, samples, _as_trained(made, chosen), record)
+    return DataSet(folder.root, samples, _as_trained(made, chosen), record, classes)
 
 
 def open_data(run: Run, drive: Path | None = None) -> DataSet:
@@ -111,7 +114,12 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
             "run all, and delete it later; for `run`, name another folder by --out."
         )
     whole = folds.folds_from_record(stored, samples, record.report.twins or ())
-    return DataSet(root, samples, _as_trained(whole, run.settings), record)
+    classes = _classes(samples, run.settings)
+    return DataSet(root, samples, _as_trained(whole, run.settings), record, classes)
+
+
+def _classes(samples: Sequence[Sample], settings: Settings) -> tuple[str, ...]:
+    return class_names(samples) if settings.classes == "each" else ()
 
 
 def _as_trained(made: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ksdd_lib.data.dataset import Sample, read_image, read_mask
+from ksdd_lib.data.layout_note import read_classes
 from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
 from ksdd_lib.training.targets import annotate
 from ksdd_lib.view import Box, View, view_of
@@ -53,9 +54,14 @@ class Surfaces:
 
     samples: tuple[Sample, ...]
     images: Tensor  # (N, 1, H, W), gray
-    masks: Tensor  # (P, 1, H, W), of defective samples alone: each pixel's annotated share * 255
+    masks: Tensor  # (P, K, H, W), of defective samples alone: each pixel's annotated share * 255
     mask_row: tuple[int, ...]  # each sample's row in `masks`, or -1
     inner: tuple[Box, ...] = ()  # what each picture fills, where it has a border
+
+    @property
+    def classes(self) -> int:
+        """K, the classes of defects that are told apart."""
+        return self.masks.shape[1]
 
     def to(self, device: torch.device) -> "Surfaces":
         """The same surfaces in the memory of `device`."""
@@ -69,20 +75,22 @@ class Surfaces:
         return network_input(self.images[row : row + 1], view)
 
     def mask(self, row: int, view: int = 0) -> Tensor:
-        """The annotation of sample `row`, shaped as its image, float32 in [0, 1]."""
+        """The annotation of sample `row`, (1, K, H, W) of its image's size, float32 in [0, 1]."""
         kept = self.mask_row[row]
         if kept < 0:
-            return torch.zeros_like(self.image(row, view))
+            return torch.zeros_like(self.image(row, view).expand(-1, self.classes, -1, -1))
         return network_input(self.masks[kept : kept + 1], view)
 
     def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
         if pasted := shown.pasted:
-            defect = self._defects[self.mask_row[shown.row]]
+            defect, kind = self._defects[self.mask_row[shown.row]]
             if defect.mask.numel():
                 defect = turned(defect, pasted.degrees) if pasted.degrees else defect
                 image, mask = self._paste(defect, shown.row, pasted)
-                return network_input(image, shown.view), network_input(mask, shown.view)
+                masks = mask.new_zeros(1, self.classes, *mask.shape[-2:])
+                masks[:, kind] = mask[:, 0]
+                return network_input(image, shown.view), network_input(masks, shown.view)
         return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
 
     def _paste(self, defect: Defect, row: int, pasted: Pasted) -> tuple[Tensor, Tensor]:
@@ -99,22 +107,40 @@ class Surfaces:
         return image, mask
 
     @cached_property
-    def _defects(self) -> list[Defect]:
-        """What can be pasted: the defects in the order of their masks."""
+    def _defects(self) -> list[tuple[Defect, int]]:
+        """What can be pasted, in the order of the masks, and its class: none of several classes."""
         rows = [row for row, kept in enumerate(self.mask_row) if kept >= 0]
-        images, masks = self.images[rows, 0].cpu().numpy(), self.masks[:, 0].cpu().numpy()
-        return [lift(*pair).to(self.images.device) for pair in zip(images, masks, strict=True)]
+        images, masks = self.images[rows, 0].cpu().numpy(), self.masks.cpu().numpy()
+        found = []
+        for image, each in zip(images, masks, strict=True):
+            kinds = np.flatnonzero(each.any((1, 2)))
+            mask = each[kinds[0]] if len(kinds) == 1 else np.zeros_like(each[0])
+            found.append((lift(image, mask).to(self.images.device), int(kinds.max(initial=0))))
+        return found
 
     def label(self, row: int) -> Tensor:
-        """1 for a defective sample, 0 for a good one: (1, 1) float32."""
+        """For each class 1 where the sample has such a defect, else 0: (1, K) float32."""
+        if self.classes > 1:
+            return self._has_class[None, self.mask_row[row]]
         defective = float(self.samples[row].is_defective)
         return torch.full((1, 1), defective, device=self.images.device)
 
+    @cached_property
+    def _has_class(self) -> Tensor:
+        """(P + 1, K): of each row of `masks`, and last, for -1, of a good sample."""
+        found = (self.masks > 0).any(3).any(2)
+        return torch.cat([found, torch.zeros_like(self.masks[:1, :, 0, 0] > 0)]).float()
+
 
 def load_surfaces(
-    samples: Sequence[Sample], view: View | tuple[int, int], annotation: str
+    samples: Sequence[Sample],
+    view: View | tuple[int, int],
+    annotation: str,
+    classes: Sequence[str] = (),
 ) -> Surfaces:
     """Read all samples, annotate as `targets.annotate`, and show them as the network sees them.
+
+    Of several `classes` each has a mask of its own.
 
     A size (H, W) stands for the view of whole pictures that are stretched to it.
     """
@@ -126,8 +152,9 @@ def load_surfaces(
         image = placed.lay(pixels)
         if not sample.is_defective:
             return image, None, placed.inner
-        mask = annotate(read_mask(sample), annotation).astype(np.uint8) * 255
-        return image, placed.lay(mask, 0), placed.inner
+        each = read_classes(sample, classes) if len(classes) > 1 else [read_mask(sample)]
+        marked = [annotate(mask, annotation).astype(np.uint8) * 255 for mask in each]
+        return image, np.stack([placed.lay(mask, 0) for mask in marked]), placed.inner
 
     with ThreadPoolExecutor(4) as pool:
         images, masks, inner = zip(*pool.map(load, samples), strict=True)
@@ -136,7 +163,9 @@ def load_surfaces(
     return Surfaces(
         tuple(samples),
         torch.from_numpy(np.stack(images)[:, None]),
-        torch.from_numpy(np.array(defective, np.uint8).reshape(-1, 1, *view.size)),
+        torch.from_numpy(
+            np.array(defective, np.uint8).reshape(-1, max(1, len(classes)), *view.size)
+        ),
         mask_row=tuple(-1 if mask is None else next(numbers) for mask in masks),
         inner=inner if view.fit == "pad" else (),
     )

@@ -37,7 +37,7 @@ def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
 
 
 def soft_targets(masks: Tensor, binary: bool = False) -> Tensor:
-    """Masks (B, 1, H, W) in [0, 1] -> what the mask logits should say, (B, 1, H/8, W/8) in [0, 1].
+    """Masks (B, K, H, W) in [0, 1] -> what the mask logits should say, (B, K, H/8, W/8) in [0, 1].
 
     It is the defect's share of the 17x17 window around the centre of each 8x8 block. What lies
     outside the image does not count. With `binary` it is 1 where that share is above 0.5, else 0.
@@ -48,7 +48,7 @@ def soft_targets(masks: Tensor, binary: bool = False) -> Tensor:
 
 
 def segmentation_loss(mask_logits: Tensor, targets: Tensor, kind: str) -> Tensor:
-    """Mean loss over all mask pixels, (B, 1, H/8, W/8), a scalar in float32.
+    """Mean loss over all mask pixels, (B, K, H/8, W/8), a scalar in float32.
 
     The kind is "cross_entropy" (of the sigmoid) or "mean_squared_error" (of the logits themselves,
     which have no sigmoid in this variant, as published).
@@ -64,5 +64,5 @@ def probability(mask_logits: Tensor, kind: str) -> Tensor:
 
 
 def decision_loss(score_logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of the scores (B, 1) against the labels (B, 1): a scalar in float32."""
+    """Mean cross entropy of the scores (B, K) against the labels (B, K): a scalar in float32."""
     return F.binary_cross_entropy_with_logits(score_logits.float(), labels)

@@ -10,6 +10,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.results import require_true
 from ksdd_lib.evaluation.summary import (
+    AllClassScores,
     AllPixelScores,
     FoldThreshold,
     MadeFrom,
@@ -25,6 +26,7 @@ from ksdd_lib.evaluation.summary import (
 COUNTS = ["tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1"]
 SCORES = ["images", "defective", "ap", "auc", *COUNTS, "oracle", "intervals"]
 LATER = ["darkest_pixel", "made_from", "masks_sha256", "trained_defects", "pixel_scores"]
+LATER += ["class_scores"]
 PIXELS = PixelScores(ap_loc=0.5, iou=0.4, dice=0.6, image_iou=None)
 
 
@@ -60,6 +62,7 @@ def test_the_file_gives_back_the_same_summary_with_and_without_what_was_added_la
             "masks_sha256": "b",
             "trained_defects": {"0": ["a/1"]},
             "pixel_scores": AllPixelScores(threshold_rule="r", folds=[], pooled=PIXELS),
+            "class_scores": AllClassScores(threshold_rule="r", classes=[], confusion={}),
         }
     )
     for one, names in ((summary, []), (whole, LATER)):

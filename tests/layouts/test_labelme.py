@@ -259,7 +259,7 @@ def test_classes_are_kept(surfaces, tmp_path: Path):
     labels = ["scratch", "crack", "", None, 3, {"a": 1}, " crack ", "a\nb\ud800"]
     labelme_5(tmp_path / "a.json", "a.png", [shape(three, label=label) for label in labels])
     found = labelme.find(Tree(tmp_path))
-    assert found.pictures[0].classes == ("3", "a\\nb\\ud800", "crack", "scratch")
+    assert found.pictures[0].classes == ("", "3", "a\\nb\\ud800", "crack", "scratch")
 
 
 def test_two_layouts_that_fit_are_both_named_and_one_is_chosen(surfaces, read_back, tmp_path: Path):

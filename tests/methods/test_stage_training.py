@@ -663,8 +663,8 @@ def test_a_training_of_another_architecture_does_not_go_on(
 
 
 class Wider(DecisionNet):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
         self.score = torch.nn.Linear(67, 1)
 
 

@@ -85,7 +85,7 @@ def test_a_folder_becomes_a_table_and_a_contact_sheet(folder: Path, screen, caps
     assert "1 unreadable, 1 defective, 1 good" in said
     assert f"verdicts.csv and contact_sheet.png are in {results.name} (in out)\n" in said
     header = (results / "verdicts.csv").read_text().splitlines()[0]
-    assert header.startswith("image,label,score,threshold,x,y,reason,defect,left,top,")
+    assert header.startswith("image,label,score,threshold,x,y,reason,classes,defect,left,top,")
     sheet = cv2.imread(str(results / "contact_sheet.png"))
     assert sheet.std() > 10
 

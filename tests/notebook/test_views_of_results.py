@@ -11,8 +11,9 @@ from small_results import ROWS
 
 from ksdd_lib.data.survey import find_samples
 from ksdd_lib.evaluation import threshold_costs
+from ksdd_lib.evaluation.metrics import Oracle
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.evaluation.summary import conclude
+from ksdd_lib.evaluation.summary import AllClassScores, ClassScores, conclude
 from ksdd_lib.evaluation.threshold_costs import Costs
 from ksdd_lib.notebook import browse, operating_point
 from ksdd_lib.reporting import surface_pictures
@@ -193,3 +194,19 @@ def test_the_user_s_own_money_decides_which_point_is_cheapest(screen):
 def test_in_a_terminal_the_points_are_lines(capsys):
     operating_point.show(ROWS, False, COSTS)
     assert capsys.readouterr().out.splitlines()[0].startswith("operating            1 misses of 3")
+
+
+def test_the_classes_are_shown_as_a_table_that_stays(screen):
+    found = AllClassScores(
+        threshold_rule="",
+        classes=[
+            ClassScores(
+                name="<spot>", images=2, ap=0.5, auc=None, oracle=Oracle(fp_at_fn0=None), folds=[]
+            )
+        ],
+        confusion={"<spot>": {"<spot>": 1, "good": 1}, "good": {"<spot>": 0, "good": 7}},
+    )
+    operating_point.show_classes(found)
+    [shown] = screen.bundles
+    assert "&lt;spot&gt;" in shown["text/html"] and "7" in shown["text/html"]
+    assert "0.5" in shown["text/plain"]

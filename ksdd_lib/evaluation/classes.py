@@ -1,0 +1,68 @@
+"""Which class of defect an image shows: thresholds, counts and confusion, from predictions alone.
+
+An image is defective or good by its highest score and the fold's own threshold. In a defective one
+each class is named whose score reaches that class's threshold; where none does, the nearest to it.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from ksdd_lib.evaluation.predictions import Prediction
+from ksdd_lib.evaluation.summary import AllClassScores, ClassScores, operating_thresholds, reached
+
+GOOD = "good"
+"""What an image without a defect stands under, beside the names of classes."""
+
+RULE = (
+    "as the fold's own threshold, over the same images with the score and label of the class alone;"
+    " a logit of 0 where these lack the class, or know nothing else"
+)
+
+
+def class_scores(
+    rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
+) -> AllClassScores:
+    """The numbers of each class, of judged rows that all have the same classes."""
+    found = []
+    for number, name in enumerate(one.name for one in rows[0].classes):
+        alone = [_alone(row, number) for row in rows]
+        thresholds = operating_thresholds(alone, train_items)
+        labels = [row.is_defective for row in alone]
+        found.append(
+            ClassScores(
+                name=name,
+                images=sum(labels),
+                **dict(reached(labels, [row.score for row in alone])),
+                folds=thresholds,
+            )
+        )
+    thresholds_of = {
+        fold: {one.name: each.threshold for one in found for each in one.folds if each.fold == fold}
+        for fold in {row.fold for row in rows}
+    }
+    confusion = Counter[tuple[str, str]]()
+    for row in rows:
+        scores = {one.name: one.score for one in row.classes}
+        said = named(scores, thresholds_of[row.fold]) if row.is_flagged else (GOOD,)
+        true = [one.name for one in row.classes if one.is_there] or [GOOD]
+        confusion.update((each, name) for each in true for name in said)
+    names = [*(one.name for one in found), GOOD]
+    return AllClassScores(
+        threshold_rule=RULE,
+        classes=found,
+        confusion={true: {said: confusion[true, said] for said in names} for true in names},
+    )
+
+
+def named(scores: Mapping[str, float], thresholds: Mapping[str, float]) -> tuple[str, ...]:
+    """The classes that a defective image shows, by their scores: the most certain first."""
+    margins = {name: score - thresholds[name] for name, score in scores.items()}
+    order = sorted(margins, key=lambda name: -margins[name])
+    return tuple(name for name in order if margins[name] > 0) or (order[0],)
+
+
+def _alone(row: Prediction, number: int) -> Prediction:
+    """A row as if the class of this number were all that is asked for."""
+    one = row.classes[number]
+    return replace(row, score=one.score, is_defective=one.is_there, classes=())

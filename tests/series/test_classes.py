@@ -1,0 +1,223 @@
+"""Several classes of defects: read, trained, judged and told apart, by the same way as one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ksdd_lib import storage
+from ksdd_lib.data.dataset import read_mask
+from ksdd_lib.data.layout_note import class_names, read_classes, write_classes
+from ksdd_lib.data.survey import find_samples
+from ksdd_lib.deploy import detection, folder_table, weights
+from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.evaluation import predictions
+from ksdd_lib.evaluation.classes import class_scores, named
+from ksdd_lib.evaluation.predictions import ClassScore, Prediction
+from ksdd_lib.evaluation.summary import Summary, conclude
+from ksdd_lib.pipeline import run_series
+from ksdd_lib.runs.open import open_run
+from ksdd_lib.runs.prepare import prepare_data
+from ksdd_lib.training.batches import Pasted, Shown, load_surfaces
+
+SIDE = 128
+SCRATCH, SPOT = [[20, 40], [100, 44], [100, 50], [20, 46]], [[70, 80], [84, 80], [84, 94], [70, 94]]
+
+
+def write_parts(root: Path, items: int = 9) -> Path:
+    """Pictures with labelme files: of each item a good one, a dark scratch, and a bright spot.
+
+    The first item has both, which touch, on one picture; the last has a defect without a name.
+    """
+    root.mkdir()
+    for item in range(items):
+        both = [("scratch", SCRATCH), ("spot", [[100, 44], [112, 44], [112, 56], [100, 56]])]
+        odd = [("", SPOT)] if item == items - 1 else [("spot", SPOT)]
+        kinds = [[], [("scratch", SCRATCH)], odd, *([both] if item == 0 else [])]
+        for part, shapes in enumerate(kinds):
+            random = np.random.default_rng([item, part])
+            image = 128 + 20 * cv2.GaussianBlur(random.standard_normal((SIDE, SIDE)), (0, 0), 1.5)
+            drawn = []
+            for label, points in shapes:
+                moved = np.array(points) + random.integers(-8, 9, 2)
+                moved = np.array(points) if len(shapes) > 1 else moved
+                gray = 20 if len(shapes) == 1 and points is SCRATCH else 40 * (label == "scratch")
+                cv2.fillPoly(image, [moved.astype(np.int32)], gray or 250)
+                drawn.append({"label": label, "points": moved.tolist(), "shape_type": "polygon"})
+            name = f"part{item}_{part}"
+            cv2.imwrite(str(root / f"{name}.png"), image.clip(0, 255).astype(np.uint8))
+            labels = {"version": "5.0", "imagePath": f"{name}.png", "shapes": drawn}
+            (root / f"{name}.json").write_text(json.dumps(labels))
+    return root
+
+
+SETTINGS = {
+    "preset": "demo",
+    "classes": "each",
+    "item": "(.+)_.+",
+    "twins": "identical",
+    "image_size": "128x128",
+    "segmentation_steps": 120,
+    "decision_steps": 120,
+    "segmentation_learning_rate": 0.003,
+    "flips": False,
+    "average_flips": False,
+}
+
+
+@pytest.fixture(scope="module")
+def run(narrow, tmp_path_factory):
+    """A run that is ready to train."""
+    folder = tmp_path_factory.mktemp("classes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KSDD_HOME", str(folder / "home"))
+        root = write_parts(folder / "parts")
+        run = open_run(folder / "run", SETTINGS | {"data": str(root)})
+        prepare_data(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(run):
+    """The same, with results."""
+    run_series(run)
+    return run
+
+
+def test_two_classes_that_touch_and_one_without_a_name_are_read_as_drawn(run):
+    data = prepare_data(run)
+    assert data.classes == ("defect", "scratch", "spot")
+    by_name = {sample.name: sample for sample in data.samples}
+    both = by_name["part0/part0_3"]
+    masks = read_classes(both, data.classes)
+    assert both.classes == ("scratch", "spot") and [m.any() for m in masks] == [False, True, True]
+    assert (masks[1] | masks[2] == read_mask(both)).all()
+    assert masks[1, 42, 50] and not masks[1, 50, 110] and masks[2, 50, 110], "each its own"
+    assert (masks[1] & masks[2]).any(), "their outlines share pixels"
+    unnamed = read_classes(by_name["part8/part8_2"], data.classes)
+    assert (unnamed[0] == read_mask(by_name["part8/part8_2"])).all() and not unnamed[1:].any()
+    assert not read_classes(by_name["part3/part3_0"], data.classes).any()
+
+
+def test_masks_of_many_classes_overlap_and_come_back(tmp_path, run):
+    sample = replace(
+        next(s for s in prepare_data(run).samples if len(s.classes) == 2),
+        classes=tuple("abcdefghijklmnop"),
+        class_path=tmp_path / "x" / "y.png",
+    )
+    masks = np.random.default_rng(0).random((16, *sample.size)) > 0.5
+    write_classes(sample.class_path, masks)
+    assert (read_classes(sample, sample.classes) == masks).all()
+    with pytest.raises(DataError, match="17 classes: at most 16"):
+        write_classes(sample.class_path, np.concatenate([masks, masks[:1]]))
+    sample.class_path.write_bytes(b"?")
+    with pytest.raises(DataError, match="damaged"):
+        read_classes(sample, sample.classes)
+
+
+def test_data_without_classes_is_refused_where_each_is_asked_for(tiny_root, tmp_path):
+    run = open_run(tmp_path / "run", {"preset": "cpu", "data": str(tiny_root), "classes": "each"})
+    with pytest.raises(DataError, match="The labels name no classes: leave classes at one"):
+        prepare_data(run)
+    with pytest.raises(DataError, match="name no classes"):
+        class_names(find_samples(tiny_root))
+
+
+def test_a_pasted_defect_keeps_its_class_and_two_of_them_are_not_pasted(run):
+    data = prepare_data(run)
+    rows = [next(s for s in data.samples if s.classes == kind) for kind in ((), ("spot",))]
+    rows += [next(s for s in data.samples if len(s.classes) == 2)]
+    surfaces = load_surfaces(rows, (SIDE, SIDE), "fine", data.classes)
+    assert surfaces.label(0).tolist() == [[0, 0, 0]] and surfaces.label(1).tolist() == [[0, 0, 1]]
+    assert surfaces.label(2).tolist() == [[0, 1, 1]]
+    image, mask = surfaces.show(Shown(1, 0, Pasted(0, 0.5, 1.0)))
+    assert mask.shape == (1, 3, SIDE, SIDE) and mask[0].amax((1, 2)).tolist() == [0, 0, 1]
+    assert not image.equal(surfaces.image(1))
+    image, mask = surfaces.show(Shown(2, 0, Pasted(0, 0.5, 1.0)))
+    assert image.equal(surfaces.image(2)) and mask.equal(surfaces.mask(2))
+
+
+@pytest.mark.slow
+def test_the_classes_are_told_apart(trained):
+    run = trained
+    rows = predictions.read_predictions(run.folder / "predictions.csv")
+    found = storage.read_record(run.folder / "metrics.json", Summary).class_scores
+    assert [one.name for one in found.classes] == ["defect", "scratch", "spot"]
+    scores = {one.name: one.ap for one in found.classes}
+    assert scores["scratch"] > 0.95 and scores["spot"] > 0.8, "about 0.35 by chance"
+    assert found.confusion["scratch"]["scratch"] >= 9 and found.confusion["scratch"]["spot"] <= 2
+    assert sum(found.confusion["good"].values()) == 9
+    assert all(row.score == max(one.score for one in row.classes) for row in rows)
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert "the classes told apart" in page and "<th>scratch</th>" in page
+
+
+@pytest.mark.slow
+def test_a_model_that_is_given_away_names_the_classes(trained, tmp_path):
+    run = trained
+    data = prepare_data(run)
+    weights.publish(run, data, 0, tmp_path / "m.safetensors")
+    detector = detection.load(tmp_path / "m.safetensors")
+    assert list(detector.class_thresholds) == list(data.classes)
+    rows = predictions.read_predictions(run.folder / "predictions.csv")
+    shown = [row for row in rows if row.fold == 0 and row.is_flagged]
+    paths = {sample.name: sample.image_path for sample in data.samples}
+    for row in shown:
+        verdict = detector.judge(paths[row.image])
+        each = {one.name: one.score for one in row.classes}
+        assert verdict.label == "defective" and verdict.score == pytest.approx(row.score, abs=0.1)
+        assert verdict.classes[0] == named(each, detector.class_thresholds)[0]
+        assert verdict.mask.shape == (SIDE, SIDE)
+    rows = folder_table.judge_folder(detector, paths[shown[0].image])
+    folder_table.write_verdicts(tmp_path / "t.json", rows)
+    assert storage.read_json(tmp_path / "t.json")[0]["classes"].split("; ")[0] in data.classes
+
+
+def prediction(number: int, fold: int, scores: dict[str, float], there: str = "") -> Prediction:
+    return Prediction(
+        image=f"i{number}/p",
+        item=f"i{number}",
+        fold=fold,
+        seed=0,
+        is_defective=bool(there),
+        score=max(scores.values()),
+        map_score=0.0,
+        classes=tuple(ClassScore(name, score, name == there) for name, score in scores.items()),
+    )
+
+
+def test_a_class_of_three_samples_and_one_that_other_folds_lack_have_thresholds(tmp_path):
+    rows = [
+        prediction(0, 0, {"a": 3.0, "b": -2.0, "=c": -4.0}, "a"),
+        prediction(1, 0, {"a": -3.0, "b": -2.0, "=c": -4.0}),
+        prediction(2, 0, {"a": -1.0, "b": 4.0, "=c": 1.0}, "b"),
+        prediction(3, 1, {"a": 2.0, "b": -2.0, "=c": -4.0}, "a"),
+        prediction(4, 1, {"a": -3.0, "b": -4.0, "=c": -4.0}),
+        prediction(5, 2, {"a": 5.0, "b": -2.0, "=c": -4.0}, "a"),
+        prediction(6, 2, {"a": -3.0, "b": -2.0, "=c": -5.0}),
+    ]
+    tested = {fold: {row.item for row in rows if row.fold == fold} for fold in range(3)}
+    train = {fold: set().union(*tested.values()) - items for fold, items in tested.items()}
+    judged, _ = conclude(rows, "clean", 0, train)
+    found = class_scores(judged, train)
+    each = {one.name: one for one in found.classes}
+    assert each["a"].images == 3 and each["a"].ap == 1.0 and each["=c"].ap is None
+    b = {one.fold: one for one in each["b"].folds}
+    assert b[0].threshold == 0.0 and b[0].threshold_from.images == 0, "no other fold has it"
+    assert b[1].threshold == 1.0 and b[1].threshold_from.defective == 1
+    assert found.confusion["a"] == {"a": 3, "b": 0, "=c": 0, "good": 0}
+    assert found.confusion["b"]["b"] == 1 and found.confusion["good"]["good"] == 3
+    predictions.write_predictions(tmp_path / "p.csv", judged)
+    assert predictions.read_predictions(tmp_path / "p.csv") == judged
+    text = (tmp_path / "p.csv").read_text("utf-8")
+    (tmp_path / "p.csv").write_text(text.replace("is b", "is x", 1), "utf-8")
+    with pytest.raises(RunError, match="has the columns"):
+        predictions.read_predictions(tmp_path / "p.csv")
+
+
+def test_a_defective_image_always_has_a_class():
+    assert named({"a": 1.0, "b": 3.0}, {"a": 0.0, "b": 0.0}) == ("b", "a")
+    assert named({"a": -1.0, "b": -3.0}, {"a": 0.0, "b": 0.0}) == ("a",)
