@@ -6,15 +6,18 @@ import re
 from ksdd_lib.errors import SettingsError
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """ "1408x512" -> (1408, 512); SettingsError where the networks cannot take such a size."""
+def parse_size(text: str, name: str = "image_size") -> tuple[int, int]:
+    """ "1408x512" -> (1408, 512); SettingsError where the networks cannot take such a size.
+
+    The name is that of the setting, for the error.
+    """
     match = re.fullmatch(r"\s*(\d{1,6})\s*[x×]\s*(\d{1,6})\s*", str(text))
     if not match:
-        raise SettingsError(f"image_size is {text!r}; write HEIGHTxWIDTH, for example 704x256.")
+        raise SettingsError(f"{name} is {text!r}; write HEIGHTxWIDTH, for example 704x256.")
     size = int(match[1]), int(match[2])
     if size != nearest_size(*size):
         raise SettingsError(
-            f"image_size is {text}; both sides must be divisible by 16, at least 128 and at most "
+            f"{name} is {text}; both sides must be divisible by 16, at least 128 and at most "
             "4096. Try {}x{}.".format(*nearest_size(*size))
         )
     return size

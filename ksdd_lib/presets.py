@@ -46,7 +46,13 @@ PRESETS: dict[str, dict[str, Value]] = {
 }
 """Preset name -> the settings in which it differs from the defaults."""
 
-NAMED = {"method": "{}", "image_size": "{}", "fit": "{}", "region": "region"}
+NAMED = {
+    "method": "{}",
+    "image_size": "{}",
+    "fit": "{}",
+    "region": "region",
+    "tile_size": "tiles{}",
+}
 NAMED |= {"score": "{}", "paste_turn": "turn{:g}"}
 """Settings that a run's name holds where they are not the preset's, and how."""
 

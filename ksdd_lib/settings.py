@@ -118,6 +118,15 @@ def _region(text: str) -> str:
     return text
 
 
+def _tile(text: str) -> str:
+    """A tile's size in one way of writing: "512" is 512x512."""
+    size = text.strip()
+    if size == "none":
+        return size
+    square = f"{size}x{size}" if size.isdecimal() else size
+    return "{}x{}".format(*parse_size(square, "tile_size"))
+
+
 Size = Annotated[str, AfterValidator(lambda text: "{}x{}".format(*parse_size(text)))]
 
 
@@ -187,6 +196,13 @@ class Settings:
     )
     """what is looked at, the rest is cut off: a rectangle by its upper left corner, or the part,
     which is found where it stands out from an even background"""
+
+    tile_size: Annotated[str, AfterValidator(_tile)] = setting(
+        "none", "data", "pixels, height x width", form="none or HEIGHTxWIDTH"
+    )
+    """the network sees tiles of this size, cut from the pictures at their own scale, instead of
+    whole ones at image_size. Take 512x512 where a defect of a big picture would be shrunk until it
+    vanishes. A picture is scored on overlapping tiles, by the highest"""
 
     folds: Literal["clean", "official", "published"] = setting("clean", "data", "protocol")
     """clean keeps each physical part on one side of a split. official are the published folds of
@@ -314,13 +330,13 @@ class Settings:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The network's input, (height, width) in pixels."""
-        return parse_size(self.image_size)
+        """The network's input, (height, width) in pixels: of a tile, or of the whole picture."""
+        return parse_size(self.image_size if self.tile_size == "none" else self.tile_size)
 
     @property
     def view(self) -> View:
         """How a picture becomes the network's input."""
-        return View(self.size, self.fit, self.region)
+        return View(self.size, self.fit, self.region, self.tile_size != "none")
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:

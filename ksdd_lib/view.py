@@ -5,6 +5,7 @@ Training, scoring, `judge` and the figures all look through here.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,11 +73,14 @@ class View:
         size: the network's input (H, W).
         fit: "stretch" to fill it, or "pad" to keep the picture's shape within an even border.
         region: as the setting; what lies outside is cut off first.
+        tiled: whether it sees tiles of this size instead of whole pictures. These keep their scale,
+            and only those that are smaller have a border.
     """
 
     size: tuple[int, int]
     fit: str = "stretch"
     region: str = "none"
+    tiled: bool = False
 
     def reaches_beyond(self, shape: tuple[int, ...]) -> bool:
         """Whether the rectangle reaches beyond a picture of this shape (H, W)."""
@@ -87,21 +91,32 @@ class View:
 
     def scale(self, shape: tuple[int, ...]) -> float:
         """Pixels that the network sees for one of a picture or region of this shape (H, W)."""
-        return min(self.size[0] / shape[0], self.size[1] / shape[1])
+        return 1.0 if self.tiled else min(self.size[0] / shape[0], self.size[1] / shape[1])
 
     def placed(self, image: np.ndarray) -> "Placed":
         """Where a picture, gray (H, W), lies in what the network sees; raises as `region_box`."""
         box = region_box(self.region, image)
-        rows, columns = self.size
-        if self.fit == "pad":
+        high, wide = rows, columns = self.size
+        if self.tiled or self.fit == "pad":
             scale = self.scale(box[2:])
             rows, columns = (max(1, round(scale * side)) for side in box[2:])
-        inner = Box((self.size[0] - rows) // 2, (self.size[1] - columns) // 2, rows, columns)
-        return Placed(image.shape, box, self.size, inner)
+        if self.tiled:  # tiles lie on the grid of the map
+            high, wide = (
+                max(high, -(-rows // STRIDE) * STRIDE),
+                max(wide, -(-columns // STRIDE) * STRIDE),
+            )
+        inner = Box((high - rows) // 2, (wide - columns) // 2, rows, columns)
+        return Placed(image.shape, box, (high, wide), inner, self.size)
 
     def seen(self, image: np.ndarray) -> np.ndarray:
-        """A picture, gray (H, W), as the network sees it: uint8 at its size; raises likewise."""
-        return self.placed(image).lay(image)
+        """A picture, gray (H, W), as the network sees it: uint8 at its size; raises likewise.
+
+        Of tiles it is the one in the middle.
+        """
+        placed = self.placed(image)
+        (high, wide), (rows, columns) = placed.canvas, self.size
+        middle = Box((high - rows) // 2, (wide - columns) // 2, rows, columns)
+        return middle.cut(placed.lay(image))
 
 
 def view_of(view: View | tuple[int, int]) -> View:
@@ -118,12 +133,41 @@ class Placed:
         box: what is seen of it.
         canvas: the canvas' (H, W).
         inner: what the box fills of the canvas. Around it is an even border.
+        tile: what the network sees at a time (H, W): all of the canvas, or less.
     """
 
     shape: tuple[int, ...]
     box: Box
     canvas: tuple[int, int]
     inner: Box
+    tile: tuple[int, int]
+
+    @property
+    def tiles(self) -> list[Box]:
+        """The overlapping tiles that cover the canvas, row by row; all on the grid of the map."""
+        starts = []
+        for length, side in zip(self.canvas, self.tile, strict=True):
+            count = 1 + math.ceil((length - side) / (side - _overlap(side)))
+            starts.append(
+                [STRIDE * round(at / STRIDE) for at in np.linspace(0, length - side, count)]
+            )
+        return [Box(top, left, *self.tile) for top in starts[0] for left in starts[1]]
+
+    def joined(self, maps: Sequence[np.ndarray]) -> np.ndarray:
+        """The maps of all tiles (h/8, w/8) as one of the canvas (H/8, W/8), without seams.
+
+        Where tiles overlap, each counts by how far the place is from its edge. Nearer to an edge
+        than `REACH` it does not count, where another tile sees the place whole.
+        """
+        if len(maps) == 1:
+            return maps[0]
+        weight = np.outer(*(_weights(side) for side in self.tile))
+        total, sums = (np.zeros([side // STRIDE for side in self.canvas]) for _ in range(2))
+        for box, values in zip(self.tiles, maps, strict=True):
+            place = Box(*(side // STRIDE for side in box))
+            place.cut(total)[:] += weight
+            place.cut(sums)[:] += weight * values
+        return (sums / total).astype(np.float32)
 
     def lay(self, pixels: np.ndarray, border: int | None = None) -> np.ndarray:
         """The picture, or its mask as uint8, on the canvas.
@@ -163,6 +207,27 @@ class Placed:
             for middle, start, length in zip(middles, self.box[:2], self.box[2:], strict=True)
         ]
         return np.where(np.outer(*inside), found, np.float32(OUTSIDE))
+
+
+REACH = 112
+"""Pixels beyond which nothing changes a value of the map, but for the normalisation of features."""
+
+RAMP = 32
+"""Pixels over which one tile fades into the next at least."""
+
+
+def _overlap(side: int) -> int:
+    """By how many pixels tiles of this side overlap: enough to be exact from 512 on, else half."""
+    return min(2 * REACH + RAMP, side // 2)
+
+
+def _weights(side: int) -> np.ndarray:
+    """How much each value along a tile's side counts, (side/8,): a ramp from both edges."""
+    count = side // STRIDE
+    middles = STRIDE * (np.arange(count) + 0.5)
+    edge = np.minimum(middles, side - middles)
+    reach = (_overlap(side) - RAMP) / 2
+    return ((edge - reach) / RAMP).clip(1e-6, 1)
 
 
 PART_SIDE = 512

@@ -16,6 +16,8 @@ from ksdd_lib.image_size import is_squeezed, size_like
 from ksdd_lib.settings import Settings
 from ksdd_lib.storage import Record
 
+TILE = 512  # pixels; the least side of tiles that are joined exactly
+THIN = 4.0  # pixels of the network's input below which tiles are advised
 NARROW = 3.0  # pixels of the network's input below which a defect fades into the grain
 
 
@@ -28,7 +30,7 @@ class Sizes(Record):
 
 
 class DefectWidths(Record):
-    """The width of the narrowest and the widest defect, in pixels at `image_size`."""
+    """The width of the narrowest and the widest defect, in pixels at `image_size` or in tiles."""
 
     image_size: str
     pixels: tuple[float, float]
@@ -88,6 +90,7 @@ class DataReport(DataIdentity):
     unreadable: tuple[Unreadable, ...]
     ignored: tuple[str, ...]
     defect_widths: DefectWidths | None = None
+    tile_advice: str = ""  # where the narrowest defect is shrunk too far
     mask_levels: dict[str, int] = {}  # in how many masks; the most frequent first
     classes: dict[str, int] = {}  # of defects, where they are named: on how many pictures
     layout: str = ""  # from which the items were written, if they were
@@ -126,6 +129,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         unreadable=found.unreadable,
         ignored=(*found.ignored, *folder.ignored),
         defect_widths=_defect_widths(samples, settings),
+        tile_advice=_tile_advice(samples, settings),
         mask_levels=dict(Counter(s.mask_levels for s in samples if s.mask_levels).most_common()),
         classes=_classes(samples),
         layout=folder.layout,
@@ -149,6 +153,7 @@ def format_report(report: DataReport) -> str:
         *([f"  layout      {report.layout}, written as item folders"] if report.layout else []),
         f"  sizes       {_format_sizes(report.sizes)}",
         *_format_widths(report.defect_widths),
+        *([f"  tiles       {report.tile_advice}"] if report.tile_advice else []),
         *_format_levels(report.mask_levels),
         f"  KolektorSDD {'yes' if report.is_kolektor else 'no'}",
         f"  fingerprint {report.fingerprint}",
@@ -254,7 +259,7 @@ def _advice_on_shapes(samples: Sequence[Sample], settings: Settings) -> list[str
         lines.append(
             f"No part stands out in {listed(missed, 5)}: there the whole picture is taken."
         )
-    if settings.fit == "pad":
+    if settings.fit == "pad" or settings.view.tiled:
         return lines
     if is_squeezed((height, width), settings.size):
         area = min(high * wide, height * width)  # larger than they are, they would only be blurred
@@ -277,7 +282,26 @@ def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidth
     if not widths:
         return None
     ends = round(min(widths), 1), round(max(widths), 1)
-    return DefectWidths(image_size=settings.image_size, pixels=ends)
+    size = f"tiles of {settings.tile_size}" if settings.view.tiled else settings.image_size
+    return DefectWidths(image_size=size, pixels=ends)
+
+
+def _tile_advice(samples: Sequence[Sample], settings: Settings) -> str:
+    """Where tiles would show the narrowest defect better than the resized picture; "" elsewhere."""
+    scale = settings.view.scale
+    widths = [(one.defect_width * scale(one.seen_size), one) for one in samples if one.is_defective]
+    low, least = min(widths, key=lambda pair: pair[0], default=(THIN, None))
+    if least is None or low >= THIN or scale(least.seen_size) >= 1:
+        return ""
+    width = least.defect_width
+    side = min(TILE, max(128, min(least.seen_size) // 16 * 16))
+    return (
+        f"the narrowest defect is {width:.1f} pixels wide in {least.name} of {{}}x{{}}".format(
+            *least.seen_size
+        )
+        + f", and {low:.1f} at image_size"
+        f" {settings.image_size}: tile_size {side}x{side} keeps its {width:.1f}"
+    )
 
 
 def _sizes(samples: Sequence[Sample]) -> Sizes:
@@ -331,7 +355,8 @@ def _format_widths(widths: DefectWidths | None) -> list[str]:
     if not widths:
         return []
     low, high = widths.pixels
-    place = f"{low:.0f} to {high:.0f} pixels wide at image_size {widths.image_size}"
+    where = "in" if "tiles" in widths.image_size else "at image_size"
+    place = f"{low:.0f} to {high:.0f} pixels wide {where} {widths.image_size}"
     lost = ": the narrowest may be lost, take a larger one" if low < NARROW else ""
     return [f"  defects     annotated {place}{lost}"]
 

@@ -196,6 +196,8 @@ class Detector:
         if view.region != "none":
             beyond = view.reaches_beyond(shape)
             return f"the region {view.region} reaches beyond the picture" if beyond else ""
+        if view.tiled:
+            return ""
         usual, told = self.usual, f"the picture is {height}x{width} (height x width) and was"
         size, scale = "{}x{}".format(*self.size), view.scale(shape)
         ratio = self.size[0] / self.size[1]

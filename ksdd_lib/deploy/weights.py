@@ -35,7 +35,7 @@ LICENCE = "CC BY-NC-SA 4.0: trained on KolektorSDD (Kolektor Group and ViCoS, Lj
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32)
 """What weights may be stored as."""
 
-SEEN = ("image_size", "fit", "region")
+SEEN = ("image_size", "fit", "region", "tile_size")
 """The settings of how a model sees a picture, which stand in its card."""
 
 PUBLISHED = Path("assets", "weights", "ksdd.safetensors")
@@ -70,6 +70,7 @@ class Card(Record):
     image_size: str
     fit: str = "stretch"
     region: str = "none"
+    tile_size: str = "none"
     average_flips: bool | None = None
     segmentation_loss: str | None = None
     score: str | None = None

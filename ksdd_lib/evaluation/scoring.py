@@ -133,20 +133,23 @@ def evaluate(
 class Answer(NamedTuple):
     """What a judge says of one picture."""
 
-    score: float
+    score: float  # of tiles the highest
     map: np.ndarray  # of the whole picture, float32 (about h/8, w/8)
-    highest: float  # of the map as the judge gave it
+    highest: float  # of the maps as the judge gave them
     each: tuple[float, ...] = ()  # class' score, where several are told apart; `score` is highest
 
 
 def judge_picture(judge: Judge, image: np.ndarray, view: View) -> Answer:
     """Judge a picture, gray (H, W), as the network sees it; DataError where it has no region."""
     placed = view.placed(image)
-    surface = torch.from_numpy(placed.lay(image))[None, None].to(judge.device)
-    score, values = judge.judge(surface)
+    canvas = placed.lay(image)
+    tiles = [torch.from_numpy(box.cut(canvas))[None, None] for box in placed.tiles]
+    scores, maps = zip(*(judge.judge(tile.to(judge.device)) for tile in tiles), strict=True)
+    score = torch.stack(scores).amax(0)
     each = tuple(score.tolist()) if score.ndim else ()
-    found = (values.amax(0) if each else values).float().cpu().numpy()
-    return Answer(float(score.max()), placed.back(found), float(found.max()), each)
+    found = [(one.amax(0) if each else one).float().cpu().numpy() for one in maps]
+    whole = placed.back(placed.joined(found))
+    return Answer(float(score.max()), whole, max(float(one.max()) for one in found), each)
 
 
 def judge_samples(

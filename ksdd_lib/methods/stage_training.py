@@ -13,13 +13,13 @@ from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.training import checkpoint, loop
-from ksdd_lib.training.batches import Order, Surfaces, load_surfaces
+from ksdd_lib.training.batches import Order, Surfaces, load_surfaces, open_tiles
 from ksdd_lib.training.checkpoint import Checkpoint, Identity
 from ksdd_lib.training.loop import Progress, Stage, Watch, read_history
 from ksdd_lib.training.memory import explain_memory
 
 SHARED: tuple[str, ...] = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
-SHARED += ("copy_paste", "paste_turn", "fit", "region")
+SHARED += ("copy_paste", "paste_turn", "fit", "region", "tile_size")
 """Settings outside a stage's own group that decide its weights, whatever the method."""
 
 
@@ -155,8 +155,8 @@ def _training_part(
             f"Fold {fold.number} has {sum(labels)} defective images among {len(labels)} in "
             "training: the networks need defective and good ones. Add what is missing to the data."
         )
-    surfaces = load_surfaces(fold.train, settings.view, settings.annotation, classes)
-    surfaces = surfaces.to(where)
+    load = open_tiles if settings.view.tiled else load_surfaces
+    surfaces = load(fold.train, settings.view, settings.annotation, classes).to(where)
     order = Order(
         defective=tuple(row for row, label in enumerate(labels) if label),
         good=tuple(row for row, label in enumerate(labels) if not label),
@@ -168,5 +168,6 @@ def _training_part(
         flips=settings.flips,
         copy_paste=settings.copy_paste if recipe.pastes else 0.0,
         paste_turn=settings.paste_turn,
+        tiles=settings.view.tiled,
     )
     return surfaces, order

@@ -147,7 +147,7 @@ def build_decision(
     placed(model, surfaces.images.device)
 
     def loss_of(shown: Shown) -> Tensor:
-        return targets.decision_loss(model.judge(*features(shown)), surfaces.label(shown.row))
+        return targets.decision_loss(model.judge(*features(shown)), surfaces.label_of(shown))
 
     return Trainable(model, loss_of)
 
@@ -155,7 +155,7 @@ def build_decision(
 class FrozenFeatures:
     """What a frozen first stage hands on, computed once per sample and view and kept in memory.
 
-    A pasted defect comes only once, and is not kept.
+    A pasted defect or a tile comes only once, and is not kept.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class FrozenFeatures:
         image, _ = self.surfaces.show(shown)
         with self.precision:
             stack, pools = DecisionNet.pool(*self.segmentation(image))
-        if shown.pasted is None and stack.nbytes < self.free:
+        if shown.pasted is None and shown.tile is None and stack.nbytes < self.free:
             self.free -= stack.nbytes
             self.kept[shown] = stack, pools
         return stack, pools
@@ -266,8 +266,8 @@ class TwoStage(Method):
         known, mask = list(scores), list(highest)
         if settings.score == "mask":
             return {"mask": mask}
-        if settings.segmentation_loss != "cross_entropy":
-            return {"decision": known, "mask": mask}
+        if settings.view.tiled or settings.segmentation_loss != "cross_entropy":
+            return {settings.score: known, "mask": mask}  # the highest of each may be of two tiles
         pairs = list(zip(known, mask, strict=True))
         if settings.score == "both":
             return {"decision": [both - peak for both, peak in pairs], "mask": mask, "both": known}

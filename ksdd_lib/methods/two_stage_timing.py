@@ -79,7 +79,7 @@ def minutes(settings: Settings, pace: Pace) -> dict[str, float]:
     shown = asked = settings.decision_steps * settings.decision_batch_size
     images = {"kolektorsdd": 399, "generated": PARTS * settings.generated_items}.get(settings.data)
     pasted = settings.copy_paste and settings.decision_copy_paste
-    if images and not pasted and not settings.rotation:
+    if images and not pasted and not settings.rotation and not settings.view.tiled:
         once = images * len(mirror_images(settings.flips))
         height, width = settings.size
         dtype = hardware.arithmetic(settings.precision, hardware.device())

@@ -178,17 +178,19 @@ def what_it_takes(settings: Settings) -> str:
     folds = len(settings.fold_numbers)
     minutes = PACES[settings.method].minutes(settings, pace)
     stages = [f"about {duration(60 * m)} for the {name} stage, " for name, m in minutes.items()]
+    shown = "tile" if settings.view.tiled else "image"
     scoring = pace.scoring * len(mirror_images(settings.average_flips))
     return (
         f"{'One fold' if folds == 1 else f'{folds} folds'}: {''.join(stages)}"
-        f"and {scoring:.2g} s for each image that is scored. {text}"
+        f"and {scoring:.2g} s for each {shown} that is scored. {text}"
     )
 
 
 def _file(settings: Settings) -> Path:
     """Where the measurement of a method, size and arithmetic on this machine is stored."""
     arithmetic = hardware.arithmetic_name(settings.precision)
-    name = f"{settings.method}-{hardware.slug()}-{settings.image_size}-{arithmetic}"
+    size = "{}x{}".format(*settings.size)
+    name = f"{settings.method}-{hardware.slug()}-{size}-{arithmetic}"
     return storage.cache_folder() / f"pace-{name}.json"
 
 

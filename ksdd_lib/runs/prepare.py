@@ -15,6 +15,7 @@ from ksdd_lib.data.layout_note import class_names
 from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.data.survey import PairContent, survey
 from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.image_size import parse_size
 from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.open import home
@@ -151,4 +152,6 @@ def _obtain(run: Run, drive: Path | None) -> DataFolder:
     if settings.data != "generated":
         return as_item_folders(obtain(settings.data, home(), drive), home(), settings)
     root = home() / "data" / f"generated-{items}-{settings.image_size}"
-    return DataFolder(synthetic.generate(root, items, settings.size), "generated surfaces")
+    return DataFolder(
+        synthetic.generate(root, items, parse_size(settings.image_size)), "generated surfaces"
+    )

@@ -1,24 +1,26 @@
 """Surfaces in memory, and the deterministic order in which training sees them."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ksdd_lib.data.dataset import Sample, read_image, read_mask
-from ksdd_lib.data.layout_note import read_classes
+from ksdd_lib.data.dataset import Sample
+from ksdd_lib.training.canvas import MIDDLE, Canvas, read_canvas
 from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
-from ksdd_lib.training.targets import annotate
 from ksdd_lib.view import Box, View, view_of
 
 FLIPS = (0, 4, 6, 2)
 """The views that keep an image's shape: as it is, left to right, top to bottom, both. Each undoes
 itself."""
+
+KEPT_BYTES = 2**28
+"""The most memory for pictures of which tiles are cut; what does not fit is read again."""
 
 FAINTEST = 0.4
 """The least contrast, of its own, with which a defect is pasted."""
@@ -41,11 +43,12 @@ class Pasted:
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample as a step sees it: its row, its view, and where its defect is pasted, if it is."""
+    """One sample as a step sees it: its row, view and tile, and where its defect is pasted."""
 
     row: int
     view: int = 0
     pasted: Pasted | None = None
+    tile: tuple[float, ...] | None = None  # four numbers below 1, which draw it; None without tiles
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,10 @@ class Surfaces:
         defective = float(self.samples[row].is_defective)
         return torch.full((1, 1), defective, device=self.images.device)
 
+    def label_of(self, shown: Shown) -> Tensor:
+        """The label of what a step sees."""
+        return self.label(shown.row)
+
     @cached_property
     def _has_class(self) -> Tensor:
         """(P + 1, K): of each row of `masks`, and last, for -1, of a good sample."""
@@ -140,21 +147,14 @@ def load_surfaces(
 ) -> Surfaces:
     """Read all samples, annotate as `targets.annotate`, and show them as the network sees them.
 
-    Of several `classes` each has a mask of its own.
-
-    A size (H, W) stands for the view of whole pictures that are stretched to it.
+    Of several `classes` each has a mask of its own. A size (H, W) stands for the view of whole
+    pictures that are stretched to it. Of a view of tiles it is one tile of each.
     """
     view = view_of(view)
 
     def load(sample: Sample) -> tuple[np.ndarray, np.ndarray | None, Box]:
-        pixels = read_image(sample)
-        placed = view.placed(pixels)
-        image = placed.lay(pixels)
-        if not sample.is_defective:
-            return image, None, placed.inner
-        each = read_classes(sample, classes) if len(classes) > 1 else [read_mask(sample)]
-        marked = [annotate(mask, annotation).astype(np.uint8) * 255 for mask in each]
-        return image, np.stack([placed.lay(mask, 0) for mask in marked]), placed.inner
+        canvas = read_canvas(sample, view, annotation, classes)
+        return *canvas.cut(), canvas.inner
 
     with ThreadPoolExecutor(4) as pool:
         images, masks, inner = zip(*pool.map(load, samples), strict=True)
@@ -167,8 +167,62 @@ def load_surfaces(
             np.array(defective, np.uint8).reshape(-1, max(1, len(classes)), *view.size)
         ),
         mask_row=tuple(-1 if mask is None else next(numbers) for mask in masks),
-        inner=inner if view.fit == "pad" else (),
+        inner=inner if view.fit == "pad" and not view.tiled else (),
     )
+
+
+@dataclass(frozen=True)
+class Tiles(Surfaces):
+    """Samples of which each step sees a tile. Files are read again where memory is short.
+
+    `images` and `masks` have no rows: they only tell the device and the classes.
+    """
+
+    read: Callable[[Sample], Canvas] = field(kw_only=True)
+    kept: dict[int, Canvas] = field(default_factory=dict, kw_only=True)
+
+    def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """As of `Surfaces`. A defect is pasted from its tile upon one of the other sample."""
+        image, masks = self._cut(shown.row, shown)
+        kinds = masks[0].flatten(1).any(1).nonzero()
+        if shown.pasted and len(kinds) == 1:  # else it has several classes
+            defect, pasted = lift(image[0, 0].numpy(), masks[0, kinds[0, 0]].numpy()), shown.pasted
+            defect = turned(defect, pasted.degrees) if pasted.degrees else defect
+            ground, masks = self._cut(pasted.row, shown)
+            image, mask = paste(defect, ground, pasted.height, pasted.strength)
+            masks[:, kinds[0, 0]] = mask[:, 0]
+        there = self.images.device
+        return network_input(image.to(there), shown.view), network_input(
+            masks.to(there), shown.view
+        )
+
+    def label_of(self, shown: Shown) -> Tensor:
+        """For each class whether the tile shows it."""
+        if self.classes == 1:
+            return self.label(shown.row)
+        return (self.show(shown)[1] > 0).flatten(2).any(2).float()
+
+    def _cut(self, row: int, shown: Shown) -> tuple[Tensor, Tensor]:
+        """Image (1, 1, H, W) and masks (1, K, H, W) of the tile of a row, uint8."""
+        canvas = self.kept.get(row) or self.read(self.samples[row])
+        if canvas.nbytes + sum(one.nbytes for one in self.kept.values()) < KEPT_BYTES:
+            self.kept.setdefault(row, canvas)
+        image, masks = canvas.cut(shown.tile or MIDDLE)
+        none = np.zeros((self.classes, *image.shape), np.uint8)
+        found = none if masks is None else masks
+        return torch.from_numpy(image.copy())[None, None], torch.from_numpy(found.copy())[None]
+
+
+def open_tiles(
+    samples: Sequence[Sample], view: View, annotation: str, classes: Sequence[str] = ()
+) -> Tiles:
+    """The samples, to be seen in tiles of the view; the rest is as of `load_surfaces`."""
+
+    def read(sample: Sample) -> Canvas:
+        return read_canvas(sample, view, annotation, classes)
+
+    none = torch.zeros((0, max(1, len(classes)), *view.size), dtype=torch.uint8)
+    return Tiles(tuple(samples), none[:, :1], none, (), read=read)
 
 
 @dataclass(frozen=True)
@@ -189,6 +243,7 @@ class Order:
     flips: bool = False
     copy_paste: float = 0.0
     paste_turn: float = 0.0
+    tiles: bool = False
 
     def shown(self, step: int) -> list[Shown]:
         """What step 0, 1, 2, ... sees. All of a batch is turned and mirrored alike."""
@@ -197,7 +252,10 @@ class Order:
         view = int(np.random.default_rng(self._key(2, step)).choice(views))
         first = step * self.batch_size
         positions = range(first, first + self.batch_size)
-        return [Shown(self._row(position), view, self._pasted(position)) for position in positions]
+        return [
+            Shown(self._row(place), view, self._pasted(place), self._tile(place))
+            for place in positions
+        ]
 
     def _row(self, position: int) -> int:
         """The row in the surfaces of what comes at this position of all steps."""
@@ -217,6 +275,11 @@ class Order:
             float(random.uniform(FAINTEST, 1)),
             float(random.uniform(-self.paste_turn, self.paste_turn)),
         )
+
+    def _tile(self, position: int) -> tuple[float, ...] | None:
+        """What draws the tile of this position, anew each time; None without tiles."""
+        random = np.random.default_rng(self._key(4, position))
+        return tuple(random.random(4).tolist()) if self.tiles else None
 
     def _key(self, purpose: int, number: int) -> tuple[int, ...]:
         """The seed of one draw."""

@@ -94,9 +94,11 @@ def _sentence(settings: Settings, where: torch.device) -> str:
     fitting = [f"{size} ({cost / 1000:.1f} GB)" for size, cost in costs.items() if cost < free]
     advice = "Close what else runs here, or restart the runtime, and run this again."
     if fitting:
-        advice = f"What fits, as image_size of a new run: {', '.join(fitting[:3])}."
+        name = "tile_size" if settings.view.tiled else "image_size"
+        advice = f"What fits, as {name} of a new run: {', '.join(fitting[:3])}."
+    size = "{}x{}".format(*settings.size)
     return (
-        f"The memory is too small for a training step at {settings.image_size} in {arithmetic}, "
+        f"The memory is too small for a training step at {size} in {arithmetic}, "
         f"which takes about {needed / 1000:.1f} GB, and {free / 1000:.1f} GB are free now. "
         f"{advice} The last checkpoint is intact."
     )

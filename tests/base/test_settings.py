@@ -24,7 +24,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
     assert len(rule.reason) > 20 and rule.unit
     if TYPES[name] in (int, float):
         assert rule.low is not None and rule.high is not None and rule.low < rule.high
-    elif TYPES[name] is str and name not in ("data", "image_size", "item", "region"):
+    elif TYPES[name] is str and name not in ("data", "image_size", "item", "region", "tile_size"):
         assert len(rule.choices) > 1
 
 
@@ -49,6 +49,10 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
         ("region", "1,2,30", "x,y,width,height"),
         ("region", "0,0,15,200", "from 16 on"),
         ("region", "-1,0,150,200", "x,y,width,height"),
+        ("tile_size", "", "HEIGHTxWIDTH"),
+        ("tile_size", "some", "HEIGHTxWIDTH"),
+        ("tile_size", "100", "divisible by 16"),
+        ("tile_size", "64x512", "128x512"),
         ("folds", "random", "clean, official"),
         ("fold", "3", "all, 0, 1, 2"),
         ("fold", 0, "str"),
@@ -103,6 +107,14 @@ def test_settings_do_not_change() -> None:
 def test_a_size_is_written_in_one_way() -> None:
     assert Settings(image_size=" 704 \u00d7 256 ").image_size == "704x256"
     assert Settings(image_size="704x256").size == (704, 256)
+
+
+def test_a_tile_is_what_the_network_sees_and_one_number_makes_a_square():
+    for text in ("256", "256x256", " 256 \u00d7 256 "):
+        settings = Settings(tile_size=text)
+        assert settings.tile_size == "256x256" and settings.size == (256, 256)
+        assert settings.view.tiled
+    assert not Settings(tile_size="none").view.tiled and Settings().tile_size == "none"
 
 
 def test_fold_numbers_are_the_folds_to_train() -> None:

@@ -140,3 +140,73 @@ def test_where_no_part_stands_out_the_whole_picture_is_taken():
     speck = on_table((300, 400), (100, 100, 5, 5), 128, 250)
     for image in (picture((300, 400)), np.full((300, 400), 90, np.uint8), slope, speck):
         assert find_part(image) == Box(0, 0, 300, 400)
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize("tile", [(128, 128), (256, 192), (512, 512)])
+@pytest.mark.parametrize("shape", [(40, 60), (128, 1000), (700, 530), (1001, 1333), (513, 511)])
+def test_tiles_cover_a_picture_and_their_maps_are_joined_where_they_were(shape, tile):
+    image = picture(shape)
+    placed = View(tile, tiled=True).placed(image)
+    canvas = placed.lay(image)
+    top, left, rows, columns = placed.inner
+    assert np.array_equal(canvas[top : top + rows, left : left + columns], image)  # at its scale
+    seen, values = np.zeros(canvas.shape, bool), canvas[::8, ::8].astype(np.float32)
+    maps = []
+    for box in placed.tiles:
+        assert box.cut(canvas).shape == tile and box.top % 8 == box.left % 8 == 0
+        box.cut(seen)[:] = True
+        maps.append(Box(*(side // 8 for side in box)).cut(values))
+    assert seen.all()
+    np.testing.assert_allclose(placed.joined(maps), values, rtol=1e-6)
+
+
+@pytest.mark.fault(71)
+def test_where_tiles_overlap_nothing_jumps_and_edges_do_not_count():
+    """Tiles that answer with different numbers fade into each other; a wrong edge is not seen."""
+    placed = View((512, 512), tiled=True).placed(np.zeros((512, 1024), np.uint8))
+    maps = [np.full((64, 64), float(number), np.float32) for number in range(len(placed.tiles))]
+    row = placed.joined(maps)[30]
+    assert len(maps) == 3 and abs(np.diff(row)).max() <= 0.3 and (np.diff(row) >= 0).all()
+    for one in maps:
+        one[:, :14] = one[:, -14:] = 1e4  # nearer to the edge than what the network reaches
+        one[:, 14:-14] = 5
+    inside = placed.joined(maps)[:, 14:-14]
+    assert abs(inside - 5).max() < 0.1
+    assert (placed.joined(maps)[:, :13] > 1e3).all()  # at the picture's own edge it is all there is
+
+
+@pytest.mark.fault(71)
+def test_no_pixel_beyond_the_reach_changes_a_value_of_the_map():
+    """But for the normalisation of features, whose numbers are those of the whole input."""
+    import torch
+    from torch import nn
+
+    from ksdd_lib.models.two_stage import FeatureNorm, SegmentationNet
+    from ksdd_lib.view import REACH, STRIDE
+
+    net = SegmentationNet()
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, FeatureNorm):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Conv2d):
+                nn.init.constant_(child.weight, 1e-2)
+    image = torch.zeros(1, 1, 256, 256)
+    with torch.no_grad():
+        before = net(image)[1]
+        image[..., 120, 136] = 1.0
+        changed = (net(image)[1] - before)[0, 0].abs() > 1e-30
+    rows, columns = changed.nonzero().T
+    for places, at in ((rows, 120), (columns, 136)):
+        middles = STRIDE * (places + 0.5)
+        assert REACH - STRIDE <= (middles - at).abs().max() <= REACH
+
+
+def test_the_tile_to_look_at_lies_in_the_middle():
+    image = picture((700, 900))
+    seen = View((256, 128), tiled=True).seen(image)
+    assert seen.shape == (256, 128)
+    found = cv2.matchTemplate(image, seen, cv2.TM_SQDIFF)
+    top, left = np.unravel_index(found.argmin(), found.shape)
+    assert found.min() < 1e4 and abs(top + 128 - 350) < 4 and abs(left + 64 - 450) < 4

@@ -14,6 +14,7 @@ from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.data.survey import find_samples, survey
 from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.errors import DataError
+from ksdd_lib.evaluation import scoring
 from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.methods.darkest_pixel import DarknessJudge
@@ -66,6 +67,8 @@ VIEWS = [
     pytest.param({"fit": "pad"}, marks=pytest.mark.fault(68)),
     pytest.param({"region": "13,13,450,400"}, marks=pytest.mark.fault(69)),
     pytest.param({"region": "13,13,450,400", "fit": "pad"}, marks=pytest.mark.fault(69)),
+    pytest.param({"tile_size": "128x144"}, marks=pytest.mark.fault(71)),
+    pytest.param({"region": "13,13,450,400", "tile_size": "128x128"}, marks=pytest.mark.fault(71)),
 ]
 
 
@@ -92,7 +95,7 @@ def test_pictures_of_mixed_shapes_are_judged_alike_in_evaluation_and_by_judge(
             assert np.hypot(*(place - spot(shape, number))) < 20
             assert rows[name].score > rows[f"item{number}/0"].score
         stored_map = results.masks[name]
-        if "fit" in chosen:
+        if {"fit", "tile_size"} & set(chosen):
             assert abs(stored_map.shape[0] / stored_map.shape[1] - shape[0] / shape[1]) < 0.2
 
 
@@ -172,6 +175,52 @@ def test_a_defect_is_pasted_within_the_picture_never_on_its_border(root):
                     assert mask.any() and not mask[0, 0].numpy()[outside].any()
                     own = surfaces.image(ground)[0, 0].numpy()
                     assert np.array_equal(image[0, 0].numpy()[outside], own[outside])
+
+
+@pytest.mark.fault(71)
+def test_a_picture_scores_as_its_highest_tile(tmp_path):
+    """Also where that is the last one, in the corner, and the picture no multiple of anything."""
+    image = np.full((731, 555), 150, np.uint8)
+    image[::7, ::5] = 120
+    judge, view = DarknessJudge(torch.device("cpu")), View((128, 128), tiled=True)
+    plain = scoring.judge_picture(judge, image, view)
+    for y, x in ((0, 0), (730, 554), (400, 3), (127, 128), (300, 300)):
+        dark = image.copy()
+        dark[y, x] = 10
+        found = scoring.judge_picture(judge, dark, view)
+        assert found.score == found.highest == 117.5 > plain.score
+        place = np.unravel_index(found.map.argmax(), found.map.shape)
+        assert abs((np.array(place) + 0.5) * image.shape / found.map.shape - (y, x)).max() <= 9
+
+
+@pytest.mark.fault(71)
+def test_with_tiles_no_size_of_a_picture_is_doubted(root, tmp_path, monkeypatch):
+    run = judged_run(root, tmp_path, monkeypatch, tile_size="128")
+    detector = detection.of_run(run, open_data(run), 0)
+    assert {detector.doubt(shape) for shape in [*SHAPES, (3000, 4000), (90, 900)]} == {""}
+
+
+@pytest.mark.fault(71)
+def test_inspect_advises_tiles_where_a_defect_becomes_too_narrow(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(6):
+        folder = tmp_path / f"item{number}"
+        folder.mkdir()
+        for part in range(2):
+            image = random.integers(90, 160, (1500, 2000)).astype(np.uint8)
+            mask = np.zeros((1500, 2000), np.uint8)
+            mask[700:712, 300 : 300 + 900 * part] = 255
+            cv2.imwrite(str(folder / f"{part}.jpg"), image)
+            cv2.imwrite(str(folder / f"{part}_label.png"), mask)
+    found, folder = survey(tmp_path), DataFolder(tmp_path, "x")
+    small = resolve({"preset": "cpu", "image_size": "240x320"})
+    told = format_report(inspect_data(found, folder, small))
+    assert "the narrowest defect is 11.5 pixels wide in item0/1 of 1500x2000, and 1.8 at" in told
+    assert "image_size 240x320: tile_size 512x512 keeps its 11.5" in told
+    for enough in (replace(small, image_size="544x720"), replace(small, tile_size="256x256")):
+        assert "keeps its" not in format_report(inspect_data(found, folder, enough))
+    tiled = format_report(inspect_data(found, folder, replace(small, tile_size="256x256")))
+    assert "12 to 12 pixels wide in tiles of 256x256" in tiled
 
 
 @pytest.mark.fault(68)

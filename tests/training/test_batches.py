@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ksdd_lib.data.dataset import Sample
 from ksdd_lib.data.survey import find_samples
+from ksdd_lib.training import batches
 from ksdd_lib.training.batches import (
     FAINTEST,
     FLIPS,
@@ -17,10 +19,12 @@ from ksdd_lib.training.batches import (
     Shown,
     Surfaces,
     load_surfaces,
+    open_tiles,
     turn,
 )
 from ksdd_lib.training.copy_paste import lift, paste, turned
 from ksdd_lib.training.targets import annotate
+from ksdd_lib.view import View
 
 ORDER = Order(
     defective=(1, 4, 5),
@@ -359,3 +363,99 @@ def test_what_reaches_beyond_the_surface_is_left_out(random):
     assert tall.contrast.shape[0] > 150
     there, found = paste(tall, tensor(surface(random)[:144]), 0.5, 1.0)
     assert there.shape == (1, 1, 144, WIDTH) and found[0, 0, 0].any() and found[0, 0, -1].any()
+
+
+# With tiles a step sees a piece of a picture at its own scale, drawn anew each time.
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, ...]:
+    """A good picture and one with two defects, a long one and a spot, far larger than a tile."""
+    root, random = tmp_path_factory.mktemp("big") / "a", np.random.default_rng(0)
+    root.mkdir()
+    for part, (height, width) in enumerate([(700, 900), (1000, 640)]):
+        image = random.integers(120, 200, (height, width)).astype(np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        if part:
+            cv2.line(mask, (20, 30), (600, 900), 255, 9)
+            cv2.circle(mask, (560, 60), 6, 255, -1)
+            image[mask > 0] = 10
+        cv2.imwrite(str(root / f"{part}.png"), image)
+        cv2.imwrite(str(root / f"{part}_label.png"), mask)
+    return tuple(find_samples(root.parent))
+
+
+TILES = View((128, 160), tiled=True)
+
+
+def drawn(count: int, **chosen: int) -> list[Shown]:
+    order = replace(ORDER, defective=(1,), good=(0,), tiles=True, **chosen)
+    return [one for step in range(count) for one in order.shown(step)]
+
+
+@pytest.mark.fault(71)
+def test_a_defective_tile_shows_a_defect_with_what_is_around_it(big) -> None:
+    tiles, spots = open_tiles(big, TILES, "fine"), 0
+    for shown in drawn(80)[::2]:
+        image, mask = tiles.show(shown)
+        assert image.shape == mask.shape == (1, 1, 128, 160)
+        assert mask.max() == 1 and mask.mean() < 0.3
+        assert image[mask > 0].max() < 0.05 < 0.4 < image[mask == 0].min()  # they fit each other
+        spots += int(mask.sum() < 200)
+    assert 8 < spots < 32  # each defect comes as often, however large it is
+
+
+@pytest.mark.fault(71)
+def test_good_tiles_are_drawn_anew_each_time_from_everywhere(big) -> None:
+    tiles, whole = open_tiles(big, TILES, "fine"), cv2.imread(str(big[0].image_path), 0)
+    places = []
+    for shown in drawn(60)[1::2]:
+        image, mask = tiles.show(shown)
+        assert not mask.any()
+        pixels = (255 * image[0, 0]).round().byte().numpy()
+        found = cv2.matchTemplate(whole, pixels, cv2.TM_SQDIFF)
+        assert found.min() < 1e4
+        places.append(np.unravel_index(found.argmin(), found.shape))
+    assert len(set(places)) == len(places)
+    low, high = np.min(places, 0), np.max(places, 0)
+    assert (low < (120, 150)).all() and (high > (450, 590)).all()
+
+
+@pytest.mark.fault(71)
+def test_what_a_step_sees_depends_on_nothing_but_seed_fold_stage_and_step(big) -> None:
+    forwards, tiles = drawn(12), open_tiles(big, TILES, "fine")
+    first = [tiles.show(shown) for shown in forwards]
+    again = open_tiles(big, TILES, "fine")
+    for shown, (image, mask) in reversed(list(zip(drawn(12), first, strict=True))):
+        assert all(map(torch.equal, again.show(shown), (image, mask)))
+    assert [one.tile for one in drawn(12, seed=5)] != [one.tile for one in forwards]
+    assert [replace(one, tile=None) for one in forwards] == [
+        one for step in range(12) for one in replace(ORDER, defective=(1,), good=(0,)).shown(step)
+    ]
+
+
+@pytest.mark.fault(71)
+def test_pictures_that_do_not_fit_into_memory_are_read_again(big, monkeypatch) -> None:
+    plenty, short = open_tiles(big, TILES, "fine"), open_tiles(big, TILES, "fine")
+    wanted = [plenty.show(shown) for shown in drawn(6)]
+    monkeypatch.setattr(batches, "KEPT_BYTES", 704 * 904 + 1000)
+    for shown, pair in zip(drawn(6), wanted, strict=True):
+        assert all(map(torch.equal, short.show(shown), pair))
+    assert len(plenty.kept) == 2 and len(short.kept) == 1
+
+
+@pytest.mark.fault(71)
+def test_in_tiles_too_a_defect_is_pasted_upon_a_good_surface(big) -> None:
+    tiles = open_tiles(big, TILES, "fine")
+    own = drawn(1)[0]
+    image, mask = tiles.show(replace(own, pasted=Pasted(0, 0.5, 1.0, 30.0)))
+    ground, _ = tiles.show(Shown(0, tile=own.tile))
+    assert mask.any() and image[mask > 0.5].mean() < 0.3
+    far = torch.nn.functional.max_pool2d(mask, 31, 1, 15) == 0
+    assert torch.equal(image[far], ground[far])
+
+
+def test_to_look_at_tiles_one_of_each_is_loaded(big) -> None:
+    surfaces = load_surfaces(big, TILES, "fine")
+    assert surfaces.images.shape == (2, 1, 128, 160)
+    assert surfaces.mask(1).any() and not surfaces.mask(0).any()
