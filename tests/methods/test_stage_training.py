@@ -64,6 +64,9 @@ def data(narrow: None, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return tiny_data(tmp_path_factory.mktemp("data") / "tiny")
 
 
+SIDES = "train", "test"
+
+
 class Trained:
     """A run with both stages finished, and what was seen on the way."""
 
@@ -205,6 +208,32 @@ def test_the_second_stage_is_shown_pasted_defects_only_where_set_so(data: DataSe
 
 
 # Learning
+
+
+@pytest.mark.fault(71)
+@pytest.mark.fault(18)
+def test_a_training_in_tiles_goes_on_exactly(data: DataSet, tmp_path: Path) -> None:
+    """Each surface is a piece of one twice as large."""
+    root = tmp_path / "large"
+    for sample in data.samples:
+        place = root / sample.item / sample.image_path.name
+        place.parent.mkdir(exist_ok=True, parents=True)
+        for path in (sample.image_path, sample.mask_path):
+            pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            larger = cv2.resize(pixels, (256, 224), interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(place.parent / path.name), larger)
+    samples = find_samples(root)
+    part = {sample.name: sample for sample in samples}
+    sides = {name: tuple(part[s.name] for s in getattr(data.folds[0], name)) for name in SIDES}
+    large = replace(data, samples=tuple(samples), folds=(replace(data.folds[0], **sides),))
+    chosen = {"tile_size": "128", "segmentation_steps": 4, "decision_steps": 4, "copy_paste": 0.5}
+    runs = [tiny_run(tmp_path / name / "run", **chosen) for name in ("straight", "stopped")]
+    for stage in ("segmentation", "decision"):
+        stopped_after_one(stage, runs[1], large)
+        for run in runs:
+            assert train_stage(run, large, 0, stage)
+        assert same(*(weights(run, large, stage) for run in runs))
+        assert history(runs[0], stage) == history(runs[1], stage)
 
 
 @pytest.mark.slow

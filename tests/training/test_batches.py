@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ksdd_lib.data.dataset import Sample
+from ksdd_lib.data.dataset import Sample, read_mask
+from ksdd_lib.data.layout_note import write_classes
 from ksdd_lib.data.survey import find_samples
 from ksdd_lib.training import batches
 from ksdd_lib.training.batches import (
@@ -459,3 +460,21 @@ def test_to_look_at_tiles_one_of_each_is_loaded(big) -> None:
     surfaces = load_surfaces(big, TILES, "fine")
     assert surfaces.images.shape == (2, 1, 128, 160)
     assert surfaces.mask(1).any() and not surfaces.mask(0).any()
+
+
+@pytest.mark.fault(71)
+def test_of_several_classes_a_tile_has_the_label_of_what_it_shows(big, tmp_path) -> None:
+    _, pieces = cv2.connectedComponents(read_mask(big[1]).astype(np.uint8))
+    sides = np.stack([pieces == pieces[60, 560], pieces == pieces[30, 20]])
+    write_classes(tmp_path / "both.png", sides)
+    both = replace(big[1], classes=("spot", "line"), class_path=tmp_path / "both.png")
+    tiles = open_tiles([big[0], both], TILES, "fine", ("line", "other", "spot"))
+    found = set()
+    for shown in drawn(60):
+        _, masks = tiles.show(shown)
+        assert masks.shape == (1, 3, 128, 160)
+        assert torch.equal(tiles.label_of(shown), (masks.amax((2, 3)) > 0).float())
+        found.add(tuple(tiles.label_of(shown)[0].tolist()))
+    assert found == {(1, 0, 0), (0, 0, 1), (0, 0, 0)}
+    pasted = replace(drawn(1)[0], pasted=Pasted(0, 0.5, 1.0))
+    assert torch.equal(tiles.label_of(pasted), tiles.label_of(drawn(1)[0]))
