@@ -148,7 +148,8 @@ def test_the_classes_are_told_apart(trained):
     assert [one.name for one in found.classes] == ["defect", "scratch", "spot"]
     scores = {one.name: one.ap for one in found.classes}
     assert scores["scratch"] > 0.95 and scores["spot"] > 0.8, "about 0.35 by chance"
-    assert found.confusion["scratch"]["scratch"] >= 9 and found.confusion["scratch"]["spot"] <= 2
+    row = found.confusion["scratch"]
+    assert row["scratch"] >= 8 and row["scratch"] > 2 * row["spot"], "one part shows both"
     assert sum(found.confusion["good"].values()) == 9
     assert all(row.score == max(one.score for one in row.classes) for row in rows)
     page = (run.folder / "report.html").read_text("utf-8")
