@@ -314,6 +314,10 @@ class Settings:
                 f"score is {self.score!r}, but only a mask trained with segmentation_loss "
                 "cross_entropy has logits: take score decision."
             )
+        if self.classes == "each" and self.method == "darkest_pixel":
+            raise SettingsError(
+                "classes is 'each', but the darkest pixel knows no classes: take classes one."
+            )
         if self.folds == "published" and self.fold not in ("all", "0"):
             raise SettingsError(f"fold is {self.fold!r}, but folds published has fold 0 alone.")
         if self.folds == "official" and self.twins != "similar":

@@ -7,7 +7,7 @@ from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
 from ksdd_lib.data.duplicates import ClosePair, closest_pairs, twin_items
 from ksdd_lib.data.folds import leaked_samples, make_folds
 from ksdd_lib.data.kolektorsdd import is_kolektor
-from ksdd_lib.data.layout_note import UNNAMED
+from ksdd_lib.data.layout_note import UNNAMED, class_fingerprint, own_classes
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
 from ksdd_lib.data.survey import Duplicate, Survey, Unreadable
 from ksdd_lib.errors import FoldError
@@ -115,7 +115,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         }
     return DataReport(
         name=folder.name,
-        fingerprint=fingerprint(samples),
+        fingerprint=(class_fingerprint if settings.classes == "each" else fingerprint)(samples),
         is_generated=folder.is_generated,
         is_kolektor=is_kolektor(samples),
         is_published_archive=folder.is_published_archive,
@@ -233,8 +233,8 @@ def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -
 
 
 def _classes(samples: Sequence[Sample]) -> dict[str, int]:
-    found = Counter(name or UNNAMED for one in samples if one.is_defective for name in one.classes)
-    return dict(sorted(found.items()))
+    found = Counter(name for one in samples for name in own_classes(one))
+    return dict(sorted(found.items())) if found.keys() - {UNNAMED} else {}
 
 
 def _counted(classes: Mapping[str, int]) -> list[str]:

@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from ksdd_lib.data.layout_note import GOOD
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import AllClassScores, ClassScores, operating_thresholds, reached
-
-GOOD = "good"
-"""What an image without a defect stands under, beside the names of classes."""
 
 RULE = (
     "as the fold's own threshold, over the same images with the score and label of the class alone;"

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from ksdd_lib import storage
 from ksdd_lib.data.folds import FoldsRecord
 from ksdd_lib.errors import RunError
+from ksdd_lib.evaluation.classes import class_scores
 from ksdd_lib.evaluation.predictions import Prediction, read_masks, read_predictions
 from ksdd_lib.evaluation.summary import MadeFrom, Summary, conclude
 from ksdd_lib.formatting import listed
@@ -105,6 +106,8 @@ def require_true(
             "A threshold or verdict does not follow from the scores: predictions.csv was edited "
             "or mixed from several runs. Evaluate again."
         )
+    if rows[0].classes:
+        again = again.model_copy(update={"class_scores": class_scores(judged, train_items)})
     if lines := _differences(summary, again):
         raise RunError(
             f"metrics.json was not made from this predictions.csv: {lines}. Evaluate again."

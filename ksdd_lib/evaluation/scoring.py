@@ -18,7 +18,7 @@ from ksdd_lib import hardware, storage
 from ksdd_lib.data.dataset import Sample, read_image, read_mask
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.data.kolektorsdd import annotators_iou
-from ksdd_lib.data.layout_note import UNNAMED
+from ksdd_lib.data.layout_note import own_classes
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import pixels, predictions
 from ksdd_lib.evaluation.classes import class_scores
@@ -303,7 +303,7 @@ def _classes(
     """The score of each class, where several are told apart, and whether the sample shows it."""
     if not scores:
         return ()
-    there = [name or UNNAMED for name in sample.classes or ("",)] if sample.is_defective else []
+    there = own_classes(sample)
     pairs = zip(names, scores, strict=True)
     return tuple(ClassScore(name, score, name in there) for name, score in pairs)
 

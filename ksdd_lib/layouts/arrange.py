@@ -38,7 +38,8 @@ def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataF
     Raises DataError as `catalog.recognise` and `write`.
     """
     asked = [settings.layout, settings.item, *["good"] * (settings.incomplete == "good")]
-    if asked == ["auto", "auto"] and is_item_folders(folder.root):
+    has_classes = settings.classes == "one" or (folder.root / NOTE).exists()
+    if asked == ["auto", "auto"] and has_classes and is_item_folders(folder.root):
         return folder
     tree = Tree(_inner(folder.root))
     facts = [(name, *_facts(tree.path(name))) for name in tree.files]

@@ -83,7 +83,7 @@ def _compared(found: Found, copy: Found) -> Found:
                 raise DataError("its mask and its outlines differ: one was changed, save both anew")
             return pixels
 
-        return replace(one, mask=read, classes=other.classes)
+        return replace(one, mask=read, classes=other.classes, class_masks=other.class_masks)
 
     pictures = [
         compared(one, one.mask, outlined[one.name]) if one.mask and one.name in outlined else one

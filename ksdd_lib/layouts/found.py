@@ -338,9 +338,9 @@ def _drawn(labels: list[Labels], path: Path, kinds: Collection[str] = ()) -> Mas
                 with naming(shape.where):
                     shape.draw(canvas)
             masks.append(canvas > 0)
-            if (masks[0] != masks[-1]).any():
+            if not kinds and (masks[0] != masks[-1]).any():
                 raise DataError(f"{labels[0].file} and {one.file} outline other defects in it")
-        return masks[0]
+        return np.any(masks, axis=0)
 
     return read
 

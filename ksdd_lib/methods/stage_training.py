@@ -132,9 +132,6 @@ def _resolve(
         "training_images": storage.sha256("\n".join(images).encode()),
         "predecessor": before[-1].sha256 if before else None,
     }
-    if data.classes:
-        each = sorted((sample.name, sample.classes) for sample in data.folds[fold].train)
-        identity["classes"] = storage.sha256(repr(each).encode())
     groups = names[: place + 1]
     chosen = [key for key, rule in RULES.items() if rule.group in groups or key in SHARED]
     return plans[place], before, identity | {key: getattr(settings, key) for key in chosen}

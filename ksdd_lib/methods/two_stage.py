@@ -266,8 +266,12 @@ class TwoStage(Method):
         known, mask = list(scores), list(highest)
         if settings.score == "mask":
             return {"mask": mask}
-        if settings.view.tiled or settings.segmentation_loss != "cross_entropy":
-            return {settings.score: known, "mask": mask}  # the highest of each may be of two tiles
+        if (
+            settings.view.tiled
+            or settings.classes == "each"
+            or settings.segmentation_loss != "cross_entropy"
+        ):  # the highest of each may be of two tiles or classes
+            return {settings.score: known, "mask": mask}
         pairs = list(zip(known, mask, strict=True))
         if settings.score == "both":
             return {"decision": [both - peak for both, peak in pairs], "mask": mask, "both": known}

@@ -11,7 +11,7 @@ from ksdd_lib.data import folds, synthetic
 from ksdd_lib.data.data_report import DataIdentity, DataReport, inspect_data
 from ksdd_lib.data.dataset import Sample, fingerprint, read_image, read_mask
 from ksdd_lib.data.folds import Fold, FoldsRecord
-from ksdd_lib.data.layout_note import class_names
+from ksdd_lib.data.layout_note import class_fingerprint, class_names
 from ksdd_lib.data.sources import DataFolder, obtain
 from ksdd_lib.data.survey import PairContent, survey
 from ksdd_lib.errors import DataError, RunError
@@ -104,7 +104,7 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
         raise RunError(refusal(run.folder, other))
     root = _place(run, record, drive)
     samples = survey(root, record.contents, run.settings.region).usable(run.settings.incomplete)
-    found = fingerprint(samples)
+    found = (class_fingerprint if run.settings.classes == "each" else fingerprint)(samples)
     if found != record.fingerprint:
         parent, name = run.folder.parent, run.folder.name
         free = storage.first_free(parent, name, lambda path: not path.exists())

@@ -13,14 +13,17 @@ from ksdd_lib.data.dataset import read_mask
 from ksdd_lib.data.layout_note import class_names, read_classes, write_classes
 from ksdd_lib.data.survey import find_samples
 from ksdd_lib.deploy import detection, folder_table, weights
-from ksdd_lib.errors import DataError, RunError
+from ksdd_lib.errors import DataError, RunError, SettingsError
 from ksdd_lib.evaluation import predictions
 from ksdd_lib.evaluation.classes import class_scores, named
 from ksdd_lib.evaluation.predictions import ClassScore, Prediction
+from ksdd_lib.evaluation.results import require_true
 from ksdd_lib.evaluation.summary import Summary, conclude
+from ksdd_lib.layouts.arrange import convert
 from ksdd_lib.pipeline import run_series
+from ksdd_lib.presets import resolve
 from ksdd_lib.runs.open import open_run
-from ksdd_lib.runs.prepare import prepare_data
+from ksdd_lib.runs.prepare import DataSet, prepare_data
 from ksdd_lib.training.batches import Pasted, Shown, load_surfaces
 
 SIDE = 128
@@ -102,20 +105,125 @@ def test_two_classes_that_touch_and_one_without_a_name_are_read_as_drawn(run):
     assert not read_classes(by_name["part3/part3_0"], data.classes).any()
 
 
-def test_masks_of_many_classes_overlap_and_come_back(tmp_path, run):
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("count", [2, 16, 17, 40])
+def test_masks_of_many_classes_overlap_and_come_back(count, tmp_path, run):
     sample = replace(
         next(s for s in prepare_data(run).samples if len(s.classes) == 2),
-        classes=tuple("abcdefghijklmnop"),
+        classes=tuple(f"class{number:02}" for number in range(count)),
         class_path=tmp_path / "x" / "y.png",
     )
-    masks = np.random.default_rng(0).random((16, *sample.size)) > 0.5
+    masks = np.random.default_rng(count).random((count, *sample.size)) > 0.5
+    masks[0, read_mask(sample) & ~masks.any(0)] = True
+    masks &= read_mask(sample)
     write_classes(sample.class_path, masks)
     assert (read_classes(sample, sample.classes) == masks).all()
-    with pytest.raises(DataError, match="17 classes: at most 16"):
-        write_classes(sample.class_path, np.concatenate([masks, masks[:1]]))
-    sample.class_path.write_bytes(b"?")
-    with pytest.raises(DataError, match="damaged"):
-        read_classes(sample, sample.classes)
+    assert (read_classes(sample, ("a", *sample.classes))[1:] == masks).all()
+
+
+def with_masks(root: Path) -> Path:
+    """The same pictures in item folders, with masks and labelme files, as notebook 1 draws them."""
+    for file in sorted(root.glob("*.json")):
+        value, item = json.loads(file.read_text()), root / file.stem.partition("_")[0]
+        item.mkdir(exist_ok=True)
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        for shape in value["shapes"]:
+            cv2.fillPoly(mask, [np.array(shape["points"], np.int32)], 255)
+        cv2.imwrite(str(item / f"{file.stem}_label.png"), mask)
+        (item / file.name).write_text(json.dumps(value | {"mask_file": f"{file.stem}_label.png"}))
+        file.with_suffix(".png").rename(item / f"{file.stem}.png")
+        file.unlink()
+    return root
+
+
+def prepared(folder: Path, root: Path, **chosen: object) -> DataSet:
+    """The data of a new run."""
+    settings = {"preset": "cpu", "twins": "identical", "classes": "each", "data": str(root)}
+    return prepare_data(open_run(folder, settings | chosen))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty place for data that is written as item folders."""
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_what_notebook_1_draws_in_item_folders_has_its_classes(home):
+    root = with_masks(write_parts(home / "parts"))
+    data = prepared(home / "run", root)
+    assert data.classes == ("defect", "scratch", "spot")
+    both = next(one for one in data.samples if one.name == "part0/part0_3")
+    masks = read_classes(both, data.classes)
+    assert masks[1, 42, 50] and not masks[2, 42, 50] and masks[2, 50, 110]
+    assert data.record.report.classes == {"defect": 1, "scratch": 10, "spot": 9}
+    as_one = prepared(home / "one", root, classes="one")
+    assert as_one.classes == () and as_one.root == root, "read as it lies"
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("change", ["label", "no classes", "cut", "other size"])
+def test_classes_that_no_longer_fit_their_label_are_refused(change, home):
+    root = write_parts(home / "parts")
+    convert(root, home / "written", resolve({"preset": "cpu", "item": "(.+)_.+"}))
+    assert prepared(home / "before", home / "written").classes == ("defect", "scratch", "spot")
+    label = home / "written" / "part0" / "part0_3_label.png"
+    kept = home / "written" / ".classes" / "part0" / "part0_3.png"
+    if change == "label":
+        mask = cv2.imread(str(label), 0)
+        mask[100:110, 5:20] = 255
+        cv2.imwrite(str(label), mask)
+    elif change == "no classes":
+        kept.unlink()
+    elif change == "cut":
+        kept.write_bytes(kept.read_bytes()[:40])
+    else:
+        cv2.imwrite(str(kept), np.ones((SIDE, SIDE - 1), np.uint16))
+    with pytest.raises(DataError, match="part0/part0_3 has several classes, .* Write the data"):
+        prepared(home / "after", home / "written")
+    assert prepared(home / "one", home / "written", classes="one").samples
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("change", ["names", "masks"])
+def test_a_run_whose_classes_were_named_anew_is_refused(change, home):
+    root = write_parts(home / "parts")
+    settings = {"item": "(.+)_.+"}
+    prepared(home / "run", root, **settings)
+    one = prepared(home / "one", root, classes="one", **settings).fingerprint
+    file = root / ("part1_1.json" if change == "names" else "part0_3.json")
+    swapped = {"scratch": "spot", "spot": "scratch"}
+    value = json.loads(file.read_text())
+    for shape in value["shapes"]:
+        shape["label"] = swapped[shape["label"]]
+    file.write_text(json.dumps(value))
+    with pytest.raises(RunError, match="is not what run was begun with"):
+        prepared(home / "run", root, **settings)
+    assert prepared(home / "one", root, classes="one", **settings).fingerprint == one
+
+
+def test_two_files_that_name_one_outline_otherwise_are_both_heard(home):
+    root = write_parts(home / "parts")
+    value = json.loads((root / "part1_1.json").read_text())
+    value["shapes"][0]["label"] = "dent"
+    (root / "again.json").write_text(json.dumps(value))
+    data = prepared(home / "run", root, item="(.+)_.+")
+    sample = next(one for one in data.samples if one.name == "part1/part1_1")
+    assert sample.classes == ("dent", "scratch")
+    masks = read_classes(sample, data.classes)
+    assert (masks[data.classes.index("dent")] == read_mask(sample)).all()
+    assert (masks[data.classes.index("scratch")] == read_mask(sample)).all()
+
+
+@pytest.mark.fault(72)
+def test_a_rule_that_knows_no_classes_and_a_class_called_good_are_refused(home):
+    with pytest.raises(SettingsError, match="the darkest pixel knows no classes"):
+        resolve({"preset": "cpu", "classes": "each", "method": "darkest_pixel"})
+    root = write_parts(home / "parts")
+    for file in root.glob("*.json"):
+        file.write_text(file.read_text().replace("scratch", "good"))
+    with pytest.raises(DataError, match="is called good: rename it"):
+        prepared(home / "run", root, item="(.+)_.+")
 
 
 def test_data_without_classes_is_refused_where_each_is_asked_for(tiny_root, tmp_path):
@@ -217,6 +325,22 @@ def test_a_class_of_three_samples_and_one_that_other_folds_lack_have_thresholds(
     (tmp_path / "p.csv").write_text(text.replace("is b", "is x", 1), "utf-8")
     with pytest.raises(RunError, match="has the columns"):
         predictions.read_predictions(tmp_path / "p.csv")
+
+
+def test_edited_numbers_of_classes_are_refused():
+    rows = [
+        prediction(k, k % 3, {"a": 3.0 - k, "b": k - 9.0}, "a" if k < 6 else "b" if k > 8 else "")
+        for k in range(12)
+    ]
+    tested = {fold: {row.item for row in rows if row.fold == fold} for fold in range(3)}
+    train = {fold: set().union(*tested.values()) - items for fold, items in tested.items()}
+    judged, summary = conclude(rows, "clean", 0, train)
+    found = class_scores(judged, train)
+    require_true(summary.model_copy(update={"class_scores": found}), judged, train)
+    row = found.confusion["a"] | {"b": 7}
+    other = found.model_copy(update={"confusion": found.confusion | {"a": row}})
+    with pytest.raises(RunError, match="class_scores confusion a b: stored 7"):
+        require_true(summary.model_copy(update={"class_scores": other}), judged, train)
 
 
 def test_a_defective_image_always_has_a_class():
