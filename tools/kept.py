@@ -1,8 +1,9 @@
 """The kept results of all runs: three tidy files in assets/results.
 
 `predictions.csv` has the rows of each run's own predictions.csv behind a column `run`.
-`curves.csv` has the losses of each training, and `runs.json` the other JSON files of each run
-folder. Runs stand in the order of their names, so adding one changes one place of each file.
+`curves.csv` has the losses of each training, whose run, fold and stage stand in its first row only.
+`runs.json` has the other JSON files of each run folder. Runs stand in the order of their names, so
+adding one changes one place of each file.
 """
 
 import csv
@@ -13,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
@@ -216,7 +217,7 @@ def read_kept(root: Path) -> Kept:
         return Kept(folder, {})
     documents = storage.read_json(folder / RUNS)
     header, predictions = _read_csv(folder / PREDICTIONS)
-    _, curves = _read_csv(folder / CURVES)
+    _, curves = _read_csv(folder / CURVES, said_once=3)
     if set(predictions) != set(documents) or not set(curves) <= set(documents):
         raise RunError(f"{PREDICTIONS}, {CURVES} and {RUNS} hold different runs: restore them.")
     runs = {
@@ -232,7 +233,11 @@ def write_kept(kept: Kept) -> None:
     runs = [kept.runs[name] for name in sorted(kept.runs)]
     header = runs[0].predictions[0] if runs else list(COLUMNS)
     predictions = [[run.name, *row] for run in runs for row in run.predictions[1:]]
-    curves = [[run.name, *row] for run in runs for row in run.curves]
+    curves = list[Cells]()
+    for run in runs:
+        for _, rows in groupby(run.curves, itemgetter(0, 1)):
+            first, *more = rows
+            curves += [[run.name, *first], *(["", "", "", *row[2:]] for row in more)]
     _name_files(kept.folder)
     with storage.whole_folder(kept.folder / NEW, lambda: False) as new:
         storage.write_text(new / PREDICTIONS, _csv([["run", *header], *predictions]))
@@ -292,13 +297,20 @@ def _log_line(row: Cells) -> str:
     return json.dumps(dict(zip(LOGGED, values, strict=True))) + "\n"
 
 
-def _read_csv(path: Path) -> tuple[Cells, dict[str, list[Cells]]]:
-    """The header without its first column, and run -> its rows without theirs."""
+def _read_csv(path: Path, said_once: int = 0) -> tuple[Cells, dict[str, list[Cells]]]:
+    """The header without its first column, and run -> its rows without theirs.
+
+    Of the first `said_once` cells an empty one is as in the row above.
+    """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
     except (FileNotFoundError, ValueError) as error:
         raise RunError(f"{path.name} is missing or damaged: restore it ({error}).") from None
+    for above, row in pairwise(rows):
+        row[:said_once] = [
+            own or before for own, before in zip(row[:said_once], above, strict=False)
+        ]
     groups = groupby(rows, itemgetter(0))
     return header[1:], {name: [row[1:] for row in group] for name, group in groups}
 
