@@ -10,7 +10,13 @@ from dataclasses import replace
 
 from ksdd_lib.data.layout_note import GOOD
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.evaluation.summary import AllClassScores, ClassScores, operating_thresholds, reached
+from ksdd_lib.evaluation.summary import (
+    AllClassScores,
+    ClassScores,
+    class_thresholds,
+    operating_thresholds,
+    reached,
+)
 
 RULE = (
     "as the fold's own threshold, over the same images with the score and label of the class alone;"
@@ -35,10 +41,7 @@ def class_scores(
                 folds=thresholds,
             )
         )
-    thresholds_of = {
-        fold: {one.name: each.threshold for one in found for each in one.folds if each.fold == fold}
-        for fold in {row.fold for row in rows}
-    }
+    thresholds_of = {fold: class_thresholds(found, fold) for fold in {r.fold for r in rows}}
     confusion = Counter[tuple[str, str]]()
     for row in rows:
         scores = {one.name: one.score for one in row.classes}

@@ -29,6 +29,7 @@ from ksdd_lib.evaluation.summary import (
     FoldScores,
     Ranking,
     Summary,
+    class_thresholds,
     conclude,
     ranking,
 )
@@ -311,12 +312,7 @@ def _classes(
 def class_thresholds_of(run: Run, fold: int) -> dict[str, float]:
     """The threshold of each class in a fold; none where one class alone is known."""
     found = storage.read_record(run.folder / "metrics.json", Summary).class_scores
-    return {
-        one.name: each.threshold
-        for one in (found.classes if found else ())
-        for each in one.folds
-        if each.fold == fold
-    }
+    return class_thresholds(found.classes, fold) if found else {}
 
 
 def _stored_scores(folder: Path, source: Source) -> Scored | None:

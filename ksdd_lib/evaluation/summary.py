@@ -136,6 +136,11 @@ class AllClassScores(Record):
     confusion: dict[str, dict[str, int]]  # true class or "good" -> named class or "good" -> images
 
 
+def class_thresholds(classes: Sequence[ClassScores], fold: int) -> dict[str, float]:
+    """The threshold of each class in a fold."""
+    return {one.name: each.threshold for one in classes for each in one.folds if each.fold == fold}
+
+
 class MadeFrom(Record):
     """What results were made from."""
 
