@@ -73,8 +73,9 @@ def guard(folder: Path, check: Callable[[], None] | None) -> None:
 
 
 def _ask(path: Path) -> None:
-    for folder, check in list(_guards.items()):
-        if path.resolve().is_relative_to(folder):
+    place = path.resolve() if _guards else path
+    for folder in (place, *place.parents):
+        if check := _guards.get(folder):
             check()
 
 
