@@ -293,14 +293,12 @@ def _tile_advice(samples: Sequence[Sample], settings: Settings) -> str:
     low, least = min(widths, key=lambda pair: pair[0], default=(THIN, None))
     if least is None or low >= THIN or scale(least.seen_size) >= 1:
         return ""
-    width = least.defect_width
-    side = min(TILE, max(128, min(least.seen_size) // 16 * 16))
+    width, (rows, columns) = least.defect_width, least.seen_size
+    side = min(TILE, max(128, min(rows, columns) // 16 * 16))
     return (
-        f"the narrowest defect is {width:.1f} pixels wide in {least.name} of {{}}x{{}}".format(
-            *least.seen_size
-        )
-        + f", and {low:.1f} at image_size"
-        f" {settings.image_size}: tile_size {side}x{side} keeps its {width:.1f}"
+        f"the narrowest defect is {width:.1f} pixels wide in {least.name} of {rows}x{columns}, and"
+        f" {low:.1f} at image_size {settings.image_size}: tile_size {side}x{side} keeps its"
+        f" {width:.1f}"
     )
 
 
