@@ -142,9 +142,11 @@ class Settings:
     preset: Literal["demo", "cpu", "best", "paper"] = setting("demo", "run", "name")
     """a named set of values to start from"""
 
-    method: Literal["two_stage", "darkest_pixel"] = setting("two_stage", "run", "name")
-    """what is trained and judges: the two-stage network, or the rule that the darkest pixel is the
-    most suspicious, which needs no training"""
+    method: Literal["two_stage", "darkest_pixel", "local_contrast"] = setting(
+        "two_stage", "run", "name"
+    )
+    """what is trained and judges: the two-stage network, or a rule without training. Most
+    suspicious is the darkest pixel, or what differs most from its surroundings"""
 
     data: Annotated[str, Field(min_length=1)] = setting("generated", "data", "source")
     """"generated" surfaces, "kolektorsdd", a folder, a zip archive, an https address, or a Google
@@ -314,9 +316,10 @@ class Settings:
                 f"score is {self.score!r}, but only a mask trained with segmentation_loss "
                 "cross_entropy has logits: take score decision."
             )
-        if self.classes == "each" and self.method == "darkest_pixel":
+        if self.classes == "each" and self.method != "two_stage":
             raise SettingsError(
-                "classes is 'each', but the darkest pixel knows no classes: take classes one."
+                f"classes is 'each', but the {self.method.replace('_', ' ')} knows no classes: "
+                "take classes one."
             )
         if self.folds == "published" and self.fold not in ("all", "0"):
             raise SettingsError(f"fold is {self.fold!r}, but folds published has fold 0 alone.")

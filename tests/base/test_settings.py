@@ -32,7 +32,7 @@ def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> Non
     ("name", "value", "allowed"),
     [
         ("preset", "fast", "demo, cpu, best, paper"),
-        ("method", "dark", "two_stage, darkest_pixel"),
+        ("method", "dark", "two_stage, darkest_pixel, local_contrast"),
         ("data", "", "text"),
         ("data", None, "str"),
         ("generated_items", 5, "from 6 to 500"),

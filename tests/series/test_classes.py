@@ -217,8 +217,9 @@ def test_two_files_that_name_one_outline_otherwise_are_both_heard(home):
 
 @pytest.mark.fault(72)
 def test_a_rule_that_knows_no_classes_and_a_class_called_good_are_refused(home):
-    with pytest.raises(SettingsError, match="the darkest pixel knows no classes"):
-        resolve({"preset": "cpu", "classes": "each", "method": "darkest_pixel"})
+    for method in ("darkest_pixel", "local_contrast"):
+        with pytest.raises(SettingsError, match=f"the {method.replace('_', ' ')} knows no classes"):
+            resolve({"preset": "cpu", "classes": "each", "method": method})
     root = write_parts(home / "parts")
     for file in root.glob("*.json"):
         file.write_text(file.read_text().replace("scratch", "good"))
