@@ -1,6 +1,7 @@
 """The defects on a picture, each on its own, and pictures that show them."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Defect:
         area: its pixels.
         length: the longer side of the smallest turned box around it.
         probability: the highest one in it.
+        class_name: what it is, where the model tells several classes apart; else "".
     """
 
     left: int
@@ -31,14 +33,29 @@ class Defect:
     area: int
     length: float
     probability: float
+    class_name: str = ""
 
 
-def find_defects(mask: np.ndarray, threshold: float) -> tuple[Defect, ...]:
+def find_defects(
+    mask: np.ndarray, threshold: float, class_maps: Mapping[str, np.ndarray] | None = None
+) -> tuple[Defect, ...]:
     """The defects in a map of probabilities, float (H, W), the most probable first.
 
     Pixels are marked from the threshold on. Those that touch, also by a corner, are one defect.
+    Where each class has a map of its own, a pixel is of the class that is most probable there, and
+    two classes that touch are two defects.
     """
-    count, places, boxes, _ = cv2.connectedComponentsWithStats((mask >= threshold).astype(np.uint8))
+    marked, maps = mask >= threshold, class_maps or {"": mask}
+    kinds = np.argmax(list(maps.values()), axis=0)
+    parts = [_places(mask, marked & (kinds == k), name) for k, name in enumerate(maps)]
+    return tuple(
+        sorted(sum(parts, []), key=lambda one: (-one.probability, -one.area, one.top, one.left))
+    )
+
+
+def _places(mask: np.ndarray, marked: np.ndarray, class_name: str) -> list[Defect]:
+    """The connected places of marked pixels, bool (H, W)."""
+    count, places, boxes, _ = cv2.connectedComponentsWithStats(marked.astype(np.uint8))
     found = []
     for number in range(1, count):  # 0 is what lies around them
         left, top, width, height, area = map(int, boxes[number])
@@ -47,8 +64,8 @@ def find_defects(mask: np.ndarray, threshold: float) -> tuple[Defect, ...]:
         _, sides, _ = cv2.minAreaRect(np.argwhere(here).astype(np.float32))
         length = round(max(sides) + 1, 1)  # from edge to edge, not between the centres of pixels
         highest = round(float(mask[cut][here].max()), 4)
-        found.append(Defect(left, top, width, height, area, length, highest))
-    return tuple(sorted(found, key=lambda one: (-one.probability, -one.area, one.top, one.left)))
+        found.append(Defect(left, top, width, height, area, length, highest, class_name))
+    return found
 
 
 def overlay(pixels: np.ndarray, mask: np.ndarray, marked: np.ndarray) -> np.ndarray:

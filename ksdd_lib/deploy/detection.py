@@ -57,6 +57,7 @@ class Verdict:
         mask: probability of a defect at each pixel of the image, float32 (H, W); None likewise.
         mask_threshold: from this probability on, a pixel of a defective image is marked.
         classes: those that a defective image shows, where the model tells several apart.
+        class_maps: then each class's own probabilities, as `mask`, which has the highest of them.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Verdict:
     mask: np.ndarray | None = None
     mask_threshold: float = EVEN
     classes: tuple[str, ...] = ()
+    class_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def marked(self) -> np.ndarray | None:
@@ -80,7 +82,7 @@ class Verdict:
         """
         if self.mask is None or self.label != "defective":
             return ()
-        return find_defects(self.mask, self.mask_threshold)
+        return find_defects(self.mask, self.mask_threshold, self.class_maps)
 
 
 def as_pixels(image: Picture) -> np.ndarray:
@@ -173,18 +175,22 @@ class Detector:
                 f"The model's answer is not finite (score {found.score}): its weights are damaged "
                 "or its training diverged. Use another model."
             )
-        values = torch.from_numpy(found.map)
-        share = method_of(self.settings).probability(values, self.settings).numpy()
-        full = at_full_size(share, pixels.shape)
+        full, *of_classes = (self._shown(one, pixels.shape) for one in (found.map, *found.maps))
         if len(found.each) != len(self.class_thresholds):
             raise CheckpointError(
                 "The weights tell other classes apart than the card names: publish both again."
             )
+        maps = dict(zip(self.class_thresholds, of_classes, strict=True))
         if found.score <= self.threshold:
-            return Verdict("good", found.score, full, self.mask_threshold)
+            return Verdict("good", found.score, full, self.mask_threshold, class_maps=maps)
         each = dict(zip(self.class_thresholds, found.each, strict=True))
         classes = named(each, self.class_thresholds) if each else ()
-        return Verdict("defective", found.score, full, self.mask_threshold, classes)
+        return Verdict("defective", found.score, full, self.mask_threshold, classes, maps)
+
+    def _shown(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """A map of the judge as probabilities at the size of its picture (H, W)."""
+        share = method_of(self.settings).probability(torch.from_numpy(values), self.settings)
+        return at_full_size(share.numpy(), (shape[0], shape[1]))
 
     def doubt(self, shape: tuple[int, int]) -> str:
         """What speaks against a verdict on an image of this shape (H, W); "" where nothing does.

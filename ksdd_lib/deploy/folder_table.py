@@ -176,16 +176,21 @@ def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:
     """Write the rows as CSV or JSON, by the path's ending, atomically.
 
     JSON is a list of pictures, each with the list of its defects. In CSV a picture has a row for
-    each of its defects, which are numbered from 1, and at least one row.
+    each of its defects, which are numbered from 1, and at least one row. They have a
+    class name where the model tells classes apart.
     """
     require_table(path)
     pictures = [asdict(row) for row in rows]
-    for row in pictures:
+    defects = [defect for row in pictures for defect in row["defects"]]
+    for row in [*pictures, *defects]:
         row |= {name: printable(text) for name, text in row.items() if isinstance(text, str)}
+    one_kind = not any(defect["class_name"] for defect in defects)
+    for defect in defects * one_kind:
+        del defect["class_name"]
     if path.suffix.lower() == ".json":
         return storage.write_json(path, pictures)
     own = [field.name for field in fields(Judged) if field.name != "defects"]
-    of_defect = [field.name for field in fields(Defect)]
+    of_defect = [one.name for one in fields(Defect) if not (one_kind and one.name == "class_name")]
     cells = [
         [row[name] for name in own] + [number or None, *(defect.get(name) for name in of_defect)]
         for row in pictures

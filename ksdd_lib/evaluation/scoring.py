@@ -138,6 +138,7 @@ class Answer(NamedTuple):
     map: np.ndarray  # of the whole picture, float32 (about h/8, w/8)
     highest: float  # of the maps as the judge gave them
     each: tuple[float, ...] = ()  # class' score, where several are told apart; `score` is highest
+    maps: tuple[np.ndarray, ...] = ()  # of each class, likewise; `map` is the highest of them
 
 
 def judge_picture(judge: Judge, image: np.ndarray, view: View) -> Answer:
@@ -148,9 +149,14 @@ def judge_picture(judge: Judge, image: np.ndarray, view: View) -> Answer:
     scores, maps = zip(*(judge.judge(tile.to(judge.device)) for tile in tiles), strict=True)
     score = torch.stack(scores).amax(0)
     each = tuple(score.tolist()) if score.ndim else ()
-    found = [(one.amax(0) if each else one).float().cpu().numpy() for one in maps]
-    whole = placed.back(placed.joined(found))
-    return Answer(float(score.max()), whole, max(float(one.max()) for one in found), each)
+    found = [one.float().cpu().numpy() for one in maps]
+    highest = [one.max(0) if each else one for one in found]
+    whole, *of_classes = (
+        placed.back(placed.joined(part))
+        for part in [highest, *([one[k] for one in found] for k in range(len(each)))]
+    )
+    top = max(float(one.max()) for one in found)
+    return Answer(float(score.max()), whole, top, each, tuple(of_classes))
 
 
 def judge_samples(
@@ -159,12 +165,12 @@ def judge_samples(
     view: View,
     watch: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """Judge each image once, and call `watch` with (images done, images in all)."""
+    """Judge each image once, without the maps of classes; `watch` takes (images done, in all)."""
     judged = list[Answer]()
     with ThreadPoolExecutor(AHEAD) as pool, hardware.reused_memory(judge.device):
         for first in range(0, len(samples), AHEAD):
             for image in pool.map(read_image, samples[first : first + AHEAD]):
-                judged.append(judge_picture(judge, image, view))
+                judged.append(judge_picture(judge, image, view)._replace(maps=()))
                 if watch:
                     watch(len(judged), len(samples))
     return judged

@@ -58,10 +58,11 @@ def _verdict(
     if found.mask is None:
         print(f"{name}: {found.label}")
         return found, None
-    print(f"{name}: {found.label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
+    label = found.label + f" ({', '.join(found.classes)})" * bool(found.classes)
+    print(f"{name}: {label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
     if doubt := detector.doubt(pixels.shape):
         print(f"Warning: {doubt}.")
-    titles = [f"{name}: {found.label}", "output: probability"]
+    titles = [f"{name}: {label}", "output: probability"]
     return found, surface_pictures.gallery([pixels, found.mask], titles=titles)
 
 
@@ -116,7 +117,8 @@ def sheet_of(rows: Sequence[Judged], folder: Path) -> Figure:
     for row in rows[: surface_pictures.SHEET]:
         pictures.append(None if row.label == "unreadable" else read_image(folder / row.image))
         score = "" if row.score is None else f" {row.score:.1f}"
-        titles.append(f"{row.label}{score}\n{surface_pictures.shortened(printable(row.image), 20)}")
+        label = printable(row.classes or row.label)
+        titles.append(f"{label}{score}\n{surface_pictures.shortened(printable(row.image), 20)}")
         marked.append(row.label != "good")
     some = f"the {len(titles)} most suspicious of {len(rows)}; all are in verdicts.csv"
     heading = some if len(titles) < len(rows) else ""

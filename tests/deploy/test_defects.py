@@ -45,3 +45,43 @@ def test_a_single_pixel_has_a_length():
     mask = np.zeros((10, 10), np.float32)
     mask[2, 3] = 1
     assert find_defects(mask, 0.5) == (Defect(3, 2, 1, 1, 1, 1.0, 1.0),)
+
+
+def maps_of(*boxes: tuple[str, int, int, int, int, float]) -> dict[str, np.ndarray]:
+    """Maps of classes with boxes (class, left, top, width, height, probability)."""
+    maps = {name: np.full((60, 80), 0.01, np.float32) for name, *_ in boxes}
+    for name, left, top, width, height, value in boxes:
+        maps[name][top : top + height, left : left + width] = value
+    return maps
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize(
+    ("boxes", "found"),
+    [
+        (  # side by side
+            [("scratch", 5, 10, 20, 4, 0.8), ("spot", 25, 8, 10, 10, 0.9)],
+            [("spot", 25, 8, 10, 10, 100, 0.9), ("scratch", 5, 10, 20, 4, 80, 0.8)],
+        ),
+        (  # one lies in the other, and is surer there
+            [("rust", 10, 10, 30, 30, 0.6), ("hole", 20, 20, 4, 4, 0.7)],
+            [("hole", 20, 20, 4, 4, 16, 0.7), ("rust", 10, 10, 30, 30, 884, 0.6)],
+        ),
+        (  # the same class twice, and one that is nowhere
+            [("a", 1, 1, 3, 3, 0.7), ("a", 40, 40, 5, 2, 0.9), ("b", 0, 0, 1, 1, 0.2)],
+            [("a", 40, 40, 5, 2, 10, 0.9), ("a", 1, 1, 3, 3, 9, 0.7)],
+        ),
+        (  # two by a corner
+            [("=x", 10, 10, 5, 5, 0.8), ("y;", 15, 15, 5, 5, 0.7)],
+            [("=x", 10, 10, 5, 5, 25, 0.8), ("y;", 15, 15, 5, 5, 25, 0.7)],
+        ),
+    ],
+)
+def test_each_defect_is_of_one_class_and_two_that_touch_are_two(boxes, found):
+    maps = maps_of(*boxes)
+    defects = find_defects(np.max(list(maps.values()), axis=0), 0.5, maps)
+    seen = [
+        (one.class_name, one.left, one.top, one.width, one.height, one.area, one.probability)
+        for one in defects
+    ]
+    assert seen == found

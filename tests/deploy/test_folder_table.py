@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -278,3 +278,50 @@ def test_a_good_picture_has_no_defect_whatever_its_mask_says():
     assert good.defects == () and not good.marked.any()
     assert Verdict("defective", 1.0, mask, 0.95).defects == ()
     assert Verdict("not a surface").defects == () and Verdict("not a surface").marked is None
+
+
+@dataclass(frozen=True)
+class TwoKinds(DarkPlaces):
+    """Calls dark places of the left half `left`, and of the other `"=right"`."""
+
+    def judge(self, image) -> Verdict:
+        found = super().judge(image)
+        if found.mask is None:
+            return found
+        half = np.arange(found.mask.shape[1]) < found.mask.shape[1] / 2
+        maps = {"left": found.mask * half, "=right": found.mask * ~half}
+        return replace(found, classes=("left",), class_maps=maps)
+
+
+@pytest.mark.fault(72)
+def test_each_defect_in_the_table_has_its_class(folder, judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(detection, "load", lambda path: TwoKinds())
+    cv2.imwrite(str(folder / "both.png"), picture((50, 30, 20, 4, 20)))  # over the middle
+    judge(folder, "--out", "table.json")
+    pictures = {row["image"]: row for row in json.loads((tmp_path / "table.json").read_text())}
+    named = {
+        name: [(one["class_name"], one["left"]) for one in row["defects"]]
+        for name, row in pictures.items()
+    }
+    assert named["one.png"] == [("left", 5)] and named["good.png"] == []
+    assert named["lines/two.png"] == [("left", 10), ("=right", 90)]
+    assert named["both.png"] == [("left", 50), ("=right", 60)]
+    judge(folder, "--out", "table.csv")
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["class_name"] for r in rows if r["image"] == "both.png"] == ["left", "'=right"]
+    assert [r["class_name"] for r in rows if r["image"] == "faint.png"] == [""]
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("kind", [DarkPlaces, TwoKinds])
+def test_the_column_of_classes_is_there_only_where_they_are_told_apart(
+    folder, judge, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(detection, "load", lambda path: kind())
+    judge(folder, "--out", "table.csv")
+    judge(folder, "--out", "table.json")
+    header = (tmp_path / "table.csv").read_text("utf-8").splitlines()[0]
+    assert ("class_name" in header) is (kind is TwoKinds)
+    assert header.startswith("image,label,score,threshold,x,y,reason,classes,defect,left,top,")
+    assert ("class_name" in (tmp_path / "table.json").read_text()) is (kind is TwoKinds)

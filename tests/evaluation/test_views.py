@@ -1,7 +1,7 @@
 """Pictures of mixed sizes, regions and tiles go the whole way: training data, scores, `judge`."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -191,6 +191,31 @@ def test_a_picture_scores_as_its_highest_tile(tmp_path):
         assert found.score == found.highest == 117.5 > plain.score
         place = np.unravel_index(found.map.argmax(), found.map.shape)
         assert abs((np.array(place) + 0.5) * image.shape / found.map.shape - (y, x)).max() <= 9
+
+
+@dataclass(frozen=True)
+class BothEnds(DarknessJudge):
+    """Tells what is dark from what is bright."""
+
+    def judge(self, pixels):
+        score, values = super().judge(pixels)
+        other, bright = super().judge(255 - pixels)
+        return torch.stack([score, other]), torch.stack([values, bright])
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("view", [View((128, 128), tiled=True), View((128, 128), "pad")])
+def test_each_class_has_its_map_of_the_whole_picture(view):
+    image = np.full((331, 255), 150, np.uint8)
+    image[::7, ::5] = 120
+    image[40:70, 30:60], image[240:280, 180:220] = 10, 250
+    found = scoring.judge_picture(BothEnds(torch.device("cpu")), image, view)
+    assert len(found.maps) == 2 and found.score == max(found.each)
+    for values, middle in zip(found.maps, [(55, 45), (260, 200)], strict=True):
+        place = np.unravel_index(values.argmax(), values.shape)
+        scale = np.array(image.shape) / values.shape
+        assert abs((np.array(place) + 0.5) * scale - middle).max() <= 24
+    assert (found.map >= np.max(found.maps, axis=0) - 1e-3).all(), "the highest of them"
 
 
 @pytest.mark.fault(71)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from small_results import Judge
 
 from ksdd_lib.deploy import folder_table
+from ksdd_lib.deploy.detection import Verdict
 from ksdd_lib.errors import DataError
 from ksdd_lib.notebook import judge_pictures
 from ksdd_lib.reporting import surface_pictures
@@ -204,3 +206,20 @@ def test_a_sheet_of_one_and_of_many_can_be_drawn():
     assert len(surface_pictures.contact_sheet([picture], ["x"], [True]).axes) == 1
     many = surface_pictures.contact_sheet([picture] * 9, ["x"] * 9, [False] * 9)
     assert len(many.axes) == 16
+
+
+def test_the_classes_of_a_picture_are_named_where_several_are_told_apart(
+    screen, capsys, folder, monkeypatch
+):
+    judge = Judge.judge
+
+    def named(self: Judge, image: np.ndarray | Path) -> Verdict:
+        found = judge(self, image)
+        return replace(found, classes=("scratch", "=dent") if found.label == "defective" else ())
+
+    monkeypatch.setattr(Judge, "judge", named)
+    judge_pictures.judge_picture(Judge(), picture(120), "mine", False)
+    assert "mine: defective (scratch, =dent), score 120.03" in capsys.readouterr().out
+    rows = folder_table.judge_folder(Judge(), folder)
+    titles = [ax.get_title() for ax in judge_pictures.sheet_of(rows, folder).axes]
+    assert any(title.startswith("scratch; =dent 169.9") for title in titles), titles
