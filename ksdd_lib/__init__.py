@@ -21,7 +21,7 @@ FACE = {
     "evaluation.scoring": "evaluate most_doubtful",
     "evaluation.threshold_costs": "Costs",
     "methods.catalog": "method_of",
-    "methods.stage_training": "load_stage require_trained",
+    "methods.stage_training": "advised load_stage require_trained",
     "methods.two_stage": "trained_segmentation untrained_segmentation",
     "notebook": "browse colab controls draw_labels judge_pictures operating_point outputs",
     "notebook.live": "watch_training",

@@ -25,6 +25,7 @@ from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.formatting import number, printable
 from ksdd_lib.layouts import arrange
 from ksdd_lib.layouts.catalog import LAYOUTS
+from ksdd_lib.methods.stage_training import advised
 from ksdd_lib.notebook import live, outputs
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
@@ -83,6 +84,7 @@ def inspect(chosen: argparse.Namespace) -> None:
     lying = sources.obtain(chosen.data, runs.home(), report=tell)
     folder = arrange.as_item_folders(lying, runs.home(), wanted)
     found = data_report.inspect_data(survey(folder.root, (), wanted.region), folder, wanted)
+    found = advised(found, wanted)
     as_json = json.dumps(found.model_dump(mode="json"), indent=1)
     print(as_json if chosen.json else data_report.format_report(found))
     if obstacles := data_report.obstacles(found):

@@ -12,7 +12,7 @@ from ksdd_lib.errors import KsddError
 from ksdd_lib.evaluation import scoring
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.methods.catalog import method_of
-from ksdd_lib.methods.stage_training import train_stage
+from ksdd_lib.methods.stage_training import advised, train_stage
 from ksdd_lib.reporting.report import make_report
 from ksdd_lib.runs.prepare import DataSet, open_data, prepare_data
 from ksdd_lib.runs.run import Run
@@ -36,7 +36,7 @@ def run_series(
         Interrupted: the user stopped it; the same call goes on.
     """
     data = prepare_data(run, drive)
-    print(format_report(data.record.report))
+    print(format_report(advised(data.record.report, run.settings)))
     for stage in method_of(run.settings).stages:
         train(run, data, stage.name, watch, saved)
     scoring.evaluate(run, data, scored, saved)

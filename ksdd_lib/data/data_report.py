@@ -113,6 +113,8 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
             "clean": _folds("clean", samples, settings.partition, settings.twins),
             "official": _folds("official", samples),
         }
+        if settings.folds == "published":
+            folds["published"] = _folds("published", samples)
     return DataReport(
         name=folder.name,
         fingerprint=(class_fingerprint if settings.classes == "each" else fingerprint)(samples),

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ksdd_lib import hardware, storage
+from ksdd_lib import hardware, presets, storage
+from ksdd_lib.data.data_report import DataReport, SplitCounts
 from ksdd_lib.data.folds import Fold
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
 from ksdd_lib.methods.catalog import method_of
@@ -21,6 +22,33 @@ from ksdd_lib.training.memory import explain_memory
 SHARED: tuple[str, ...] = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
 SHARED += ("copy_paste", "paste_turn", "fit", "region", "tile_size")
 """Settings outside a stage's own group that decide its weights, whatever the method."""
+
+RARELY = 4
+"""How often a stage must show each defective picture, or it is told."""
+
+KOLEKTOR = 33
+"""About how many defective pictures a fold of KolektorSDD is trained on."""
+
+
+def advised(report: DataReport, settings: Settings) -> DataReport:
+    """The report, with advice for each stage that shows a defective picture less than `RARELY`."""
+    split = (report.folds or {}).get(settings.folds)
+    rows = split.folds if isinstance(split, SplitCounts) else ()
+    counts = [row.train_defective for row in rows if row.fold in settings.fold_numbers]
+    count = min(max(counts, default=0), settings.defective_images or 10**6)
+    usual, lines = presets.resolve({"preset": "cpu"}), list(report.advice)
+    for stage in method_of(settings).stages if count else ():
+        recipe, theirs = stage.recipe(settings), stage.recipe(usual)
+        shown = recipe.steps * recipe.batch_size / 2 / count
+        often = theirs.steps * theirs.batch_size / 2 / KOLEKTOR
+        if shown < RARELY:
+            enough = often * count * 2 / recipe.batch_size
+            lines.append(
+                f"{recipe.steps} {stage.name} steps show each of the {count} defective pictures "
+                f"{shown:.1f} times. The preset cpu shows KolektorSDD's {often:.0f} times: "
+                f"{stage.name}_steps {max(1, round(enough / 100)) * 100} shows yours as often."
+            )
+    return report.model_copy(update={"advice": tuple(lines)})
 
 
 @explain_memory

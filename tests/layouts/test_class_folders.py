@@ -7,9 +7,10 @@ import pytest
 from layouts.conftest import same, write
 
 from ksdd_lib import __main__ as commands
+from ksdd_lib.data.data_report import format_report, inspect_data
 from ksdd_lib.data.folds import make_folds
 from ksdd_lib.data.sources import DataFolder
-from ksdd_lib.data.survey import find_samples
+from ksdd_lib.data.survey import find_samples, survey
 from ksdd_lib.errors import DataError, FoldError
 from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.layouts.catalog import LAYOUTS, recognise
@@ -51,6 +52,10 @@ def test_kolektorsdd2_keeps_its_own_split(surfaces, read_back, tmp_path: Path):
     [fold] = make_folds("published", samples)
     assert {one.name.rpartition("/")[2] for one in fold.test} == set(list(surfaces)[::2])
     assert len(fold.train) + len(fold.test) == 6 and fold.protocol == "published"
+    settings = resolve({"preset": "cpu", "folds": "published"})
+    report = inspect_data(survey(folder.root), folder, settings)
+    assert report.folds["published"].folds[0].train_images == len(fold.train)
+    assert f"published folds:\n  fold 0: train {len(fold.train)} (" in format_report(report)
 
 
 def test_data_without_a_split_has_no_published_one(tiny_root: Path):
