@@ -41,7 +41,8 @@ class Judge:
         if pixels.std() == 0:
             return Verdict("not a surface")
         label = "defective" if pixels.mean() > self.threshold else "good"
-        return Verdict(label, float(pixels.mean()), np.zeros(pixels.shape, np.float32))
+        mask = np.zeros(pixels.shape, np.float32)
+        return Verdict(label, float(pixels.mean()), mask, threshold=self.threshold)
 
     def doubt(self, shape: tuple[int, int]) -> str:
         return "it is wide" if shape[1] > shape[0] else ""

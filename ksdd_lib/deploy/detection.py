@@ -23,6 +23,7 @@ from ksdd_lib.deploy.defects import Defect, find_defects
 from ksdd_lib.errors import CheckpointError, DataError
 from ksdd_lib.evaluation.classes import named
 from ksdd_lib.evaluation.pixels import EVEN, at_full_size
+from ksdd_lib.evaluation.predictions import of_highest
 from ksdd_lib.evaluation.scoring import (
     class_thresholds_of,
     judge_picture,
@@ -58,6 +59,7 @@ class Verdict:
         mask_threshold: from this probability on, a pixel of a defective image is marked.
         classes: those that a defective image shows, where the model tells several apart.
         class_maps: then each class's own probabilities, as `mask`, which has the highest of them.
+        threshold: the image is defective where the score exceeds it; see `of_highest`.
     """
 
     label: str
@@ -66,6 +68,7 @@ class Verdict:
     mask_threshold: float = EVEN
     classes: tuple[str, ...] = ()
     class_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    threshold: float = 0.0
 
     @property
     def marked(self) -> np.ndarray | None:
@@ -139,7 +142,8 @@ class Detector:
     """A trained model and how to use it.
 
     Attributes:
-        threshold: a surface is defective where its score is strictly greater.
+        threshold: a surface is defective where its score is strictly greater; of several classes
+            any of them decides, by its own.
         origin: which model it is, and what it was trained on, in words.
         mask_threshold: as of `Verdict`.
         usual: the sizes of the pictures that it was trained on, if they are known.
@@ -181,11 +185,13 @@ class Detector:
                 "The weights tell other classes apart than the card names: publish both again."
             )
         maps = dict(zip(self.class_thresholds, of_classes, strict=True))
-        if found.score <= self.threshold:
-            return Verdict("good", found.score, full, self.mask_threshold, class_maps=maps)
         each = dict(zip(self.class_thresholds, found.each, strict=True))
-        classes = named(each, self.class_thresholds) if each else ()
-        return Verdict("defective", found.score, full, self.mask_threshold, classes, maps)
+        own = list(self.class_thresholds.values())
+        threshold = of_highest(found.each, own) if own else self.threshold
+        is_good = found.score <= threshold
+        classes = named(each, self.class_thresholds) if each and not is_good else ()
+        label = "good" if is_good else "defective"
+        return Verdict(label, found.score, full, self.mask_threshold, classes, maps, threshold)
 
     def _shown(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """A map of the judge as probabilities at the size of its picture (H, W)."""

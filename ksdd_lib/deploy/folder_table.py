@@ -46,6 +46,11 @@ class Judged:
     classes: str = ""
     defects: tuple[Defect, ...] = ()
 
+    @property
+    def margin(self) -> float:
+        """How far the score lies above the threshold; 0 where there is none."""
+        return (self.score or 0) - (self.threshold or 0)
+
 
 def judge_folder(
     detector: Detector,
@@ -82,7 +87,7 @@ def judge_folder(
         if watch:
             watch(len(rows), len(paths))
     order = {"unreadable": 0, "not a surface": 1}
-    return sorted(rows, key=lambda row: (order.get(row.label, 2), -(row.score or 0), row.image))
+    return sorted(rows, key=lambda row: (order.get(row.label, 2), -row.margin, row.image))
 
 
 def _list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
@@ -143,7 +148,7 @@ def _judge_file(detector: Detector, path: Path, name: str, masks: Path | None) -
         save_pictures(masks / Path(name).parent, path.stem, pixels, found.mask, marked)
     reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape)]))
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
-    score, threshold = round(found.score, 4), round(detector.threshold, 4)
+    score, threshold = round(found.score, 4), round(found.threshold, 4)
     classes = "; ".join(found.classes)
     return Judged(name, found.label, score, threshold, x, y, reason, classes, found.defects)
 

@@ -1,20 +1,20 @@
 """Which class of defect an image shows: thresholds, counts and confusion, from predictions alone.
 
-An image is defective or good by its highest score and the fold's own threshold. In a defective one
-each class is named whose score reaches that class's threshold; where none does, the nearest to it.
+An image is defective where any class exceeds its own threshold, and shows each that does. Results
+of earlier versions may be flagged without one: then the class that is nearest to it is named.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 from ksdd_lib.data.layout_note import GOOD
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import (
     AllClassScores,
     ClassScores,
+    class_folds,
     class_thresholds,
-    operating_thresholds,
+    of_class,
     reached,
 )
 
@@ -29,13 +29,12 @@ def class_scores(
 ) -> AllClassScores:
     """The numbers of each class, of judged rows that all have the same classes."""
     found = []
-    for number, name in enumerate(one.name for one in rows[0].classes):
-        alone = [_alone(row, number) for row in rows]
-        thresholds = operating_thresholds(alone, train_items)
+    for number, thresholds in enumerate(class_folds(rows, train_items)):
+        alone = [of_class(row, number) for row in rows]
         labels = [row.is_defective for row in alone]
         found.append(
             ClassScores(
-                name=name,
+                name=rows[0].classes[number].name,
                 images=sum(labels),
                 **dict(reached(labels, [row.score for row in alone])),
                 folds=thresholds,
@@ -61,9 +60,3 @@ def named(scores: Mapping[str, float], thresholds: Mapping[str, float]) -> tuple
     margins = {name: score - thresholds[name] for name, score in scores.items()}
     order = sorted(margins, key=lambda name: -margins[name])
     return tuple(name for name in order if margins[name] > 0) or (order[0],)
-
-
-def _alone(row: Prediction, number: int) -> Prediction:
-    """A row as if the class of this number were all that is asked for."""
-    one = row.classes[number]
-    return replace(row, score=one.score, is_defective=one.is_there, classes=())

@@ -33,11 +33,11 @@ class Prediction:
     fold: int  # of the model that scored it; the image is in that fold's test set
     seed: int  # of the model
     is_defective: bool
-    score: float  # logit by which the image is judged
+    score: float  # logit by which the image is judged; of several classes the highest
     map_score: float  # the highest value of the image's map
-    threshold: float | None = None  # in logits; `apply_thresholds` sets it and `is_flagged`
+    threshold: float | None = None  # in logits; `apply_thresholds` sets both: see `of_highest`
     is_flagged: bool | None = None
-    classes: tuple[ClassScore, ...] = ()  # where several are told apart; `score` is the highest
+    classes: tuple[ClassScore, ...] = ()  # where several are told apart
 
     def __post_init__(self) -> None:
         values = {name: getattr(self, name) for name in ("score", "map_score", "threshold")}
@@ -54,6 +54,17 @@ class Prediction:
         """How far the score lies above the operating threshold, in logits."""
         assert self.threshold is not None, self.image
         return self.score - self.threshold
+
+
+def of_highest(scores: Sequence[float], thresholds: Sequence[float]) -> float:
+    """What the highest score of an image must exceed, so that any class exceeds its own threshold.
+
+    The highest score minus this is the greatest margin of a class. So it is the threshold of the
+    highest class, or less, where another lies further above its own.
+    """
+    top, pairs = max(scores), zip(scores, thresholds, strict=True)
+    margin, score, own = max((score - own, score, own) for score, own in pairs)
+    return own if score == top else top - margin
 
 
 COLUMNS = {

@@ -17,7 +17,7 @@ from ksdd_lib.data.folds import FoldsRecord
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.classes import class_scores
 from ksdd_lib.evaluation.predictions import Prediction, read_masks, read_predictions
-from ksdd_lib.evaluation.summary import MadeFrom, Summary, conclude
+from ksdd_lib.evaluation.summary import FLAG_RULE, MadeFrom, Summary, conclude
 from ksdd_lib.formatting import listed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.prepare import DataRecord
@@ -100,7 +100,8 @@ def require_true(
     summary: Summary, rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
 ) -> None:
     """Raise RunError where a number, threshold or verdict is not as `conclude` has it."""
-    judged, again = conclude(rows, summary.protocol, summary.seed, train_items)
+    by_class = summary.flag_rule != FLAG_RULE
+    judged, again = conclude(rows, summary.protocol, summary.seed, train_items, by_class)
     if judged != list(rows):
         raise RunError(
             "A threshold or verdict does not follow from the scores: predictions.csv was edited "

@@ -8,9 +8,12 @@ from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.metrics import Counts, Interval, Oracle, clopper_pearson
-from ksdd_lib.evaluation.predictions import Prediction, predictions_text
+from ksdd_lib.evaluation.predictions import Prediction, of_highest, predictions_text
 from ksdd_lib.formatting import listed
 from ksdd_lib.storage import Record, sha256
+
+FLAG_RULE = "score > threshold"
+"""When a surface is flagged; earlier versions judged several classes by it as well."""
 
 # In the JSON the fields of a second base class stand before those of the first.
 
@@ -180,15 +183,19 @@ def conclude(
     protocol: str,
     seed: int,
     train_items: Mapping[int, Collection[str]],
+    by_class: bool = True,
 ) -> tuple[list[Prediction], Summary]:
     """The rows with the thresholds and verdicts that follow from all scores, and their summary.
 
-    Thresholds that the rows already have do not count. The seed of the run also draws the
-    bootstrap. Raises RunError for no rows, an image twice, or a row of another seed.
+    Thresholds that the rows already have do not count. Where several classes are told apart, any
+    of them flags, by its own threshold; AP, ROC, the oracle and the folds' thresholds are of the
+    highest score. The seed of the run also draws the bootstrap. Raises RunError for no rows, an
+    image twice, or a row of another seed.
     """
     _check_rows(rows, seed)
     thresholds = operating_thresholds(rows, train_items)
-    judged = apply_thresholds(rows, thresholds)
+    own = class_folds(rows, train_items) if by_class else []
+    judged = apply_thresholds(rows, thresholds, own)
     parts = [[row for row in judged if row.fold == one.fold] for one in thresholds]
     folds = [
         FoldScores(**dict(threshold), **dict(_scores(part, seed)))
@@ -198,8 +205,8 @@ def conclude(
         protocol=protocol,
         seed=seed,
         folds_trained=[one.fold for one in thresholds],
-        threshold_rule=_threshold_rule(thresholds),
-        flag_rule="score > threshold",
+        threshold_rule=PER_CLASS * bool(own) + _threshold_rule(thresholds),
+        flag_rule=FLAG_RULE + " in any class" * bool(own),
         folds=folds,
         fold_mean=_fold_mean(folds),
         pooled=PooledScores(**dict(_scores(judged, seed)), items=len({row.item for row in rows})),
@@ -254,15 +261,41 @@ def operating_thresholds(
     return found
 
 
+def class_folds(
+    rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
+) -> list[list[FoldThreshold]]:
+    """The operating thresholds of each class that is told apart, as if it were all there is."""
+    classes = range(len(rows[0].classes))
+    return [operating_thresholds([of_class(row, k) for row in rows], train_items) for k in classes]
+
+
+def of_class(row: Prediction, number: int) -> Prediction:
+    """A row as if the class of this number were all that is asked for."""
+    one = row.classes[number]
+    return replace(row, score=one.score, is_defective=one.is_there, classes=())
+
+
 def apply_thresholds(
-    rows: Sequence[Prediction], thresholds: Sequence[FoldThreshold]
+    rows: Sequence[Prediction],
+    thresholds: Sequence[FoldThreshold],
+    of_classes: Sequence[Sequence[FoldThreshold]] = (),
 ) -> list[Prediction]:
-    """The rows with their fold's threshold, and flagged where the score is greater than it."""
+    """The rows with their threshold, and flagged where the score is greater than it.
+
+    It is that of the fold, or `of_highest` where each class has its own.
+    """
     values = {one.fold: one.threshold for one in thresholds}
-    return [
-        replace(row, threshold=values[row.fold], is_flagged=row.score > values[row.fold])
-        for row in rows
-    ]
+    each = [{one.fold: one.threshold for one in own} for own in of_classes]
+    found = []
+    for row in rows:
+        scores, own = [one.score for one in row.classes], [one[row.fold] for one in each]
+        threshold = of_highest(scores, own) if own else values[row.fold]
+        found.append(replace(row, threshold=threshold, is_flagged=row.score > threshold))
+    return found
+
+
+PER_CLASS = "each class has its own, of its score and label alone: "
+"""What is said first of the rule of thresholds, where several classes are told apart."""
 
 
 def _threshold_rule(thresholds: Sequence[FoldThreshold]) -> str:

@@ -1,7 +1,7 @@
 """What each threshold costs, on the scores of the test surfaces.
 
-One shift in logits moves the operating thresholds of all folds. Below 0 more is flagged. Points
-that the test scores themselves choose (`cheapest`, `without_misses`) are oracles.
+One shift in logits moves the operating thresholds of all folds and classes. Below 0 more is
+flagged. Points that the test scores themselves choose (`cheapest`, `without_misses`) are oracles.
 """
 
 from collections.abc import Sequence

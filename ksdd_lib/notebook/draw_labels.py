@@ -144,7 +144,7 @@ class Drawer:
             return {"told": "The model sees no surface here.", "shapes": []}
         slack = max(1.0, max(found.mask.shape) / 500)  # its map is coarser than the picture
         seen = shapes_of(found.mask >= found.mask_threshold, slack=slack)
-        score = f"{found.label}, score {found.score:.2f}, threshold {self.detector.threshold:.2f}"
+        score = f"{found.label}, score {found.score:.2f}, threshold {found.threshold:.2f}"
         told = f"{self.detector.origin}: {score}."
         return {"told": told, "shapes": [shape.model_dump() for shape in seen]}
 

@@ -59,7 +59,7 @@ def _verdict(
         print(f"{name}: {found.label}")
         return found, None
     label = found.label + f" ({', '.join(found.classes)})" * bool(found.classes)
-    print(f"{name}: {label}, score {found.score:.2f}, threshold {detector.threshold:.2f}")
+    print(f"{name}: {label}, score {found.score:.2f}, threshold {found.threshold:.2f}")
     if doubt := detector.doubt(pixels.shape):
         print(f"Warning: {doubt}.")
     titles = [f"{name}: {label}", "output: probability"]

@@ -19,6 +19,8 @@ def show_folds(summary: Summary) -> None:
     """Show each fold's errors and scores, and what they come to together, as a table that stays."""
     heads = ("", "misses", "false alarms", "AP", "ROC AUC", "threshold")
     rows = [_fold_cells(f"fold {fold.fold}", fold) for fold in summary.folds]
+    for row in rows if summary.class_scores else ():
+        row[-1] = "each class's own"
     mean = summary.fold_mean
     rows.append(["mean of folds", "", "", number(mean.ap), number(mean.auc), ""])
     rows.append(_fold_cells("pooled", summary.pooled))

@@ -88,8 +88,10 @@ def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tupl
             surfaces = [surface(row) for row in shown[start : start + STRIP_ROWS]]
             yield f"strip_{sheet}", surface_pictures.defect_strip(surfaces, limits)
     thresholds = {fold.fold: fold.threshold for fold in summary.folds}
-    strip = plots.score_strip(labels, scores, folds, thresholds, summary.pooled.oracle.threshold)
-    yield "scores", plots.figure_of(strip)
+    strip = labels, scores, folds, thresholds, summary.pooled.oracle.threshold
+    if summary.class_scores:  # by how far each is above the threshold of a class, if of any
+        strip = labels, [row.margin for row in rows], folds, dict.fromkeys(thresholds, 0.0), None
+    yield "scores", plots.figure_of(plots.score_strip(*strip))
     curve = plots.precision_recall_curve(labels, scores, flagged)
     yield "precision_recall_curve", plots.figure_of(curve)
     yield "roc_curve", plots.figure_of(plots.roc_curve(labels, scores, flagged))

@@ -117,7 +117,7 @@ def unlucky_thresholds(summary: Summary) -> str:
         for fold in summary.folds
         if fold.ap is not None and fold.ap > 1 - 1e-9 and fold.fp + fold.fn
     ]
-    if not told or len(summary.folds) == 1:
+    if not told or len(summary.folds) == 1 or summary.class_scores:
         return ""
     each = ", ".join(f"{fold.threshold:.2f}" for fold in summary.folds)
     return (

@@ -160,6 +160,14 @@ def test_each_fold_stands_in_a_table_misses_first(screen):
     assert "|pooled||1 of 3||1 of 3||0.8056||0.7778||each fold's own|" in cells
 
 
+def test_no_threshold_of_a_fold_is_shown_where_each_class_has_its_own(screen):
+    _, summary = conclude(ROWS, "clean", 0, {0: {"b"}, 1: {"a"}})
+    told = AllClassScores(threshold_rule="", classes=[], confusion={})
+    operating_point.show_folds(summary.model_copy(update={"class_scores": told}))
+    cells = re.sub("<[^>]*>", "|", screen.bundles[0]["text/html"])
+    assert cells.count("|each class's own|") == 2 and "-1.70" not in cells
+
+
 def test_three_operating_points_stay_as_a_table_and_a_figure(screen):
     operating_point.show(ROWS, False, COSTS)
     table, figure, panel = screen.bundles

@@ -11,8 +11,14 @@ from evaluated_run import make_run, read_pair
 from ksdd_lib import presets, settings_io, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import results
-from ksdd_lib.evaluation.predictions import Prediction, read_predictions
-from ksdd_lib.evaluation.summary import FoldScores, Intervals, PooledScores, Summary
+from ksdd_lib.evaluation.classes import class_scores
+from ksdd_lib.evaluation.predictions import (
+    ClassScore,
+    Prediction,
+    read_predictions,
+    write_predictions,
+)
+from ksdd_lib.evaluation.summary import FoldScores, Intervals, PooledScores, Summary, conclude
 from ksdd_lib.reporting import report, wording
 from ksdd_lib.settings import RULES, Settings
 
@@ -463,3 +469,27 @@ def test_what_precision_means_where_defects_are_rare():
     assert wording.false_share(pooled.model_copy(update={"recall": None}), 0.001) is None
     none = PooledScores.model_construct(recall=0.0, fp=0, tn=9)
     assert wording.false_share(none, 0.001) is None
+
+
+@pytest.mark.fault(72)
+def test_the_report_of_several_classes_shows_no_threshold_that_decides_nothing(tmp_path, quick):
+    rows = read_predictions(make_run(tmp_path) / "predictions.csv")
+    told = storage.read_json(tmp_path / "metrics.json")
+    random = np.random.default_rng(1)
+    several = []
+    for row in rows:
+        dent = ClassScore("<dent>", row.score - 5 + random.normal(), row.is_defective)
+        several.append(replace(row, classes=(ClassScore("a", row.score, False), dent)))
+    train = {k: {r.item for r in rows if r.fold != k} for k in range(3)}
+    judged, summary = conclude(several, "clean", rows[0].seed, train)
+    kept = {name: told[name] for name in ("made_from", "masks_sha256")}
+    found = {"class_scores": class_scores(judged, train).model_dump()}
+    write_predictions(tmp_path / "predictions.csv", judged)
+    storage.write_json(tmp_path / "metrics.json", summary.model_dump(mode="json") | kept | found)
+    page = report.make_report(tmp_path).read_text("utf-8")
+    for fold in summary.folds:
+        row = re.search(rf"<tr class=\"\"><td>{fold.fold}</td>.*?</tr>", page, re.DOTALL)[0]
+        assert "<td>by class</td>" in row
+    each = [f"{one.threshold:.3f}" for one in class_scores(judged, train).classes[1].folds]
+    assert f"<td>{', '.join(each)}</td>" in page
+    assert "for any class is greater than" in page and "&lt;dent&gt;" in page

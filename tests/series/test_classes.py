@@ -1,12 +1,13 @@
 """Several classes of defects: read, trained, judged and told apart, by the same way as one."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from ksdd_lib import storage
 from ksdd_lib.data.dataset import read_mask
@@ -14,11 +15,11 @@ from ksdd_lib.data.layout_note import class_names, read_classes, write_classes
 from ksdd_lib.data.survey import find_samples
 from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.errors import DataError, RunError, SettingsError
-from ksdd_lib.evaluation import predictions
+from ksdd_lib.evaluation import metrics, predictions, threshold_costs
 from ksdd_lib.evaluation.classes import class_scores, named
-from ksdd_lib.evaluation.predictions import ClassScore, Prediction
+from ksdd_lib.evaluation.predictions import ClassScore, Prediction, of_highest
 from ksdd_lib.evaluation.results import require_true
-from ksdd_lib.evaluation.summary import Summary, conclude
+from ksdd_lib.evaluation.summary import Summary, class_thresholds, conclude
 from ksdd_lib.layouts.arrange import convert
 from ksdd_lib.pipeline import run_series
 from ksdd_lib.presets import resolve
@@ -278,6 +279,7 @@ def test_a_model_that_is_given_away_names_the_classes(trained, tmp_path):
     for row in shown:
         verdict = detector.judge(paths[row.image])
         each = {one.name: one.score for one in row.classes}
+        assert {one.class_name for one in verdict.defects} <= set(data.classes)
         assert verdict.label == "defective" and verdict.score == pytest.approx(row.score, abs=0.1)
         assert verdict.classes[0] == named(each, detector.class_thresholds)[0]
         assert verdict.mask.shape == (SIDE, SIDE)
@@ -342,6 +344,126 @@ def test_edited_numbers_of_classes_are_refused():
     other = found.model_copy(update={"confusion": found.confusion | {"a": row}})
     with pytest.raises(RunError, match="class_scores confusion a b: stored 7"):
         require_true(summary.model_copy(update={"class_scores": other}), judged, train)
+
+
+def many(count: int, seed: int, classes: tuple[str, ...] = ("a", "b", "=c")) -> list[Prediction]:
+    """Rows whose classes have scores of other levels, so that each needs a threshold of its own."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for k in range(count):
+        there = ["", *classes][random.integers(len(classes) + 1)]
+        scores = {
+            name: round(4 * number - 6 + 2 * (name == there) + random.normal(), 1)
+            for number, name in enumerate(classes)
+        }
+        rows.append(prediction(k, k % 3, scores, there))
+    return rows
+
+
+Judged = tuple[list[Prediction], Summary, dict[int, set[str]]]
+
+
+def concluded(rows: list[Prediction], by_class: bool = True) -> Judged:
+    """The judged rows, their summary with the classes, and the items of training."""
+    tested = {fold: {row.item for row in rows if row.fold == fold} for fold in range(3)}
+    train = {fold: set().union(*tested.values()) - items for fold, items in tested.items()}
+    judged, summary = conclude(rows, "clean", 0, train, by_class)
+    return judged, summary.model_copy(update={"class_scores": class_scores(judged, train)}), train
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "=c"), ("only",)])
+def test_an_image_is_defective_where_any_class_exceeds_its_own_threshold(seed, classes):
+    judged, summary, _ = concluded(many(90, seed, classes))
+    for shift in (0.0, -0.73, 1.37):
+        point = threshold_costs.at(judged, shift)
+        said = []
+        for row in judged:
+            own = class_thresholds(summary.class_scores.classes, row.fold)
+            said.append(any(one.score > own[one.name] + shift for one in row.classes))
+            margin = max(one.score - own[one.name] for one in row.classes)
+            assert row.margin == pytest.approx(margin, abs=1e-9)
+        if shift == 0.0:
+            assert [row.is_flagged for row in judged] == said and not point.changed
+            assert point.misses == summary.pooled.fn and point.false_alarms == summary.pooled.fp
+        errors = [flag != row.is_defective for flag, row in zip(said, judged, strict=True)]
+        assert sum(errors) == point.misses + point.false_alarms
+    labels, scores = zip(*((row.is_defective, row.score) for row in judged), strict=True)
+    assert summary.pooled.ap == metrics.average_precision(labels, scores), "of the highest score"
+    highest = [row.score > summary.folds[row.fold].threshold for row in judged]
+    assert (highest == [row.is_flagged for row in judged]) is (len(classes) == 1)
+    good = summary.class_scores.confusion["good"]["good"]
+    assert good == sum(not row.is_flagged and not row.is_defective for row in judged)
+    assert summary.flag_rule == "score > threshold in any class"
+
+
+def test_a_class_at_its_threshold_does_not_flag_and_the_highest_alone_decides_nothing():
+    assert of_highest([3.0, -1.0], [1.0, 2.0]) == 1.0, "that of the highest, exactly"
+    assert of_highest([3.0, -1.0], [3.0, -1.0]) == 3.0, "both at theirs: good"
+    assert of_highest([3.0, -1.0], [4.0, -2.0]) == 2.0, "the other is 1 above its own"
+    assert of_highest([3.0, -1.0], [4.0, 5.0]) == 4.0
+
+
+@pytest.mark.fault(72)
+def test_results_that_the_highest_score_flagged_still_open_and_edits_do_not():
+    judged, summary, train = concluded(many(60, 5), by_class=False)
+    assert summary.flag_rule == "score > threshold"
+    require_true(summary, judged, train)
+    new, told, _ = concluded(many(60, 5))
+    assert [row.is_flagged for row in new] != [row.is_flagged for row in judged]
+    require_true(told, new, train)
+    for rows, other in ((judged, told), (new, summary)):
+        with pytest.raises(RunError, match="does not follow from the scores"):
+            require_true(other, rows, train)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A judge of classes whose scores are given."""
+
+    scores: tuple[float, ...]
+    device: torch.device = torch.device("cpu")
+
+    def judge(self, pixels):
+        height, width = pixels.shape[2] // 8, pixels.shape[3] // 8
+        maps = torch.full((len(self.scores), height, width), -3.0)
+        maps[:, 4:8, 4:8] = torch.tensor(self.scores)[:, None, None]
+        return torch.tensor(self.scores), maps
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize(
+    ("scores", "label", "classes", "threshold"),
+    [
+        ((3.0, -1.0), "good", (), 3.0),
+        ((3.0, -4.0), "good", (), 4.0),
+        ((5.0, -1.0), "defective", ("a",), 4.0),
+        ((3.0, 0.0), "defective", ("b",), 2.0),
+        ((5.0, 1.0), "defective", ("b", "a"), 3.0),
+        ((4.0, -1.0), "good", (), 4.0),
+        ((-9.0, -0.5), "defective", ("b",), -1.0),
+    ],
+)
+def test_a_model_judges_by_the_threshold_of_each_class(scores, label, classes, threshold, tmp_path):
+    settings = resolve({"preset": "cpu", "image_size": f"{SIDE}x{SIDE}"})
+    own = {"a": 4.0, "b": -1.0}
+    detector = detection.Detector(Fixed(scores), settings, 0.0, class_thresholds=own)
+    picture = np.random.default_rng(0).integers(90, 160, (SIDE, SIDE)).astype(np.uint8)
+    found = detector.judge(picture)
+    assert (found.label, found.classes, found.threshold) == (label, classes, threshold)
+    assert found.score == max(scores) and (found.score > found.threshold) is bool(classes)
+    if classes and max(scores) > 0:
+        assert [one.class_name for one in found.defects] == ["a"], "the most probable there"
+    cv2.imwrite(str(tmp_path / "p.png"), picture)
+    [row] = folder_table.judge_folder(detector, tmp_path)
+    assert (row.label, row.score, row.threshold) == (label, max(scores), threshold)
+
+
+def test_pictures_of_a_folder_are_sorted_by_how_far_a_class_is_above_its_threshold(tmp_path):
+    near = folder_table.Judged("near", "defective", 9.0, 8.5)
+    far = folder_table.Judged("far", "defective", 5.0, 1.0)
+    assert far.margin > near.margin and folder_table.Judged("no", "not a surface").margin == 0
 
 
 def test_a_defective_image_always_has_a_class():
