@@ -57,7 +57,8 @@ def class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
     if not any(name for one in defective for name in one.classes):
         raise DataError(
             "The labels name no classes: leave classes at one, or name them, as labelme, COCO, a "
-            "column class in labels.csv, or folders do."
+            f"column class in labels.csv, or folders do. Those that convert wrote have {NOTE} and "
+            f"{CLASSES}, which are hidden: copy these too."
         )
     found = {name for one in defective for name in own_classes(one)}
     if GOOD in found:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ksdd_lib.data.layout_note import CLASSES, NOTE
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER
 from ksdd_lib.errors import DataError
@@ -20,6 +21,9 @@ ANNOTATION_EXTENSIONS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
 MAX_TOTAL = 8 * 2**30
 OUTSIDE = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.($|[/\\])")  # of the folder to unpack to
+OURS = re.compile(rf"{re.escape(NOTE)}|{re.escape(CLASSES)}/[^/]+/[^/]+\.png")
+"""Hidden files that `convert` writes beside the items."""
+
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others zipfile cannot read a part
 
 # What `zipfile` raises where bytes are altered, the last three where they are the directory's own.
@@ -136,6 +140,8 @@ def _allowed(
     is_around = all("/" in name.removeprefix(top) for name in images)
     if not is_around or any("/" in name or not name.endswith(".txt") for name in outside):
         top = ""
+    inner = {one: name for one, name in files.items() if name.startswith(top)}
+    kept |= {one: name for one, name in inner.items() if OURS.fullmatch(name.removeprefix(top))}
     wanted: dict[str, zipfile.ZipInfo] = {}
     for one, name in kept.items():
         if (inside := name.removeprefix(top)) in wanted:

@@ -1,6 +1,8 @@
 """Several classes of defects: read, trained, judged and told apart, by the same way as one."""
 
 import json
+import shutil
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -183,6 +185,60 @@ def test_classes_that_no_longer_fit_their_label_are_refused(change, home):
     with pytest.raises(DataError, match="part0/part0_3 has several classes, .* Write the data"):
         prepared(home / "after", home / "written")
     assert prepared(home / "one", home / "written", classes="one").samples
+
+
+FOREIGN = (".git/part0/x.png", "part0/.layout.json", ".classes/part0/deep/x.png", ".classes/run.sh")
+
+
+def zipped(folder: Path, top: str, slash: str = "/") -> Path:
+    """A folder as a zip file, with other hidden files beside its own, below `top`."""
+    target = folder.with_suffix(".zip")
+    with zipfile.ZipFile(target, "w") as file:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = top + path.relative_to(folder).as_posix()
+            file.writestr(name.replace("/", slash), path.read_bytes())
+        for name in FOREIGN:
+            file.writestr((top + name).replace("/", slash), b"foreign")
+        file.writestr(f"__MACOSX/{top}._.layout.json", b"foreign")
+    return target
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize(("top", "slash"), [("", "/"), ("written/", "/"), ("my parts/", "\\")])
+def test_a_zip_of_written_item_folders_keeps_their_classes(home, top, slash):
+    root = write_parts(home / "parts")
+    convert(root, home / "written", resolve({"preset": "cpu", "item": "(.+)_.+"}))
+    before = prepared(home / "before", home / "written")
+    data = prepared(home / "run", zipped(home / "written", top, slash=slash))
+    assert data.classes == before.classes == ("defect", "scratch", "spot")
+    for one, other in zip(data.samples, before.samples, strict=True):
+        assert one.name == other.name and one.classes == other.classes
+        mine, theirs = (read_classes(each, data.classes) for each in (one, other))
+        assert (mine == theirs).all()
+    hidden = {path.name for path in data.root.rglob(".*")} - {".unpacked.json"}
+    assert hidden == {".layout.json", ".classes"} and len(list(data.root.glob(".classes/*/*"))) == 1
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        (".", r"\.layout\.json and \.classes, which are hidden: copy these too"),
+        (".layout.json", r"\.layout\.json and \.classes, which are hidden: copy these too"),
+        (".classes", r"part0/part0_3 has several classes, .*\.classes beside the items is missing"),
+    ],
+)
+def test_item_folders_that_lost_their_hidden_files_are_refused_in_words(home, kind, lost, told):
+    root = write_parts(home / "parts")
+    convert(root, home / "written", resolve({"preset": "cpu", "item": "(.+)_.+"}))
+    for name in (".layout.json", ".classes") if lost == "." else (lost,):
+        path = home / "written" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    data = home / "written" if kind == "folder" else zipped(home / "written", "written/")
+    with pytest.raises(DataError, match=told):
+        prepared(home / "run", data)
+    assert prepared(home / "one", data, classes="one").samples
 
 
 @pytest.mark.fault(72)
