@@ -299,11 +299,11 @@ def nothing(size: tuple[int, int]) -> np.ndarray:
     return np.zeros(size, bool)
 
 
-def from_file(path: Path) -> Mask:
-    """The mask that a picture holds, white on the defect."""
+def from_file(path: Path, decode: Callable[[bytes, str], np.ndarray] = decode_mask) -> Mask:
+    """The mask that a picture holds: white on the defect, or what else `decode` takes for one."""
 
     def read(size: tuple[int, int]) -> np.ndarray:
-        mask = decode_mask(read_file(path), short_path(path))
+        mask = decode(read_file(path), short_path(path))
         if mask.shape != size:
             raise DataError(
                 "the picture is {}x{} but its mask {} is {}x{} (height x width)".format(
