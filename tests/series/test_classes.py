@@ -518,9 +518,26 @@ def test_a_model_judges_by_the_threshold_of_each_class(scores, label, classes, t
 
 
 def test_pictures_of_a_folder_are_sorted_by_how_far_a_class_is_above_its_threshold(tmp_path):
-    near = folder_table.Judged("near", "defective", 9.0, 8.5)
-    far = folder_table.Judged("far", "defective", 5.0, 1.0)
-    assert far.margin > near.margin and folder_table.Judged("no", "not a surface").margin == 0
+    settings = resolve({"preset": "cpu", "image_size": f"{SIDE}x{SIDE}"})
+    scores = {90: (5.0, -3.0), 110: (3.0, 2.0), 130: (3.5, -9.0)}  # by the middle gray level
+    random = np.random.default_rng(0)
+    for level in scores:
+        pixels = random.integers(level - 5, level + 6, (SIDE, SIDE)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"{level}.png"), pixels)
+
+    class ByLevel(Fixed):
+        def judge(self, pixels):
+            level = min(scores, key=lambda one: abs(one - float(pixels.float().mean())))
+            return Fixed(scores[level]).judge(pixels)
+
+    judge, own = ByLevel(()), {"a": 4.0, "b": -1.0}
+    detector = detection.Detector(judge, settings, 0.0, class_thresholds=own)
+    rows = folder_table.judge_folder(detector, tmp_path)
+    assert [(row.image, row.label) for row in rows] == [
+        ("110.png", "defective"),
+        ("90.png", "defective"),
+        ("130.png", "good"),
+    ]
 
 
 def test_a_defective_image_always_has_a_class():
