@@ -6,23 +6,29 @@ lengths are in units of min(H, W) / 128 pixels. They were fitted to KolektorSDD 
 gray levels; no image of it is used.
 """
 
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ksdd_lib import storage
+from ksdd_lib.data.drawing import (
+    SMALLEST_SIDE,
+    Canvas,
+    Random,
+    Size,
+    jagged,
+    noise_field,
+    taper,
+    unit_of,
+)
 from ksdd_lib.errors import DataError, RunError
 
 MARKER = "generated.json"  # stands in the folder of a complete set and says how it was made
 VERSION = 2  # raise it whenever a surface comes out different from before
-SMALLEST_SIDE = 128
 PARTS = 8  # surfaces of an item, unless told otherwise
 
 _ITEM, _SURFACE, _CRACK = 1, 2, 3  # independent random streams
-_OVERSAMPLE = 4  # shapes are drawn this many times larger, then averaged down
-_SOFTNESS = 0.4  # standard deviation of the lens blur on shapes, in units
 _FAINTEST = 0.3  # of a crack's own darkness: a paler rim would be annotated by nobody
 _DARKEST, _BRIGHTEST = 20, 255  # gray levels before the crack; it still has room to darken
 _STYLE = {
@@ -36,8 +42,6 @@ _STYLE = {
 }
 """What the surfaces of one item share: the range from which each value is drawn, in this order."""
 
-Size = tuple[int, int]  # (height, width) in pixels
-Random = np.random.Generator
 Style = dict[str, float]
 
 
@@ -115,10 +119,10 @@ def _surface(size: Size, style: Style, random: Random) -> np.ndarray:
 
 def _grain(size: Size, style: Style, random: Random) -> np.ndarray:
     """Fine speckle plus dark flakes, both flattened as if rolled."""
-    width = style["grain"] * _unit(size)
-    fine = _noise(size, width, 0.6 * width, random)
-    coarse = _noise(size, 1.8 * width, 1.1 * width, random)
-    clouds = _noise(size, 9 * width, 9 * width, random)
+    width = style["grain"] * unit_of(size)
+    fine = noise_field(size, width, 0.6 * width, random)
+    coarse = noise_field(size, 1.8 * width, 1.1 * width, random)
+    clouds = noise_field(size, 9 * width, 9 * width, random)
     flakes = np.maximum(coarse - 0.8, 0) * np.maximum(1 + 0.6 * clouds, 0)
     sparkle = np.maximum(fine - 1.3, 0)
     speckle = 0.75 * fine + 0.45 * coarse + 0.2 * clouds + 0.5 * sparkle
@@ -127,8 +131,9 @@ def _grain(size: Size, style: Style, random: Random) -> np.ndarray:
 
 def _bands(size: Size, style: Style, random: Random) -> np.ndarray:
     """Faint vertical bands, some with a sharp border: (1, W)."""
-    unit, row = _unit(size), (1, size[1])
-    bands = 0.6 * _noise(row, 1.5 * unit, 0, random) + 0.6 * _noise(row, 8 * unit, 0, random)
+    unit, row = unit_of(size), (1, size[1])
+    fine, broad = (0.6 * noise_field(row, width * unit, 0, random) for width in (1.5, 8))
+    bands = fine + broad
     for start in random.uniform(0, size[1], random.integers(1, 4)):
         bands[:, int(start) :] += random.normal(0, 1)
     return style["bands"] * (bands - bands.mean())
@@ -145,7 +150,7 @@ def _light(size: Size, style: Style, random: Random) -> np.ndarray:
 
 def _specks(size: Size, random: Random) -> np.ndarray:
     """Compact dark specks, as dark as any crack: darkness (H, W) in [0, 1)."""
-    canvas = _Canvas(size)
+    canvas = Canvas(size, unit_of(size))
     angles = np.linspace(0, 2 * np.pi, 11)[:-1]
     for _ in range(random.integers(9, 22)):
         radius = random.uniform(0.7, 1.9) * random.uniform(0.75, 1.25, (10, 1))
@@ -157,7 +162,7 @@ def _specks(size: Size, random: Random) -> np.ndarray:
 
 def _edge_lines(size: Size, random: Random) -> np.ndarray:
     """Straight dark lines along the border of the part: darkness (H, W) in [0, 1)."""
-    canvas = _Canvas(size)
+    canvas = Canvas(size, unit_of(size))
     for _ in range(random.integers(0, 3)):
         upright, far = random.uniform() < 0.8, random.uniform() < 0.5
         span, across = size if upright else size[::-1]
@@ -167,7 +172,7 @@ def _edge_lines(size: Size, random: Random) -> np.ndarray:
         place = across - offset if far else offset
         ends = np.linspace([place, start], [place, start + length], 24)
         strengths = random.uniform(0.35, 0.6) * random.uniform(0.8, 1.1, 23)
-        widths = random.uniform(1.2, 2.8) * _taper(23, both_ends=True)
+        widths = random.uniform(1.2, 2.8) * taper(23, both_ends=True)
         canvas.draw(ends if upright else ends[:, ::-1], widths, strengths)
     return canvas.average()
 
@@ -176,25 +181,25 @@ def _scratches(size: Size, random: Random) -> np.ndarray:
     """Harmless chalky scratches, bright or a shallow gray: change of gain (H, W)."""
     change = np.zeros(size, np.float32)
     for sign, weakest, strongest in ((1, 0.15, 0.35), (-1, 0.08, 0.15)):
-        canvas = _Canvas(size)
+        canvas = Canvas(size, unit_of(size))
         for _ in range(random.integers(0, 3)):
             heading = random.uniform(0, np.pi) + np.linspace(0, random.normal(0, 0.4), 40)
             steps = random.uniform(0.6, 2.2) * np.stack([np.cos(heading), np.sin(heading)], 1)
             path = random.uniform(0, size[::-1]) + canvas.unit * np.cumsum(steps, 0)
             strengths = random.uniform(weakest, strongest) * random.uniform(0.5, 1, 39)
-            canvas.draw(path, random.uniform(0.7, 1.6) * _taper(39, both_ends=True), strengths)
+            canvas.draw(path, random.uniform(0.7, 1.6) * taper(39, both_ends=True), strengths)
         change += sign * canvas.average()
-    chalk = 1 + 0.6 * _noise(size, _unit(size), _unit(size), random)
+    chalk = 1 + 0.6 * noise_field(size, unit_of(size), unit_of(size), random)
     return change * np.maximum(chalk, 0.2)
 
 
 def _reflections(size: Size, style: Style, random: Random) -> np.ndarray:
     """Overexposed patches at the left side, where the part curves away: share of white (H, W)."""
-    canvas = _Canvas(size)
+    canvas = Canvas(size, unit_of(size))
     for _ in range(random.binomial(2, style["reflections"])):
         length = random.uniform(8, 40) * canvas.unit
         y = np.linspace(0, length, 12) + random.uniform(0, max(size[0] - length, 1))
-        x = random.uniform(1.5, 5) * canvas.unit * _taper(12, both_ends=True)
+        x = random.uniform(1.5, 5) * canvas.unit * taper(12, both_ends=True)
         x *= random.uniform(0.8, 1.1, 12)
         border = np.stack([x, y], 1)
         canvas.fill(np.concatenate([border, [[-9, y[-1]], [-9, y[0]]]]), 1.0)
@@ -203,11 +208,11 @@ def _reflections(size: Size, style: Style, random: Random) -> np.ndarray:
 
 def _crack(size: Size, random: Random) -> np.ndarray:
     """How much a crack darkens each pixel: float32 (H, W), 0 off the crack, up to about 0.75."""
-    canvas, depth = _Canvas(size), random.uniform(0.5, 0.8)
+    canvas, depth = Canvas(size, unit_of(size)), random.uniform(0.5, 0.8)
 
     def draw(path: np.ndarray, width: float) -> None:
         count = len(path) - 1
-        widths = width * _taper(count) * random.uniform(0.8, 1.2, count)
+        widths = width * taper(count) * random.uniform(0.8, 1.2, count)
         waves = cv2.resize(random.uniform(0.65, 1.05, (1, 6)), (count, 1))[0]
         canvas.draw(path, widths, depth * waves)
 
@@ -216,77 +221,15 @@ def _crack(size: Size, random: Random) -> np.ndarray:
     heading = random.normal(0, 0.25) + (np.pi if start > width / 2 else 0.0)
     point = np.array([start, random.uniform(0.12, 0.88) * height])
     thickness = random.uniform(1.5, 2.6)
-    main = _jagged(point, heading, random.uniform(55, 105), canvas.unit, random)
+    main = jagged(point, heading, random.uniform(55, 105), canvas.unit, random)
     for _ in range(random.integers(1, 4)):
         fork = main[int(random.uniform(0.1, 0.7) * len(main))]
         turn = random.choice([-1, 1]) * random.uniform(0.6, 1.1)
-        branch = _jagged(fork, heading + turn, random.uniform(14, 36), canvas.unit, random)
+        branch = jagged(fork, heading + turn, random.uniform(14, 36), canvas.unit, random)
         draw(branch, 0.75 * thickness)
     draw(main, thickness)
     darkening = canvas.average()
     return np.where(darkening > _FAINTEST * depth, darkening, 0).astype(np.float32)
-
-
-def _jagged(
-    start: np.ndarray, heading: float, length: float, unit: float, random: Random
-) -> np.ndarray:
-    """A path of `length` units that keeps its direction on the whole and none in detail: (n, 2)."""
-    step = 1.6
-    count = max(int(length / step), 4)
-    slow = cv2.resize(random.normal(0, 0.35, (1, 4)), (count, 1), interpolation=cv2.INTER_CUBIC)[0]
-    angles = heading + slow + random.normal(0, 0.5, count)
-    steps = step * unit * np.stack([np.cos(angles), np.sin(angles)], 1)
-    return np.concatenate([start[None], start + np.cumsum(steps, 0)])
-
-
-class _Canvas:
-    """Antialiased shapes in image coordinates (x, y); later shapes cover earlier ones."""
-
-    def __init__(self, size: Size) -> None:
-        self.size, self.unit = size, _unit(size)
-        self.pixels = np.zeros([side * _OVERSAMPLE for side in size], np.uint8)
-
-    def draw(self, path: np.ndarray, widths: np.ndarray, strengths: np.ndarray) -> None:
-        """A line through the points (n, 2), with n - 1 widths in units and strengths in [0, 1]."""
-        thickness = np.maximum(np.rint(widths * self.unit * _OVERSAMPLE), 1).astype(int).tolist()
-        grays = np.rint(np.clip(strengths, 0, 1) * 255).tolist()
-        pieces = zip(pairwise(_corners(path).tolist()), thickness, grays, strict=True)
-        for (begin, end), width, gray in pieces:
-            cv2.line(self.pixels, begin, end, gray, width)
-
-    def fill(self, outline: np.ndarray, strength: float) -> None:
-        """A polygon with the corners (n, 2)."""
-        cv2.fillPoly(self.pixels, [_corners(outline)], round(strength * 255))
-
-    def average(self) -> np.ndarray:
-        """The canvas at image size: float32 (H, W) in [0, 1]."""
-        small = cv2.resize(self.pixels, self.size[::-1], interpolation=cv2.INTER_AREA)
-        return cv2.GaussianBlur(small.astype(np.float32) / 255, (0, 0), _SOFTNESS * self.unit)
-
-
-def _corners(points: np.ndarray) -> np.ndarray:
-    return np.rint(points * _OVERSAMPLE).astype(np.int32)
-
-
-def _noise(size: Size, sigma_x: float, sigma_y: float, random: Random) -> np.ndarray:
-    """Smooth Gaussian noise of unit variance: float32 (H, W)."""
-    shrink_x, shrink_y = max(int(sigma_x / 1.5), 1), max(int(sigma_y / 1.5), 1)
-    shape = (-(-size[0] // shrink_y), -(-size[1] // shrink_x))
-    noise: np.ndarray = random.standard_normal(shape, np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), sigma_x / shrink_x, sigmaY=sigma_y / shrink_y)
-    noise = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC).reshape(size)
-    return noise / max(float(noise.std()), 1e-6)
-
-
-def _taper(count: int, both_ends: bool = False) -> np.ndarray:
-    """Widths (count,) from 1 down to about a third at the far end, or at both ends."""
-    place = np.linspace(-1 if both_ends else 0, 1, count)
-    return 1 - 0.65 * np.abs(place) ** 3
-
-
-def _unit(size: Size) -> float:
-    """Pixels in one unit of length."""
-    return min(size) / SMALLEST_SIDE
 
 
 def _random(stream: int, seed: int, item: int, part: int) -> Random:
