@@ -30,7 +30,8 @@ from ksdd_lib.notebook import live, outputs
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import RULES, Settings, Values
+from ksdd_lib.setting_rules import Values
+from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.storage import relative
 from ksdd_lib.training.loop import Progress
 

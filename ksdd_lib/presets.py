@@ -3,7 +3,8 @@
 import re
 from pathlib import PurePath
 
-from ksdd_lib.settings import Settings, Value, Values
+from ksdd_lib.setting_rules import Value, Values
+from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import data_name, differences, to_json
 
 BASIC = (

@@ -1,11 +1,9 @@
 """Every hyperparameter of a run, declared once: its type, its range, its unit and why it exists."""
 
 import difflib
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,63 +14,35 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic.config import JsonDict
 from pydantic.dataclasses import dataclass
 
 from ksdd_lib.errors import SettingsError
 from ksdd_lib.image_size import parse_size
-from ksdd_lib.view import View, parse_region
+from ksdd_lib.setting_rules import (
+    Rule,
+    Size,
+    Values,
+    as_interval,
+    as_pattern,
+    as_region,
+    as_tile,
+    count_or,
+    setting,
+    some_of,
+    switch,
+)
+from ksdd_lib.view import View
+
+DRAWN_KINDS = ("crack", "scratch", "pit", "spot", "stain")
+"""What can be drawn, as `training.drawn_defects` draws it."""
 
 CLOSE_ANNOTATIONS = ("fine", "dilated5")
 """Annotation types that outline little but the defect. A pasted defect takes the texture inside its
 outline along, which changes the new surface by up to 11 gray levels with a box, 3 with dilated5."""
 
-Value = str | int | float | bool
-Values = Mapping[str, Value]
-"""Setting name -> value, of some settings."""
-
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "one_cycle"]
 
-
-class Rule(NamedTuple):
-    """What a setting may be: one of `choices`, from `low` to `high`, or a text of a `form`."""
-
-    group: str
-    unit: str
-    reason: str
-    choices: tuple[str, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    form: str = "text"
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values, in words."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.low is not None:
-            limits = (f"{x:,}" if isinstance(x, int) else f"{x:g}" for x in (self.low, self.high))
-            return "from {} to {}".format(*limits)
-        return self.form
-
-
-def setting(
-    default: Value,
-    group: str,
-    unit: str,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    form: str = "text",
-    reason: str | None = None,
-) -> Any:
-    """A field with its rule. Its reason is the text below it, unless one is given here."""
-    rule: JsonDict = {"group": group, "unit": unit, "form": form}
-    return Field(default, ge=low, le=high, description=reason, json_schema_extra=rule)
-
-
-switch = partial(setting, unit="yes or no", form="1 or 0")
 
 # What every stage of training has:
 steps = partial(
@@ -101,33 +71,6 @@ schedule = partial(
     unit="over the steps",
     reason="constant as published, or one cycle that rises over 30 % and falls to zero",
 )
-
-
-def _pattern(text: str) -> str:
-    """A regular expression as it is; ValueError where it is none, or empty."""
-    try:
-        re.compile(text or "(")
-    except re.error as error:
-        raise ValueError(str(error)) from None
-    return text
-
-
-def _region(text: str) -> str:
-    """A region in one way of writing; ValueError where it is none."""
-    parse_region(text := re.sub(r"\s", "", text))
-    return text
-
-
-def _tile(text: str) -> str:
-    """A tile's size in one way of writing: "512" is 512x512."""
-    size = text.strip()
-    if size == "none":
-        return size
-    square = f"{size}x{size}" if size.isdecimal() else size
-    return "{}x{}".format(*parse_size(square, "tile_size"))
-
-
-Size = Annotated[str, AfterValidator(lambda text: "{}x{}".format(*parse_size(text)))]
 
 
 @dataclass(
@@ -168,7 +111,7 @@ class Settings:
     ] = setting("auto", "data", "name")
     """how pictures and labels lie in the folder. auto recognises it and says what it took"""
 
-    item: Annotated[str, AfterValidator(_pattern)] = setting(
+    item: Annotated[str, AfterValidator(as_pattern)] = setting(
         "auto", "data", "rule", form="auto, folder, picture, or a regular expression"
     )
     """which pictures show one part: by the layout, by the folder, each its own, or all whose name
@@ -193,13 +136,13 @@ class Settings:
     """how a picture fills image_size. stretch changes its shape to that. pad keeps it, with an even
     border around: take it where pictures have several shapes"""
 
-    region: Annotated[str, AfterValidator(_region)] = setting(
+    region: Annotated[str, AfterValidator(as_region)] = setting(
         "none", "data", "pixels of the picture", form="none, part, or x,y,width,height from 16 on"
     )
     """what is looked at, the rest is cut off: a rectangle by its upper left corner, or the part,
     which is found where it stands out from an even background"""
 
-    tile_size: Annotated[str, AfterValidator(_tile)] = setting(
+    tile_size: Annotated[str, AfterValidator(as_tile)] = setting(
         "none", "data", "pixels, height x width", form="none or HEIGHTxWIDTH"
     )
     """the network sees tiles of this size, cut from the pictures at their own scale, instead of
@@ -221,6 +164,16 @@ class Settings:
     defective_images: int = setting(0, "data", "images of each fold's training part", 0, 1_000_000)
     """how many defective images to learn from at most, drawn by the seed. 0 keeps all. All good
     images stay"""
+
+    labels: Literal["all", "none"] = setting("all", "data", "rule")
+    """what training knows of the defective images: all their labels, or none. It then learns from
+    good surfaces alone, and defects drawn on them are the only ones that it sees"""
+
+    masks: Annotated[str, count_or("all", "none")] = setting(
+        "all", "data", "defective images of each fold's training part", form="all, none or a number"
+    )
+    """how many defective images keep their masks, drawn by the seed. The others are known to be
+    defective and no more. Where a mask is missing, the segmentation network sees a drawn defect"""
 
     fold: Literal["all", "0", "1", "2"] = setting("all", "run", "fold number")
     """which of the three folds to train and judge"""
@@ -259,6 +212,30 @@ class Settings:
     paste_turn: float = setting(0.0, "run", "degrees at most, either way", 0, 90)
     """turn each pasted defect at random. Few cracks may lie mostly one way, and a crack at an angle
     that was never shown is missed. Unused where copy_paste is 0"""
+
+    drawn: float = setting(0.0, "run", "share of the defective images", 0, 1)
+    """show a defect that is drawn on a good surface in place of a photographed one, in the
+    segmentation stage. Where masks are missing, they are drawn whatever this says"""
+
+    drawn_kinds: Annotated[str, some_of(*DRAWN_KINDS)] = setting(
+        "crack", "run", "names", form="some of " + ", ".join(DRAWN_KINDS)
+    )
+    """what is drawn. With classes each, every kind is the class of its name"""
+
+    drawn_length: Annotated[str, as_interval(3, 4096)] = setting(
+        "30 to 200", "run", "pixels of the network's input", form="LOW to HIGH, from 3 to 4096"
+    )
+    """how long drawn defects are. A spot is a third as wide as this, a stain two thirds"""
+
+    drawn_width: Annotated[str, as_interval(0.3, 200)] = setting(
+        "1 to 4", "run", "pixels of the network's input", form="LOW to HIGH, from 0.3 to 200"
+    )
+    """how wide drawn lines are, and how wide half a pit is"""
+
+    drawn_contrast: Annotated[str, as_interval(-1, 1)] = setting(
+        "0.25 to 0.8", "run", "share of the gray level", form="LOW to HIGH, from -1 to 1"
+    )
+    """how much darker a drawn defect is than its surface; below 0, how much brighter"""
 
     average_flips: bool = switch(False, "run")
     """score an image as the mean over its four mirror images. That is steadier, and scoring takes
@@ -350,6 +327,11 @@ class Settings:
         """The folds to train and judge."""
         every = (0,) if self.folds == "published" else (0, 1, 2)
         return every if self.fold == "all" else (int(self.fold),)
+
+    @property
+    def draws(self) -> bool:
+        """Whether training sees drawn defects, also where all masks of the data are there."""
+        return self.drawn > 0 or self.labels == "none" or self.masks != "all"
 
     def with_values(self, values: Values) -> Self:
         """These settings with other values for some of them; raises as new settings do."""

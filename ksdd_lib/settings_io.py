@@ -12,7 +12,8 @@ from pathlib import PurePath
 from pydantic import TypeAdapter, ValidationError
 
 from ksdd_lib.errors import SettingsError
-from ksdd_lib.settings import RULES, TYPES, Settings, Value, Values, unknown
+from ksdd_lib.setting_rules import Value, Values
+from ksdd_lib.settings import RULES, TYPES, Settings, unknown
 
 RESERVED = (
     "KSDD_RUN",  # the run folder

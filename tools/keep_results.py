@@ -40,7 +40,8 @@ from ksdd_lib.evaluation.results import FREE, load_results
 from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.presets import NAMED, changes, run_name
 from ksdd_lib.reporting.report import make_figures
-from ksdd_lib.settings import RULES, Settings, Value
+from ksdd_lib.setting_rules import Value
+from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.settings_io import from_json, to_json
 
 Json = dict[str, JsonValue]

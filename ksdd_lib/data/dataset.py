@@ -29,6 +29,7 @@ class Sample:
     defect_share: float = 0.0  # of its pixels that are annotated
     classes: tuple[str, ...] = ()  # of its defects, where they are named
     class_path: Path | None = None  # what tells several of them apart
+    has_mask: bool = True  # else it is known to be defective, but not where
     mask_levels: str = ""  # as `pixels.decode_levels` names them
     region_size: tuple[int, int] | None = None  # of the setting `region`, where there is one
     # What `duplicates` compares; None if nothing was decoded.

@@ -124,6 +124,25 @@ def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
     return replace(fold, train=tuple(s for s in fold.train if s.name not in left_out))
 
 
+def as_labelled(fold: Fold, labels: str, masks: str, seed: int) -> Fold:
+    """The fold with what training may know of its defective images, by the settings.
+
+    Without labels there are none in training. Of `masks` those of fewer are among them.
+    """
+    train = fold.train
+    if labels == "none":
+        return replace(fold, train=tuple(one for one in train if not one.is_defective))
+    if masks == "all":
+        return fold
+    names = [one.name for one in train if one.is_defective and one.has_mask]
+    random.Random(f"{seed}, masks of fold {fold.number}").shuffle(names)
+    hidden = set(names[0 if masks == "none" else int(masks) :])
+    return replace(
+        fold,
+        train=tuple(replace(one, has_mask=False) if one.name in hidden else one for one in train),
+    )
+
+
 def check_folds(folds: Sequence[Fold]) -> None:
     """Raise FoldError for folds that cannot be trained or that would flatter the result."""
     tested: set[str] = set()

@@ -14,7 +14,8 @@ from ksdd_lib.errors import KsddError
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.lock import FILE
 from ksdd_lib.runs.run import Run, Timing
-from ksdd_lib.settings import RULES, Value
+from ksdd_lib.setting_rules import Value
+from ksdd_lib.settings import RULES
 from ksdd_lib.training import checkpoint
 
 STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")

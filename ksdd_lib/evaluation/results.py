@@ -22,7 +22,8 @@ from ksdd_lib.formatting import listed
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs.prepare import DataRecord
 from ksdd_lib.runs.run import Run, Timing
-from ksdd_lib.settings import Settings, Value
+from ksdd_lib.setting_rules import Value
+from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import from_json, to_json
 from ksdd_lib.training import checkpoint
 

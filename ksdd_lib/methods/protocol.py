@@ -24,6 +24,7 @@ class StagePlan(NamedTuple):
     recipe: Callable[[Settings], Recipe]  # the settings of its loop
     # (settings, surfaces, finished stages before it) -> what is trained, on the surfaces' device
     build: Callable[[Settings, Surfaces, Sequence[Checkpoint]], Trainable]
+    needs_masks: bool = False  # a defective image without one is replaced by a drawn defect
 
 
 class Judge(Protocol):

@@ -1,6 +1,7 @@
 """A stage of one fold: trained, gone on with, and read when it is finished."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -16,11 +17,13 @@ from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.training import checkpoint, loop
 from ksdd_lib.training.batches import Order, Surfaces, load_surfaces, open_tiles
 from ksdd_lib.training.checkpoint import Checkpoint, Identity
+from ksdd_lib.training.drawn_defects import Ranges
 from ksdd_lib.training.loop import Progress, Stage, Watch, read_history
 from ksdd_lib.training.memory import explain_memory
 
 SHARED: tuple[str, ...] = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
-SHARED += ("copy_paste", "paste_turn", "fit", "region", "tile_size")
+SHARED += ("copy_paste", "paste_turn", "fit", "region", "tile_size", "labels", "masks")
+SHARED += ("drawn", "drawn_kinds", "drawn_length", "drawn_width", "drawn_contrast")
 """Settings outside a stage's own group that decide its weights, whatever the method."""
 
 RARELY = 4
@@ -174,17 +177,22 @@ def _training_part(
 ) -> tuple[Surfaces, Order]:
     """The fold's training images in the device's memory, and the order in which they come."""
     recipe = plan.recipe(settings)
-    labels = [sample.is_defective for sample in fold.train]
-    if all(labels) or not any(labels):
+    train, from_good = fold.train, settings.labels == "none"
+    good = tuple(row for row, sample in enumerate(train) if not sample.is_defective)
+    defective = good if from_good else tuple(sorted({*range(len(train))} - {*good}))
+    if not (good and defective):
         raise TrainingError(
-            f"Fold {fold.number} has {sum(labels)} defective images among {len(labels)} in "
+            f"Fold {fold.number} has {len(defective)} defective images among {len(train)} in "
             "training: the networks need defective and good ones. Add what is missing to the data."
         )
+    unmasked = frozenset(row for row in defective if from_good or not train[row].has_mask)
+    is_drawn = from_good or plan.needs_masks or settings.view.tiled
     load = open_tiles if settings.view.tiled else load_surfaces
-    surfaces = load(fold.train, settings.view, settings.annotation, classes).to(where)
+    surfaces = load(train, settings.view, settings.annotation, classes).to(where)
+    surfaces = replace(surfaces, ranges=Ranges.of(settings))
     order = Order(
-        defective=tuple(row for row, label in enumerate(labels) if label),
-        good=tuple(row for row, label in enumerate(labels) if not label),
+        defective=defective,
+        good=good,
         seed=settings.seed,
         fold=fold.number,
         stage=method_of(settings).stages.index(plan),
@@ -194,5 +202,8 @@ def _training_part(
         copy_paste=settings.copy_paste if recipe.pastes else 0.0,
         paste_turn=settings.paste_turn,
         tiles=settings.view.tiled,
+        to_draw=unmasked if is_drawn else frozenset(),
+        unmasked=unmasked,
+        drawn=settings.drawn if plan.needs_masks else 0.0,
     )
     return surfaces, order

@@ -155,7 +155,7 @@ def build_decision(
 class FrozenFeatures:
     """What a frozen first stage hands on, computed once per sample and view and kept in memory.
 
-    A pasted defect or a tile comes only once, and is not kept.
+    A pasted or drawn defect or a tile comes only once, and is not kept.
     """
 
     def __init__(
@@ -176,7 +176,8 @@ class FrozenFeatures:
         image, _ = self.surfaces.show(shown)
         with self.precision:
             stack, pools = DecisionNet.pool(*self.segmentation(image))
-        if shown.pasted is None and shown.tile is None and stack.nbytes < self.free:
+        comes_again = shown == Shown(shown.row, shown.view)
+        if comes_again and stack.nbytes < self.free:
             self.free -= stack.nbytes
             self.kept[shown] = stack, pools
         return stack, pools
@@ -212,6 +213,7 @@ class TwoStage(Method):
                 pastes=True,
             ),
             build_segmentation,
+            needs_masks=True,
         ),
         StagePlan(
             "decision",

@@ -16,7 +16,8 @@ from ksdd_lib.notebook import outputs
 from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs.run import Run
-from ksdd_lib.settings import RULES, TYPES, Settings, Value
+from ksdd_lib.setting_rules import Value
+from ksdd_lib.settings import RULES, TYPES, Settings
 from ksdd_lib.training import memory
 from ksdd_lib.training.batches import mirror_images
 

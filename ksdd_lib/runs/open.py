@@ -14,7 +14,8 @@ from ksdd_lib.formatting import printable
 from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.run import NOTEBOOKS, Run, refusal, stored_settings
-from ksdd_lib.settings import RULES, Settings, Values
+from ksdd_lib.setting_rules import Values
+from ksdd_lib.settings import RULES, Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # unless this is an installed package
 

@@ -20,7 +20,8 @@ from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.open import home
 from ksdd_lib.runs.run import Run, refusal
-from ksdd_lib.settings import RULES, Settings, Value
+from ksdd_lib.setting_rules import Value
+from ksdd_lib.settings import RULES, Settings
 
 MADE_WITH = [name for name, rule in RULES.items() if rule.group == "data" and name != "data"]
 """Settings that choose the data and its folds."""
@@ -120,14 +121,19 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
 
 
 def _classes(samples: Sequence[Sample], settings: Settings) -> tuple[str, ...]:
-    return class_names(samples) if settings.classes == "each" else ()
+    """The names of the defects that are told apart; what is drawn is of the class of its kind."""
+    if settings.classes == "one":
+        return ()
+    drawn = settings.drawn_kinds.split(",") if settings.draws else []
+    return tuple(sorted({*class_names(samples), *drawn}))
 
 
 def _as_trained(made: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
-    """The folds, with no more defective images in training than the settings allow."""
+    """The folds, with what training may know by the settings."""
+    seed = settings.seed
     if count := settings.defective_images:
-        return tuple(folds.with_few_defects(fold, count, settings.seed) for fold in made)
-    return tuple(made)
+        made = [folds.with_few_defects(fold, count, seed) for fold in made]
+    return tuple(folds.as_labelled(one, settings.labels, settings.masks, seed) for one in made)
 
 
 def _place(run: Run, record: DataRecord, drive: Path | None) -> Path:

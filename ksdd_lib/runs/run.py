@@ -7,7 +7,8 @@ from pathlib import Path
 from ksdd_lib import settings_io, storage
 from ksdd_lib.errors import KsddError, MissingError, RunError
 from ksdd_lib.runs.lock import alone
-from ksdd_lib.settings import RULES, Settings, Value, Values
+from ksdd_lib.setting_rules import Value, Values
+from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.storage import Record
 
 # Part of a run that belongs to no fold -> its file once it is finished, the notebook that makes it.

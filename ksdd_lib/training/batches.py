@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ksdd_lib.data.dataset import Sample
+from ksdd_lib.data.layout_note import own_classes
 from ksdd_lib.training.canvas import MIDDLE, Canvas, read_canvas
 from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
+from ksdd_lib.training.drawn_defects import Ranges, draw
 from ksdd_lib.view import Box, View, view_of
 
 FLIPS = (0, 4, 6, 2)
@@ -44,11 +46,12 @@ class Pasted:
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample as a step sees it: its row, view and tile, and where its defect is pasted."""
+    """One sample as a step sees it: its row, view and tile, and what is pasted or drawn on it."""
 
     row: int
     view: int = 0
     pasted: Pasted | None = None
+    drawn: tuple[int, ...] | None = None  # what draws a defect upon it
     tile: tuple[float, ...] | None = None  # four numbers below 1, which draw it; None without tiles
 
 
@@ -61,6 +64,8 @@ class Surfaces:
     masks: Tensor  # (P, K, H, W), of defective samples alone: each pixel's annotated share * 255
     mask_row: tuple[int, ...]  # each sample's row in `masks`, or -1
     inner: tuple[Box, ...] = ()  # what each picture fills, where it has a border
+    names: tuple[str, ...] = ()  # of the classes, where several are told apart
+    ranges: Ranges | None = None  # of what is drawn, where anything is
 
     @property
     def classes(self) -> int:
@@ -87,6 +92,10 @@ class Surfaces:
 
     def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
+        if shown.drawn:
+            inner = self.inner[shown.row] if self.inner else None
+            image, masks = self._draw(self.images[shown.row, 0], shown.drawn, inner)
+            return network_input(image, shown.view), network_input(masks, shown.view)
         if pasted := shown.pasted:
             defect, kind = self._defects[self.mask_row[shown.row]]
             if defect.mask.numel():
@@ -110,6 +119,18 @@ class Surfaces:
         image[inside], mask[inside] = paste(defect, ground[inside], pasted.height, pasted.strength)
         return image, mask
 
+    def _draw(
+        self, ground: Tensor, key: tuple[int, ...], inner: Box | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Image (1, 1, H, W) and masks (1, K, H, W), uint8, of a defect drawn upon (H, W)."""
+        assert self.ranges is not None
+        random = np.random.default_rng(key)
+        image, mask, kind = draw(ground.cpu().numpy(), self.ranges, random, inner)
+        masks = np.zeros((1, self.classes, *mask.shape), np.uint8)
+        masks[:, self.names.index(kind) if kind in self.names else 0] = mask
+        there = self.images.device
+        return torch.from_numpy(image)[None, None].to(there), torch.from_numpy(masks).to(there)
+
     @cached_property
     def _defects(self) -> list[tuple[Defect, int]]:
         """What can be pasted, in the order of the masks, and its class: none of several classes."""
@@ -124,13 +145,18 @@ class Surfaces:
 
     def label(self, row: int) -> Tensor:
         """For each class 1 where the sample has such a defect, else 0: (1, K) float32."""
+        sample, there = self.samples[row], self.images.device
+        if self.classes > 1 and sample.is_defective and not sample.has_mask:
+            own = own_classes(sample)
+            return torch.tensor([[float(name in own) for name in self.names]], device=there)
         if self.classes > 1:
             return self._has_class[None, self.mask_row[row]]
-        defective = float(self.samples[row].is_defective)
-        return torch.full((1, 1), defective, device=self.images.device)
+        return torch.full((1, 1), float(sample.is_defective), device=there)
 
     def label_of(self, shown: Shown) -> Tensor:
         """The label of what a step sees."""
+        if shown.drawn:
+            return (self.show(shown)[1] > 0).flatten(2).any(2).float()
         return self.label(shown.row)
 
     @cached_property
@@ -169,6 +195,7 @@ def load_surfaces(
         ),
         mask_row=tuple(-1 if mask is None else next(numbers) for mask in masks),
         inner=inner if view.fit == "pad" and not view.tiled else (),
+        names=tuple(classes),
     )
 
 
@@ -185,6 +212,8 @@ class Tiles(Surfaces):
     def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """As of `Surfaces`. A defect is pasted from its tile upon one of the other sample."""
         image, masks = self._cut(shown.row, shown)
+        if shown.drawn:
+            image, masks = self._draw(image[0, 0], shown.drawn)
         kinds = masks[0].flatten(1).any(1).nonzero()
         if shown.pasted and len(kinds) == 1:  # else it has several classes
             defect, pasted = lift(image[0, 0].numpy(), masks[0, kinds[0, 0]].numpy()), shown.pasted
@@ -199,7 +228,7 @@ class Tiles(Surfaces):
 
     def label_of(self, shown: Shown) -> Tensor:
         """For each class whether the tile shows it."""
-        if self.classes == 1:
+        if self.classes == 1 and not shown.drawn:
             return self.label(shown.row)
         return (self.show(shown)[1] > 0).flatten(2).any(2).float()
 
@@ -224,7 +253,7 @@ def open_tiles(
         return read_canvas(sample, view, annotation, classes)
 
     none = torch.zeros((0, max(1, len(classes)), *view.size), dtype=torch.uint8)
-    return Tiles(tuple(samples), none[:, :1], none, (), read=read)
+    return Tiles(tuple(samples), none[:, :1], none, (), names=tuple(classes), read=read)
 
 
 @dataclass(frozen=True)
@@ -232,7 +261,8 @@ class Order:
     """Which samples each step sees: a function of (seed, fold, stage, step) and nothing else.
 
     Defective and good samples alternate strictly; within each kind every sample comes once, in a
-    new order, before any comes again.
+    new order, before any comes again. Those in `to_draw` are replaced: by themselves with a defect
+    drawn on them where they are good, else by any good sample. Those in `unmasked` are not pasted.
     """
 
     defective: tuple[int, ...]
@@ -246,6 +276,9 @@ class Order:
     copy_paste: float = 0.0
     paste_turn: float = 0.0
     tiles: bool = False
+    to_draw: frozenset[int] = frozenset()
+    unmasked: frozenset[int] = frozenset()
+    drawn: float = 0.0
 
     def shown(self, step: int) -> list[Shown]:
         """What step 0, 1, 2, ... sees. All of a batch is turned and mirrored alike."""
@@ -254,10 +287,19 @@ class Order:
         view = int(np.random.default_rng(self._key(2, step)).choice(views))
         first = step * self.batch_size
         positions = range(first, first + self.batch_size)
-        return [
-            Shown(self._row(place), view, self._pasted(place), self._tile(place))
-            for place in positions
-        ]
+        return [self._shown(place, view) for place in positions]
+
+    def _shown(self, position: int, view: int) -> Shown:
+        """What comes at this position of all steps."""
+        row, tile = self._row(position), self._tile(position)
+        if position % 2 == 0:
+            key = self._key(5, position)
+            random = np.random.default_rng(key)
+            if row in self.to_draw or random.random() < self.drawn:
+                ground = row if row in self.good else int(random.choice(self.good))
+                return Shown(ground, view, drawn=(*key, 1), tile=tile)
+        pasted = None if row in self.unmasked else self._pasted(position)
+        return Shown(row, view, pasted, tile=tile)
 
     def _row(self, position: int) -> int:
         """The row in the surfaces of what comes at this position of all steps."""

@@ -64,7 +64,7 @@ def read_canvas(sample: Sample, view: View, annotation: str, classes: Sequence[s
     image = read_image(sample)
     placed, masks = view.placed(image), None
     pixels, pieces = np.zeros((0, 2), np.int32), np.zeros(0, np.int32)
-    if sample.is_defective:
+    if sample.is_defective and sample.has_mask:
         each = read_classes(sample, classes) if len(classes) > 1 else [read_mask(sample)]
         marked = [annotate(mask, annotation).astype(np.uint8) * 255 for mask in each]
         masks = np.stack([placed.lay(mask, 0) for mask in marked])
