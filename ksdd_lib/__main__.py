@@ -84,11 +84,11 @@ def inspect(chosen: argparse.Namespace) -> None:
     tell = partial(print, file=sys.stderr)
     lying = sources.obtain(chosen.data, runs.home(), report=tell)
     folder = arrange.as_item_folders(lying, runs.home(), wanted)
-    found = data_report.inspect_data(survey(folder.root, (), wanted.region), folder, wanted)
-    found = advised(found, wanted)
+    seen = survey(folder.root, (), wanted.region, wanted.needs_masks)
+    found = advised(data_report.inspect_data(seen, folder, wanted), wanted)
     as_json = json.dumps(found.model_dump(mode="json"), indent=1)
     print(as_json if chosen.json else data_report.format_report(found))
-    if obstacles := data_report.obstacles(found):
+    if obstacles := data_report.obstacles(found, wanted.labels != "none"):
         raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
 
 

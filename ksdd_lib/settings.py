@@ -169,11 +169,15 @@ class Settings:
     """what training knows of the defective images: all their labels, or none. It then learns from
     good surfaces alone, and defects drawn on them are the only ones that it sees"""
 
-    masks: Annotated[str, count_or("all", "none")] = setting(
-        "all", "data", "defective images of each fold's training part", form="all, none or a number"
+    masks: Annotated[str, count_or("all", "given", "none")] = setting(
+        "all",
+        "data",
+        "defective images of each fold's training part",
+        form="all, given, none or a number",
     )
-    """how many defective images keep their masks, drawn by the seed. The others are known to be
-    defective and no more. Where a mask is missing, the segmentation network sees a drawn defect"""
+    """how many masks training sees: all, which every defective image must have, those that are
+    given, none, or so many, drawn by the seed. Of the other images it knows that they are
+    defective, and the segmentation network sees drawn defects in their place"""
 
     fold: Literal["all", "0", "1", "2"] = setting("all", "run", "fold number")
     """which of the three folds to train and judge"""
@@ -327,6 +331,11 @@ class Settings:
         """The folds to train and judge."""
         every = (0,) if self.folds == "published" else (0, 1, 2)
         return every if self.fold == "all" else (int(self.fold),)
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether training needs the mask of each defective image."""
+        return self.labels == self.masks == "all"
 
     @property
     def draws(self) -> bool:

@@ -84,6 +84,7 @@ class DataReport(DataIdentity):
     origin: str
     images: int
     defective: int
+    without_mask: int = 0  # of the defective
     items: int
     sizes: Sizes
     duplicates: tuple[Duplicate, ...]
@@ -110,8 +111,8 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         closest = closest_pairs(samples, settings.twins)
         twins = tuple(tuple(sorted(group, key=natural_key)) for group in groups)
         folds = {
-            "clean": _folds("clean", samples, settings.partition, settings.twins),
-            "official": _folds("official", samples),
+            "clean": _folds("clean", samples, settings),
+            "official": _folds("official", samples, settings),
         }
         if settings.folds == "published":
             folds["published"] = _folds("published", samples)
@@ -125,6 +126,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         origin=folder.label,
         images=len(samples),
         defective=_count_defective(samples),
+        without_mask=sum(not sample.has_mask for sample in samples),
         items=len({sample.item for sample in samples}),
         sizes=_sizes(samples),
         duplicates=found.duplicates,
@@ -149,6 +151,7 @@ def format_report(report: DataReport) -> str:
     lines = [
         f"{report.name} ({_origin(report)})",
         f"  images      {report.images}, {report.defective} of them defective"
+        + f", {report.without_mask} of these without a mask" * bool(report.without_mask)
         + ", identical pairs left out" * bool(dropped),
         f"  items       {report.items}",
         *([f"  classes     {listed(_counted(report.classes))}"] if report.classes else []),
@@ -183,7 +186,7 @@ def format_report(report: DataReport) -> str:
     return "\n".join([*lines, *report.advice])
 
 
-def obstacles(report: DataReport) -> list[str]:
+def obstacles(report: DataReport, needs_defects: bool = True) -> list[str]:
     """Why training on the clean folds is not possible with this data: a sentence each."""
     if report.folds is None:
         return [f"{len(report.unreadable)} of the images cannot be used, see above."]
@@ -193,7 +196,7 @@ def obstacles(report: DataReport) -> list[str]:
         f"Fold {row.fold} has no {kind} surface to train on."
         for row in clean.folds
         for kind, missing in (("defective", 0), ("good", row.train_images))
-        if row.train_defective == missing
+        if row.train_defective == missing and (needs_defects or kind == "good")
     ]
     if report.defective == report.images:
         found.append("Every label has white in it: a good surface's is all black.")
@@ -280,7 +283,7 @@ def _advice_on_shapes(samples: Sequence[Sample], settings: Settings) -> list[str
 def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidths | None:
     """Of the narrowest and the widest defect at the network's size; None without any."""
     scale = settings.view.scale
-    widths = [one.defect_width * scale(one.seen_size) for one in samples if one.is_defective]
+    widths = [one.defect_width * scale(one.seen_size) for one in samples if one.defect_width]
     if not widths:
         return None
     ends = round(min(widths), 1), round(max(widths), 1)
@@ -291,7 +294,7 @@ def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidth
 def _tile_advice(samples: Sequence[Sample], settings: Settings) -> str:
     """Where tiles would show the narrowest defect better than the resized picture; "" elsewhere."""
     scale = settings.view.scale
-    widths = [(one.defect_width * scale(one.seen_size), one) for one in samples if one.is_defective]
+    widths = [(one.defect_width * scale(one.seen_size), one) for one in samples if one.defect_width]
     low, least = min(widths, key=lambda pair: pair[0], default=(THIN, None))
     if least is None or low >= THIN or scale(least.seen_size) >= 1:
         return ""
@@ -312,12 +315,14 @@ def _sizes(samples: Sequence[Sample]) -> Sizes:
     return Sizes(different=len(sizes), height=height, width=width)
 
 
-def _folds(
-    protocol: str, samples: Sequence[Sample], partition: int = 0, twins: str = "similar"
-) -> SplitCounts | Refusal:
+def _folds(protocol: str, samples: Sequence[Sample], settings: Settings) -> SplitCounts | Refusal:
     """The counts of a protocol's folds, or why it does not suit the data."""
     try:
-        folds = make_folds(protocol, samples, partition, twins)
+        if protocol == "clean":
+            chosen = settings.partition, settings.twins, settings.labels != "none"
+            folds = make_folds(protocol, samples, *chosen)
+        else:
+            folds = make_folds(protocol, samples)
     except FoldError as error:
         return Refusal(refused=str(error))
     rows = tuple(

@@ -51,7 +51,12 @@ def read_image(source: Sample | Path | str) -> np.ndarray:
 
 
 def read_mask(sample: Sample) -> np.ndarray:
-    """The annotated pixels of a sample, bool (H, W); DataError where there are none."""
+    """The annotated pixels of a sample, bool (H, W); DataError where its mask cannot be read.
+
+    None is marked where no mask says where the defect is.
+    """
+    if not sample.has_mask:
+        return np.zeros(sample.size, bool)
     return decode_mask(read_file(sample.mask_path), short_path(sample.mask_path))
 
 

@@ -59,16 +59,21 @@ class Fold:
 
 
 def make_folds(
-    protocol: str, samples: Sequence[Sample], partition: int = 0, twins: str = "similar"
+    protocol: str,
+    samples: Sequence[Sample],
+    partition: int = 0,
+    twins: str = "similar",
+    needs_defects: bool = True,
 ) -> list[Fold]:
     """The checked folds of a protocol: three for "clean" and "official", one for "published".
 
     The official ones are KolektorSDD's, and always look for similar twins. The published one is
-    what the data set itself calls train and test. `partition` is the seed
-    of `clean_folds`. FoldError where the data does not suit the protocol, or a fold is invalid.
+    what the data set itself calls train and test. `partition` is the seed of `clean_folds`, and
+    `needs_defects` as of `check_folds`. FoldError where the data does not suit the protocol, or a
+    fold is invalid.
     """
     if protocol == "clean":
-        return clean_folds(samples, partition, twins)
+        return clean_folds(samples, partition, twins, needs_defects)
     if protocol not in ("official", "published"):
         known = '"clean", "official" or "published"'
         raise FoldError(f"The folds {protocol!r} do not exist: choose {known}.")
@@ -77,14 +82,16 @@ def make_folds(
             f'The {protocol} folds have no partition {partition}: choose folds "clean".'
         )
     if protocol == "published":
-        return _restored(_published(samples), samples, twin_items(samples, twins))
+        return _restored(_published(samples), samples, twin_items(samples, twins), needs_defects)
     if not kolektorsdd.is_kolektor(samples):
         others = f"KolektorSDD's 399 images, and these {len(samples)} are others"
         raise FoldError(f'The official folds belong to {others}: choose folds "clean".')
     return _restored(kolektor_folds().official, samples, twin_items(samples))
 
 
-def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar") -> list[Fold]:
+def clean_folds(
+    samples: Sequence[Sample], seed: int = 0, twins: str = "similar", needs_defects: bool = True
+) -> list[Fold]:
     """Folds by item, twins together, with equal shares of defective and of good images.
 
     `seed` orders items with equally many defective images; 0 keeps their names' order. `twins` are
@@ -101,12 +108,12 @@ def clean_folds(samples: Sequence[Sample], seed: int = 0, twins: str = "similar"
                 record = _share_out([one for one in samples if one.item in kept], seed, ())
         else:
             record = _share_out(samples, seed, groups)
-        return _restored(record, samples, groups)
+        return _restored(record, samples, groups, needs_defects)
     except FoldError as error:
         if twins == "identical":
             raise
         try:
-            clean_folds(samples, seed, "identical")
+            clean_folds(samples, seed, "identical", needs_defects)
         except FoldError:
             raise error from None
         raise FoldError(
@@ -132,7 +139,7 @@ def as_labelled(fold: Fold, labels: str, masks: str, seed: int) -> Fold:
     train = fold.train
     if labels == "none":
         return replace(fold, train=tuple(one for one in train if not one.is_defective))
-    if masks == "all":
+    if masks in ("all", "given"):
         return fold
     names = [one.name for one in train if one.is_defective and one.has_mask]
     random.Random(f"{seed}, masks of fold {fold.number}").shuffle(names)
@@ -143,8 +150,11 @@ def as_labelled(fold: Fold, labels: str, masks: str, seed: int) -> Fold:
     )
 
 
-def check_folds(folds: Sequence[Fold]) -> None:
-    """Raise FoldError for folds that cannot be trained or that would flatter the result."""
+def check_folds(folds: Sequence[Fold], needs_defects: bool = True) -> None:
+    """Raise FoldError for folds that cannot be trained or that would flatter the result.
+
+    Training needs defective images, unless it learns from good ones alone.
+    """
     tested: set[str] = set()
     for fold in folds:
         name, train, test = f"Fold {fold.number}", _items(fold.train), _items(fold.test)
@@ -156,8 +166,11 @@ def check_folds(folds: Sequence[Fold]) -> None:
             raise FoldError(f"{name} has {both} in training and in test: keep each on one side.")
         if tested & test:
             raise FoldError(f"{name} tests {_listed(tested & test)}, as an earlier fold does.")
-        if not any(sample.is_defective for sample in fold.train):
-            advice = "add defective items, at least two in the whole data set"
+        if needs_defects and not any(sample.is_defective for sample in fold.train):
+            advice = (
+                "add defective items, at least two in the whole data set, or set labels to none to "
+                "learn from good images alone"
+            )
             raise FoldError(f"{name} has no defective image in training: {advice}.")
         leaked = _items(leaked_samples(fold))
         if leaked and fold.protocol not in ("official", "published"):
@@ -185,9 +198,11 @@ def folds_record(folds: Sequence[Fold]) -> FoldsRecord:
     return _record(folds[0].protocol, [(_items(fold.train), _items(fold.test)) for fold in folds])
 
 
-def folds_from_record(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> list[Fold]:
+def folds_from_record(
+    record: FoldsRecord, samples: Sequence[Sample], twins: Groups, needs_defects: bool = True
+) -> list[Fold]:
     """The checked folds of a stored record; FoldError where it does not fit or was edited."""
-    folds = _restored(record, samples, twins)
+    folds = _restored(record, samples, twins, needs_defects)
     is_official = kolektorsdd.is_kolektor(samples) and record == kolektor_folds().official
     if record.protocol == "official" and not is_official:
         advice = 'use folds "official" or "clean" and start a new run'
@@ -213,7 +228,9 @@ def _published(samples: Sequence[Sample]) -> FoldsRecord:
     return _record("published", [(sides["train"], sides["test"])])
 
 
-def _restored(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> list[Fold]:
+def _restored(
+    record: FoldsRecord, samples: Sequence[Sample], twins: Groups, needs_defects: bool = True
+) -> list[Fold]:
     """The checked folds of a record."""
     wanted = [0] if record.protocol == "published" else list(range(FOLDS))
     if (numbers := [row.fold for row in record.folds]) != wanted:
@@ -229,7 +246,7 @@ def _restored(record: FoldsRecord, samples: Sequence[Sample], twins: Groups) -> 
         train = tuple(one for one in samples if one.item in row.train_items)
         test = tuple(one for one in samples if one.item in row.test_items)
         folds.append(Fold(row.fold, train, test, record.protocol, groups))
-    check_folds(folds)
+    check_folds(folds, needs_defects)
     return folds
 
 

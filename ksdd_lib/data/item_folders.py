@@ -40,8 +40,8 @@ class Pair(NamedTuple):
     """The two files of a sample, and why a black mask must not be taken for a good surface."""
 
     image: Path
-    mask: Path
-    doubt: str | None
+    mask: Path | None  # None where it is known to be defective, but not where
+    doubt: str | None = None
 
 
 class Files(NamedTuple):

@@ -38,12 +38,14 @@ class LayoutNote(storage.Record):
         sides: name of a sample -> "train" or "test", where the data set was split already.
         classes: name of a sample -> the classes of its defects, where they were named; "" for
             those without a name beside others that have one.
+        defective: names of samples that show a defect, though no mask outlines it.
     """
 
     layout: str
     notes: tuple[str, ...] = ()
     sides: dict[str, str] = {}
     classes: dict[str, tuple[str, ...]] = {}
+    defective: tuple[str, ...] = ()
 
 
 def read_note(root: Path) -> LayoutNote | None:
@@ -76,7 +78,8 @@ def class_fingerprint(samples: Iterable[Sample]) -> str:
 
     def row(one: Sample) -> tuple[str, ...]:
         own = own_classes(one)
-        pixels = [storage.sha256(mask.tobytes()) for mask in _own_masks(one)] if own[1:] else []
+        several = own[1:] and one.has_mask
+        pixels = [storage.sha256(mask.tobytes()) for mask in _own_masks(one)] if several else []
         return one.name, one.image_sha256, one.mask_sha256, *own, *pixels
 
     return digest(map(row, samples))

@@ -31,6 +31,7 @@ class PairContent(storage.Record):
     defect_width: float
     defect_share: float = 0.0  # unknown in runs made before it was kept, as the levels
     mask_levels: str = ""
+    has_mask: bool = True
     region_size: tuple[int, int] | None = None
 
 
@@ -59,16 +60,23 @@ class Survey:
     duplicates: tuple[Duplicate, ...]
     unreadable: tuple[Unreadable, ...]
     ignored: tuple[str, ...]
+    defective: tuple[str, ...]  # of the unreadable: known to be so, though no mask outlines it
     contents: tuple[PairContent, ...]  # of every usable pair: what a later survey has as `known`
 
     def usable(self, incomplete: str = "refuse") -> tuple[Sample, ...]:
         """The samples; DataError where an image or its mask is unusable, unless it is left out."""
         if self.unreadable and incomplete != "leave_out":
             reasons = formatting.listed([one.reason for one in self.unreadable], 5, "; ")
+            labelled = (
+                f" {len(self.defective)} of them are called defective: masks=given learns from that"
+                " without their masks."
+            )
             raise DataError(
                 f"{len(self.unreadable)} of the images cannot be used: {reasons}. Mend or remove"
                 " them, or set incomplete to leave_out, or to good where all without a label are"
                 " good; `python -m ksdd_lib inspect --data PATH` lists all."
+                + labelled
+                * bool(self.defective)
             )
         return self.samples
 
@@ -78,9 +86,15 @@ def find_samples(root: Path) -> list[Sample]:
     return list(survey(root).usable())
 
 
-def survey(root: Path, known: Iterable[PairContent] = (), region: str = "none") -> Survey:
+def survey(
+    root: Path,
+    known: Iterable[PairContent] = (),
+    region: str = "none",
+    needs_masks: bool = True,
+) -> Survey:
     """Everything under `root`; a file that cannot be used is listed, not raised.
 
+    Pictures that are called defective are samples without a mask, unless they need one.
     With a region, as the setting, a defect that lies outside of it makes a picture unusable.
 
     Of the `known` contents of an earlier survey no file is decoded again, and their samples have no
@@ -88,7 +102,15 @@ def survey(root: Path, known: Iterable[PairContent] = (), region: str = "none") 
     """
     files = list_files(root)
     names = sorted(files.images, key=natural_key)
+    note = read_note(root)
     pairs = [_misnamed(name) or files.pair(name) for name in names]
+    labelled = {
+        name: Pair(files.images[name][0], None)
+        for name, pair in zip(names, pairs, strict=True)
+        if note and name in note.defective and isinstance(pair, str) and name not in files.doubts
+    }
+    if not needs_masks:
+        pairs = [labelled.get(name, pair) for name, pair in zip(names, pairs, strict=True)]
     before = {(one.image_sha256, one.mask_file_sha256): one for one in known}
     with ThreadPoolExecutor() as pool:
         # Masks come first: their sizes give the factor by which the images are reduced.
@@ -97,7 +119,6 @@ def survey(root: Path, known: Iterable[PairContent] = (), region: str = "none") 
         factor = reduction(sizes.values()) if sizes else 1.0
         read = partial(_read_image, factor=factor, known=before)
         found = dict(zip(names, pool.map(read, names, pairs, masks), strict=True))
-    note = read_note(root)
     classes = note.classes if note else {}
     usable = [
         replace(
@@ -121,6 +142,7 @@ def survey(root: Path, known: Iterable[PairContent] = (), region: str = "none") 
             if isinstance(one, str)
         ),
         ignored=tuple(map(formatting.printable, files.ignored)),
+        defective=tuple(name for name in labelled if isinstance(found[name], str)),
         contents=tuple(PairContent.model_validate(one, from_attributes=True) for one in usable),
     )
 
@@ -136,12 +158,17 @@ def _read_mask(pair: Pair | str, known: Known, region: str) -> PairContent | str
     if isinstance(pair, str):
         return pair
     try:
-        picture, data = read_file(pair.image), read_file(pair.mask)
+        picture = read_file(pair.image)
+        data = read_file(pair.mask) if pair.mask else b""
         image_sha256 = storage.sha256(picture)
         mask_file_sha256 = storage.sha256(data)
         if content := known.get((image_sha256, mask_file_sha256)):
             return content
-        mask, levels = decode_levels(data, short_path(pair.mask))
+        if pair.mask:
+            mask, levels = decode_levels(data, short_path(pair.mask))
+        else:
+            mask = np.zeros(decode_image(picture, short_path(pair.image)).shape, bool)
+            levels = ""
         region_size = _region_size(pair, picture, mask, region)
     except DataError as error:
         return str(error)
@@ -150,9 +177,12 @@ def _read_mask(pair: Pair | str, known: Known, region: str) -> PairContent | str
     return PairContent(
         image_sha256=image_sha256,
         mask_file_sha256=mask_file_sha256,
-        mask_sha256=storage.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()),
+        mask_sha256=storage.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes())
+        if pair.mask
+        else storage.sha256(b"defective, no mask"),
         size=(height, width),
-        is_defective=bool(mask.any()),
+        is_defective=bool(mask.any()) or not pair.mask,
+        has_mask=bool(pair.mask),
         defect_width=2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 3).max()),
         defect_share=float(mask.mean()),
         mask_levels=levels,
@@ -194,7 +224,7 @@ def _read_image(
         except DataError as error:
             return str(error)
         turned = orientation(data)
-        if image.shape != mask.size:
+        if pair.mask and image.shape != mask.size:
             by_exif = turned > 4 and image.shape == mask.size[::-1]
             return (
                 "{} is {}x{} but its mask {} is {}x{} (height x width)".format(
@@ -207,7 +237,8 @@ def _read_image(
             "highest_of_few": highest_of_few(data),
             "may_be_turned": turned > 1 and (turned < 5 or image.shape == image.shape[::-1]),
         }
+    path = pair.mask or pair.image.with_name(f"{pair.image.stem}_label.png")
     if pair.doubt and not mask.is_defective:
-        return f"{pair.doubt}; {short_path(pair.mask)} is all black"
+        return f"{pair.doubt}; {short_path(path)} is all black"
     item = name.partition("/")[0]
-    return Sample(name, item, pair.image, pair.mask, **vars(mask), **seen)
+    return Sample(name, item, pair.image, path, **vars(mask), **seen)

@@ -90,6 +90,7 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
         notes=_notes(tree, found, dict(zip(places, lacks, strict=True)), settings.item),
         sides={names[one]: one.side for one in found.pictures if one.side},
         classes={names[one]: one.classes for one in found.pictures if one.classes},
+        defective=tuple(names[one] for one in found.pictures if one.is_defective),
     )
     storage.write_record(target / NOTE, note)
     return note

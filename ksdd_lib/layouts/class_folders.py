@@ -59,4 +59,6 @@ def find_mvtec(tree: Tree) -> Found | None:
 
 def named(picture: Picture, kind: str) -> Picture:
     """The picture with the class of its defects, unless its folder says that it is good."""
-    return replace(picture, classes=() if not kind or GOOD.fullmatch(kind) else (kind,))
+    if not kind or GOOD.fullmatch(kind):
+        return picture
+    return replace(picture, classes=(kind,), is_defective=picture.mask is None)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.layouts import polygons
-from ksdd_lib.layouts.found import Found, Labels, Shape, Tree, side_of, stated
+from ksdd_lib.layouts.found import BOXES, Found, Labels, Shape, Tree, side_of, stated
 
 
 def find(tree: Tree) -> Found | None:
@@ -81,7 +81,7 @@ def _shape(names: dict[Any, str], raw: Any) -> Shape | str:
         (height, width), counts = outlines["size"], outlines["counts"]
         return Shape(label, lambda canvas: _stamp(canvas, counts, (height, width)))
     if not outlines:
-        return polygons.BOXES if raw.get("bbox") else "it has an annotation without an outline"
+        return BOXES if raw.get("bbox") else "it has an annotation without an outline"
     parts = [polygons.outline(np.reshape(part, (-1, 2))) for part in outlines]
     return Shape(label, lambda canvas: [draw(canvas) for draw in parts])
 

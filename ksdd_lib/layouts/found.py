@@ -44,6 +44,9 @@ GENERIC = re.compile(
 SIDE = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.IGNORECASE)
 """The word in a path for a side of a split."""
 
+BOXES = "it has boxes, which outline no defect"
+"""What a picture lacks whose defects are only boxed. It is defective all the same."""
+
 LARGEST = 256 * 2**20
 """Bytes of the largest file of annotations that is read."""
 
@@ -59,6 +62,7 @@ class Picture:
         side: "train" or "test" where the data set is split already, else "".
         classes: the names of its defects.
         class_masks: the mask of each class, where there are several.
+        is_defective: whether it is known to show a defect though no mask outlines one.
         is_named: whether a label names it: one that is no mask does not make it good by its folder.
     """
 
@@ -71,6 +75,7 @@ class Picture:
     class_masks: tuple[Mask, ...] = ()
     lack: str = "it has no label"
     is_named: bool = False
+    is_defective: bool = False
 
 
 @dataclass(frozen=True)
@@ -323,7 +328,8 @@ def _picture(name: str, path: Path, labels: list[Labels], side: str) -> Picture:
     classes = tuple(sorted(kinds if len(kinds) > 1 else kinds - {""}))
     mask = None if lack else _drawn(labels, path)
     masks = tuple(_drawn(labels, path, {kind}) for kind in classes) if len(classes) > 1 else ()
-    return Picture(without_ending(name), path, mask, None, side, classes, masks, lack, True)
+    stem, boxed = without_ending(name), lack == BOXES
+    return Picture(stem, path, mask, None, side, classes, masks, lack, True, boxed)
 
 
 def _drawn(labels: list[Labels], path: Path, kinds: Collection[str] = ()) -> Mask:

@@ -20,7 +20,6 @@ Reader = Callable[[Any], Shape | str | None]
 
 LINE = 3  # pixels: how wide a line is that somebody drew along a defect
 FAR = 1e6  # pixels from the corner: nothing lies farther, as OpenCV counts in 32 bits
-BOXES = "it has boxes, which outline no defect"
 LINES = f"lines, taken as {LINE} pixels wide"
 RECTANGLES = "rectangles, filled whole"
 

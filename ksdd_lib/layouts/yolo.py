@@ -13,7 +13,7 @@ import numpy as np
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.layouts import polygons
-from ksdd_lib.layouts.found import Found, Labels, Shape, Tree, without_ending
+from ksdd_lib.layouts.found import BOXES, Found, Labels, Shape, Tree, without_ending
 
 LISTS = ("classes.txt", "obj.names")
 NAMES = re.compile(
@@ -34,7 +34,7 @@ def find(tree: Tree) -> Found | None:
             except DataError as error:
                 shapes, lack = [], str(error)
             labels.append(Labels(file, picture, shapes, lack))
-    if not any(one.lack in ("", polygons.BOXES) for one in labels):
+    if not any(one.lack in ("", BOXES) for one in labels):
         return None
     found = polygons.found(tree, labels)
     return found and replace(found, used=found.used | used)
@@ -51,7 +51,7 @@ def _places(picture: str) -> list[str]:
 def _shape(names: dict[int, str], fields: list[str]) -> Shape | str:
     numbers = np.array(fields, float)
     if len(numbers) == 5:
-        return polygons.BOXES
+        return BOXES
     kind, points = numbers[0], numbers[1:].reshape(-1, 2)
     if kind % 1 or not 0 <= kind < 10_000:
         raise DataError("does not begin with the number of a class")

@@ -74,10 +74,11 @@ def prepare_data(run: Run, drive: Path | None = None) -> DataSet:
         return open_data(run, drive)
     folder = _obtain(run, drive)
     chosen = run.settings
-    found = survey(folder.root, region=chosen.region)
+    found = survey(folder.root, (), chosen.region, chosen.needs_masks)
     samples = found.usable(chosen.incomplete)
     classes = _classes(samples, chosen)
-    made = folds.make_folds(chosen.folds, samples, chosen.partition, chosen.twins)
+    learns = chosen.labels != "none"
+    made = folds.make_folds(chosen.folds, samples, chosen.partition, chosen.twins, learns)
     report = inspect_data(found, folder, chosen)
     record = DataRecord(
         **{name: getattr(report, name) for name in DataIdentity.model_fields},
@@ -104,7 +105,9 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
     if other := settings_io.differences(there, settings_io.to_json(run.settings)):
         raise RunError(refusal(run.folder, other))
     root = _place(run, record, drive)
-    samples = survey(root, record.contents, run.settings.region).usable(run.settings.incomplete)
+    chosen = run.settings
+    found_there = survey(root, record.contents, chosen.region, chosen.needs_masks)
+    samples = found_there.usable(chosen.incomplete)
     found = (class_fingerprint if run.settings.classes == "each" else fingerprint)(samples)
     if found != record.fingerprint:
         parent, name = run.folder.parent, run.folder.name
@@ -115,7 +118,8 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
             f"changed, begin another run: put %env KSDD_RUN={free} into a new cell above this one, "
             "run all, and delete it later; for `run`, name another folder by --out."
         )
-    whole = folds.folds_from_record(stored, samples, record.report.twins or ())
+    learns = chosen.labels != "none"
+    whole = folds.folds_from_record(stored, samples, record.report.twins or (), learns)
     classes = _classes(samples, run.settings)
     return DataSet(root, samples, _as_trained(whole, run.settings), record, classes)
 
