@@ -110,12 +110,8 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         groups = twin_items(samples, settings.twins)
         closest = closest_pairs(samples, settings.twins)
         twins = tuple(tuple(sorted(group, key=natural_key)) for group in groups)
-        folds = {
-            "clean": _folds("clean", samples, settings),
-            "official": _folds("official", samples, settings),
-        }
-        if settings.folds == "published":
-            folds["published"] = _folds("published", samples)
+        protocols = ["clean", "official", *["published"] * (settings.folds == "published")]
+        folds = {name: _folds(name, samples, settings) for name in protocols}
     return DataReport(
         name=folder.name,
         fingerprint=(class_fingerprint if settings.classes == "each" else fingerprint)(samples),
@@ -318,11 +314,8 @@ def _sizes(samples: Sequence[Sample]) -> Sizes:
 def _folds(protocol: str, samples: Sequence[Sample], settings: Settings) -> SplitCounts | Refusal:
     """The counts of a protocol's folds, or why it does not suit the data."""
     try:
-        if protocol == "clean":
-            chosen = settings.partition, settings.twins, settings.labels != "none"
-            folds = make_folds(protocol, samples, *chosen)
-        else:
-            folds = make_folds(protocol, samples)
+        chosen = settings.partition, settings.twins, settings.labels != "none"
+        folds = make_folds(protocol, samples, *(chosen if protocol == "clean" else ()))
     except FoldError as error:
         return Refusal(refused=str(error))
     rows = tuple(
