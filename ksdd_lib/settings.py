@@ -241,6 +241,10 @@ class Settings:
     )
     """how much darker a drawn defect is than its surface; below 0, how much brighter"""
 
+    false_alarms: float = setting(0.05, "run", "share of good parts", 0, 0.5)
+    """how many of the good parts may be flagged, where no defect is known (labels none). The
+    threshold then comes from good surfaces alone. 0 is the highest good score"""
+
     average_flips: bool = switch(False, "run")
     """score an image as the mean over its four mirror images. That is steadier, and scoring takes
     four times as long"""
@@ -302,6 +306,8 @@ class Settings:
                 f"classes is 'each', but the {self.method.replace('_', ' ')} knows no classes: "
                 "take classes one."
             )
+        if self.classes == "each" and self.labels == "none":
+            raise SettingsError("classes is 'each', but labels none knows none: take classes one.")
         if self.folds == "published" and self.fold not in ("all", "0"):
             raise SettingsError(f"fold is {self.fold!r}, but folds published has fold 0 alone.")
         if self.folds == "official" and self.twins != "similar":

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ksdd_lib.deploy.detection import Verdict, as_pixels
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.evaluation.summary import apply_thresholds, operating_thresholds
+from ksdd_lib.evaluation.thresholds import apply_thresholds, operating_thresholds
 from ksdd_lib.reporting import plots
 
 

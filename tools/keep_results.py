@@ -194,6 +194,7 @@ def _with_kept_folds(run: KeptRun, earlier: KeptRun) -> KeptRun:
         run.summary.protocol,
         run.summary.seed,
         run.train_items,
+        false_alarms=run.summary.false_alarms[0].wanted if run.summary.false_alarms else None,
     )
     before, now = earlier.document("metrics", Json), run.document("metrics", Json)
     told = {"made_from", "trained_defects"} & set(before) & set(now)

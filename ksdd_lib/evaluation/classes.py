@@ -9,14 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ksdd_lib.data.layout_note import GOOD
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.evaluation.summary import (
-    AllClassScores,
-    ClassScores,
-    class_folds,
-    class_thresholds,
-    of_class,
-    reached,
-)
+from ksdd_lib.evaluation.summary import AllClassScores, ClassScores, class_thresholds, reached
+from ksdd_lib.evaluation.thresholds import class_folds, of_class
 
 RULE = (
     "as the fold's own threshold, over the same images with the score and label of the class alone;"

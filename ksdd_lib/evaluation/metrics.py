@@ -105,6 +105,33 @@ def best_f1_threshold(labels: ArrayLike, scores: ArrayLike) -> float | None:
     return float(middle if middle < upper else lower)  # neighbours in float64 have no middle
 
 
+def good_parts_threshold(
+    scores: ArrayLike, items: Sequence[str], share: float
+) -> tuple[float, int, int]:
+    """A threshold by good surfaces alone, in logits, with the parts and those that it flags.
+
+    No more than this share of the parts has a surface above it. It lies in the middle of the gap
+    between the highest scores of two parts, or at the highest of all where none may be flagged.
+    """
+    scores, names = np.asarray(scores, np.float64), np.asarray(items)
+    highest = np.sort([scores[names == name].max() for name in np.unique(names)])[::-1]
+    count = int(share * len(highest) + 1e-9)
+    pair = highest[max(0, count - 1) : count + 1]
+    flagged = int(np.sum(highest > pair.mean()))
+    return float(pair.mean()), len(highest), flagged
+
+
+def most_flagged(flagged: int, parts: int) -> float:
+    """Below which share of all good parts are flagged with 95 % confidence, one-sided.
+
+    It is exact where the threshold is one of `good_parts_threshold`, whose parts are a random
+    sample: the share above an order statistic is beta distributed (Wilks 1941).
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(CONFIDENCE, flagged + 1, parts - flagged)) if parts > flagged else 1.0
+
+
 def error_counts(labels: ArrayLike, flagged: ArrayLike) -> Counts:
     """Counts and rates of verdicts, which are bool (N,) as the labels are."""
     labels, flagged = np.asarray(labels, bool), np.asarray(flagged, bool)

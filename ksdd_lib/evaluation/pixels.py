@@ -10,12 +10,8 @@ import cv2
 import numpy as np
 
 from ksdd_lib.evaluation.predictions import Prediction
-from ksdd_lib.evaluation.summary import (
-    AllPixelScores,
-    FoldPixelScores,
-    PixelScores,
-    operating_thresholds,
-)
+from ksdd_lib.evaluation.summary import AllPixelScores, FoldPixelScores, PixelScores
+from ksdd_lib.evaluation.thresholds import operating_thresholds
 
 STEPS = 1024
 EVEN = 0.5

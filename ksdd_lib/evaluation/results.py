@@ -102,7 +102,9 @@ def require_true(
 ) -> None:
     """Raise RunError where a number, threshold or verdict is not as `conclude` has it."""
     by_class = summary.flag_rule != FLAG_RULE
-    judged, again = conclude(rows, summary.protocol, summary.seed, train_items, by_class)
+    share = summary.false_alarms[0].wanted if summary.false_alarms else None
+    chosen = summary.protocol, summary.seed, train_items, by_class, share
+    judged, again = conclude(rows, *chosen)
     if judged != list(rows):
         raise RunError(
             "A threshold or verdict does not follow from the scores: predictions.csv was edited "

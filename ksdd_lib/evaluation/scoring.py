@@ -113,7 +113,13 @@ def evaluate(
     tested = {f.number: {s.item for s in f.test} for f in data.folds}
     train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}
     predictions.write_masks(folder / "masks.npz", masks)
-    rows, summary = conclude(rows, settings.folds, settings.seed, train_items)
+    rows, summary = conclude(
+        rows,
+        settings.folds,
+        settings.seed,
+        train_items,
+        false_alarms=settings.false_alarms if settings.labels == "none" else None,
+    )
     predictions.write_predictions(folder / "predictions.csv", rows)
     defects = {k: [s.name for s in part.train if s.is_defective] for k, part in parts.items()}
     summary = summary.model_copy(

@@ -1,36 +1,31 @@
 """Everything that metrics.json holds, from the rows of predictions.csv alone."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.metrics import Counts, Interval, Oracle, clopper_pearson
-from ksdd_lib.evaluation.predictions import Prediction, of_highest, predictions_text
-from ksdd_lib.formatting import listed
+from ksdd_lib.evaluation.predictions import Prediction, predictions_text
+from ksdd_lib.evaluation.thresholds import (
+    PER_CLASS,
+    FalseAlarms,
+    FoldThreshold,
+    Numbered,
+    Size,
+    apply_thresholds,
+    class_folds,
+    good_thresholds,
+    operating_thresholds,
+    threshold_rule,
+)
 from ksdd_lib.storage import Record, sha256
 
 FLAG_RULE = "score > threshold"
 """When a surface is flagged; earlier versions judged several classes by it as well."""
 
 # In the JSON the fields of a second base class stand before those of the first.
-
-
-class Size(Record):
-    """How many images, and how many of them are defective."""
-
-    images: int
-    defective: int
-
-
-class FoldThreshold(Record):
-    """A fold's threshold, in logits or of pixels, and the images that it was taken from."""
-
-    fold: int
-    threshold: float
-    threshold_from: Size
 
 
 class Ranking(Record):
@@ -44,12 +39,6 @@ class Reached(Ranking):
     """What scores reach: how well they order surfaces, and the counts at their oracle threshold."""
 
     oracle: Oracle
-
-
-class Numbered(Record):
-    """The number of a fold."""
-
-    fold: int
 
 
 class FoldReached(Reached, Numbered):
@@ -171,6 +160,7 @@ class Summary(Record):
     trained_defects: dict[str, list[str]] | None = None  # fold -> their names, where few
     pixel_scores: AllPixelScores | None = None
     class_scores: AllClassScores | None = None  # where several classes are told apart
+    false_alarms: list[FalseAlarms] | None = None  # where no defect was known
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -184,16 +174,22 @@ def conclude(
     seed: int,
     train_items: Mapping[int, Collection[str]],
     by_class: bool = True,
+    false_alarms: float | None = None,
 ) -> tuple[list[Prediction], Summary]:
     """The rows with the thresholds and verdicts that follow from all scores, and their summary.
 
     Thresholds that the rows already have do not count. Where several classes are told apart, any
     of them flags, by its own threshold; AP, ROC, the oracle and the folds' thresholds are of the
-    highest score. The seed of the run also draws the bootstrap. Raises RunError for no rows, an
-    image twice, or a row of another seed.
+    highest score. With `false_alarms`, the share of good parts that may be flagged, thresholds
+    come from good surfaces alone. The seed of the run also draws the bootstrap. Raises RunError
+    for no rows, an image twice, or a row of another seed.
     """
     _check_rows(rows, seed)
-    thresholds = operating_thresholds(rows, train_items)
+    if false_alarms is None:
+        thresholds = operating_thresholds(rows, train_items)
+        promised = None
+    else:
+        thresholds, promised = good_thresholds(rows, train_items, false_alarms)
     own = class_folds(rows, train_items) if by_class else []
     judged = apply_thresholds(rows, thresholds, own)
     parts = [[row for row in judged if row.fold == one.fold] for one in thresholds]
@@ -205,13 +201,14 @@ def conclude(
         protocol=protocol,
         seed=seed,
         folds_trained=[one.fold for one in thresholds],
-        threshold_rule=PER_CLASS * bool(own) + _threshold_rule(thresholds),
+        threshold_rule=PER_CLASS * bool(own) + threshold_rule(thresholds, false_alarms),
         flag_rule=FLAG_RULE + " in any class" * bool(own),
         folds=folds,
         fold_mean=_fold_mean(folds),
         pooled=PooledScores(**dict(_scores(judged, seed)), items=len({row.item for row in rows})),
         segmentation_score=_map_scores(parts),
         predictions_sha256=sha256(predictions_text(judged).encode("utf-8")),
+        false_alarms=promised,
     )
     return judged, summary
 
@@ -226,91 +223,6 @@ def _check_rows(rows: Sequence[Prediction], seed: int) -> None:
         raise RunError(f"{twice} is predicted twice: rows of several runs are mixed.")
     if others := sorted({row.seed for row in rows} - {seed}):
         raise RunError(f"Rows of seed {others[0]} are mixed into a run of seed {seed}.")
-
-
-def _best_f1(rows: Sequence[Prediction]) -> float | None:
-    return metrics.best_f1_threshold([row.is_defective for row in rows], [r.score for r in rows])
-
-
-def operating_thresholds(
-    rows: Sequence[Prediction],
-    train_items: Mapping[int, Collection[str]],
-    best: Callable[[Sequence[Prediction]], float | None] = _best_f1,
-    default: float = 0.0,  # even odds
-) -> list[FoldThreshold]:
-    """Each trained fold's threshold, the `best` for out-of-fold scores of its own training items.
-
-    For fold k these are the test rows of the *other* folds whose item is in `train_items[k]`.
-    Each was scored by the model of the fold that holds it out, and none is tested in fold k.
-    Training items that no trained fold tests have no such score and are left out. Where the
-    scores lack a class, as with a single trained fold, it is the `default` from 0 images.
-    Raises RunError where a fold tests an item that it was trained on.
-    """
-    found = []
-    for fold in sorted({row.fold for row in rows}):
-        items = set(train_items[fold])
-        if shared := sorted(items & {row.item for row in rows if row.fold == fold}):
-            raise RunError(f"Fold {fold} tests {listed(shared, 5)}, which it was trained on.")
-        used = [row for row in rows if row.fold != fold and row.item in items]
-        labels = [row.is_defective for row in used]
-        threshold = best(used)
-        if threshold is None:
-            labels, threshold = [], default
-        size = Size(images=len(labels), defective=sum(labels))
-        found.append(FoldThreshold(fold=fold, threshold=threshold, threshold_from=size))
-    return found
-
-
-def class_folds(
-    rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
-) -> list[list[FoldThreshold]]:
-    """The operating thresholds of each class that is told apart, as if it were all there is."""
-    classes = range(len(rows[0].classes))
-    return [operating_thresholds([of_class(row, k) for row in rows], train_items) for k in classes]
-
-
-def of_class(row: Prediction, number: int) -> Prediction:
-    """A row as if the class of this number were all that is asked for."""
-    one = row.classes[number]
-    return replace(row, score=one.score, is_defective=one.is_there, classes=())
-
-
-def apply_thresholds(
-    rows: Sequence[Prediction],
-    thresholds: Sequence[FoldThreshold],
-    of_classes: Sequence[Sequence[FoldThreshold]] = (),
-) -> list[Prediction]:
-    """The rows with their threshold, and flagged where the score is greater than it.
-
-    It is that of the fold, or `of_highest` where each class has its own.
-    """
-    values = {one.fold: one.threshold for one in thresholds}
-    each = [{one.fold: one.threshold for one in own} for own in of_classes]
-    found = []
-    for row in rows:
-        scores, own = [one.score for one in row.classes], [one[row.fold] for one in each]
-        threshold = of_highest(scores, own) if own else values[row.fold]
-        found.append(replace(row, threshold=threshold, is_flagged=row.score > threshold))
-    return found
-
-
-PER_CLASS = "each class has its own, of its score and label alone: "
-"""What is said first of the rule of thresholds, where several classes are told apart."""
-
-
-def _threshold_rule(thresholds: Sequence[FoldThreshold]) -> str:
-    """Where the operating thresholds come from, in words for the report."""
-    fixed = [str(one.fold) for one in thresholds if not one.threshold_from.images]
-    default = "a logit of 0.0, fixed in advance"
-    if len(fixed) == len(thresholds) == 1:
-        return f"{default}: with a single fold trained there are no out-of-fold scores"
-    if len(fixed) == len(thresholds):
-        return f"{default}: the out-of-fold scores of the training items lack a class"
-    rule = (
-        "middle of the gap at best F1, in logits, over out-of-fold scores of the fold's own "
-        "training items (each scored by the model of the fold that holds it out)"
-    )
-    return rule + (f"; {default}, in fold {', '.join(fixed)}" if fixed else "")
 
 
 def _scores(rows: Sequence[Prediction], seed: int) -> Scores:

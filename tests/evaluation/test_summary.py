@@ -12,14 +12,16 @@ from ksdd_lib.evaluation.results import require_true
 from ksdd_lib.evaluation.summary import (
     AllClassScores,
     AllPixelScores,
-    FoldThreshold,
     MadeFrom,
     PixelScores,
     Ranking,
-    Size,
     Summary,
-    apply_thresholds,
     conclude,
+)
+from ksdd_lib.evaluation.thresholds import (
+    FoldThreshold,
+    Size,
+    apply_thresholds,
     operating_thresholds,
 )
 
