@@ -108,6 +108,7 @@ class Settings:
         "via",
         "yolo",
         "class_folders",
+        "pictures",
     ] = setting("auto", "data", "name")
     """how pictures and labels lie in the folder. auto recognises it and says what it took"""
 

@@ -134,7 +134,7 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
         classes=_classes(samples),
         layout=folder.layout,
         notes=folder.notes,
-        advice=(*_advice(samples, folder, settings), *_chained(samples, twins or ())),
+        advice=(*_advice(found, folder, settings), *_chained(samples, twins or ())),
         twins=twins,
         closest=closest,
         folds=folds,
@@ -206,8 +206,10 @@ def _origin(report: DataReport) -> str:
     return unpublished if report.origin == NOT_PUBLISHED else report.origin
 
 
-def _advice(samples: Sequence[Sample], folder: DataFolder, settings: Settings) -> list[str]:
-    lines = []
+def _advice(found: Survey, folder: DataFolder, settings: Settings) -> list[str]:
+    samples, lines = found.samples, []
+    if count := len(found.defective):
+        lines.append(f"{count} pictures are called defective: masks=given learns from that alone.")
     if settings.preset == "demo" and not folder.is_generated:
         lines.append("The preset demo is made for generated surfaces: take cpu for real ones.")
     if not samples:

@@ -78,7 +78,7 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
     too, and named in the notes: training refuses it until it has one. Raises DataError where two
     pictures would have one name, or the rest is not plainly good though it is said to be.
     """
-    layout, found = recognise(tree, settings.layout)
+    layout, found = recognise(tree, settings.layout, settings.incomplete == "good")
     if settings.incomplete == "good":
         found = _rest_is_good(tree, found)
     places = _places(found.pictures, settings.item)

@@ -41,19 +41,23 @@ LAYOUTS = {
     "cvat": Layout(cvat.find, "XML of CVAT for images"),
     "via": Layout(via.find, "JSON of the VGG Image Annotator"),
     "yolo": Layout(yolo.find, "YOLO's text with segments for each picture"),
+    "pictures": Layout(class_folders.find_pictures, "pictures alone, all good: incomplete=good"),
     "class_folders": Layout(class_folders.find, "folders called good and by defects, no masks"),
 }
 """Name for `--set layout=` -> layout. Two that fit equally well are both named."""
 
 
-def recognise(tree: Tree, wanted: str = "auto") -> tuple[str, Found]:
+def recognise(tree: Tree, wanted: str = "auto", rest_is_good: bool = False) -> tuple[str, Found]:
     """The layout of a folder and what its reader found.
 
-    A picture that no annotation mentions is good where it lies in a folder called so. Raises
+    A picture that no annotation mentions is good where it lies in a folder called so. Pictures
+    alone are a data set only where the rest, which is all, is good. Raises
     DataError where no layout fits, or two fit equally well and `wanted` names neither.
     """
     chosen = LAYOUTS if wanted == "auto" else {wanted: LAYOUTS[wanted]}
     found = {name: with_good(it) for name, one in chosen.items() if (it := one.find(tree))}
+    if alone := found.pop("pictures", None):
+        found = found or {"pictures": alone} if rest_is_good else found
     copy = found.pop("labelme") if _has_copy(found) else None
     found = {name: it for name, it in found.items() if LAYOUTS[name].is_own} or found
     most = max((it.labelled for it in found.values()), default=0)

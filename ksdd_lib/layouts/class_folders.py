@@ -33,6 +33,12 @@ def find(tree: Tree) -> Found | None:
     return Found(pictures)
 
 
+def find_pictures(tree: Tree) -> Found | None:
+    """All pictures, without a label; None of a folder without pictures."""
+    pictures = [Picture(without_ending(name), tree.path(name), None) for name in tree.images]
+    return Found(pictures) if pictures else None
+
+
 def find_mvtec(tree: Tree) -> Found | None:
     """MVTec AD, one category of it or several; None where a folder of ground truth is missing."""
     masks: dict[str, str] = {}
