@@ -233,14 +233,19 @@ class Settings:
     """how long drawn defects are. A spot is a third as wide as this, a stain two thirds"""
 
     drawn_width: Annotated[str, as_interval(0.3, 200)] = setting(
-        "1 to 4", "run", "pixels of the network's input", form="LOW to HIGH, from 0.3 to 200"
+        "0.8 to 2.6", "run", "pixels of the network's input", form="LOW to HIGH, from 0.3 to 200"
     )
     """how wide drawn lines are, and how wide half a pit is"""
 
     drawn_contrast: Annotated[str, as_interval(-1, 1)] = setting(
-        "0.25 to 0.8", "run", "share of the gray level", form="LOW to HIGH, from -1 to 1"
+        "0.2 to 0.8", "run", "share of the gray level", form="LOW to HIGH, from -1 to 1"
     )
     """how much darker a drawn defect is than its surface; below 0, how much brighter"""
+
+    harmless: Annotated[str, some_of("none", *DRAWN_KINDS)] = setting(
+        "none", "run", "names", form="none or some of " + ", ".join(DRAWN_KINDS)
+    )
+    """what is drawn on every second surface of training without being a defect, as dust is"""
 
     false_alarms: float = setting(0.05, "run", "share of good parts", 0, 0.5)
     """how many of the good parts may be flagged, where no defect is known (labels none). The

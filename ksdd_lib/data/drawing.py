@@ -45,13 +45,18 @@ class Canvas:
 
 
 def jagged(
-    start: np.ndarray, heading: float, length: float, unit: float, random: Random
+    start: np.ndarray,
+    heading: float,
+    length: float,
+    unit: float,
+    random: Random,
+    detail: float = 0.5,
 ) -> np.ndarray:
-    """A path of `length` units that keeps its direction on the whole and none in detail: (n, 2)."""
+    """A path of `length` units that keeps its direction on the whole, less in `detail`: (n, 2)."""
     step = 1.6
     count = max(int(length / step), 4)
     slow = cv2.resize(random.normal(0, 0.35, (1, 4)), (count, 1), interpolation=cv2.INTER_CUBIC)[0]
-    angles = heading + slow + random.normal(0, 0.5, count)
+    angles = heading + slow + random.normal(0, detail, count)
     steps = step * unit * np.stack([np.cos(angles), np.sin(angles)], 1)
     return np.concatenate([start[None], start + np.cumsum(steps, 0)])
 

@@ -23,7 +23,7 @@ from ksdd_lib.training.memory import explain_memory
 
 SHARED: tuple[str, ...] = ("image_size", "folds", "seed", "rotation", "flips", "weight_averaging")
 SHARED += ("copy_paste", "paste_turn", "fit", "region", "tile_size", "labels", "masks")
-SHARED += ("drawn", "drawn_kinds", "drawn_length", "drawn_width", "drawn_contrast")
+SHARED += ("drawn", "harmless", "drawn_kinds", "drawn_length", "drawn_width", "drawn_contrast")
 """Settings outside a stage's own group that decide its weights, whatever the method."""
 
 RARELY = 4
@@ -205,5 +205,6 @@ def _training_part(
         to_draw=unmasked if is_drawn else frozenset(),
         unmasked=unmasked,
         drawn=settings.drawn if plan.needs_masks else 0.0,
+        harmless=settings.harmless != "none" and (plan.needs_masks or from_good),
     )
     return surfaces, order

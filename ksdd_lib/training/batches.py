@@ -14,7 +14,7 @@ from ksdd_lib.data.dataset import Sample
 from ksdd_lib.data.layout_note import own_classes
 from ksdd_lib.training.canvas import MIDDLE, Canvas, read_canvas
 from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
-from ksdd_lib.training.drawn_defects import Ranges, draw
+from ksdd_lib.training.drawn_defects import Ranges, add_harmless, draw
 from ksdd_lib.view import Box, View, view_of
 
 FLIPS = (0, 4, 6, 2)
@@ -52,6 +52,7 @@ class Shown:
     view: int = 0
     pasted: Pasted | None = None
     drawn: tuple[int, ...] | None = None  # what draws a defect upon it
+    harmless: tuple[int, ...] | None = None  # what draws things that are no defect
     tile: tuple[float, ...] | None = None  # four numbers below 1, which draw it; None without tiles
 
 
@@ -92,19 +93,31 @@ class Surfaces:
 
     def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """Image and annotation of a sample as a step sees it, as `image` and `mask` give them."""
+        image, masks = self._pixels(shown)
+        if shown.harmless:
+            assert self.ranges is not None
+            random = np.random.default_rng(shown.harmless)
+            inner = self.inner[shown.row] if self.inner else None
+            found = add_harmless(image[0, 0].cpu().numpy(), self.ranges, random, inner)
+            image = torch.from_numpy(found)[None, None].to(image.device)
+        return network_input(image, shown.view), network_input(masks, shown.view)
+
+    def _pixels(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """Image (1, 1, H, W) and masks (1, K, H, W), uint8, of a sample with its defect."""
+        ground, kept = self.images[shown.row : shown.row + 1], self.mask_row[shown.row]
         if shown.drawn:
             inner = self.inner[shown.row] if self.inner else None
-            image, masks = self._draw(self.images[shown.row, 0], shown.drawn, inner)
-            return network_input(image, shown.view), network_input(masks, shown.view)
-        if pasted := shown.pasted:
-            defect, kind = self._defects[self.mask_row[shown.row]]
+            return self._draw(ground[0, 0], shown.drawn, inner)
+        masks = torch.zeros_like(ground).repeat(1, self.classes, 1, 1)
+        if shown.pasted:
+            defect, kind = self._defects[kept]
             if defect.mask.numel():
-                defect = turned(defect, pasted.degrees) if pasted.degrees else defect
-                image, mask = self._paste(defect, shown.row, pasted)
-                masks = mask.new_zeros(1, self.classes, *mask.shape[-2:])
+                turn = shown.pasted.degrees
+                defect = turned(defect, turn) if turn else defect
+                image, mask = self._paste(defect, shown.row, shown.pasted)
                 masks[:, kind] = mask[:, 0]
-                return network_input(image, shown.view), network_input(masks, shown.view)
-        return self.image(shown.row, shown.view), self.mask(shown.row, shown.view)
+                return image, masks
+        return ground, masks if kept < 0 else self.masks[kept : kept + 1]
 
     def _paste(self, defect: Defect, row: int, pasted: Pasted) -> tuple[Tensor, Tensor]:
         """Image and mask, uint8 (1, 1, H, W), of the defect of a row upon another; never beyond."""
@@ -156,7 +169,7 @@ class Surfaces:
     def label_of(self, shown: Shown) -> Tensor:
         """The label of what a step sees."""
         if shown.drawn:
-            return (self.show(shown)[1] > 0).flatten(2).any(2).float()
+            return (self._pixels(shown)[1] > 0).flatten(2).any(2).float()
         return self.label(shown.row)
 
     @cached_property
@@ -209,7 +222,7 @@ class Tiles(Surfaces):
     read: Callable[[Sample], Canvas] = field(kw_only=True)
     kept: dict[int, Canvas] = field(default_factory=dict, kw_only=True)
 
-    def show(self, shown: Shown) -> tuple[Tensor, Tensor]:
+    def _pixels(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """As of `Surfaces`. A defect is pasted from its tile upon one of the other sample."""
         image, masks = self._cut(shown.row, shown)
         if shown.drawn:
@@ -221,16 +234,13 @@ class Tiles(Surfaces):
             ground, masks = self._cut(pasted.row, shown)
             image, mask = paste(defect, ground, pasted.height, pasted.strength)
             masks[:, kinds[0, 0]] = mask[:, 0]
-        there = self.images.device
-        return network_input(image.to(there), shown.view), network_input(
-            masks.to(there), shown.view
-        )
+        return image.to(self.images.device), masks.to(self.images.device)
 
     def label_of(self, shown: Shown) -> Tensor:
         """For each class whether the tile shows it."""
         if self.classes == 1 and not shown.drawn:
             return self.label(shown.row)
-        return (self.show(shown)[1] > 0).flatten(2).any(2).float()
+        return (self._pixels(shown)[1] > 0).flatten(2).any(2).float()
 
     def _cut(self, row: int, shown: Shown) -> tuple[Tensor, Tensor]:
         """Image (1, 1, H, W) and masks (1, K, H, W) of the tile of a row, uint8."""
@@ -279,6 +289,7 @@ class Order:
     to_draw: frozenset[int] = frozenset()
     unmasked: frozenset[int] = frozenset()
     drawn: float = 0.0
+    harmless: bool = False
 
     def shown(self, step: int) -> list[Shown]:
         """What step 0, 1, 2, ... sees. All of a batch is turned and mirrored alike."""
@@ -292,14 +303,16 @@ class Order:
     def _shown(self, position: int, view: int) -> Shown:
         """What comes at this position of all steps."""
         row, tile = self._row(position), self._tile(position)
+        draw = self._key(6, position) if self.harmless else None
+        harmless = draw if draw and np.random.default_rng(draw).random() < 0.5 else None
         if position % 2 == 0:
             key = self._key(5, position)
             random = np.random.default_rng(key)
             if row in self.to_draw or random.random() < self.drawn:
                 ground = row if row in self.good else int(random.choice(self.good))
-                return Shown(ground, view, drawn=(*key, 1), tile=tile)
+                return Shown(ground, view, None, (*key, 1), harmless, tile)
         pasted = None if row in self.unmasked else self._pasted(position)
-        return Shown(row, view, pasted, tile=tile)
+        return Shown(row, view, pasted, None, harmless, tile)
 
     def _row(self, position: int) -> int:
         """The row in the surfaces of what comes at this position of all steps."""

@@ -25,6 +25,9 @@ TRIES = 12
 RIM = 0.3
 """A pixel is annotated where it is changed by more than this share of the defect's own contrast."""
 
+MOST = 12
+"""Harmless things on one surface at most."""
+
 Interval = tuple[float, float]
 
 
@@ -36,12 +39,14 @@ class Ranges:
         length: from end to end, in pixels.
         width: of lines; a pit is twice as wide.
         contrast: the share of its gray that a pixel loses, or gains where it is below 0.
+        harmless: kinds that are drawn on all surfaces, and are no defect.
     """
 
     kinds: tuple[str, ...]
     length: Interval
     width: Interval
     contrast: Interval
+    harmless: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -49,6 +54,7 @@ class Ranges:
         return cls(
             tuple(settings.drawn_kinds.split(",")),
             *map(ends, (settings.drawn_length, settings.drawn_width, settings.drawn_contrast)),
+            () if settings.harmless == "none" else tuple(settings.harmless.split(",")),
         )
 
 
@@ -78,6 +84,21 @@ def draw(
     return image, mask, kind
 
 
+def add_harmless(
+    surface: np.ndarray, ranges: Ranges, random: Random, inner: Box | None = None
+) -> np.ndarray:
+    """A surface, uint8 (H, W), with up to a dozen things that are no defect, most of them dark."""
+    box, image = inner or Box(0, 0, *surface.shape), surface.copy()
+    ground = box.cut(image).astype(np.float32)
+    for _ in range(random.integers(1, MOST + 1)):
+        depth = random.uniform(*ranges.contrast) * random.choice([1, 1, -1])
+        ground *= 1 - depth * KINDS[str(random.choice(ranges.harmless))](
+            ground.shape, ranges, random
+        )
+    box.cut(image)[:] = np.rint(ground.clip(0, 255)).astype(np.uint8)
+    return image
+
+
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -86,11 +107,12 @@ def _crack(size: Sequence[int], ranges: Ranges, random: Random) -> np.ndarray:
     canvas = Canvas((size[0], size[1]))
     start, heading = _place(size, random, at_border=random.random() < 0.25)
     length, width = _logarithmic(ranges.length, random), random.uniform(*ranges.width)
-    main = jagged(start, heading, length, 1, random)
+    detail = random.uniform(0.1, 0.5)
+    main = jagged(start, heading, length, 1, random, detail)
     for _ in range(random.integers(0, 3)):
         fork = main[int(random.uniform(0.1, 0.8) * len(main))]
         turn = random.choice([-1, 1]) * random.uniform(0.5, 1.2)
-        branch = jagged(fork, heading + turn, length * random.uniform(0.15, 0.4), 1, random)
+        branch = jagged(fork, heading + turn, length * random.uniform(0.15, 0.4), 1, random, detail)
         _line(canvas, branch, 0.75 * width, random)
     _line(canvas, main, width, random, both_ends=random.random() < 0.5)
     return _blurred(canvas, random.uniform(0.3, 0.9))
