@@ -53,7 +53,9 @@ class Ranges:
         """What the settings say."""
         return cls(
             tuple(settings.drawn_kinds.split(",")),
-            *map(ends, (settings.drawn_length, settings.drawn_width, settings.drawn_contrast)),
+            ends(settings.drawn_length),
+            ends(settings.drawn_width),
+            ends(settings.drawn_contrast),
             () if settings.harmless == "none" else tuple(settings.harmless.split(",")),
         )
 
@@ -92,9 +94,8 @@ def add_harmless(
     ground = box.cut(image).astype(np.float32)
     for _ in range(random.integers(1, MOST + 1)):
         depth = random.uniform(*ranges.contrast) * random.choice([1, 1, -1])
-        ground *= 1 - depth * KINDS[str(random.choice(ranges.harmless))](
-            ground.shape, ranges, random
-        )
+        kind = str(random.choice(ranges.harmless))
+        ground *= 1 - depth * KINDS[kind](ground.shape, ranges, random)
     box.cut(image)[:] = np.rint(ground.clip(0, 255)).astype(np.uint8)
     return image
 
