@@ -233,7 +233,7 @@ class Settings:
     """how long drawn defects are. A spot is a third as wide as this, a stain two thirds"""
 
     drawn_width: Annotated[str, as_interval(0.3, 200)] = setting(
-        "0.8 to 2.6", "run", "pixels of the network's input", form="LOW to HIGH, from 0.3 to 200"
+        "1 to 3.5", "run", "pixels of the network's input", form="LOW to HIGH, from 0.3 to 200"
     )
     """how wide drawn lines are, and how wide half a pit is"""
 

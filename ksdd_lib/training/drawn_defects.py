@@ -16,7 +16,7 @@ from ksdd_lib.setting_rules import ends
 from ksdd_lib.settings import Settings
 from ksdd_lib.view import Box
 
-VISIBLE = 8.0
+VISIBLE = 15.0
 """Gray levels by which a defect changes its pixels on average at least; else it lies elsewhere."""
 
 TRIES = 12
@@ -82,7 +82,7 @@ def draw(
             break
     image, mask = surface.copy(), np.zeros_like(surface)
     box.cut(image)[:] = np.rint(changed).astype(np.uint8)
-    box.cut(mask)[:] = cv2.dilate(marked.astype(np.uint8) * 255, CROSS)
+    box.cut(mask)[:] = cv2.dilate(marked.astype(np.uint8) * 255, AROUND)
     return image, mask, kind
 
 
@@ -100,7 +100,8 @@ def add_harmless(
     return image
 
 
-CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+AROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+"""What is annotated around a drawn defect: 3 pixels, about as people do on KolektorSDD."""
 
 
 def _crack(size: Sequence[int], ranges: Ranges, random: Random) -> np.ndarray:
