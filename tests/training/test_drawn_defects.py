@@ -40,7 +40,7 @@ def test_only_what_is_marked_is_changed_much_and_the_texture_stays(kind: str, nu
 def test_a_contrast_below_zero_is_brighter(kind: str) -> None:
     image, mask, _ = drawn(kind, 1, contrast=(-0.5, -0.3))
     change = image.astype(float) - GROUND
-    assert change.min() >= 0 and change[mask > 0].mean() > VISIBLE / 2
+    assert change.min() >= 0 and change[mask > 0].max() > VISIBLE
 
 
 def test_the_same_numbers_draw_the_same_and_others_another() -> None:
