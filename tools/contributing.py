@@ -19,12 +19,19 @@ def rooms_table(root: Path) -> str:
     """Each room with what it is for, its modules and its lines."""
     package = root / "ksdd_lib"
     rows = [_row("top level", "What every room uses", sorted(package.glob("*.py")))]
-    for room in (*SPINE, *WINGS):
+    rooms = [name for room in SPINE for name in (room, *_inner(package / room))]
+    for room in (*rooms, *WINGS):
         init = (package / room / "__init__.py").read_text(encoding="utf-8")
         purpose = ast.get_docstring(ast.parse(init)) or ""
         name = f"`{room}`" + (" (wing)" if room in WINGS else "")
         rows.append(_row(name, purpose.rstrip("."), sorted((package / room).glob("*.py"))))
     return table(("room", "what it is for", "modules", "lines, about"), rows)
+
+
+def _inner(room: Path) -> list[str]:
+    """The rooms within a room, as "layouts/readers"."""
+    inits = sorted(room.glob("*/__init__.py"))
+    return [f"{room.name}/{path.parent.name}" for path in inits]
 
 
 def _row(name: str, purpose: str, files: list[Path]) -> list[str]:

@@ -1,1 +1,1 @@
-"""One reader for each way in which pictures and their labels lie in a folder."""
+"""How pictures and their labels lie in a folder, and how they become item folders."""

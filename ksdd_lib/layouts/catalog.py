@@ -9,7 +9,8 @@ import numpy as np
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts import (
+from ksdd_lib.layouts.found import GOOD, Found, Mask, Picture, Tree, nothing
+from ksdd_lib.layouts.readers import (
     class_folders,
     coco,
     cvat,
@@ -19,7 +20,6 @@ from ksdd_lib.layouts import (
     via,
     yolo,
 )
-from ksdd_lib.layouts.found import GOOD, Found, Mask, Picture, Tree, nothing
 
 
 class Layout(NamedTuple):

@@ -23,8 +23,9 @@ from ksdd_lib.data.pixels import decode_mask
 from ksdd_lib.deploy import detection
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed, printable, unquoted
-from ksdd_lib.layouts import catalog, labelme, masks_beside
+from ksdd_lib.layouts import catalog
 from ksdd_lib.layouts.found import Found, Picture, Tree, naming, nothing, without_ending
+from ksdd_lib.layouts.readers import labelme, masks_beside
 from ksdd_lib.notebook import colab, outputs
 from ksdd_lib.notebook.drawn_shapes import Shape, drawn, shapes_of, stored_shapes
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from ksdd_lib.layouts.labelme import shape_of
-from ksdd_lib.layouts.polygons import FAR
+from ksdd_lib.layouts.readers.labelme import shape_of
+from ksdd_lib.layouts.readers.polygons import FAR
 from ksdd_lib.storage import Record
 
 Point = Annotated[tuple[float, float], Field(strict=False)]

@@ -28,7 +28,7 @@ def test_parts_of_one_score_are_not_parted() -> None:
     assert good_parts_threshold([2.0, 2.0, 1.0], ["a", "b", "c"], 1 / 3) == (2.0, 3, 0)
 
 
-@pytest.mark.fault(74)
+@pytest.mark.fault(75)
 @pytest.mark.parametrize(("parts", "share"), [(31, 0.05), (31, 0.0), (12, 0.1), (100, 0.02)])
 def test_the_promise_holds_in_at_least_95_of_100_draws(parts: int, share: float) -> None:
     """The true share of flagged parts is known: scores are drawn evenly from 0 to 1."""
@@ -57,7 +57,7 @@ def rows(shift: float = 0.0) -> list[Prediction]:
 TRAIN = {fold: {f"part{n}" for n in range(12) if n % 2 != fold} for fold in (0, 1)}
 
 
-@pytest.mark.fault(74)
+@pytest.mark.fault(75)
 def test_no_score_of_a_defect_moves_such_a_threshold() -> None:
     judged, summary = conclude(rows(), "clean", 0, TRAIN, false_alarms=0.2)
     _, moved = conclude(rows(shift=-2.0), "clean", 0, TRAIN, false_alarms=0.2)

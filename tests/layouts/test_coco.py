@@ -11,9 +11,9 @@ from layouts.drawn import lacks, masks, notes, outlines, pictures, ring
 from pycocotools import mask as coco_mask
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import coco
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Tree
+from ksdd_lib.layouts.readers import coco
 
 CATEGORIES = [
     {"id": 1, "name": "crack", "supercategory": "defect"},

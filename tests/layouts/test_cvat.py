@@ -10,9 +10,9 @@ from layouts.conftest import same, write
 from layouts.drawn import lacks, masks, notes, outlines, pictures, ring
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import cvat
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Tree
+from ksdd_lib.layouts.readers import cvat
 
 META = (
     "<version>1.1</version>\n<meta><task><id>5</id><name>plates</name><size>6</size><labels>"

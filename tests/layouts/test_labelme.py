@@ -11,9 +11,9 @@ from layouts.conftest import same, write
 from layouts.drawn import lacks, notes, outlines, pictures, ring
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import labelme
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Tree
+from ksdd_lib.layouts.readers import labelme
 
 
 def shape(points: object, kind: str = "polygon", label: object = "crack", **more: object) -> dict:

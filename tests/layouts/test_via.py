@@ -10,9 +10,9 @@ from layouts.conftest import same, write
 from layouts.drawn import lacks, masks, notes, outlines, pictures
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import via
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Tree
+from ksdd_lib.layouts.readers import via
 
 
 def region(name: str = "polygon", label: object = "crack", **values: object) -> dict:

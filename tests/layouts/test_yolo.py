@@ -8,9 +8,9 @@ from layouts.conftest import same, write
 from layouts.drawn import lacks, masks, notes, outlines, pictures
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import yolo
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Tree
+from ksdd_lib.layouts.readers import yolo
 
 DATA = "path: ../set\ntrain: images/train\nval: images/val\nnc: 2\n"
 

@@ -72,7 +72,7 @@ def places(narrow: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return found | {"plain": tiny_data(made / "plain")}
 
 
-@pytest.mark.fault(73)
+@pytest.mark.fault(74)
 def test_without_labels_no_defective_image_is_learned_from(
     places: dict[str, DataSet], tmp_path: Path
 ) -> None:
@@ -83,7 +83,7 @@ def test_without_labels_no_defective_image_is_learned_from(
     assert not same(two["segmentation"], full["segmentation"])
 
 
-@pytest.mark.fault(73)
+@pytest.mark.fault(74)
 def test_without_masks_labels_alone_are_learned_from(
     places: dict[str, DataSet], tmp_path: Path
 ) -> None:

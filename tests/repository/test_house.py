@@ -20,7 +20,7 @@ ROOT = TESTS.parent
 PACKAGE = ROOT / "ksdd_lib"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted(ROOT.glob("tools/*.py"))
-ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
+ROOMS = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("assets/*/*.md")])
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
@@ -36,8 +36,8 @@ class TestSize:
         sizes = {str(path.relative_to(ROOT)): len(lines_of(path)) for path in MODULES}
         assert {name: size for name, size in sizes.items() if size > 400} == {}
         layouts = {name: size for name, size in sizes.items() if "/layouts/" in name}
-        assert sum(layouts.values()) <= 1_580, "the readers of other layouts"
-        assert sum(sizes.values()) - sum(layouts.values()) <= 13_930
+        assert sum(layouts.values()) <= 1_610, "the readers of other layouts"
+        assert sum(sizes.values()) - sum(layouts.values()) <= 14_600
 
     def test_no_function_is_long(self):
         sizes = {

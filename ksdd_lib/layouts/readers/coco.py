@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import polygons
 from ksdd_lib.layouts.found import BOXES, Found, Labels, Shape, Tree, side_of, stated
+from ksdd_lib.layouts.readers import polygons
 
 
 def find(tree: Tree) -> Found | None:

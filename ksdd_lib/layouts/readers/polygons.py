@@ -12,8 +12,8 @@ import numpy as np
 from ksdd_lib.data.pixels import MAX_PIXELS
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import printable
-from ksdd_lib.layouts import masks_beside
 from ksdd_lib.layouts.found import Draw, Found, Labels, Shape, Tree, joined, naming
+from ksdd_lib.layouts.readers import masks_beside
 
 Reader = Callable[[Any], Shape | str | None]
 """What a file holds -> the shape; None where it is no defect, or why it outlines none."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ksdd_lib.layouts import polygons
 from ksdd_lib.layouts.found import Found, Labels, Shape, Tree
+from ksdd_lib.layouts.readers import polygons
 
 PROJECT = "_via_img_metadata"
 

@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import polygons
 from ksdd_lib.layouts.found import BOXES, Found, Labels, Shape, Tree, without_ending
+from ksdd_lib.layouts.readers import polygons
 
 LISTS = ("classes.txt", "obj.names")
 NAMES = re.compile(

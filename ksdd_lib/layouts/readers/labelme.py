@@ -15,8 +15,8 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import polygons
 from ksdd_lib.layouts.found import Found, Labels, Shape, Tree, stated
+from ksdd_lib.layouts.readers import polygons
 
 OUTLINES = ("polygon", "rotation", "oriented_rectangle")
 LINES = ("line", "linestrip")

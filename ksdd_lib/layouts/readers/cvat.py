@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts import polygons
 from ksdd_lib.layouts.found import GOOD, Found, Labels, Shape, Tree, side_of, stated
+from ksdd_lib.layouts.readers import polygons
 
 
 def find(tree: Tree) -> Found | None:

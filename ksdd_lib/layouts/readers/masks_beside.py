@@ -1,0 +1,101 @@
+"""Pictures with masks: beside them under a name that says so, or in a folder of masks.
+
+`a.jpg` with `a_label.png`, `a_mask.png`, `a_gt.bmp` or `a.png`; `images/a.jpg` with `masks/a.png`.
+"""
+
+import re
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import PurePosixPath
+
+from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree, from_file, without_ending
+from ksdd_lib.layouts.readers.voc import OF_CLASSES, OF_OBJECTS, read_names, with_classes
+
+MASK_WORD = re.compile(r"(?P<stem>.+?)[ _.-](?:label|mask|gt|seg|annotation)s?", re.IGNORECASE)
+MASK_FOLDER = re.compile(
+    r"(?:masks?|labels?|ground[ _-]?truth|gt|annotations?|segmentation(?:s|class)?)(?P<of>.*)",
+    re.IGNORECASE,
+)
+PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "data", "JPEGImages")
+MASK_ENDINGS = (".png", ".bmp")
+
+
+def find(tree: Tree) -> Found | None:
+    """The pictures and their masks; None where no file is a mask by its name or folder."""
+    masks: dict[str, list[str]] = {}  # where its picture is, by path without ending -> masks
+    for name in tree.images:
+        for place in _pictures_of(name):
+            masks.setdefault(place.casefold(), []).append(name)
+    same: dict[str, list[str]] = {}
+    for name in tree.images:
+        same.setdefault(without_ending(name).casefold(), []).append(name)
+    for place, names in same.items():  # a.jpg beside a.png
+        no_masks = [name for name in names if not name.lower().endswith(MASK_ENDINGS)]
+        if len(names) == 2 and len(no_masks) == 1:
+            masks.setdefault(place, []).extend(set(names) - set(no_masks))
+    paired = {place: names for place, names in masks.items() if place in same}
+    used = {name for names in paired.values() for name in names}
+    if not used:
+        return None
+    if any(map(OF_CLASSES.fullmatch, used)):
+        used |= set(filter(OF_OBJECTS.fullmatch, tree.images))
+    pictures, names_in = [], cache(partial(read_names, tree))
+    for name in tree.images:
+        if name in used:
+            continue
+        mine = sorted(set(paired.get(without_ending(name).casefold(), ())))
+        lack = "it has no mask" if not mine else f"it has two masks, {' and '.join(mine)}"
+        mask = from_file(tree.path(mine[0])) if len(mine) == 1 else None
+        one = Picture(without_ending(name), tree.path(name), mask, lack=lack, is_named=bool(mine))
+        if mask and (voc := OF_CLASSES.fullmatch(mine[0])):
+            known = names_in(voc["root"])
+            one, used = with_classes(one, tree, mine[0], known), used | known.files
+        pictures.append(one)
+    return Found(pictures, used)
+
+
+def find_items(tree: Tree) -> Found | None:
+    """Item folders, which the package itself reads: `<item>/a.jpg` beside `<item>/a_label.png`.
+
+    None where a picture lies elsewhere, or no folder is an item.
+    """
+    folders = {PurePosixPath(name).parent.as_posix() for name in tree.images}
+    if any("/" in folder or folder == "." for folder in folders):
+        return None
+    if all(map(GENERIC.fullmatch, folders)):
+        return None
+    if not any(PurePosixPath(name).stem.endswith("_label") for name in tree.images):
+        return None
+    if found := find(tree):
+        items = [replace(one, item=one.name.partition("/")[0]) for one in found.pictures]
+        return replace(found, pictures=items)
+    return None
+
+
+def find_kolektorsdd2(tree: Tree) -> Found | None:
+    """KolektorSDD2: `train` and `test`, in each `10000.png` beside `10000_GT.png`."""
+    places = [tuple(name.split("/")[:-1]) for name in tree.images]
+    if set(places) != {("train",), ("test",)} or not any("_GT." in name for name in tree.images):
+        return None
+    if found := find(tree):
+        sided = [replace(one, side=one.name.partition("/")[0]) for one in found.pictures]
+        return replace(found, pictures=sided)
+    return None
+
+
+def _pictures_of(name: str) -> list[str]:
+    """Where the picture of a mask may be, by its path without ending; none of other files."""
+    path, places = PurePosixPath(name), list[str]()
+    if path.suffix.lower() not in MASK_ENDINGS:
+        return []
+    worded = MASK_WORD.fullmatch(path.stem)
+    stems = [path.stem, worded["stem"]] if worded else [path.stem]
+    if worded:
+        places.append(str(path.with_name(worded["stem"])))
+    for depth, folder in enumerate(path.parts[:-1]):
+        if found := MASK_FOLDER.fullmatch(folder):
+            before, after = path.parts[:depth], path.parts[depth + 1 : -1]
+            for instead in ("", *(f"{word}{found['of']}" for word in PICTURE_FOLDERS)):
+                parts = [*before, *([instead] if instead else []), *after]
+                places += ["/".join([*parts, stem]) for stem in stems]
+    return places
