@@ -23,7 +23,8 @@ FACE = {
     "methods.catalog": "method_of",
     "methods.stage_training": "advised load_stage require_trained",
     "methods.two_stage": "trained_segmentation untrained_segmentation",
-    "notebook": "browse colab controls draw_labels judge_pictures operating_point outputs",
+    "notebook": "browse colab controls draw_labels judge_pictures label_effort operating_point"
+    " outputs",
     "notebook.live": "watch_training",
     "pipeline": "train",
     "reporting": "plots surface_pictures teaching_figures",
@@ -32,7 +33,7 @@ FACE = {
     "runs.prepare": "open_data prepare_data",
     "settings": "RULES",
     "formatting": "interval number",
-    "training.batches": "Order Pasted Shown load_surfaces",
+    "training.batches": "Order Pasted Shown load_surfaces one_of_each",
     "training.loop": "read_history",
     "training.targets": "annotate probability soft_targets",
 }

@@ -197,7 +197,7 @@ def _with_kept_folds(run: KeptRun, earlier: KeptRun) -> KeptRun:
         false_alarms=run.summary.false_alarms[0].wanted if run.summary.false_alarms else None,
     )
     before, now = earlier.document("metrics", Json), run.document("metrics", Json)
-    told = {"made_from", "trained_defects"} & set(before) & set(now)
+    told = {"made_from", "trained_defects", "taught"} & set(before) & set(now)
     metrics = summary.model_dump(mode="json") | {n: _joined(before[n], now[n]) for n in told}
     settings = run.document("settings", Json)
     if len(summary.folds_trained) == len(run.train_items):

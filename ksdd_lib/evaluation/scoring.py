@@ -29,6 +29,7 @@ from ksdd_lib.evaluation.summary import (
     FoldScores,
     Ranking,
     Summary,
+    Taught,
     class_thresholds,
     conclude,
     ranking,
@@ -129,12 +130,19 @@ def evaluate(
             "masks_sha256": storage.sha256(folder / "masks.npz"),
             "trained_defects": defects if settings.defective_images else None,
             "pixel_scores": _pixel_scores(data, settings, rows, masks, train_items),
+            "taught": taught(parts[min(parts)]),
             "class_scores": class_scores(rows, train_items) if rows[0].classes else None,
         }
     )
     storage.write_record(folder / "metrics.json", summary)
     storage.write_json(folder / "environment.json", _environment(run))
     return summary
+
+
+def taught(fold: Fold) -> Taught:
+    """What a training knows of the fold's images."""
+    masks = sum(one.is_defective and one.has_mask for one in fold.train)
+    return Taught(masks=masks, labels=len(fold.train))
 
 
 class Answer(NamedTuple):

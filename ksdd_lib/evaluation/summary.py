@@ -133,6 +133,13 @@ def class_thresholds(classes: Sequence[ClassScores], fold: int) -> dict[str, flo
     return {one.name: each.threshold for one in classes for each in one.folds if each.fold == fold}
 
 
+class Taught(Record):
+    """What the training of a fold knew of its images."""
+
+    masks: int
+    labels: int
+
+
 class MadeFrom(Record):
     """What results were made from."""
 
@@ -161,6 +168,7 @@ class Summary(Record):
     pixel_scores: AllPixelScores | None = None
     class_scores: AllClassScores | None = None  # where several classes are told apart
     false_alarms: list[FalseAlarms] | None = None  # where no defect was known
+    taught: Taught | None = None  # of the first fold
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:

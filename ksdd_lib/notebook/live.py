@@ -16,7 +16,7 @@ from ksdd_lib.reporting.plots import stamp
 from ksdd_lib.reporting.training_view import Forming, training_view
 from ksdd_lib.runs.prepare import DataSet
 from ksdd_lib.runs.run import Run
-from ksdd_lib.training.batches import load_surfaces
+from ksdd_lib.training.batches import one_of_each
 from ksdd_lib.training.loop import Progress, Row, Watch, read_history
 
 MOMENTS = 8
@@ -81,9 +81,8 @@ class Examples:
     (2, H/8, W/8) uint8, 255 for certain."""
 
     def __init__(self, run: Run, data: DataSet, fold: int) -> None:
-        train, settings = data.folds[fold].train, run.settings
-        samples = [next(s for s in train if s.is_defective is kind) for kind in (True, False)]
-        self.surfaces = load_surfaces(samples, settings.view, settings.annotation)
+        surfaces, both = one_of_each(data.folds[fold].train, run.settings)
+        self.pairs = [surfaces.show(one) for one in both]
         self.path = run.fold_folder(fold) / "examples.npz"
         self.masks = _read(self.path)
 
@@ -96,7 +95,7 @@ class Examples:
         passed = max((step for step in due if step <= progress.step), default=None)
         if passed is None or any(passed <= step for step in self.masks):
             return
-        seen = [progress.look(self.surfaces.image(row)).numpy() for row in (0, 1)]
+        seen = [progress.look(image).numpy() for image, _ in self.pairs]
         self.masks[progress.step] = (255 * np.stack(seen)).round().astype(np.uint8)
         content = io.BytesIO()
         arrays = {str(step): mask for step, mask in self.masks.items()}
@@ -107,8 +106,8 @@ class Examples:
         """What the picture shows of them; None before the first look."""
         if not self.masks:
             return None
-        images = [self.surfaces.images[row, 0].numpy() for row in (0, 1)]
-        outlines = [self.surfaces.mask(row)[0, 0].numpy() > 0 for row in (0, 1)]
+        images = [(255 * image[0, 0]).round().byte().numpy() for image, _ in self.pairs]
+        outlines = [mask[0, 0].numpy() > 0 for _, mask in self.pairs]
         masks = {step: mask.astype(np.float32) / 255 for step, mask in self.masks.items()}
         return Forming(images, outlines, masks)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ksdd_lib.data.dataset import Sample
 from ksdd_lib.data.layout_note import own_classes
+from ksdd_lib.settings import Settings
 from ksdd_lib.training.canvas import MIDDLE, Canvas, read_canvas
 from ksdd_lib.training.copy_paste import Defect, lift, paste, turned
 from ksdd_lib.training.drawn_defects import Ranges, add_harmless, draw
@@ -210,6 +211,17 @@ def load_surfaces(
         inner=inner if view.fit == "pad" and not view.tiled else (),
         names=tuple(classes),
     )
+
+
+def one_of_each(
+    train: Sequence[Sample], settings: Settings
+) -> tuple[Surfaces, tuple[Shown, Shown]]:
+    """A defect and a good surface as training sees them; drawn where no defect is known."""
+    good = next(one for one in train if not one.is_defective)
+    known = next((one for one in train if one.is_defective and one.has_mask), None)
+    surfaces = load_surfaces([known or good, good], settings.view, settings.annotation)
+    drawn = None if known else (settings.seed, 0)
+    return replace(surfaces, ranges=Ranges.of(settings)), (Shown(0, drawn=drawn), Shown(1))
 
 
 @dataclass(frozen=True)

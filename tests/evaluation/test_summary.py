@@ -28,7 +28,7 @@ from ksdd_lib.evaluation.thresholds import (
 COUNTS = ["tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1"]
 SCORES = ["images", "defective", "ap", "auc", *COUNTS, "oracle", "intervals"]
 LATER = ["darkest_pixel", "made_from", "masks_sha256", "trained_defects", "pixel_scores"]
-LATER += ["class_scores", "false_alarms"]
+LATER += ["class_scores", "false_alarms", "taught"]
 PIXELS = PixelScores(ap_loc=0.5, iou=0.4, dice=0.6, image_iou=None)
 
 
