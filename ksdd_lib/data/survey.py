@@ -13,7 +13,7 @@ import numpy as np
 from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import Sample, natural_key, read_file, short_path
 from ksdd_lib.data.duplicates import reduced, reduction
-from ksdd_lib.data.item_folders import Pair, list_files
+from ksdd_lib.data.item_folders import Files, Pair, list_files
 from ksdd_lib.data.layout_note import CLASSES, read_note
 from ksdd_lib.data.pixels import decode_image, decode_levels, highest_of_few, orientation
 from ksdd_lib.errors import DataError
@@ -102,13 +102,8 @@ def survey(
     """
     files = list_files(root)
     names = sorted(files.images, key=natural_key)
-    note = read_note(root)
     pairs = [_misnamed(name) or files.pair(name) for name in names]
-    labelled = {
-        name: Pair(files.images[name][0], None)
-        for name, pair in zip(names, pairs, strict=True)
-        if note and name in note.defective and isinstance(pair, str) and name not in files.doubts
-    }
+    labelled = _labelled(root, files, dict(zip(names, pairs, strict=True)))
     if not needs_masks:
         pairs = [labelled.get(name, pair) for name, pair in zip(names, pairs, strict=True)]
     before = {(one.image_sha256, one.mask_file_sha256): one for one in known}
@@ -119,14 +114,7 @@ def survey(
         factor = reduction(sizes.values()) if sizes else 1.0
         read = partial(_read_image, factor=factor, known=before)
         found = dict(zip(names, pool.map(read, names, pairs, masks), strict=True))
-    classes = note.classes if note else {}
-    usable = [
-        replace(
-            one, classes=classes.get(one.name, ()), class_path=root / CLASSES / f"{one.name}.png"
-        )
-        for one in found.values()
-        if isinstance(one, Sample)
-    ]
+    usable = _with_classes(root, [one for one in found.values() if isinstance(one, Sample)])
     kept: dict[tuple[str, str, str], Sample] = {}
     first = [kept.setdefault((s.item, s.image_sha256, s.mask_sha256), s) for s in usable]
     return Survey(
@@ -145,6 +133,29 @@ def survey(
         defective=tuple(name for name in labelled if isinstance(found[name], str)),
         contents=tuple(PairContent.model_validate(one, from_attributes=True) for one in usable),
     )
+
+
+def _labelled(root: Path, files: Files, pairs: Mapping[str, Pair | str]) -> dict[str, Pair]:
+    """The pictures that are called defective and have no mask, as pairs without one."""
+    note = read_note(root)
+    names = set(note.defective) - files.doubts.keys() if note else set()
+    return {
+        name: Pair(files.images[name][0], None)
+        for name, pair in pairs.items()
+        if name in names and isinstance(pair, str)
+    }
+
+
+def _with_classes(root: Path, samples: Iterable[Sample]) -> list[Sample]:
+    """The samples with the classes of their defects, where a note names them."""
+    note = read_note(root)
+    classes = note.classes if note else {}
+    return [
+        replace(
+            one, classes=classes.get(one.name, ()), class_path=root / CLASSES / f"{one.name}.png"
+        )
+        for one in samples
+    ]
 
 
 def _misnamed(name: str) -> str | None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ksdd_lib import storage
-from ksdd_lib.data.drawing import (
+from ksdd_lib.drawing import (
     SMALLEST_SIDE,
     Canvas,
     Random,

@@ -57,16 +57,19 @@ def pixel_scores(
     rows: Sequence[Prediction],
     counts: Mapping[str, np.ndarray],
     train_items: Mapping[int, Collection[str]],
+    knows_defects: bool = True,
 ) -> AllPixelScores:
     """The numbers over the pixels of all rows, whose counts go by image.
 
-    Each fold has a threshold from the rows that its operating threshold is taken from.
+    Each fold has a threshold from the rows that its operating threshold is taken from; a fixed one
+    where no defect may be known.
     """
 
     zero = np.zeros((2, STEPS + 1), np.int64)
 
     def best(used: Sequence[Prediction]) -> float | None:
-        return best_threshold(sum([counts[row.image] for row in used], zero))
+        total = sum([counts[row.image] for row in used], zero)
+        return best_threshold(total) if knows_defects else None
 
     thresholds = operating_thresholds(rows, train_items, best, EVEN)
     values = {one.fold: one.threshold for one in thresholds}

@@ -110,9 +110,7 @@ def evaluate(
         masks |= part_masks
         if saved:
             saved()
-    # By the items, as folds.json has them: few defective images may leave one without any.
-    tested = {f.number: {s.item for s in f.test} for f in data.folds}
-    train_items = {k: set().union(*tested.values()) - items for k, items in tested.items()}
+    train_items = _train_items(data)
     predictions.write_masks(folder / "masks.npz", masks)
     rows, summary = conclude(
         rows,
@@ -137,6 +135,12 @@ def evaluate(
     storage.write_record(folder / "metrics.json", summary)
     storage.write_json(folder / "environment.json", _environment(run))
     return summary
+
+
+def _train_items(data: DataSet) -> dict[int, set[str]]:
+    """The training items of each fold, as folds.json has them: few labels may leave one without."""
+    tested = {fold.number: {sample.item for sample in fold.test} for fold in data.folds}
+    return {k: set().union(*tested.values()) - items for k, items in tested.items()}
 
 
 def taught(fold: Fold) -> Taught:
@@ -224,7 +228,8 @@ def _pixel_scores(
         share = method_of(settings).probability(stored, settings).numpy()
         wanted = read_mask(sample) if sample.is_defective else np.zeros(sample.size, bool)
         counts[name] = pixels.count(share, wanted)
-    found = pixels.pixel_scores(rows, counts, train_items)
+    knows = settings.labels != "none"
+    found = pixels.pixel_scores(rows, counts, train_items, knows)
     agreed = annotators_iou() if data.record.is_kolektor else None
     return found.model_copy(update={"annotators_iou": agreed})
 

@@ -41,8 +41,8 @@ LAYOUTS = {
     "cvat": Layout(cvat.find, "XML of CVAT for images"),
     "via": Layout(via.find, "JSON of the VGG Image Annotator"),
     "yolo": Layout(yolo.find, "YOLO's text with segments for each picture"),
-    "pictures": Layout(class_folders.find_pictures, "pictures alone, all good: incomplete=good"),
     "class_folders": Layout(class_folders.find, "folders called good and by defects, no masks"),
+    "pictures": Layout(class_folders.find_pictures, "pictures alone, all good: incomplete=good"),
 }
 """Name for `--set layout=` -> layout. Two that fit equally well are both named."""
 

@@ -11,7 +11,7 @@ from typing import Self
 import cv2
 import numpy as np
 
-from ksdd_lib.data.drawing import Canvas, Random, jagged, noise_field, taper
+from ksdd_lib.drawing import Canvas, Random, jagged, noise_field, taper
 from ksdd_lib.setting_rules import ends
 from ksdd_lib.settings import Settings
 from ksdd_lib.view import Box

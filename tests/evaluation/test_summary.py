@@ -16,9 +16,11 @@ from ksdd_lib.evaluation.summary import (
     PixelScores,
     Ranking,
     Summary,
+    Taught,
     conclude,
 )
 from ksdd_lib.evaluation.thresholds import (
+    FalseAlarms,
     FoldThreshold,
     Size,
     apply_thresholds,
@@ -65,6 +67,8 @@ def test_the_file_gives_back_the_same_summary_with_and_without_what_was_added_la
             "trained_defects": {"0": ["a/1"]},
             "pixel_scores": AllPixelScores(threshold_rule="r", folds=[], pooled=PIXELS),
             "class_scores": AllClassScores(threshold_rule="r", classes=[], confusion={}),
+            "false_alarms": [FalseAlarms(fold=0, wanted=0.1, parts=6, flagged=0, below=0.4)],
+            "taught": Taught(masks=1, labels=2),
         }
     )
     for one, names in ((summary, []), (whole, LATER)):

@@ -78,7 +78,7 @@ class TestRooms:
 
     def test_the_face_and_the_rooms_are_light(self):
         """Importing them loads nothing heavy: a runtime at the edge has no torch."""
-        names = ["ksdd_lib", *(f"ksdd_lib.{room.name}" for room in ROOMS)]
+        names = ["ksdd_lib", *(".".join(room.relative_to(ROOT).parts) for room in ROOMS)]
         program = f"import sys, {', '.join(names)}; print(*sys.modules)"
         loaded = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
         assert not {"torch", "numpy", "matplotlib", "ipywidgets"} & set(loaded.split())
