@@ -109,6 +109,21 @@ def _left_open(pooled: PooledScores) -> str:
     )
 
 
+def promised(summary: Summary) -> str:
+    """What the thresholds by good surfaces alone promise, fold by fold; "" without any."""
+    if not summary.false_alarms:
+        return "The threshold is fixed, as no other fold has scored this one's training items."
+    each = [
+        f"{one.flagged} of {one.parts} good parts flagged in fold {one.fold}, so fewer than "
+        f"{percent_up_to(one.below)} of all such parts"
+        for one in summary.false_alarms
+    ]
+    return (
+        "The thresholds come from good surfaces alone. With 95\N{NO-BREAK SPACE}% confidence for "
+        f"each: {'; '.join(each)}."
+    )
+
+
 def unlucky_thresholds(summary: Summary) -> str:
     """Which errors come from a fold's threshold alone, as its scores order all surfaces right."""
     told = [
