@@ -238,7 +238,7 @@ class Settings:
     """how wide drawn lines are, and how wide half a pit is"""
 
     drawn_contrast: Annotated[str, as_interval(-1, 1)] = setting(
-        "0.2 to 0.8", "run", "share of the gray level", form="LOW to HIGH, from -1 to 1"
+        "0.3 to 0.8", "run", "share of the gray level", form="LOW to HIGH, from -1 to 1"
     )
     """how much darker a drawn defect is than its surface; below 0, how much brighter"""
 

@@ -16,7 +16,7 @@ from ksdd_lib.setting_rules import ends
 from ksdd_lib.settings import Settings
 from ksdd_lib.view import Box
 
-VISIBLE = 15.0
+VISIBLE = 20.0
 """Gray levels by which a defect changes its pixels on average at least; else it lies elsewhere."""
 
 TRIES = 12
@@ -105,11 +105,11 @@ AROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
 
 
 def _crack(size: Sequence[int], ranges: Ranges, random: Random) -> np.ndarray:
-    """A jagged dark line that thins out, with up to two branches; one in four is at the border."""
+    """A jagged dark line that thins out, with up to two branches; every second one is at the border."""
     canvas = Canvas((size[0], size[1]))
-    start, heading = _place(size, random, at_border=random.random() < 0.25)
+    start, heading = _place(size, random, at_border=random.random() < 0.5)
     length, width = _logarithmic(ranges.length, random), random.uniform(*ranges.width)
-    detail = random.uniform(0.1, 0.5)
+    detail = random.uniform(0.1, 0.4)
     main = jagged(start, heading, length, 1, random, detail)
     for _ in range(random.integers(0, 3)):
         fork = main[int(random.uniform(0.1, 0.8) * len(main))]
