@@ -105,7 +105,7 @@ AROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
 
 
 def _crack(size: Sequence[int], ranges: Ranges, random: Random) -> np.ndarray:
-    """A jagged dark line that thins out, with up to two branches; every second one is at the border."""
+    """A jagged dark line with up to two branches; every second one begins at the border."""
     canvas = Canvas((size[0], size[1]))
     start, heading = _place(size, random, at_border=random.random() < 0.5)
     length, width = _logarithmic(ranges.length, random), random.uniform(*ranges.width)
