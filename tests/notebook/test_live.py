@@ -3,6 +3,7 @@
 import base64
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import live, outputs
 from ksdd_lib.reporting import plots
+from ksdd_lib.training.batches import load_surfaces
 from ksdd_lib.training.loop import Progress
 
 
@@ -127,10 +129,10 @@ def test_progress_says_what_is_done_at_which_rate_and_how_long_it_takes():
 def test_masks_are_asked_for_a_few_times_and_stay_on_disk(place):
     run, data = place
     examples = live.Examples(run, data, 0)
-    kinds = [sample.is_defective for sample in examples.surfaces.samples]
-    assert kinds == [True, False]
-    train = {sample.name for sample in data.folds[0].train}
-    assert {sample.name for sample in examples.surfaces.samples} <= train
+    assert [bool(mask.any()) for _, mask in examples.pairs] == [True, False]
+    train = load_surfaces(data.folds[0].train, run.settings.view, "fine")
+    known = [train.image(row) for row in range(len(train.samples))]
+    assert all(any(torch.equal(image, one) for one in known) for image, _ in examples.pairs)
     for step in range(10, 351, 10):
         examples.look(replace(at(step), look=look))
     assert list(examples.masks) == [10, 30, 50, 90, 140, 200, 270, 350]
@@ -156,7 +158,10 @@ def test_damaged_masks_are_asked_for_again(place, monkeypatch):
     path.parent.mkdir(parents=True)
     np.savez_compressed(path, **{"10": np.arange(128, dtype=np.uint8).reshape(2, 8, 8) // 3})
     whole = path.read_bytes()
-    monkeypatch.setattr(live, "load_surfaces", lambda *_: None)  # it has nothing to do with them
+    surfaces = Mock(show=lambda _: None)
+    monkeypatch.setattr(
+        live, "one_of_each", lambda *_: (surfaces, ())
+    )  # it has nothing to do with them
     damaged = [whole[:length] for length in range(len(whole))]
     altered = [whole[:k] + bytes([whole[k] ^ 255]) + whole[k + 1 :] for k in range(len(whole))]
     lost = 0
