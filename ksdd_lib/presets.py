@@ -54,6 +54,7 @@ NAMED = {
     "region": "region",
     "tile_size": "tiles{}",
 }
+NAMED |= {"labels": "labels-{}", "masks": "masks-{}", "drawn": "drawn{:g}"}
 NAMED |= {"score": "{}", "paste_turn": "turn{:g}"}
 """Settings that a run's name holds where they are not the preset's, and how."""
 

@@ -243,9 +243,10 @@ class Settings:
     """how much darker a drawn defect is than its surface; below 0, how much brighter"""
 
     harmless: Annotated[str, some_of("none", *DRAWN_KINDS)] = setting(
-        "none", "run", "names", form="none or some of " + ", ".join(DRAWN_KINDS)
+        "pit,spot", "run", "names", form="none or some of " + ", ".join(DRAWN_KINDS)
     )
-    """what is drawn on every second surface of training without being a defect, as dust is"""
+    """what is drawn on every second surface without being a defect, where defects are drawn: as
+    pits and spots for dust and dirt. What drawn_kinds names is never harmless"""
 
     false_alarms: float = setting(0.05, "run", "share of good parts", 0, 0.5)
     """how many of the good parts may be flagged, where no defect is known (labels none). The

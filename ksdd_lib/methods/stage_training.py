@@ -189,7 +189,7 @@ def _training_part(
     is_drawn = from_good or plan.needs_masks or settings.view.tiled
     load = open_tiles if settings.view.tiled else load_surfaces
     surfaces = load(train, settings.view, settings.annotation, classes).to(where)
-    surfaces = replace(surfaces, ranges=Ranges.of(settings))
+    surfaces = replace(surfaces, ranges=(ranges := Ranges.of(settings)))
     order = Order(
         defective=defective,
         good=good,
@@ -205,6 +205,6 @@ def _training_part(
         to_draw=unmasked if is_drawn else frozenset(),
         unmasked=unmasked,
         drawn=settings.drawn if plan.needs_masks else 0.0,
-        harmless=settings.harmless != "none" and (plan.needs_masks or from_good),
+        harmless=bool(settings.draws and ranges.harmless) and (plan.needs_masks or from_good),
     )
     return surfaces, order

@@ -51,12 +51,13 @@ class Ranges:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """What the settings say."""
+        kinds, others = (names.split(",") for names in (settings.drawn_kinds, settings.harmless))
         return cls(
-            tuple(settings.drawn_kinds.split(",")),
+            tuple(kinds),
             ends(settings.drawn_length),
             ends(settings.drawn_width),
             ends(settings.drawn_contrast),
-            () if settings.harmless == "none" else tuple(settings.harmless.split(",")),
+            tuple(kind for kind in others if kind in KINDS and kind not in kinds),
         )
 
 
