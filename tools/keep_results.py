@@ -27,6 +27,7 @@ from kept import (
     write_kept,
     write_run_folder,
 )
+from less_labels import less_labels_table
 from pages import write_page
 from protocols import protocol_table, published_table, twin_table, variant_protocol_table
 from pydantic import JsonValue
@@ -55,6 +56,7 @@ PAGES: dict[str, dict[str, Callable[[Kept], str]]] = {
         "recipes": recipe_table,
         "tries": try_table,
         "few": few_defects_table,
+        "less": less_labels_table,
         "twins": twin_table,
     },
     "docs/protocols.md": {

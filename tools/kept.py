@@ -45,6 +45,9 @@ LOGGED = ("step", "loss", "lr", "seconds")
 FEW = re.compile(r"(?P<recipe>.+)-(?P<count>[0-9]+)defective")
 """A recipe that is trained with few defects."""
 
+LESS = re.compile(r"(?P<preset>[a-z]+)-(?P<known>labels-none|masks-(?:none|[0-9]+))-(?P<folds>.+)")
+"""A recipe that is trained with fewer labels."""
+
 UNCHANGED = re.compile(r"[a-z]+-(official|clean(-partition[0-9]+)?)")
 """A preset with nothing changed, on any folds; every other recipe is a variant."""
 
@@ -191,11 +194,11 @@ class Kept:
         return {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
 
     def with_all_defects(self, variants: bool) -> list[KeptRun]:
-        """The runs of the presets, or of their variants, but for those with few defects."""
+        """The runs of the presets, or of variants, but for those with few defects or labels."""
         return [
             run
             for run in self.runs.values()
-            if not FEW.fullmatch(run.recipe)
+            if not (FEW.fullmatch(run.recipe) or LESS.fullmatch(run.recipe))
             and variants == (UNCHANGED.fullmatch(run.recipe) is None)
         ]
 
