@@ -42,7 +42,9 @@ def in_words(pooled: PooledScores, rows: Sequence[Prediction]) -> list[str]:
     """What the pooled verdicts on the rows say to somebody who decides, as paragraphs."""
     defective, good = _totals(pooled)
     if not defective or not good:
-        return ["The test surfaces are all of one kind, so nothing can be said of the verdicts."]
+        return [
+            "The test surfaces are all good, or all defective, so the verdicts cannot be summed up."
+        ]
     paragraphs = [
         f"{pooled.tp} of {defective} defective surfaces were found, and {pooled.fp} of {good} good "
         f"ones were flagged. {_by_item(rows)}{_if_rare(pooled)}",

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ksdd_lib.evaluation.predictions import (
     write_predictions,
 )
 from ksdd_lib.evaluation.summary import FoldScores, Intervals, PooledScores, Summary, conclude
+from ksdd_lib.evaluation.thresholds import FalseAlarms
 from ksdd_lib.reporting import report, wording
 from ksdd_lib.settings import RULES, Settings
 
@@ -308,6 +310,21 @@ def test_few_defects_in_training_say_so(tmp_path, quick):
     assert "of its training items and 2 defective: kos03/Part1, kos09/Part2." in text
 
 
+def test_what_training_knew_of_defects_is_told(tmp_path, quick):
+    folder = make_run(tmp_path / "none", settings=Settings(labels="none"))
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "No defect was known in training" in text and "(crack)" in text
+    folder = make_run(tmp_path / "few", settings=Settings(masks="5", drawn_kinds="pit,stain"))
+    text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
+    assert "Each network knew 5 masks" in text and "(pit, stain)" in text
+
+
+def test_a_threshold_without_defects_says_what_it_promises():
+    one = FalseAlarms(fold=0, wanted=0.05, parts=31, flagged=1, below=0.1449)
+    summary = Mock(false_alarms=[one])
+    assert "1 of 31 good parts flagged in fold 0, so fewer than 14.5" in wording.promised(summary)
+
+
 def test_perfect_separation_has_no_interval(tmp_path, quick):
     folder = make_run(tmp_path / "run", separation=60.0)
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
@@ -320,7 +337,8 @@ def test_without_defects_the_numbers_are_undefined(tmp_path, quick):
     text = text_of(report.make_report(folder).read_text(encoding="utf-8"))
     assert "Average precision, pooled undefined For engineers: how well the scores order" in text
     assert "Needs defective and good surfaces" in text
-    assert "Defects missed (FN) 0 of 0" in text
+    assert "Defects missed (FN) none was tested" in text
+    assert "With the oracle threshold" not in text and "Where the defect is" not in text
     assert "If none may be missed, in hindsight undefined" in text
 
 
@@ -429,7 +447,8 @@ def test_the_first_sentences_say_what_was_found_and_what_is_left_open():
     assert ranked.startswith("All defects score above all good surfaces")
     assert missed == "Missed: a. They are shown first below."
     assert (
-        "all of one kind" in wording.in_words(pooled.model_copy(update={"tp": 0, "fn": 0}), [])[0]
+        "all good, or all defective"
+        in wording.in_words(pooled.model_copy(update={"tp": 0, "fn": 0}), [])[0]
     )
 
 
