@@ -42,9 +42,7 @@ def in_words(pooled: PooledScores, rows: Sequence[Prediction]) -> list[str]:
     """What the pooled verdicts on the rows say to somebody who decides, as paragraphs."""
     defective, good = _totals(pooled)
     if not defective or not good:
-        return [
-            "The test surfaces are all good, or all defective, so the verdicts cannot be summed up."
-        ]
+        return ["All test surfaces are of one kind, so the verdicts cannot be summed up."]
     paragraphs = [
         f"{pooled.tp} of {defective} defective surfaces were found, and {pooled.fp} of {good} good "
         f"ones were flagged. {_by_item(rows)}{_if_rare(pooled)}",
