@@ -1,5 +1,6 @@
 """The two-stage network as a method: the segmentation network, then the decision network on it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +21,9 @@ from ksdd_lib.training.loop import Recipe, Trainable
 from ksdd_lib.training.memory import free_megabytes
 
 Network = TypeVar("Network", bound=nn.Module)
+
+ANEW = 2**31
+"""What is added to the seed of first weights where those of the seed learn nothing."""
 
 FEATURE_BYTES = 3 * 2**30
 """The most memory for the frozen first stage's pooled features; what does not fit is computed
@@ -149,7 +153,12 @@ def build_decision(
     def loss_of(shown: Shown) -> Tensor:
         return targets.decision_loss(model.judge(*features(shown)), surfaces.label_of(shown))
 
-    return Trainable(model, loss_of)
+    def restart() -> None:
+        fresh = DecisionNet(surfaces.classes)
+        networks.initialize(fresh, settings.initialization, settings.seed + ANEW)
+        model.load_state_dict(fresh.state_dict())
+
+    return Trainable(model, loss_of, guess=math.log(2), restart=restart)
 
 
 class FrozenFeatures:

@@ -30,6 +30,12 @@ from ksdd_lib.training.batches import Order, Shown
 ROWS = 200
 """About how many rows a stage's history has."""
 
+COLLAPSED = 0.9
+"""From which share of the loss of guessing a training counts as collapsed; all that were kept had
+less than 0.36 at half their steps."""
+
+LEAST = 20  # steps, before which nothing is said of a training
+
 Row = dict[str, float]
 """A row of a history: step, loss, lr, seconds."""
 
@@ -89,12 +95,16 @@ class Trainable:
         loss_of: the differentiable loss of one sample, as it is shown.
         look: None where the network makes no map.
         scale_gradients: whether gradients in float16 would underflow without a scale.
+        guess: the loss of one who guesses, where it is known.
+        restart: gives the model other first weights; None where it cannot.
     """
 
     model: nn.Module
     loss_of: Callable[[Shown], Tensor]
     look: Look | None = None
     scale_gradients: bool = False
+    guess: float = math.inf
+    restart: Callable[[], None] | None = None
 
 
 @dataclass(kw_only=True)
@@ -187,6 +197,8 @@ def _train_steps(
             if done % every == 0 or done == steps:
                 claim(run.folder)  # before the history is written, where another has taken over
                 session.log(done, lr)
+                if done == steps // 2 // every * every:
+                    session.restart_where_collapsed(done)
                 if watch:
                     told = stage.name, stage.fold, done, steps, stage.history, first
                     watch(Progress(*told, stage.look))
@@ -260,6 +272,28 @@ class Session:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    def restart_where_collapsed(self, half: int) -> None:
+        """Take other first weights, once, where half the steps have taught no more than guessing.
+
+        Only the training's own loss is asked. A state that goes on restarts at the same step.
+        """
+        stage = self.stage
+        rows = [row["loss"] for row in stage.history if half / 2 < row["step"] <= half]
+        loss = sum(rows) / max(1, len(rows))
+        if stage.restart is None or half < LEAST or loss < COLLAPSED * stage.guess:
+            return
+        stage.restart()
+        self.optimizer = make_optimizer(stage)
+        if self.average is not None:
+            self.average = {name: w.clone() for name, w in stage.model.state_dict().items()}
+        told = {"step": half, "loss": round(loss, 4), "guess": round(stage.guess, 4)}
+        storage.write_json(stage.folder / f"{stage.name}.restart.json", told)
+        warnings.warn(
+            f"The {stage.name} stage of fold {stage.fold} had learned nothing by step {half}: its "
+            f"loss was {loss:.2f}, that of guessing is {stage.guess:.2f}. It has begun anew.",
+            stacklevel=2,
+        )
 
     def save(self, step: int, is_last: bool) -> None:
         """Save a checkpoint; the last one holds the weights alone.
