@@ -1,6 +1,7 @@
 """What training takes from defective images, where it may know little of them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from tiny_training import tiny_data, tiny_run
 from ksdd_lib.data import folds
 from ksdd_lib.data.dataset import fingerprint
 from ksdd_lib.data.survey import find_samples
-from ksdd_lib.errors import TrainingError
+from ksdd_lib.errors import Interrupted, TrainingError
 from ksdd_lib.methods.stage_training import load_stage, train_stage
 from ksdd_lib.runs.prepare import DataSet
+from ksdd_lib.training.loop import Progress
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -125,3 +127,26 @@ def test_training_without_a_good_surface_is_refused(
             0,
             "segmentation",
         )
+
+
+@pytest.mark.parametrize("chosen", [{"labels": "none"}, {"masks": "1"}, {"drawn": 0.5}])
+def test_a_stopped_training_goes_on_with_the_same_drawn_defects(
+    places: dict[str, DataSet], tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    data, steps = places["plain"], {"segmentation_steps": 6, "checkpoint_steps": 2}
+    wanted = []
+    for stop in (0, 3):
+        run = tiny_run(tmp_path / str(stop), **STEPS | steps, **chosen)
+        labels, masks = run.settings.labels, run.settings.masks
+        parts = [folds.as_labelled(fold, labels, masks, 0) for fold in data.folds]
+        seen = replace(data, folds=tuple(parts))
+
+        def watch(progress: Progress, stop: int = stop) -> None:
+            if progress.step == stop:
+                raise Interrupted("stopped")
+
+        with suppress(Interrupted):
+            train_stage(run, seen, 0, "segmentation", watch)
+        train_stage(run, seen, 0, "segmentation")
+        wanted.append(load_stage(run, seen, 0, "segmentation").state["weights"])
+    assert same(*wanted)
