@@ -281,7 +281,13 @@ def _outcome(opened: Run) -> str:
     """Where the report is, and the score that all folds come to."""
     pooled = storage.read_record(opened.folder / "metrics.json", Summary).pooled
     place = relative(opened.folder / "report.html")
-    return f"{place}: pooled AP {number(pooled.ap)} over {pooled.images} images"
+    good, run = pooled.images - pooled.defective, relative(opened.folder)
+    missed = f"{pooled.fn} of {pooled.defective} missed" if pooled.defective else "no defect tested"
+    return (
+        f"{place}: pooled AP {number(pooled.ap)} over {pooled.images} images, {missed}, "
+        f"{pooled.fp} of {good} good ones flagged. Next: publish {run} model.safetensors, then "
+        "judge FOLDER --weights model.safetensors"
+    )
 
 
 def _without_place(word: str) -> str:

@@ -160,10 +160,9 @@ def format_report(report: DataReport) -> str:
         f"  fingerprint {report.fingerprint}",
         *_section("identical pairs dropped", dropped),
         *_section(
-            "unreadable: left out"
-            if report.folds
-            else "unreadable: training refuses this data set until they are mended or removed",
-            [one.reason for one in report.unreadable],
+            f"unreadable: {'left out' if report.folds else 'training refuses them'}",
+            [listed([one.reason for one in report.unreadable], 5, "\n  ")]
+            * bool(report.unreadable),
         ),
         *_section("ignored, not in the layout", report.ignored),
         *_section("notes on the files", report.notes),
@@ -185,7 +184,8 @@ def format_report(report: DataReport) -> str:
 def obstacles(report: DataReport, needs_defects: bool = True) -> list[str]:
     """Why training on the clean folds is not possible with this data: a sentence each."""
     if report.folds is None:
-        return [f"{len(report.unreadable)} of the images cannot be used, see above."]
+        told = f"{len(report.unreadable)} of the images cannot be used, see above."
+        return [f"{told} If all without a label are good, set incomplete to good."]
     if isinstance(clean := report.folds["clean"], Refusal):
         return [clean.refused]
     found = [
@@ -348,7 +348,8 @@ def _section(title: str, rows: Sequence[str]) -> list[str]:
 def _format_sizes(sizes: Sizes) -> str:
     ends = [side for side in (sizes.height, sizes.width) if side]
     sides = " x ".join(f"{low}" if low == high else f"{low} to {high}" for low, high in ends)
-    return f"{sides} (height x width), {sizes.different} different" if sides else "none"
+    count = "all alike" if sizes.different == 1 else f"{sizes.different} different"
+    return f"{sides} (height x width), {count}" if sides else "none"
 
 
 def _format_widths(widths: DefectWidths | None) -> list[str]:

@@ -245,6 +245,7 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     """
     threshold, mask_threshold = scores_of(run, fold).threshold, mask_threshold_of(run, fold)
     origin = f"{run.folder.name}, fold {fold}, {_trained_on(data.record.name, data.is_generated)}"
+    origin += _unseen(run.settings.labels, run.settings.drawn_kinds)
     judge, usual = trained_judge(run, data, fold), data.record.report.sizes
     how = threshold, origin, mask_threshold, usual, class_thresholds_of(run, fold)
     return Detector(judge, run.settings, *how)
@@ -257,9 +258,18 @@ def load(path: Path | str | None = None) -> Detector:
     """
     trained, card = weights.load(Path(path) if path else weights.published())
     origin = f"{card.file}, {_trained_on(card.data.name)}"
+    origin += _unseen(card.settings.get("labels"), card.settings.get("drawn_kinds"))
     settings, usual = card.judging_settings(), card.data.sizes
     how = card.threshold, origin, card.mask_threshold, usual, card.class_thresholds
     return Detector(trained, settings, *how)
+
+
+def _unseen(labels: object, kinds: object) -> str:
+    """What a verdict means of a model that was trained without defects; "" of any other."""
+    if labels != "none":
+        return ""
+    told = str(kinds).replace(",", ", ")
+    return f"; it has seen no real defect, so good means: nothing like what was drawn ({told})"
 
 
 def _trained_on(data: str, is_generated: bool = False) -> str:

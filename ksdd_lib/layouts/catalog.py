@@ -64,7 +64,11 @@ def recognise(tree: Tree, wanted: str = "auto", rest_is_good: bool = False) -> t
     best = [name for name, it in found.items() if it.labelled == most]
     if not best:
         known = "; ".join(f"{one.words} ({name})" for name, one in chosen.items())
-        raise DataError(f"{tree.root.name} {_seen(tree)}, in no known layout: {known}.")
+        no_labels = bool(tree.images) and len(tree.images) == len(tree.files)
+        hint = " If all are good, set incomplete to good and labels to none." * no_labels
+        raise DataError(
+            f"{tree.root.name} {_seen(tree)}, in no known layout.{hint} Known: {known}."
+        )
     if len(best) > 1:
         which = " and as ".join(f"{LAYOUTS[name].words} (layout={name})" for name in best)
         raise DataError(f"{tree.root.name} reads as {which}: choose by --set layout=NAME.")
@@ -113,5 +117,6 @@ def _seen(tree: Tree) -> str:
     """What is there, in a few words."""
     others = [name for name in tree.files if name not in set(tree.images)]
     endings = sorted({PurePosixPath(name).suffix or "none" for name in others})
-    seen = f"holds {len(tree.images)} pictures and {len(others)} other files ({listed(endings)})"
+    files = f"{len(others)} other files ({listed(endings)})" if others else "nothing else"
+    seen = f"holds {len(tree.images)} pictures and {files}"
     return seen + (f", of which {tree.listed(list(tree.damaged))}" if tree.damaged else "")

@@ -5,6 +5,7 @@ The model is not run again. Without the data set the pictures of surfaces are le
 
 import base64
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -201,7 +202,11 @@ def _command(results: Results) -> str:
         # Another machine might choose another.
         settings = settings.with_values({"precision": arithmetic})
     changed = changes(settings).items()
-    given = [f"--set {name}={value}" for name, value in changed if name != "checkpoint_steps"]
+    given = [
+        f"--set {shlex.quote(f'{name}={value}')}"
+        for name, value in changed
+        if name != "checkpoint_steps"
+    ]
     return " ".join(["python -m ksdd_lib run --data DATA --preset", settings.preset, *given])
 
 

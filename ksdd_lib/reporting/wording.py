@@ -17,8 +17,13 @@ CHOSEN_ON_KOLEKTOR = ("cpu", "best")  # presets whose values were chosen with it
 
 
 def conclusion(pooled: PooledScores, is_generated: bool) -> str:
-    """The result in three sentences; "" unless both kinds of surfaces were tested."""
+    """The result in three sentences; "" where no good surface was tested."""
     recall, (defective, good) = pooled.intervals.recall, _totals(pooled)
+    if good and not defective:
+        return (
+            f"In short: no defective part was tested, and {pooled.fp} of {good} good surfaces were "
+            "flagged by mistake. How many defects are missed, these numbers cannot say."
+        )
     if recall is None or not good:
         return ""
     counts = (
@@ -114,13 +119,16 @@ def promised(summary: Summary) -> str:
     if not summary.false_alarms:
         return "The threshold is fixed, as no other fold has scored this one's training items."
     each = [
-        f"{one.flagged} of {one.parts} good parts flagged in fold {one.fold}, so fewer than "
-        f"{percent_up_to(one.below)} of all such parts"
+        f"fold {one.fold} flags {one.flagged} of the {one.parts} training parts that set it, so "
+        f"fewer than {percent_up_to(one.below)} of all such parts"
         for one in summary.false_alarms
     ]
+    wanted = summary.false_alarms[0].wanted
+    few = f" More parts are needed to promise {percent(wanted)}."
+    few *= any(one.below > wanted for one in summary.false_alarms)
     return (
         "The thresholds come from good surfaces alone. With 95\N{NO-BREAK SPACE}% confidence for "
-        f"each: {'; '.join(each)}."
+        f"each: {'; '.join(each)}.{few}"
     )
 
 

@@ -322,7 +322,9 @@ def test_what_training_knew_of_defects_is_told(tmp_path, quick):
 def test_a_threshold_without_defects_says_what_it_promises():
     one = FalseAlarms(fold=0, wanted=0.05, parts=31, flagged=1, below=0.1449)
     summary = Mock(false_alarms=[one])
-    assert "1 of 31 good parts flagged in fold 0, so fewer than 14.5" in wording.promised(summary)
+    said = wording.promised(summary).replace("\xa0", " ")
+    assert "fold 0 flags 1 of the 31 training parts that set it, so fewer than 14.5 % of" in said
+    assert "More parts are needed to promise 5.0 %." in said
 
 
 def test_perfect_separation_has_no_interval(tmp_path, quick):
@@ -458,7 +460,8 @@ def test_the_conclusion_stands_first_and_recommends_no_more_than_a_trial():
     assert "nothing about real parts" in wording.conclusion(pooled, is_generated=True)
     undefined = Intervals.model_construct(recall=None, false_positive_rate=(0.0, 0.1))
     of_one_kind = pooled.model_copy(update={"tp": 0, "fn": 0, "intervals": undefined})
-    assert wording.conclusion(of_one_kind, is_generated=False) == ""
+    said = wording.conclusion(of_one_kind, is_generated=False)
+    assert said.startswith("In short: no defective part was tested")
 
 
 def test_errors_of_a_threshold_alone_are_called_so():
