@@ -241,6 +241,9 @@ def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
     go_on(opened)
     books = relative(opened.folder / "notebooks")
     kept = f"; executed notebooks in {books}" if with_notebooks else ""
+    if not with_notebooks:
+        model = "model.safetensors"
+        print(f"next: publish {relative(opened.folder)} {model}, judge FOLDER --weights {model}")
     print(f"{_outcome(opened)}{kept} ({(time.monotonic() - began) / 60:.1f} min)")
 
 
@@ -281,12 +284,11 @@ def _outcome(opened: Run) -> str:
     """Where the report is, and the score that all folds come to."""
     pooled = storage.read_record(opened.folder / "metrics.json", Summary).pooled
     place = relative(opened.folder / "report.html")
-    good, run = pooled.images - pooled.defective, relative(opened.folder)
+    good = pooled.images - pooled.defective
     missed = f"{pooled.fn} of {pooled.defective} missed" if pooled.defective else "no defect tested"
     return (
         f"{place}: pooled AP {number(pooled.ap)} over {pooled.images} images, {missed}, "
-        f"{pooled.fp} of {good} good ones flagged. Next: publish {run} model.safetensors, then "
-        "judge FOLDER --weights model.safetensors"
+        f"{pooled.fp} of {good} good ones flagged"
     )
 
 
