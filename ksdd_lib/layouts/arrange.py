@@ -29,7 +29,7 @@ PLAIN = re.compile(
 )
 """A file that is no label."""
 
-VERSION = 5  # raise it whenever the readers may answer otherwise: the data is then read anew
+VERSION = 6  # raise it whenever the readers may answer otherwise: the data is then read anew
 
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:

@@ -181,3 +181,10 @@ def test_colours_elsewhere_are_no_masks_as_before(surfaces, lacks, tmp_path: Pat
         write(root / "images" / f"{name}.png", image)
         save(root / "masks" / f"{name}.png", indices(mask), "P", VOC)
     assert "no mask of two levels" in lacks(root)
+
+
+def test_masks_of_objects_are_named_as_not_read(laid, classes_of) -> None:
+    _, _, notes = classes_of(laid())
+    [told] = [note for note in notes if "single objects" in note]
+    assert told.startswith("6 masks of single objects are not read: ")
+    assert "SegmentationObject/part0_0.png" in told

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import PurePosixPath
 
+from ksdd_lib.formatting import listed
 from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree, from_file, without_ending
 from ksdd_lib.layouts.readers.voc import OF_CLASSES, OF_OBJECTS, read_names, with_classes
 
@@ -37,8 +38,12 @@ def find(tree: Tree) -> Found | None:
     used = {name for names in paired.values() for name in names}
     if not used:
         return None
-    if any(map(OF_CLASSES.fullmatch, used)):
-        used |= set(filter(OF_OBJECTS.fullmatch, tree.images))
+    notes = []
+    if any(map(OF_CLASSES.fullmatch, used)) and (
+        objects := list(filter(OF_OBJECTS.fullmatch, tree.images))
+    ):
+        used |= set(objects)
+        notes.append(f"{len(objects)} masks of single objects are not read: {listed(objects, 2)}")
     pictures, names_in = [], cache(partial(read_names, tree))
     for name in tree.images:
         if name in used:
@@ -51,7 +56,7 @@ def find(tree: Tree) -> Found | None:
             known = names_in(voc["root"])
             one, used = with_classes(one, tree, mine[0], known), used | known.files
         pictures.append(one)
-    return Found(pictures, used)
+    return Found(pictures, used, notes)
 
 
 def find_items(tree: Tree) -> Found | None:
