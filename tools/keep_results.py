@@ -72,6 +72,9 @@ PASSED_OVER = {"preset", "checkpoint_steps", "precision", *NAMED}
 PASSED_OVER |= {"folds", "fold", "twins", "partition", "defective_images", "seed"}
 """Settings that change no score, or that a run's name or its results tell."""
 
+FROM_GOOD_STEPS = 200
+"""Decision steps of the recipe for good surfaces alone: each drawn surface is computed anew."""
+
 
 def unnamed(settings: Settings) -> list[str]:
     """The settings that differ from the preset and change scores, but are not in `run_name`."""
@@ -80,6 +83,8 @@ def unnamed(settings: Settings) -> list[str]:
         passed_over |= {"generated_items"}
     if not settings.copy_paste:
         passed_over |= {"decision_copy_paste"}
+    if settings.labels == "none" and settings.decision_steps == FROM_GOOD_STEPS:
+        passed_over |= {"decision_steps"}
     groups = {"data", "run"}
     if settings.method == "two_stage":  # with the score of the mask, the second stage is not asked
         groups |= {"segmentation"} if settings.score == "mask" else {"segmentation", "decision"}
