@@ -298,7 +298,7 @@ def test_what_changes_scores_and_is_not_in_the_name_is_listed() -> None:
     unused = {"generated_items": 20, "decision_copy_paste": False}
     assert unnamed(presets.resolve({"preset": "paper"} | unused)) == []
     assert unnamed(presets.resolve({"preset": "demo"} | unused)) == ["generated_items"]
-    from_good: dict[str, Value] = {"preset": "best", "labels": "none"}
+    from_good = {"preset": "best", "labels": "none"}
     assert unnamed(presets.resolve(from_good | {"decision_steps": 200})) == []
     assert unnamed(presets.resolve(from_good | {"decision_steps": 201})) == ["decision_steps"]
     assert unnamed(presets.resolve({"preset": "best", "decision_steps": 200})) == ["decision_steps"]
