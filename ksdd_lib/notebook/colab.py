@@ -13,7 +13,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.hardware import in_colab
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.runs import run as runs
-from ksdd_lib.runs.open import home
+from ksdd_lib.runs.open import CHECKOUT, home
 from ksdd_lib.runs.run import Run
 
 MOUNT = Path("/content/drive")
@@ -84,7 +84,8 @@ def leave(run: Run | None, drive: Path | None, following: str = "") -> None:
         said = (
             "Now wait a minute, save (Ctrl+S), and choose Runtime, Disconnect and delete runtime."
         )
-        said += f" Then open {following} in Drive's folder ksdd-main/notebooks." * bool(following)
+        where = " in Drive's folder ksdd-main/notebooks" if layout.is_on(drive, CHECKOUT) else ""
+        said += f" Then open {following}{where}." * bool(following)
     print(said)
 
 

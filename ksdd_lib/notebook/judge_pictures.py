@@ -19,6 +19,32 @@ from ksdd_lib.notebook import colab, outputs
 from ksdd_lib.notebook.outputs import Widget
 from ksdd_lib.reporting import plots, surface_pictures
 
+WORDS = {
+    (True, True): "crack found",
+    (True, False): "CRACK MISSED",
+    (False, True): "FALSE ALARM",
+    (False, False): "good, and passed",
+}
+"""Whether a surface is defective, and is called so -> the verdict in words."""
+
+
+def compare(
+    detector: Detector, surfaces: Mapping[str, np.ndarray], is_defective: Sequence[bool]
+) -> None:
+    """Judge generated surfaces, and show what is seen on each, its verdict and the truth."""
+    words, outputs_of, is_right = [], [], []
+    for (name, pixels), truth in zip(surfaces.items(), is_defective, strict=True):
+        found = detector.judge(pixels)
+        flagged = found.label == "defective"
+        words.append(WORDS[truth, flagged])
+        is_right.append(truth == flagged)
+        outputs_of.append(np.zeros(pixels.shape) if found.mask is None else found.mask)
+        score = "" if found.score is None else f"score {found.score:.1f}, "
+        print(f"{name}: {words[-1]} ({score}threshold {found.threshold:.1f})")
+    titles, pictures = list(surfaces), list(surfaces.values())
+    figure = surface_pictures.verdicts(pictures, outputs_of, titles, words, is_right)
+    outputs.show_figure(figure, is_generated=True)
+
 
 def judge_picture(
     detector: Detector, example: np.ndarray, name: str, is_generated: bool
@@ -27,9 +53,15 @@ def judge_picture(
     found, figure = _verdict(detector, example, name)
     if figure is not None:
         outputs.show_figure(figure, is_generated)
+    upload(detector)
+    return found
+
+
+def upload(detector: Detector) -> None:
+    """Show a button to upload pictures; each is judged, and its verdict stands below."""
     widgets = outputs.ipywidgets()
     if widgets is None:
-        return found
+        return
     button = widgets.FileUpload(accept=".jpg,.jpeg,.png,.bmp", multiple=False)
     below = outputs.Answer()
 
@@ -44,7 +76,6 @@ def judge_picture(
 
     button.observe(judge, names="value")
     outputs.show_controls(button, below.text, below.picture)
-    return found
 
 
 def _verdict(

@@ -80,10 +80,33 @@ def gallery(
 
 
 @picture_style
+def verdicts(
+    pictures: Sequence[np.ndarray],
+    outputs: Sequence[np.ndarray],
+    titles: Sequence[str],
+    words: Sequence[str],
+    is_right: Sequence[bool],
+) -> Figure:
+    """Surfaces (H, W) upright, each with its title; below, its output over it and the verdict."""
+    ratio = max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    width = min(1.5, 13.0 / len(pictures))
+    figure = sheet(width * len(pictures), 2 * width * ratio + 0.8, above=0.2)
+    above, below = figure.subplots(2, len(pictures), squeeze=False)
+    for index, (picture, output) in enumerate(zip(pictures, outputs, strict=True)):
+        show_image(above[index], picture)
+        show_image(below[index], picture)
+        below[index].imshow(output, alpha=_covered(output), **HEAT)
+        color = GOOD if is_right[index] else DEFECTIVE
+        above[index].set_title(titles[index], fontsize=9, pad=4)
+        below[index].set_title(words[index], fontsize=9, pad=4, color=color, fontweight="bold")
+    return figure
+
+
+@picture_style
 def overlay(surface: JudgedSurface, opacity: float) -> Figure:
     """A surface, the output laid over it at an opacity from 0 to 1, and its `closest` place."""
     output, cut = surface.full_output(), surface.closest(160)
-    covered = opacity * np.clip(2 * np.asarray(HEAT["norm"](output)), 0, 1)  # whole from 0.25 on
+    covered = opacity * _covered(output)
     ratio = surface.image.shape[0] / surface.image.shape[1]
     panel = min(2.6, 5.2 / ratio)
     height = panel * ratio + 0.75
@@ -105,6 +128,11 @@ def overlay(surface: JudgedSurface, opacity: float) -> Figure:
     frame = axes[1].add_patch(Rectangle(*box, fill=False, edgecolor="white", linewidth=1))
     frame.set_in_layout(False)  # at the edge it would make this panel the smallest
     return figure
+
+
+def _covered(output: np.ndarray) -> np.ndarray:
+    """How much of a surface its output hides: whole from a probability of 0.25 on."""
+    return np.clip(2 * np.asarray(HEAT["norm"](output)), 0, 1)
 
 
 @picture_style

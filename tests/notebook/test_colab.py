@@ -241,10 +241,15 @@ def test_the_last_cell_says_what_is_safe_and_what_comes_next(
     folder.mkdir(parents=True)
     run = create(resolve({"seed": 7}))
     storage.write_json(run.folder / "data.json", {"archive_sha256": None})
-    colab.leave(run, folder, "02_train_segmentation.ipynb")
-    safe, then = capsys.readouterr().out.splitlines()
-    assert safe == f"{run.folder.name}: safe on Drive"
-    assert "delete runtime. Then open 02_train_segmentation.ipynb in Drive's folder" in then
+    for place, where in (
+        (folder / "ksdd-main", " in Drive's folder ksdd-main/notebooks"),
+        (tmp_path / "clone", ""),
+    ):
+        monkeypatch.setattr(colab, "CHECKOUT", place)
+        colab.leave(run, folder, "02_train_segmentation.ipynb")
+        safe, then = capsys.readouterr().out.splitlines()
+        assert safe == f"{run.folder.name}: safe on Drive"
+        assert then.endswith(f"delete runtime. Then open 02_train_segmentation.ipynb{where}.")
     colab.leave(run, folder, "03_train_decision.ipynb")
     assert "not finished: open it again and Run all" in capsys.readouterr().out.splitlines()[-1]
     colab.leave(None, folder)

@@ -35,6 +35,25 @@ def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
     assert capsys.readouterr().out.splitlines()[1] == "Warning: it is wide."
 
 
+def test_drawn_surfaces_are_compared_with_the_truth_in_words(screen, capsys):
+    """Every pair of truth and verdict, and a frame in which nothing is seen."""
+    levels = {"a": 120, "b": 40, "c": 130, "d": 50}
+    surfaces = {name: picture(level) for name, level in levels.items()}
+    surfaces["e"] = np.zeros((32, 32), np.uint8)
+    judge_pictures.compare(Judge(), surfaces, [True, True, False, False, True])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (")[0] for line in lines] == [
+        "a: crack found",
+        "b: CRACK MISSED",
+        "c: FALSE ALARM",
+        "d: good, and passed",
+        "e: CRACK MISSED",
+    ]
+    assert lines[0].endswith("(score 120.0, threshold 100.0)")
+    [shown] = screen.bundles
+    assert "GENERATED" in shown["text/plain"] and "FALSE ALARM" in shown["text/plain"]
+
+
 @pytest.mark.parametrize("version", [7, 8])
 def test_uploaded_pictures_are_judged_one_after_the_other(screen, capsys, version):
     content = cv2.imencode(".png", picture(40))[1].tobytes()

@@ -259,3 +259,17 @@ def test_a_surface_of_odd_shape_can_be_drawn():
     for height, width in ((16, 16), (20, 300), (2000, 30)):
         pixels(make_strip([make_surface(row, height, width)]))
     pixels(make_strip([]))
+
+
+@pytest.mark.parametrize("shape", [(160, 64), (64, 160), (90, 90)])
+def test_each_verdict_stands_above_what_the_network_sees(shape):
+    pictures = [np.full(shape, level, np.uint8) for level in (90, 160, 200)]
+    outputs = [np.zeros(shape), np.full(shape, 0.9), np.zeros(shape)]
+    words = ["good, and passed", "crack found", "CRACK MISSED"]
+    figure = surface_pictures.verdicts(pictures, outputs, "abc", words, [True, True, False])
+    upper, lower = figure.axes[:3], figure.axes[3:]
+    assert [ax.get_title() for ax in upper] == ["a", "b", "c"]
+    assert [ax.get_title() for ax in lower] == words
+    assert [ax.title.get_color() for ax in lower] == [plots.GOOD, plots.GOOD, plots.DEFECTIVE]
+    assert [float(ax.images[1].get_alpha().max()) for ax in lower] == [0, 1, 0]
+    assert len(upper[0].images) == 1, "the surface itself is not covered"

@@ -18,11 +18,20 @@ from ksdd_lib.deploy import weights
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import outputs
 from tools import run_notebooks
-from tools.address import SETUP_CELL, badges, check_address, write_address
+from tools.address import (
+    README_TABLE,
+    SETUP_CELL,
+    badges,
+    check_address,
+    large_badge,
+    repository_address,
+    write_address,
+)
 from tools.run_notebooks import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
+FIRST = ROOT / "notebooks" / "00_see_it_work.ipynb"
 ADDRESS = "https://github.com/someone/cracks"
 
 
@@ -32,12 +41,12 @@ def cells(book: Path, kind: str) -> list[list[str]]:
     return ["".join(c["source"]).splitlines() for c in stored if c["cell_type"] == kind]
 
 
-def test_the_five_notebooks_are_there_and_no_other():
-    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == BOOKS
+def test_the_first_look_and_the_five_are_there_and_no_other():
+    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == [FIRST, *BOOKS]
 
 
 def test_nbstripout_finds_nothing_to_strip():
-    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, BOOKS)]
+    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, [FIRST, *BOOKS])]
     assert subprocess.run(command).returncode == 0
 
 
@@ -62,10 +71,48 @@ class TestEachNotebook:
         text = "\n".join("\n".join(cell) for cell in cells(book, "markdown"))
         for part in ("**You will**", "| needs |", "| takes |", "| writes |", "## Troubleshooting"):
             assert part in text
-        assert 300 <= len(text.split()) <= 950
+        prose = re.sub(r"^\[!\[.*$", "", text, flags=re.M)  # without badges
+        assert 300 <= len(prose.split()) <= 950
         number = int(book.stem[:2])
         for other in BOOKS[max(0, number - 2) : number + 1]:
             assert other == book or f"]({other.name})" in text
+
+
+class TestTheFirstLook:
+    """Notebook 0: one click, one verdict."""
+
+    def test_it_is_short_and_asks_for_no_gpu(self):
+        code, text = cells(FIRST, "code"), cells(FIRST, "markdown")
+        assert len(code) <= 6 and max(map(len, code)) <= 20
+        assert len(" ".join(" ".join(cell) for cell in text).split()) <= 250
+        stored = json.loads(FIRST.read_text(encoding="utf-8"))
+        assert "accelerator" not in stored["metadata"]
+        assert all(not cell.get("outputs") for cell in stored["cells"])
+        own = "\n".join("\n".join(cell) for cell in code[1:])
+        assert not any(word in own.lower() for word in ("drive", "train", "begin", "run."))
+
+    @pytest.mark.slow
+    def test_it_judges_drawn_surfaces_with_the_published_model(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        run_notebooks.execute(FIRST, tmp_path / "00.ipynb", os.environ)
+        stored = json.loads((tmp_path / "00.ipynb").read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in stored for output in cell.get("outputs", [])]
+        text = "".join("".join(output.get("text", "")) for output in outputs)
+        for line in (
+            "crack: crack found",
+            "another crack: crack found",
+            "faint crack: crack found",
+            "fainter crack: CRACK MISSED",
+            "good: good, and passed",
+            "good, too: good, and passed",
+        ):
+            assert f"\n{line} (score" in f"\n{text}", line
+        assert "trained on KolektorSDD" in text and "verdicts mean nothing" in text
+        data = [output.get("data", {}) for output in outputs]
+        assert sum("image/png" in one for one in data) == 1
+        assert any("application/vnd.jupyter.widget-view+json" in one for one in data)
+        assert not (tmp_path / "home").exists(), "nothing is written"
 
 
 # The set-up cell
@@ -105,9 +152,7 @@ def add_module(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A folder of installed modules, in which pip only says what it was asked for."""
-    add_module(tmp_path / "installed", "pip.__init__", "")
-    add_module(tmp_path / "installed", "pip.__main__", "import sys; print('pip', *sys.argv[1:])")
+    """A folder of installed modules."""
     return tmp_path / "installed"
 
 
@@ -122,6 +167,7 @@ def elsewhere(tmp_path: Path) -> Path:
 def test_the_set_up_cell_is_short_and_plain():
     lines = SETUP_CELL.splitlines()
     assert len(lines) <= 20 and max(map(len, lines)) <= 100
+    assert lines[0] == "# @title Set-up", "Colab folds it"
     assert not any(word in SETUP_CELL for word in ("def ", "class ", " -q", "quiet"))
 
 
@@ -139,23 +185,61 @@ def test_else_a_checkout_above_the_notebook(tmp_path: Path, installed: Path):
 
 
 @pytest.mark.parametrize("name", ["ksdd", "ksdd-main"])
-def test_else_a_copy_in_drive_which_is_mounted_first(
+def test_else_a_copy_in_drive_which_is_mounted_where_there_is_no_address(
     tmp_path: Path, installed: Path, elsewhere: Path, name: str
 ):
     copy = place_copy(tmp_path / "waiting" / name)
     mount = f"import os\ndef mount(folder): os.renames({str(copy)!r}, folder + '/MyDrive/{name}')"
     add_module(installed, "google.colab.drive", mount)
-    said, _ = run_setup(elsewhere, tmp_path / "drive", installed, ADDRESS)
+    said, _ = run_setup(elsewhere, tmp_path / "drive", installed)
     assert said == f"from {tmp_path}/drive/MyDrive/{name}/ksdd_lib\n"
 
 
-def test_else_the_repository_s_address_also_where_drive_is_refused(
-    tmp_path: Path, installed: Path, elsewhere: Path
-):
-    refuse = "def mount(folder): raise ValueError('mount failed')"
-    add_module(installed, "google.colab.drive", refuse)
-    said, _ = run_setup(elsewhere, tmp_path / "drive", installed, ADDRESS)
-    assert said == f"pip install --no-deps git+{ADDRESS}\n"
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A repository that git can clone; its package says where it is."""
+    origin = place_copy(tmp_path / "origin")
+    settings = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*settings, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *words], cwd=origin, check=True)
+    return origin
+
+
+@pytest.mark.fault(77)
+class TestTheAddressIsCloned:
+    """Where there is an address, nobody drags a folder or grants Drive to find the package."""
+
+    @pytest.fixture(autouse=True)
+    def colab(self, installed: Path) -> None:
+        add_module(installed, "google.colab.drive", "def mount(folder): print('mounted')")
+
+    def test_once_and_without_drive(self, tmp_path, installed, elsewhere, published):
+        address, drive = f"file://{published}", tmp_path / "drive"
+        clone = f"from {elsewhere}/ksdd-main/ksdd_lib\n"
+        assert run_setup(elsewhere, drive, installed, address)[0] == clone
+        published.rename(tmp_path / "gone")
+        assert run_setup(elsewhere, drive, installed, address)[0] == clone, "the clone is kept"
+
+    @pytest.mark.parametrize("name", ["ksdd", "ksdd-main"])
+    def test_not_where_drive_is_mounted_with_a_copy(
+        self, tmp_path, installed, elsewhere, published, name
+    ):
+        copy = place_copy(tmp_path / "drive" / "MyDrive" / name)
+        said, _ = run_setup(elsewhere, tmp_path / "drive", installed, f"file://{published}")
+        assert said == f"from {copy}/ksdd_lib\n"
+        assert not (elsewhere / "ksdd-main").exists()
+
+    @pytest.mark.parametrize("broken", ["gone", "empty"])
+    def test_a_clone_that_fails_leaves_nothing_and_may_be_tried_again(
+        self, tmp_path, installed, elsewhere, published, broken
+    ):
+        wrong = tmp_path / broken
+        if broken == "empty":
+            wrong.mkdir()
+        _, error = run_setup(elsewhere, tmp_path / "drive", installed, f"file://{wrong}")
+        assert "git" in error and not (elsewhere / "ksdd-main").exists()
+        said, _ = run_setup(elsewhere, tmp_path / "drive", installed, f"file://{published}")
+        assert said.startswith(f"from {elsewhere}/ksdd-main")
 
 
 def test_else_one_sentence_says_what_to_do(tmp_path: Path, installed: Path, elsewhere: Path):
@@ -182,8 +266,12 @@ def project(tmp_path: Path) -> Path:
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     (tmp_path / "notebooks" / "01_one.ipynb").write_text(text, encoding="utf-8")
     (tmp_path / "README.md").write_text(
-        "# Title\n\n<!-- notebooks:begin -->\n| notebook | minutes | open |\n|---|---|---|\n"
-        "| [1](notebooks/01_one.ipynb) | 3 | |\n<!-- notebooks:end -->\n\n| [x](y.ipynb) | kept |\n"
+        "# Title\n\nText.\n\n<!-- notebooks:begin -->\n| notebook | minutes |\n|---|---|\n"
+        "| [1](notebooks/01_one.ipynb) | 3 |\n| a note | |\n<!-- notebooks:end -->\n\n"
+        "| [x](y.ipynb) | kept |\n"
+    )
+    (tmp_path / "notebooks" / "README.md").write_text(
+        "## In Colab\n\n<!-- first-step:begin -->\n<!-- first-step:end -->\n2. Run it.\n"
     )
     set_address(tmp_path, "")
     write_address(tmp_path)
@@ -204,26 +292,54 @@ def test_without_an_address_there_are_no_badges(project: Path):
     title, setup, last = read_cells(project)
     assert title == "# 1 · Größe\n\nText.\n" and last == "x = 1\n\nx"
     assert setup == SETUP_CELL.rstrip("\n")
-    assert "badge" not in (project / "README.md").read_text()
-    assert badges("01_one", "") == ""
+    readme = (project / "README.md").read_text()
+    assert "badge" not in readme and "colab" not in readme.lower()
+    assert badges("01_one", "") == large_badge("") == ""
+    assert "Download this repository as a ZIP" in (project / "notebooks/README.md").read_text()
+
+
+@pytest.mark.parametrize("root", ["project", "this repository"])
+def test_without_an_address_no_column_is_empty(root: str, project: Path):
+    if root != "project":
+        project = ROOT
+        if repository_address(ROOT):
+            pytest.skip("it has an address")
+    table = README_TABLE.search((project / "README.md").read_text("utf-8"))[0].splitlines()
+    columns = list(zip(*(line.strip("|").split("|") for line in table), strict=True))
+    assert len(columns) >= 2 and all(any(c.strip() for c in column[2:]) for column in columns)
+    assert all(column[0].strip() for column in columns)
 
 
 @pytest.mark.parametrize("written", [ADDRESS, ADDRESS + ".git", ADDRESS + "/"])
 def test_an_address_goes_into_badges_and_set_up_cells_once(project: Path, written: str):
     set_address(project, written)
-    assert check_address(project) == ["01_one.ipynb", "README.md"]
-    assert write_address(project) == ["01_one.ipynb", "README.md"]
+    files = ["01_one.ipynb", "README.md", "README.md"]
+    assert check_address(project) == files
+    assert write_address(project) == files
     assert check_address(project) == write_address(project) == []
     title, setup, last = read_cells(project)
     line = badges("01_one", ADDRESS)
     assert title == f"# 1 · Größe\n\n{line}\n\nText.\n" and last == "x = 1\n\nx"
     assert f'ADDRESS = "{ADDRESS}"  #' in setup
     readme = (project / "README.md").read_text()
-    assert f"| [1](notebooks/01_one.ipynb) | 3 | {line} |\n" in readme
+    assert readme.startswith(f"# Title\n\n{large_badge(ADDRESS)}\n\nText.\n\n")
+    assert "| notebook | minutes | open |\n|---|---|---|\n" in readme
+    assert f"| [1](notebooks/01_one.ipynb) | 3 | {line} |\n| a note | |  |\n" in readme
     assert readme.endswith("| [x](y.ipynb) | kept |\n")
-    path = "github.com/someone/cracks/blob/main/notebooks/01_one.ipynb"
-    assert f"(https://{path})" in line
-    assert f"(https://colab.research.google.com/{path.replace('.com', '', 1)})" in line
+    guide = (project / "notebooks" / "README.md").read_text()
+    assert "ZIP" not in guide and "Click its badge" in guide and guide.endswith("2. Run it.\n")
+    path = "someone/cracks/blob/main/notebooks/01_one.ipynb"
+    assert f"(https://colab.research.google.com/github/{path})" in line
+    assert f"(https://kaggle.com/kernels/welcome?src=https://github.com/{path})" in line
+    first = path.replace("01_one", FIRST.stem)
+    assert f'href="https://colab.research.google.com/github/{first}"' in large_badge(ADDRESS)
+
+
+def test_the_set_up_cell_is_folded_and_keeps_its_tag(project: Path):
+    notebook = json.loads((project / "notebooks" / "01_one.ipynb").read_text("utf-8"))
+    _, setup, last = (cell["metadata"] for cell in notebook["cells"])
+    assert setup["cellView"] == "form" and setup["jupyter"]["source_hidden"] is True
+    assert setup["tags"] == ["setup"] and last == {}
 
 
 def test_another_address_replaces_the_first_and_none_removes_it(project: Path):
@@ -232,7 +348,8 @@ def test_another_address_replaces_the_first_and_none_removes_it(project: Path):
     write_address(project)
     set_address(project, "https://github.com/else/where")
     write_address(project)
-    assert "someone" not in "".join(read_cells(project)) + (project / "README.md").read_text()
+    pages = [path.read_text() for path in project.rglob("*.md")]
+    assert "someone" not in "".join([*read_cells(project), *pages])
     set_address(project, "")
     write_address(project)
     assert {path: path.read_bytes() for path in before} == before
@@ -246,7 +363,7 @@ def test_an_address_that_colab_cannot_open_is_refused(project: Path):
 
 def test_this_repository_s_notebooks_hold_the_cell_and_the_address():
     assert check_address(ROOT) == []
-    for name in NOTEBOOKS:
+    for name in (FIRST.stem, *NOTEBOOKS):
         notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         assert ["setup" in cell["metadata"].get("tags", []) for cell in code] == [
@@ -341,7 +458,7 @@ def test_the_last_notebook_alone_judges_with_the_published_model(tmp_path, monke
     assert shown == 2, "the verdict, and what the network saw"
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", (FIRST.stem, *NOTEBOOKS))
 def test_every_name_that_a_notebook_takes_from_the_package_is_there(name: str):
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
