@@ -22,6 +22,9 @@ from ksdd_lib.hardware import in_colab
 SYSTEM = re.compile(r"\._.*|\.Trash.*|__MACOSX|@eaDir|\.DS_Store|Thumbs\.db|desktop\.ini")
 """What systems and file servers put beside pictures. It is passed over."""
 
+UNMARKED = "its score is above the threshold, but no pixel is marked: look at x, y"
+"""What speaks against a verdict without a place."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -146,7 +149,8 @@ def _judge_file(detector: Detector, path: Path, name: str, masks: Path | None) -
         return Judged(name, found.label, reason=doubt)
     if masks:
         save_pictures(masks / Path(name).parent, path.stem, pixels, found.mask, marked)
-    reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape)]))
+    faint = UNMARKED if found.label == "defective" and not found.defects else ""
+    reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape), faint]))
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
     score, threshold = round(found.score, 4), round(found.threshold, 4)
     classes = "; ".join(found.classes)

@@ -92,6 +92,8 @@ def test_json_has_each_picture_with_its_defects(folder, judge, tmp_path, name):
     labels = {name: row["label"] for name, row in found.items()}
     assert labels == dict.fromkeys(PICTURES, "defective") | {"good.png": "good"}
     assert found["good.png"]["defects"] == found["faint.png"]["defects"] == []
+    assert "no pixel is marked" in found["faint.png"]["reason"]
+    assert not any(found[name]["reason"] for name in PICTURES if name != "faint.png")
     assert boxes(found["one.png"]["defects"]) == [(5, 6, 30, 4)]
     assert boxes(found["lines/two.png"]["defects"]) == [(10, 40, 12, 2), (90, 2, 3, 70)]
     [one] = found["one.png"]["defects"]

@@ -20,7 +20,7 @@ Reader = Callable[[Any], Shape | str | None]
 
 LINE = 3  # pixels: how wide a line is that somebody drew along a defect
 FAR = 1e6  # pixels from the corner: nothing lies farther, as OpenCV counts in 32 bits
-LINES = f"lines, taken as {LINE} pixels wide"
+LINES = f"lines, taken as {LINE} pixels wide, so advice on sizes may not fit them"
 RECTANGLES = "rectangles, filled whole"
 
 
