@@ -12,7 +12,7 @@ FACE = {
     "data.dataset": "read_image read_mask",
     "data.folds": "count_leaks",
     "data.data_report": "format_report",
-    "deploy": "detection",
+    "deploy": "detection weights",
     "drive.background": "BackgroundCopy",
     "drive.recovery": "bring_from",
     "errors": "DataError MissingError",
@@ -26,7 +26,7 @@ FACE = {
     "notebook": "browse colab controls draw_labels judge_pictures label_effort operating_point"
     " outputs",
     "notebook.live": "watch_training",
-    "pipeline": "train",
+    "pipeline": "train train_final",
     "reporting": "plots surface_pictures teaching_figures",
     "reporting.report": "make_figures make_report open_surfaces",
     "runs.open": "create home resume",

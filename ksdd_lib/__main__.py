@@ -1,6 +1,7 @@
 """The same series without a browser: `python -m ksdd_lib COMMAND`; `--help` lists the commands."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import runpy
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,21 @@ from ksdd_lib.data.survey import survey
 from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.drive.background import BackgroundCopy
 from ksdd_lib.errors import DataError, KsddError, RunError
+from ksdd_lib.evaluation.final import NO_TEST
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.formatting import number, printable
 from ksdd_lib.layouts import arrange
 from ksdd_lib.layouts.catalog import LAYOUTS
-from ksdd_lib.methods.stage_training import advised
+from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.stage_training import advised, usual_fold
 from ksdd_lib.notebook import live, outputs
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.run import FINAL, Run, fold_name
 from ksdd_lib.setting_rules import Values
 from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.storage import relative
-from ksdd_lib.training.loop import Progress
+from ksdd_lib.training.loop import Progress, Watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,20 +152,34 @@ def judge(chosen: argparse.Namespace) -> int:
     return folder_table.exit_status(rows)
 
 
+def train_final(chosen: argparse.Namespace) -> None:
+    """Train one model on all items of a run that is evaluated, by its settings, to be published."""
+    opened = _opened(chosen.run_folder)
+    began = time.monotonic()
+    if not method_of(opened.settings).stages:
+        raise RunError(f"The method {opened.settings.method} learns nothing: publish it as it is.")
+    with _watched(opened) as (drive, watch, _, saved):
+        pipeline.train_final(opened, prepare.open_data(opened, drive), watch, saved)
+    place, model = relative(opened.folder), "model.safetensors"
+    print(f"next: publish {place} {model}, judge FOLDER --weights {model}")
+    print(f"{relative(opened.fold_folder(FINAL))}: {NO_TEST} ({_minutes(began)})")
+
+
 def share(chosen: argparse.Namespace) -> None:
     """Copy an executed notebook without widget state, personal places and secrets, to send it."""
     print(_tool("share_notebook")["share_notebook"](chosen.notebook, chosen.out))
 
 
 def publish(chosen: argparse.Namespace) -> None:
-    """Write the evaluated model of a fold as one file to give away, and its card beside it."""
-    if not (chosen.run_folder / "settings.json").exists():
-        raise RunError(f"There is no run in {relative(chosen.run_folder)}.")
-    run = runs.open_run(chosen.run_folder)
+    """Write the final model, or a fold's, as one file to give away, and its card beside it."""
+    run = _opened(chosen.run_folder)
     if chosen.file.suffix != ".safetensors" or printable(chosen.file.name) != chosen.file.name:
         raise RunError(f"{chosen.file.name} must be text that ends in .safetensors.")
-    card = weights.publish(run, prepare.open_data(run), chosen.fold, chosen.file)
-    print(f"published: {relative(chosen.file)}, its card {card.name}")
+    fold = usual_fold(run) if chosen.fold is None else chosen.fold
+    card = weights.publish(run, prepare.open_data(run), fold, chosen.file)
+    print(f"published: {relative(chosen.file)}, {fold_name(fold)}; its card {card.name}")
+    hint = f"trained on a part of the items; train_final {relative(run.folder)} takes them all"
+    print(NO_TEST if fold == FINAL else f"{fold_name(fold)} was {hint}.")
 
 
 def options(chosen: argparse.Namespace) -> None:
@@ -216,10 +233,12 @@ def _parser() -> argparse.ArgumentParser:
     add = command(share)
     add("notebook", type=Path, help="an executed notebook")
     add("--out", type=Path, help="the copy (NOTEBOOK-shared.ipynb)")
+    command(train_final)("run_folder", type=Path, help="a run folder that is evaluated")
     add = command(publish)
     add("run_folder", type=Path, help="a run folder that is evaluated")
     add("file", type=Path, help="the file to write, .safetensors")
-    add("--fold", type=int, default=0, help="whose model (0)")
+    text = "whose model (the final one where train_final has made it, else the first)"
+    add("--fold", type=int, choices=range(FINAL), help=text)
     command(options)
     return parser
 
@@ -243,8 +262,20 @@ def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:
     kept = f"; executed notebooks in {books}" if with_notebooks else ""
     if not with_notebooks:
         model = "model.safetensors"
-        print(f"next: publish {relative(opened.folder)} {model}, judge FOLDER --weights {model}")
-    print(f"{_outcome(opened)}{kept} ({(time.monotonic() - began) / 60:.1f} min)")
+        place = relative(opened.folder)
+        print(f"next: train_final {place}, publish {place} {model}, judge FOLDER --weights {model}")
+    print(f"{_outcome(opened)}{kept} ({_minutes(began)})")
+
+
+def _minutes(began: float) -> str:
+    return f"{(time.monotonic() - began) / 60:.1f} min"
+
+
+def _opened(folder: Path) -> Run:
+    """The run in a folder; RunError where there is none."""
+    if not (folder / "settings.json").exists():
+        raise RunError(f"There is no run in {relative(folder)}.")
+    return runs.open_run(folder)
 
 
 def _tool(name: str) -> dict[str, Any]:
@@ -264,6 +295,13 @@ def _in_notebooks() -> tuple[Callable[[Run], bool], Callable[[Run], None]]:
 
 def _run_here(opened: Run) -> None:
     """The series in this process, with one line that shows how far it is."""
+    with _watched(opened) as (drive, watch, scored, saved):
+        pipeline.run_series(opened, drive, watch, scored, saved)
+
+
+@contextlib.contextmanager
+def _watched(opened: Run) -> Iterator[tuple[Path | None, Watch, Any, pipeline.Saved]]:
+    """Drive, and what shows how far training and scoring are, and copies what is new to Drive."""
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     place = os.environ.get("KSDD_DRIVE")
     drive, line = Path(place) if place else None, outputs.ProgressLine(1.0)
@@ -275,7 +313,7 @@ def _run_here(opened: Run) -> None:
 
     try:
         with BackgroundCopy(opened, drive) as copies:
-            pipeline.run_series(opened, drive, watch, scored, copies.start_if_due)
+            yield drive, watch, scored, copies.start_if_due
     finally:
         line.end()
 

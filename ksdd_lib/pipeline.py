@@ -1,10 +1,9 @@
 """The whole series: prepare the data, train each stage of each fold, evaluate, report.
 
-The notebooks take these steps one by one; the command `run`, the benchmarks and the tests call
-`run_series`. Each step goes on where it stopped, and only checks what is finished.
+Each step goes on where it stopped, and only checks what is finished.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ksdd_lib.data.data_report import format_report
@@ -15,7 +14,7 @@ from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.stage_training import advised, train_stage
 from ksdd_lib.reporting.report import make_report
 from ksdd_lib.runs.prepare import DataSet, open_data, prepare_data
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.run import FINAL, Run, fold_name
 from ksdd_lib.training.loop import Watch
 
 Saved = Callable[[], None]
@@ -56,12 +55,26 @@ def is_finished(run: Run) -> bool:
     return True
 
 
+def train_final(
+    run: Run, data: DataSet, watch: Watch | None = None, saved: Saved | None = None
+) -> None:
+    """Train one model on all items, as the folds of an evaluated run; raises as `train_stage`."""
+    run.require("evaluation")
+    for stage in method_of(run.settings).stages:
+        train(run, data, stage.name, watch, saved, (FINAL,))
+
+
 def train(
-    run: Run, data: DataSet, stage: str, watch: Watch | None = None, saved: Saved | None = None
+    run: Run,
+    data: DataSet,
+    stage: str,
+    watch: Watch | None = None,
+    saved: Saved | None = None,
+    folds: Sequence[int] = (),
 ) -> None:
     """Train one stage of each fold, and say whether it was finished; raises as `train_stage`."""
-    for fold in run.settings.fold_numbers:
+    for fold in folds or run.settings.fold_numbers:
         is_new = train_stage(run, data, fold, stage, watch, saved)
-        print(f"{stage}, fold {fold}: {'trained' if is_new else 'was already finished'}")
+        print(f"{stage}, {fold_name(fold)}: {'trained' if is_new else 'was already finished'}")
         if saved:
             saved()

@@ -259,6 +259,7 @@ def load(path: Path | str | None = None) -> Detector:
     trained, card = weights.load(Path(path) if path else weights.published())
     origin = f"{card.file}, {_trained_on(card.data.name)}"
     origin += _unseen(card.settings.get("labels"), card.settings.get("drawn_kinds"))
+    origin += "; trained on all items, so no test of it exists" * bool(card.test)
     settings, usual = card.judging_settings(), card.data.sizes
     how = card.threshold, origin, card.mask_threshold, usual, card.class_thresholds
     return Detector(trained, settings, *how)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
@@ -14,17 +14,19 @@ from ksdd_lib import hardware, storage
 from ksdd_lib.data.data_report import Sizes
 from ksdd_lib.data.sources import fetch
 from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError
+from ksdd_lib.evaluation.final import NO_TEST, FoldsShowed, final_model
 from ksdd_lib.evaluation.pixels import EVEN, RULE
 from ksdd_lib.evaluation.scoring import class_thresholds_of, mask_threshold_of, scores_of
 from ksdd_lib.evaluation.summary import FoldScores, Summary
+from ksdd_lib.evaluation.thresholds import Size
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge
-from ksdd_lib.methods.stage_training import trained_judge
+from ksdd_lib.methods.stage_training import trained_judge, usual_fold
 from ksdd_lib.presets import resolve
 from ksdd_lib.runs.lock import FILE
 from ksdd_lib.runs.open import CHECKOUT, home
 from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.run import FINAL, Run
 from ksdd_lib.settings import Settings
 from ksdd_lib.settings_io import to_json
 from ksdd_lib.storage import Record
@@ -79,9 +81,12 @@ class Card(Record):
     class_thresholds: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
     mask_threshold: float = Field(EVEN, ge=0, le=1)
     mask_threshold_rule: str = f"{EVEN}, fixed in advance"
-    fold: int | None = Field(None, ge=0, le=2)
+    fold: int | None = Field(None, ge=0, le=2)  # None of the final model
+    test: str = ""
     never_trained_on: list[str] = []
     test_scores_of_the_unrounded_weights: FoldScores | None = None
+    threshold_from: Size | None = None
+    the_folds_showed: FoldsShowed | None = None
     data: TrainedOn
     settings: dict[str, bool | int | float | str] = {}
     environment: dict[str, str | int] = {}
@@ -95,14 +100,18 @@ class Card(Record):
         return replace(chosen, **{n: getattr(self, n) for n in method_of(chosen).judged_by})
 
 
-def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
-    """Write the evaluated model of a fold to `path` (.safetensors) -> its card (.json).
+def publish(run: Run, data: DataSet, fold: int | None, path: Path) -> Path:
+    """Write the model of a fold, or `FINAL`, to `path` (.safetensors) -> its card (.json).
+
+    Without a fold it is that of `usual_fold`. Its run must be evaluated.
 
     Raises RunError: the run is not evaluated yet, or not this fold, or a file would be replaced
     that is no published one.
     Raises CheckpointError: a stage of this fold is not finished.
     """
-    settings, record, scores = run.settings, data.record, scores_of(run, fold)
+    settings, record = run.settings, data.record
+    fold = usual_fold(run) if fold is None else fold
+    judging = _of_final(run, data) if fold == FINAL else _of_fold(run, data, fold)
     exact = trained_judge(run, data, fold).tensors()
     tensors = {name: value.half().cpu().contiguous() for name, value in exact.items()}
     content = safetensors.torch.save(tensors)
@@ -111,17 +120,10 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
         file=path.name,
         sha256=storage.sha256(content),
         method=settings.method,
-        threshold=scores.threshold,
-        threshold_rule=storage.read_record(run.folder / "metrics.json", Summary).threshold_rule,
-        class_thresholds=class_thresholds_of(run, fold),
-        mask_threshold=mask_threshold_of(run, fold),
-        mask_threshold_rule=RULE,
-        fold=fold,
-        never_trained_on=sorted({sample.item for sample in data.folds[fold].test}),
-        test_scores_of_the_unrounded_weights=scores,
         data=TrainedOn(name=record.name, fingerprint=record.fingerprint, sizes=record.report.sizes),
         settings=to_json(settings),
         environment=hardware.environment(settings.precision),
+        **judging,
         **{name: getattr(settings, name) for name in (*SEEN, *method_of(settings).judged_by)},
     )
     beside = path.with_suffix(".json")
@@ -129,6 +131,26 @@ def publish(run: Run, data: DataSet, fold: int, path: Path) -> Path:
     storage.write_bytes(path, content)
     storage.write_record(beside, card)
     return beside
+
+
+def _of_fold(run: Run, data: DataSet, fold: int) -> dict[str, Any]:
+    """What the card says of a fold's model: its thresholds, and its test."""
+    scores = scores_of(run, fold)
+    return {
+        "threshold": scores.threshold,
+        "threshold_rule": storage.read_record(run.folder / "metrics.json", Summary).threshold_rule,
+        "class_thresholds": class_thresholds_of(run, fold),
+        "mask_threshold": mask_threshold_of(run, fold),
+        "mask_threshold_rule": RULE,
+        "fold": fold,
+        "never_trained_on": sorted({sample.item for sample in data.folds[fold].test}),
+        "test_scores_of_the_unrounded_weights": scores,
+    }
+
+
+def _of_final(run: Run, data: DataSet) -> dict[str, Any]:
+    """What the card says of the model of all items."""
+    return dict(final_model(run, data)) | {"test": NO_TEST}
 
 
 def _require_free(run: Run, path: Path, card: Path, content: bytes) -> None:

@@ -18,7 +18,9 @@ from ksdd_lib.setting_rules import Value
 from ksdd_lib.settings import RULES
 from ksdd_lib.training import checkpoint
 
-STAGE_FILE = re.compile(r"(?P<fold>fold\d+)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)")
+STAGE_FILE = re.compile(
+    r"(?P<fold>fold\d+|final)/(?P<stage>\w+)(-\d{6}\.(pt|json)|\.jsonl|\.done\.json)"
+)
 
 NO_RESULTS = {"settings.json", "folds.json", "data.json", "timing.json", layout.LAST_COPY}
 """Files of a run that belong neither to a stage nor to the evaluation."""
@@ -150,11 +152,12 @@ def further_files(copy: DriveCopy, there: Run, folder: Path) -> Iterator[File]:
     yield from _settings(copy, there, folder)
     yield from _unit(copy, folder, ["folds.json", "data.json"], key="data.json")
     order = [stage.name for stage in method_of(there.settings).stages]
-    found = {(m["fold"], m["stage"]) for m in map(STAGE_FILE.fullmatch, copy.markers) if m}
-    folds, fit = sorted({fold for fold, _ in found}), True
-    for fold in folds:
+    found = {m["fold"] for m in map(STAGE_FILE.fullmatch, copy.markers) if m}
+    folds, fit = sorted(found - {"final"}), True  # no result is of the final model
+    for fold in sorted(found):
         for before, stage in zip(["", *order], order, strict=False):
-            fit = (yield from _stage(copy, folder, fold, stage, before)) and fit
+            is_whole = yield from _stage(copy, folder, fold, stage, before)
+            fit = fit and (is_whole or fold not in folds)
     if fit and _has_same_results(copy, folder, folds, order[-1] if order else ""):
         names = [n for n in copy.markers if n not in NO_RESULTS and not STAGE_FILE.fullmatch(n)]
         yield from _unit(copy, folder, names, key="metrics.json")

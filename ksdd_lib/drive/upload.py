@@ -15,7 +15,7 @@ from ksdd_lib import storage
 from ksdd_lib.drive import compare, layout, markers
 from ksdd_lib.drive.compare import DataFacts
 from ksdd_lib.runs.lock import FILE
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.run import FINAL, Run, fold_name
 
 CHECKPOINT = re.compile(r"(?P<stage>\w+)-(?P<step>\d{6})\.(pt|json)")
 
@@ -167,10 +167,14 @@ def _send(files: Iterable[Path], folder: Path, target: Path, drive: Path) -> Cop
                 break
         else:
             if match and path.suffix == ".json":
-                fold = path.parent.name.removeprefix("fold")
-                told = f"step {int(match['step'])} of {match['stage']}, fold {fold}"
+                told = f"step {int(match['step'])} of {match['stage']}, {_part(path.parent.name)}"
                 newest = max(newest, (written, told))
     return Copied(failure=failures[0]) if failures else Copied(newest[1])
+
+
+def _part(folder: str) -> str:
+    """What the folder of a training is called: "fold 0" of "fold0"."""
+    return fold_name(FINAL) if folder == "final" else folder.replace("fold", "fold ")
 
 
 def _remove_superseded(there: Path, match: re.Match[str], kept: int) -> None:

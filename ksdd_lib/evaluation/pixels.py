@@ -11,7 +11,7 @@ import numpy as np
 
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import AllPixelScores, FoldPixelScores, PixelScores
-from ksdd_lib.evaluation.thresholds import operating_thresholds
+from ksdd_lib.evaluation.thresholds import FoldThreshold, operating_thresholds
 
 STEPS = 1024
 EVEN = 0.5
@@ -59,19 +59,8 @@ def pixel_scores(
     train_items: Mapping[int, Collection[str]],
     knows_defects: bool = True,
 ) -> AllPixelScores:
-    """The numbers over the pixels of all rows, whose counts go by image.
-
-    Each fold has a threshold from the rows that its operating threshold is taken from; a fixed one
-    where no defect may be known.
-    """
-
-    zero = np.zeros((2, STEPS + 1), np.int64)
-
-    def best(used: Sequence[Prediction]) -> float | None:
-        total = sum([counts[row.image] for row in used], zero)
-        return best_threshold(total) if knows_defects else None
-
-    thresholds = operating_thresholds(rows, train_items, best, EVEN)
+    """The numbers over the pixels of all rows, each fold marked as of `mask_thresholds`."""
+    thresholds = mask_thresholds(rows, counts, train_items, knows_defects)
     values = {one.fold: one.threshold for one in thresholds}
     folds = [
         FoldPixelScores(
@@ -80,6 +69,23 @@ def pixel_scores(
         for one in thresholds
     ]
     return AllPixelScores(threshold_rule=RULE, folds=folds, pooled=_scores(rows, counts, values))
+
+
+def mask_thresholds(
+    rows: Sequence[Prediction],
+    counts: Mapping[str, np.ndarray],
+    train_items: Mapping[int, Collection[str]],
+    knows_defects: bool,
+) -> list[FoldThreshold]:
+    """Each fold's threshold from the rows that its operating threshold is taken from, whose counts
+    go by image; a fixed one where no defect may be known."""
+    zero = np.zeros((2, STEPS + 1), np.int64)
+
+    def best(used: Sequence[Prediction]) -> float | None:
+        total = sum([counts[row.image] for row in used], zero)
+        return best_threshold(total) if knows_defects else None
+
+    return operating_thresholds(rows, train_items, best, EVEN)
 
 
 def _scores(

@@ -222,16 +222,23 @@ def _pixel_scores(
     train_items: Mapping[int, Collection[str]],
 ) -> AllPixelScores:
     """How well the maps of the rows, as they are stored, show where the defects are."""
+    counts, knows = pixel_counts(data, settings, masks), settings.labels != "none"
+    found = pixels.pixel_scores(rows, counts, train_items, knows)
+    agreed = annotators_iou() if data.record.is_kolektor else None
+    return found.model_copy(update={"annotators_iou": agreed})
+
+
+def pixel_counts(
+    data: DataSet, settings: Settings, masks: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Image -> the `pixels.count` of its map, as it is stored."""
     samples, counts = {sample.name: sample for sample in data.samples}, {}
     for name, values in masks.items():
         sample, stored = samples[name], torch.from_numpy(values.astype(np.float16)).float()
         share = method_of(settings).probability(stored, settings).numpy()
         wanted = read_mask(sample) if sample.is_defective else np.zeros(sample.size, bool)
         counts[name] = pixels.count(share, wanted)
-    knows = settings.labels != "none"
-    found = pixels.pixel_scores(rows, counts, train_items, knows)
-    agreed = annotators_iou() if data.record.is_kolektor else None
-    return found.model_copy(update={"annotators_iou": agreed})
+    return counts
 
 
 def require_unseen(fold: Fold) -> None:

@@ -7,6 +7,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.metrics import best_f1_threshold, good_parts_threshold, most_flagged
 from ksdd_lib.evaluation.predictions import Prediction, of_highest
 from ksdd_lib.formatting import listed, percent
+from ksdd_lib.runs.run import FINAL
 from ksdd_lib.storage import Record
 
 
@@ -48,10 +49,11 @@ def out_of_fold(
     For fold k these are the test rows of the *other* folds whose item is in `train_items[k]`.
     Each was scored by the model of the fold that holds it out, and none is tested in fold k.
     Training items that no trained fold tests have no such score and are left out.
+    With `train_items` of `FINAL` alone they are those of the final model: all that there are.
     Raises RunError where a fold tests an item that it was trained on.
     """
     found = {}
-    for fold in sorted({row.fold for row in rows}):
+    for fold in [FINAL] if FINAL in train_items else sorted({row.fold for row in rows}):
         items = set(train_items[fold])
         if shared := sorted(items & {row.item for row in rows if row.fold == fold}):
             raise RunError(f"Fold {fold} tests {listed(shared, 5)}, which it was trained on.")
@@ -147,18 +149,19 @@ PER_CLASS = "each class has its own, of its score and label alone: "
 def threshold_rule(thresholds: Sequence[FoldThreshold], false_alarms: float | None = None) -> str:
     """Where the operating thresholds come from, in words for the report."""
     fixed = [str(one.fold) for one in thresholds if not one.threshold_from.images]
-    default = "a logit of 0.0, fixed in advance"
-    if len(fixed) == len(thresholds) == 1:
+    default, of_all = "a logit of 0.0, fixed in advance", thresholds[0].fold == FINAL
+    if len(fixed) == len(thresholds) == 1 and not of_all:
         return f"{default}: with a single fold trained there are no out-of-fold scores"
     if len(fixed) == len(thresholds):
         return f"{default}: the out-of-fold scores of the training items lack a class"
+    whose = "all items" if of_all else "the fold's own training items"
     rule = (
-        "middle of the gap at best F1, in logits, over out-of-fold scores of the fold's own "
-        "training items (each scored by the model of the fold that holds it out)"
+        f"middle of the gap at best F1, in logits, over out-of-fold scores of {whose} (each scored "
+        "by the model of the fold that holds it out)"
     )
     if false_alarms is not None:
         rule = (
             f"at most {percent(false_alarms)} of the parts flagged, over out-of-fold scores of the "
-            "good surfaces of the fold's own training items alone; no defect was used"
+            f"good surfaces of {whose} alone; no defect was used"
         )
     return rule + (f"; {default}, in fold {', '.join(fixed)}" if fixed else "")

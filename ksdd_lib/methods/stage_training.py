@@ -11,8 +11,8 @@ from ksdd_lib.data.folds import Fold
 from ksdd_lib.errors import CheckpointError, RunError, TrainingError
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge, StagePlan
-from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.prepare import DataSet, part_of
+from ksdd_lib.runs.run import FINAL, Run, fold_name
 from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.training import checkpoint, loop
 from ksdd_lib.training.batches import Order, Surfaces, load_surfaces, open_tiles
@@ -76,13 +76,14 @@ def train_stage(
     Raises CheckpointError: a stage before it is not finished, or the folder is of another training.
     """
     plan, before, identity = _resolve(run, data, fold, name)
-    recipe, folder, part = plan.recipe(run.settings), run.fold_folder(fold), data.folds[fold]
+    recipe, folder = plan.recipe(run.settings), run.fold_folder(fold)
     found = checkpoint.load(folder, name, identity) if run.has(name, fold) else None
     if found is not None and found.step >= recipe.steps:
         history = read_history(folder / f"{name}.jsonl")
         if watch and history:
             watch(Progress(name, fold, recipe.steps, recipe.steps, history))
         return False
+    part = part_of(run, data, fold)
     surfaces, order = _training_part(part, run.settings, plan, hardware.device(), data.classes)
     stage = Stage(
         **vars(plan.build(run.settings, surfaces, before)),
@@ -110,9 +111,8 @@ def load_stage(run: Run, data: DataSet, fold: int, name: str) -> Checkpoint:
     steps = plan.recipe(run.settings).steps
     if found is None or found.step < steps:
         done = 0 if found is None else found.step
-        raise CheckpointError(
-            f"The {name} stage of fold {fold} has done {done} of {steps} steps; train it first."
-        )
+        told = f"The {name} stage of {fold_name(fold)} has done {done} of {steps} steps"
+        raise CheckpointError(f"{told}; train it first.")
     return found
 
 
@@ -124,6 +124,16 @@ def trained_judge(run: Run, data: DataSet, fold: int) -> Judge:
     method = method_of(run.settings)
     stages = [load_stage(run, data, fold, plan.name) for plan in method.stages]
     return method.trained(run.settings, stages)
+
+
+def usual_fold(run: Run) -> int:
+    """Whose model is given away unless told otherwise: `FINAL` where it is trained, or the first.
+
+    A method without stages has learned from no item, so that none of its models is of all.
+    """
+    plans = method_of(run.settings).stages
+    has_final = bool(plans) and all(run.has(plan.name, FINAL) for plan in plans)
+    return FINAL if has_final else run.settings.fold_numbers[0]
 
 
 def weights_sha256(run: Run, data: DataSet, fold: int) -> str:
@@ -155,7 +165,7 @@ def _resolve(
         )
     place = names.index(name)
     before = [load_stage(run, data, fold, earlier) for earlier in names[:place]]
-    images = sorted(sample.name for sample in data.folds[fold].train)
+    images = sorted(sample.name for sample in part_of(run, data, fold).train)
     identity: Identity = {
         "stage": name,
         "fold": fold,
@@ -181,8 +191,9 @@ def _training_part(
     good = tuple(row for row, sample in enumerate(train) if not sample.is_defective)
     defective = good if from_good else tuple(sorted({*range(len(train))} - {*good}))
     if not (good and defective):
+        told = fold_name(fold.number).capitalize()
         raise TrainingError(
-            f"Fold {fold.number} has {len(defective)} defective images among {len(train)} in "
+            f"{told} has {len(defective)} defective images among {len(train)} in "
             "training: the networks need defective and good ones. Add what is missing to the data."
         )
     unmasked = frozenset(row for row in defective if from_good or not train[row].has_mask)

@@ -14,8 +14,8 @@ from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.notebook.outputs import ProgressLine
 from ksdd_lib.reporting.plots import stamp
 from ksdd_lib.reporting.training_view import Forming, training_view
-from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.prepare import DataSet, part_of
+from ksdd_lib.runs.run import Run, fold_name
 from ksdd_lib.training.batches import one_of_each
 from ksdd_lib.training.loop import Progress, Row, Watch, read_history
 
@@ -51,7 +51,7 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
 def describe(progress: Progress) -> str:
     """One line on how far a stage has come, at which rate, and how long it still takes."""
     row, step, steps = progress.history[-1], progress.step, progress.steps
-    place = f"{progress.stage}, fold {progress.fold}"
+    place = f"{progress.stage}, {fold_name(progress.fold)}"
     if progress.resumed_after:
         place += f" (went on after step {progress.resumed_after})"
     loss, taken = f"loss {row['loss']:.3g}", duration(row["seconds"])
@@ -81,7 +81,7 @@ class Examples:
     (2, H/8, W/8) uint8, 255 for certain."""
 
     def __init__(self, run: Run, data: DataSet, fold: int) -> None:
-        surfaces, both = one_of_each(data.folds[fold].train, run.settings)
+        surfaces, both = one_of_each(part_of(run, data, fold).train, run.settings)
         self.pairs = [surfaces.show(one) for one in both]
         self.path = run.fold_folder(fold) / "examples.npz"
         self.masks = _read(self.path)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ksdd_lib.evaluation import metrics
+from ksdd_lib.runs.run import fold_name
 
 INK, FAINT = "#333333", "#b8b8b8"
 GOOD, DEFECTIVE = "#0072B2", "#D55E00"
@@ -245,7 +246,7 @@ def draw_stages(axes: Sequence[Axes], stages: Histories) -> None:
     for ax, (stage, histories) in zip(axes, stages.items(), strict=True):
         for fold, history in histories.items():
             if history:
-                _draw_history(ax, history, f"fold {fold}", FOLD_COLORS[fold % len(FOLD_COLORS)])
+                _draw_history(ax, history, fold_name(fold), FOLD_COLORS[fold % len(FOLD_COLORS)])
         ax.set_title(f"{stage.capitalize()} network: training loss")
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from ksdd_lib.reporting.plots import Histories, draw_stages, sheet, style
 from ksdd_lib.reporting.surface_pictures import picture_style, show_image
+from ksdd_lib.runs.run import fold_name
 
 CURVES = 2.6  # inches, the height of the loss curves
 TILES = 10  # places in a row of forming masks: the surface, and one for each moment
@@ -45,7 +46,7 @@ def training_view(
     draw_stages(axes, stages)
     for ax in axes:
         for line in ax.lines[1::2]:  # the running means
-            line.set_linewidth(2.2 if line.get_label() == f"fold {fold}" else 1.0)
+            line.set_linewidth(2.2 if line.get_label() == fold_name(fold) else 1.0)
     axes[-1].set_xlim(0, steps)
     if forming:
         _draw_forming(bottom, forming)

@@ -26,9 +26,9 @@ OWNER_SILENT = 15 * 60  # seconds without a sign of life after which another may
 
 FILE = re.compile(
     r"(settings|data|folds|timing|metrics|environment|owner)\.json|predictions\.csv|masks\.npz"
-    r"|fold\d/(\w+-\d{6,}\.(pt|json)|\w+\.(jsonl|(done|diverged|restart)\.json)"
+    r"|(fold\d|final)/(\w+-\d{6,}\.(pt|json)|\w+\.(jsonl|(done|diverged|restart)\.json)"
     r"|scores\.(csv|json))"
-    r"|fold\d/(masks|examples)\.npz|report\.html|figures/\w+\.png|notebooks/\w+\.ipynb"
+    r"|(fold\d|final)/(masks|examples)\.npz|report\.html|figures/\w+\.png|notebooks/\w+\.ipynb"
 )
 """The names in a run folder of all that this package writes there."""
 

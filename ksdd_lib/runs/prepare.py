@@ -19,7 +19,7 @@ from ksdd_lib.image_size import parse_size
 from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.runs.open import home
-from ksdd_lib.runs.run import Run, refusal
+from ksdd_lib.runs.run import FINAL, Run, refusal
 from ksdd_lib.setting_rules import Value
 from ksdd_lib.settings import RULES, Settings
 
@@ -122,6 +122,14 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
     whole = folds.folds_from_record(stored, samples, record.report.twins or (), learns)
     classes = _classes(samples, run.settings)
     return DataSet(root, samples, _as_trained(whole, run.settings), record, classes)
+
+
+def part_of(run: Run, data: DataSet, fold: int) -> Fold:
+    """A fold; for `FINAL` all samples in training and none in test, by the same settings."""
+    if fold != FINAL:
+        return data.folds[fold]
+    whole = Fold(FINAL, data.samples, (), run.settings.folds, ())
+    return _as_trained([whole], run.settings)[0]
 
 
 def _classes(samples: Sequence[Sample], settings: Settings) -> tuple[str, ...]:

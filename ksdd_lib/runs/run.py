@@ -16,6 +16,15 @@ FILES = {"data": "data.json", "evaluation": "metrics.json", "report": "report.ht
 NOTEBOOKS = {"data": "01_download_data", "evaluation": "04_evaluate", "report": "05_visualize"}
 
 
+FINAL = 3
+"""In place of a fold's number: the model that is trained on all items. No fold has this number."""
+
+
+def fold_name(fold: int) -> str:
+    """ "fold 0", or "the final model"."""
+    return "the final model" if fold == FINAL else f"fold {fold}"
+
+
 class Timing(Record):
     """A line of timing.json: how many seconds a piece of work took."""
 
@@ -40,8 +49,8 @@ class Run:
     settings: Settings
 
     def fold_folder(self, fold: int) -> Path:
-        """Where the histories, checkpoints and scores of a fold are."""
-        return self.folder / f"fold{fold}"
+        """Where the histories, checkpoints and scores of a fold are, or of the final model."""
+        return self.folder / ("final" if fold == FINAL else f"fold{fold}")
 
     def has(self, part: str, fold: int | None = None) -> bool:
         """Whether a part of `FILES`, or else a stage, is finished: of a fold, or of all."""

@@ -23,7 +23,7 @@ from ksdd_lib import hardware, storage
 from ksdd_lib.errors import CheckpointError, Interrupted, RunError, TrainingError
 from ksdd_lib.models.fourier_conv import shared_spectra
 from ksdd_lib.runs.lock import alone, claim
-from ksdd_lib.runs.run import Divergence, Run
+from ksdd_lib.runs.run import Divergence, Run, fold_name
 from ksdd_lib.training import checkpoint
 from ksdd_lib.training.batches import Order, Shown
 
@@ -176,7 +176,7 @@ def train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None]
         seconds = _train_steps(run, stage, watch, saved)
     made = hardware.environment(run.settings.precision)
     record = {"steps": stage.recipe.steps, "seconds": round(seconds, 1), "environment": made}
-    run.note_time(f"{stage.name} stage, fold {stage.fold}", seconds)
+    run.note_time(f"{stage.name} stage, {fold_name(stage.fold)}", seconds)
     storage.remove(stage.folder / f"{stage.name}.diverged.json")
     storage.write_json(stage.folder / f"{stage.name}.done.json", record)
 
@@ -290,8 +290,8 @@ class Session:
         told = {"step": half, "loss": round(loss, 4), "guess": round(stage.guess, 4)}
         storage.write_json(stage.folder / f"{stage.name}.restart.json", told)
         warnings.warn(
-            f"The {stage.name} stage of fold {stage.fold} had learned nothing by step {half}: its "
-            f"loss was {loss:.2f}, that of guessing is {stage.guess:.2f}. It has begun anew.",
+            f"The {stage.name} stage of {fold_name(stage.fold)} had learned nothing by step {half}"
+            f": its loss was {loss:.2f}, that of guessing is {stage.guess:.2f}. It has begun anew.",
             stacklevel=2,
         )
 
@@ -343,7 +343,7 @@ def _diverged(stage: Stage, step: int, why: str) -> TrainingError:
     found = Divergence(stage=stage.name, fold=stage.fold, step=step, images=images)
     storage.write_record(stage.folder / f"{stage.name}.diverged.json", found)
     return TrainingError(
-        f"The {stage.name} stage, fold {stage.fold}, diverged at step {step} "
+        f"The {stage.name} stage, {fold_name(stage.fold)}, diverged at step {step} "
         f"({', '.join(images)}). {why} Take a smaller {stage.name}_learning_rate in a new run; the "
         "last good checkpoint is kept."
     )
