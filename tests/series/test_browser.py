@@ -89,6 +89,28 @@ def whole(book: browser.Book) -> None:
     assert "image/png" in kinds and not any("widget" in kind for kind in kinds)
 
 
+def test_0_a_verdict_comes_at_once_and_a_picture_of_one_s_own_is_judged(page, address, folder):
+    book = browser.Book(page, address, folder, "00_see_it_work")
+    book.run_all()
+    book.wait(120)
+    assert (
+        "\ncrack: crack found" in f"\n{book.text()}"
+        and "fainter crack: CRACK MISSED" in book.text()
+    )
+    assert (
+        not page.locator(".jp-CodeCell", has_text="importlib.util")
+        .locator(".jp-Cell-inputArea")
+        .is_visible()
+    ), "the set-up is folded away"
+    mine = folder / "mine.png"
+    cv2.imwrite(str(mine), synthetic.render((704, 256), 3, 1, 0, True)[0])
+    with page.expect_file_chooser() as chooser:
+        page.click("button.jupyter-widgets.widget-upload")
+    chooser.value.set_files(str(mine))
+    book.wait_for_text("mine.png: defective, score")
+    whole(book)
+
+
 def test_1_the_form_says_what_is_wrong_and_what_differs(page, address, folder):
     book = browser.Book(page, address, folder, NOTEBOOKS[0])
     book.run_all()
