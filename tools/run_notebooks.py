@@ -60,13 +60,16 @@ def is_finished(run: Run) -> bool:
 def run_notebooks(run: Run) -> None:
     """Execute the five notebooks in order on one run; they are stored in its folder `notebooks`.
 
-    They take settings from the run folder, and places from here. Raises as `execute`.
+    They take settings from the run folder, whatever stands in their cell *Choose*, and places from
+    here. Raises as `execute`.
     """
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("KSDD_") or name in settings_io.RESERVED
     }
+    settings = settings_io.to_json(run.settings)
+    environment |= {f"KSDD_{name.upper()}": str(value) for name, value in settings.items()}
     environment |= {
         "KSDD_RUN": str(run.folder),
         "KSDD_HOME": str(home()),

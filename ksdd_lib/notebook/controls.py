@@ -23,20 +23,28 @@ from ksdd_lib.training.batches import mirror_images
 
 LOOK = {"style": {"description_width": "14em"}, "layout": {"width": "28em", "flex": "0 0 auto"}}
 
+SPREAD = 1.5
+"""Factor by which a training may take longer or shorter than estimated, where nothing else runs."""
+
 PACES = {"two_stage": two_stage_timing}
 """Method -> what measures it. Of another method only the memory is told."""
 
-_remembered: dict[tuple[str, ...], dict[str, Value]] = {}
-"""Run and groups -> what was touched in their form, so that *Run all* keeps it."""
+_remembered: dict[tuple[str, ...], "Form"] = {}
+"""Run and groups -> their last form, so that *Run all* keeps what was touched in it."""
 
 
 @dataclass
 class Form:
-    """A control for each setting of some groups, and what the user has touched in them."""
+    """A control for each setting of some groups, and what the user has touched in them.
+
+    Attributes:
+        given: what was written in the cell above *Run all*.
+    """
 
     start: Settings
     controls: Mapping[str, Widget] = field(default_factory=dict)
     changed: dict[str, Value] = field(default_factory=dict)
+    given: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -52,7 +60,8 @@ class Form:
         """Take over a change by the user; another preset moves every control not touched yet."""
         self.changed[name] = value.strip() if isinstance(value, str) else value
         if name == "preset":
-            self.start = presets.resolve(settings_io.from_environment() | {"preset": value})
+            stays = {**self.given, **settings_io.from_environment()}
+            self.start = presets.resolve(stays | {"preset": value})
             for other in self.controls.keys() - self.changed:
                 self.controls[other].value = getattr(self.start, other)
 
@@ -78,18 +87,25 @@ class Form:
         return f"Differs from the preset {values.preset}: {listed}.<br>{taken}"
 
 
-def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) -> Form:
+def choose(
+    run: Run | None = None, groups: Sequence[str] = ("segmentation",), **given: object
+) -> Form:
     """Show a control for each setting of `groups`, and return the form at once.
 
     It starts from the settings of `run`, where what a stage has begun with is fixed, else from
-    those of the run opened last, or the preset, with the environment's above them.
+    those of the run opened last, or the preset. Above them stand the values `given` in the
+    notebook, those of the environment, and what was touched in the form since. An empty value is
+    not given. Raises SettingsError where one is not allowed.
     """
-    form = Form(run.settings if run else _start())
+    form = _form(run, given)
+    key = (str(run.folder) if run else "", *groups)
+    before = _remembered.get(key, Form(form.start, given=form.given))
+    _remembered[key] = form
     widgets = outputs.ipywidgets()
     if widgets is None:
         return form
     form.controls = {
-        name: _control(widgets, name, getattr(form.start, name))
+        name: _control(widgets, name, getattr(form.settings, name))
         for name, rule in RULES.items()
         if rule.group in groups and not (run and name == "preset")
     }
@@ -103,11 +119,10 @@ def choose(run: Run | None = None, groups: Sequence[str] = ("segmentation",)) ->
     for name, control in form.controls.items():
         control.disabled = run is not None and run.has_begun(RULES[name].group)
         control.observe(lambda found, name=name: change(name, found["new"]), names="value")
-    key = (str(run.folder) if run else "", *groups)
-    for name, value in _remembered.get(key, {}).items():
-        if not form.controls[name].disabled:
+    for name, value in before.changed.items():
+        is_newer = form.given.get(name) == before.given.get(name)  # than the cell above *Run all*
+        if is_newer and not form.controls[name].disabled:
             form.controls[name].value = value
-    _remembered[key] = form.changed
     told.value = form.state()
     outputs.show_controls(*_panel(widgets, form, told))
     return form
@@ -142,9 +157,25 @@ def _panel(widgets: Widget, form: Form, told: Widget) -> list[Widget]:
     return [*parts, told, button]
 
 
-def _start() -> Settings:
+def _form(run: Run | None, texts: Mapping[str, object]) -> Form:
+    """The form of a run, or of one to begin, with what was given as text or number."""
+    known = settings_io.from_environment()
+    filled = {name: str(value).strip() for name, value in texts.items() if value is not None}
+    given = {
+        name: settings_io.convert(name, text)
+        for name, text in filled.items()
+        if text and name not in known
+    }
+    if run is None:
+        return Form(_start(given | known), given=given)
+    changed = {name: value for name, value in given.items() if value != getattr(run.settings, name)}
+    run.settings.with_values(changed)  # raises where one is not allowed
+    return Form(run.settings, changed=changed, given=given)
+
+
+def _start(given: Mapping[str, Value]) -> Settings:
     """What a form without a run starts from."""
-    last, given = runs.last_settings(), settings_io.from_environment()
+    last = runs.last_settings()
     if last is None or given.get("preset", last.preset) != last.preset:
         return presets.resolve(given)
     return last.with_values(given)
@@ -178,11 +209,14 @@ def what_it_takes(settings: Settings) -> str:
         return text
     folds = len(settings.fold_numbers)
     minutes = PACES[settings.method].minutes(settings, pace)
-    stages = [f"about {duration(60 * m)} for the {name} stage, " for name, m in minutes.items()]
+    stages = [f"{duration(60 * m)} for the {name} stage, " for name, m in minutes.items()]
+    total = 60 * sum(minutes.values())
+    spread = f"{duration(total / SPREAD)} to {duration(total * SPREAD)}"
     shown = "tile" if settings.view.tiled else "image"
     scoring = pace.scoring * len(mirror_images(settings.average_flips))
     return (
-        f"{'One fold' if folds == 1 else f'{folds} folds'}: {''.join(stages)}"
+        f"{'One fold' if folds == 1 else f'{folds} folds'}: about {duration(total)} in all where "
+        f"nothing else runs ({spread}). That is {''.join(stages)}"
         f"and {scoring:.2g} s for each {shown} that is scored. {text}"
     )
 
@@ -196,20 +230,23 @@ def _file(settings: Settings) -> Path:
 
 
 def show_settings(settings: Settings, groups: Sequence[str] | None = None) -> None:
-    """Show the settings of `groups`, or all, as a table; what is not the preset's is bold."""
+    """Show which settings of `groups`, or of all, are not the preset's, as a table."""
     preset = settings_io.to_json(presets.resolve({"preset": settings.preset}))
-    rows, lines = [], []
-    for name, value in settings_io.to_json(settings).items():
-        rule, readable = RULES[name], _readable(name)
-        if groups and rule.group not in groups:
-            continue
-        ours = html.escape(str(value))
-        if value != preset[name]:
-            ours = f"<b>{ours}</b> ({settings.preset}: {html.escape(str(preset[name]))})"
-        rows.append((readable, ours, html.escape(rule.unit), html.escape(rule.reason)))
-        lines.append(f"{readable:32} {value} {rule.unit}")
-    table = outputs.table(("setting", "value", "unit", "why"), rows)
-    outputs.show_table(table, "\n".join(lines))
+    ours = settings_io.to_json(settings)
+    changed = [
+        name
+        for name, rule in RULES.items()
+        if ours[name] != preset[name] and (not groups or rule.group in groups)
+    ]
+    if not changed:
+        return print(f"All as in the preset {settings.preset}.")
+    rows = [
+        [_readable(name), *(html.escape(str(values[name])) for values in (ours, preset))]
+        for name in changed
+    ]
+    heads = "what differs from the preset", "value", settings.preset
+    lines = [f"{_readable(n)} {ours[n]} instead of {preset[n]}" for n in changed]
+    outputs.show_table(outputs.table(heads, rows), "\n".join(lines))
 
 
 def _control(widgets: Widget, name: str, value: Value) -> Widget:

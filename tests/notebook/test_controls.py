@@ -9,7 +9,7 @@ import torch
 from nbclient import NotebookClient
 
 from ksdd_lib import hardware, presets, settings_io, storage
-from ksdd_lib.errors import SettingsError
+from ksdd_lib.errors import RunError, SettingsError
 from ksdd_lib.methods import two_stage_timing
 from ksdd_lib.methods.two_stage_timing import Pace
 from ksdd_lib.models import two_stage
@@ -215,21 +215,118 @@ def test_without_ipywidgets_nothing_breaks(monkeypatch: pytest.MonkeyPatch):
     assert controls.choose(groups=GROUPS).touched == {}
 
 
-def test_the_table_is_escaped_and_marks_what_differs_from_the_preset(screen):
+def test_the_table_is_escaped_and_holds_only_what_differs_from_the_preset(screen):
     chosen = presets.resolve({"preset": "cpu", "data": "<img onerror=x>", "seed": 4})
     controls.show_settings(chosen, ("data", "run"))
     [bundle] = screen.bundles
     table = bundle["text/html"]
     assert "<img" not in table and "&lt;img onerror=x&gt;" in table
-    assert "<b>4</b> (cpu: 0)" in table and ">clean</td>" in table
-    assert "Decision steps" not in table and "Precision" in table
-    assert "Seed" in bundle["text/plain"]
+    assert ">4</td>" in table and ">0</td>" in table and ">cpu</th>" in table
+    assert table.count("<tr>") == 3 and "Precision" not in table
+    assert bundle["text/plain"].splitlines()[1] == "Seed 4 instead of 0"
 
 
-def test_in_a_terminal_the_table_is_text(capsys: pytest.CaptureFixture, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "groups", "said"),
+    [
+        ({}, None, "All as in the preset demo.\n"),
+        ({"preset": "cpu"}, ("data", "run"), "All as in the preset cpu.\n"),
+        ({"preset": "cpu", "seed": 4}, ("decision",), "All as in the preset cpu.\n"),
+        ({"decision_steps": 7}, ("decision",), "Decision steps 7 instead of 150\n"),
+        (
+            {"seed": 1, "data": "/x/parts.zip"},
+            None,
+            "Data parts.zip instead of generated\nSeed 1 instead of 0\n",
+        ),
+    ],
+)
+def test_in_a_terminal_the_table_is_text(capsys, monkeypatch, given, groups, said):
     monkeypatch.setattr(controls.outputs, "in_notebook", lambda: False)
-    controls.show_settings(presets.resolve({}))
-    assert len(capsys.readouterr().out.splitlines()) == len(RULES)
+    controls.show_settings(presets.resolve(given), groups)
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.fault(79)
+class TestTheCellAboveRunAll:
+    """Values given in the notebook: above the last run's and the preset's, below all others."""
+
+    @pytest.mark.parametrize("empty", ["", None, "  "])
+    def test_empty_fields_change_nothing(self, empty):
+        form = controls.choose(groups=GROUPS, preset=empty, seed=empty, data=empty)
+        assert form.settings == presets.resolve({}) and form.touched == {}
+
+    @pytest.mark.parametrize(
+        ("name", "written", "value"),
+        [
+            ("seed", "3", 3),
+            ("seed", 3, 3),
+            ("seed", " 12 ", 12),
+            ("fold", "0", "0"),
+            ("fold", 1, "1"),
+            ("data", "/content/parts.zip", "/content/parts.zip"),
+            ("image_size", "256 x 128", "256x128"),
+            ("rotation", True, True),
+        ],
+    )
+    def test_text_and_numbers_are_both_taken(self, name, written, value):
+        form = controls.choose(groups=GROUPS, **{name: written})
+        assert getattr(form.settings, name) == value == form.controls[name].value
+
+    @pytest.mark.parametrize(
+        ("name", "written"),
+        [("seed", "three"), ("fold", "3"), ("preset", "fast"), ("image_size", "100x100")],
+    )
+    @pytest.mark.parametrize("has_widgets", [True, False])
+    def test_what_is_not_allowed_is_refused_at_once(self, name, written, has_widgets, monkeypatch):
+        if not has_widgets:
+            monkeypatch.setattr(controls.outputs, "ipywidgets", lambda: None)
+        with pytest.raises(SettingsError, match=name):
+            controls.choose(groups=GROUPS, **{name: written})
+
+    def test_the_environment_wins(self, monkeypatch):
+        monkeypatch.setenv("KSDD_SEED", "5")
+        monkeypatch.setenv("KSDD_PRESET", "paper")
+        form = controls.choose(groups=GROUPS, seed="3", preset="cpu", fold="1")
+        values = form.settings
+        assert (values.seed, values.preset, values.fold) == (5, "paper", "1")
+
+    def test_the_last_run_goes_on_where_the_fields_are_empty_or_agree(self, monkeypatch):
+        last = presets.resolve({"preset": "cpu", "seed": 4})
+        monkeypatch.setattr(controls.runs, "last_settings", lambda: last)
+        assert controls.choose(groups=GROUPS).settings == last
+        assert controls.choose(groups=GROUPS, preset="cpu").settings == last
+        assert controls.choose(groups=GROUPS, seed="4").settings == last
+        assert controls.choose(groups=GROUPS, seed="6").settings.seed == 6
+        other = controls.choose(groups=GROUPS, preset="best").settings
+        assert other == presets.resolve({"preset": "best"})
+
+    def test_a_touched_control_wins_until_the_cell_says_something_new(self):
+        controls.choose(groups=GROUPS, seed="3", fold="0").controls["seed"].value = 7
+        again = controls.choose(groups=GROUPS, seed="3", fold="1").settings
+        assert (again.seed, again.fold) == (7, "1")
+        assert controls.choose(groups=GROUPS, seed="3").settings.seed == 7
+        assert controls.choose(groups=GROUPS, seed="8").settings.seed == 8
+        assert controls.choose(groups=GROUPS, seed="").settings.seed == 0
+
+    def test_another_preset_in_the_form_keeps_what_the_cell_says(self):
+        form = controls.choose(groups=GROUPS, preset="cpu", seed="3")
+        form.controls["preset"].value = "paper"
+        assert (form.settings.seed, form.controls["seed"].value) == (3, 3)
+        assert form.settings.segmentation_optimizer == "sgd"
+
+    @pytest.mark.parametrize("has_widgets", [True, False])
+    def test_a_stage_takes_it_until_it_has_begun(self, tmp_path, monkeypatch, has_widgets):
+        if not has_widgets:
+            monkeypatch.setattr(controls.outputs, "ipywidgets", lambda: None)
+        run, groups = make_run(tmp_path), ("segmentation",)
+        run = run.amend(controls.choose(run, groups, segmentation_steps="60").touched)
+        assert run.settings.segmentation_steps == 60
+        run.fold_folder(0).mkdir()
+        (run.fold_folder(0) / "segmentation.jsonl").touch()
+        for same in ("60", "", 60):
+            assert controls.choose(run, groups, segmentation_steps=same).touched == {}
+        with pytest.raises(RunError, match="segmentation_steps"):
+            run.amend(controls.choose(run, groups, segmentation_steps="70").touched)
 
 
 @pytest.mark.slow
@@ -251,7 +348,7 @@ print(form.touched)
     outputs = notebook.cells[0].outputs
     kinds = [set(output.data) if "data" in output else output.text for output in outputs]
     assert "application/vnd.jupyter.widget-view+json" in kinds[0]
-    assert kinds[1:] == [{"text/html", "text/plain"}, {"text/plain"}, "{}\n"]
+    assert kinds[1:] == ["All as in the preset demo.\n", {"text/plain"}, "{}\n"]
     assert outputs[2].data["text/plain"].startswith("scoring, fold 2: 50 of 50 images")
 
 
@@ -333,8 +430,9 @@ def test_the_sentence_tells_memory_always_and_minutes_once_they_were_measured(mo
     )
     monkeypatch.setattr(controls, "known_pace", lambda settings: PACE)
     assert controls.what_it_takes(settings).startswith(
-        "3 folds: about 24 min for the segmentation stage, about 14 min for the decision stage, "
-        "and 0.48 s for each image that is scored. A training step"
+        "3 folds: about 38 min in all where nothing else runs (25 min to 57 min). That is 24 min "
+        "for the segmentation stage, 14 min for the decision stage, and 0.48 s for each image that "
+        "is scored. A training step"
     )
 
 

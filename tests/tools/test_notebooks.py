@@ -14,9 +14,11 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 
 import ksdd_lib as ksdd
+from ksdd_lib import presets, settings_io
 from ksdd_lib.deploy import weights
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import outputs
+from ksdd_lib.runs.run import Run
 from tools import run_notebooks
 from tools.address import (
     README_TABLE,
@@ -113,6 +115,44 @@ class TestTheFirstLook:
         assert sum("image/png" in one for one in data) == 1
         assert any("application/vnd.jupyter.widget-view+json" in one for one in data)
         assert not (tmp_path / "home").exists(), "nothing is written"
+
+
+@pytest.mark.parametrize("book", BOOKS[:3], ids=lambda book: book.stem)
+class TestTheCellAboveRunAll:
+    """`#@param` in Colab, plain variables in Jupyter; empty, so that a run goes on as it was."""
+
+    @pytest.fixture
+    def fields(self, book: Path) -> dict[str, str]:
+        """Each variable of the cell -> what stands behind @param."""
+        first = cells(book, "code")[0]
+        assert first[0] == "# @title Choose before *Run all*"
+        found = [re.fullmatch(r'(\w+) = ""  # @param (.+)', line) for line in first[1:]]
+        assert found and all(found), first
+        return {one[1]: one[2] for one in found}
+
+    def test_each_variable_is_a_setting_of_this_notebook(self, book, fields):
+        groups = {"01": ("run", "data"), "02": ("segmentation",), "03": ("decision",)}[
+            book.stem[:2]
+        ]
+        for name, form in fields.items():
+            rule = ksdd.RULES[name]
+            assert rule.group in groups, name
+            choices = json.loads(form)[1:] if form.startswith("[") else []
+            if name == "preset":
+                assert set(choices) == set(rule.choices)
+            else:
+                assert choices == list(rule.choices), name
+
+    def test_each_variable_goes_into_the_form(self, book, fields):
+        code = "\n".join("\n".join(cell) for cell in cells(book, "code"))
+        [call] = re.findall(r"controls\.choose\((.*?)\)\n", code, re.S)
+        assert set(re.findall(r"(\w+)=(?!\()", call)) - {"groups"} == set(fields)
+        assert all(f"{name}={name}" in call for name in fields)
+
+    def test_colab_shows_it_as_a_form(self, book):
+        stored = json.loads(book.read_text(encoding="utf-8"))["cells"]
+        first = next(cell for cell in stored if cell["cell_type"] == "code")
+        assert first["metadata"]["cellView"] == "form"
 
 
 # The set-up cell
@@ -366,10 +406,8 @@ def test_this_repository_s_notebooks_hold_the_cell_and_the_address():
     for name in (FIRST.stem, *NOTEBOOKS):
         notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        assert ["setup" in cell["metadata"].get("tags", []) for cell in code] == [
-            True,
-            *[False] * (len(code) - 1),
-        ], name
+        is_setup = ["setup" in cell["metadata"].get("tags", []) for cell in code]
+        assert sum(is_setup) == 1 and is_setup.index(True) == (name[:2] in ("01", "02", "03")), name
 
 
 # Their execution
@@ -401,6 +439,22 @@ def test_a_kernel_s_lines_are_printed_and_its_progress_renewed(capsys, monkeypat
 def test_an_error_of_ours_is_told_without_its_class(name, told):
     error = run_notebooks._explained(CellExecutionError("", name, "no run"), "04")
     assert isinstance(error, RunError) and str(error) == told
+
+
+@pytest.mark.fault(79)
+@pytest.mark.parametrize(
+    "given",
+    [{"preset": "demo"}, {"preset": "best", "seed": 3, "rotation": True, "data": "/x/my parts"}],
+)
+def test_the_command_s_own_settings_stand_above_a_notebook_s_cell(tmp_path, monkeypatch, given):
+    environments = []
+    monkeypatch.setenv("KSDD_SEED", "99")
+    monkeypatch.setattr(run_notebooks, "execute", lambda *words: environments.append(words[2]))
+    run = Run(tmp_path, presets.resolve(given))
+    run_notebooks.run_notebooks(run)
+    assert len(environments) == len(NOTEBOOKS)
+    for environment in environments:
+        assert presets.resolve(settings_io.from_environment(environment)) == run.settings
 
 
 @pytest.mark.slow
