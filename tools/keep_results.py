@@ -33,6 +33,7 @@ from protocols import protocol_table, published_table, twin_table, variant_proto
 from pydantic import JsonValue
 from run_tables import error_table, headline_table, run_table, variant_run_table
 from speed_tables import speed_table
+from threshold_rules import threshold_rule_table
 
 from ksdd_lib import storage
 from ksdd_lib.errors import KsddError, RunError
@@ -57,6 +58,7 @@ PAGES: dict[str, dict[str, Callable[[Kept], str]]] = {
         "tries": try_table,
         "few": few_defects_table,
         "less": less_labels_table,
+        "threshold-rules": threshold_rule_table,
         "twins": twin_table,
     },
     "docs/protocols.md": {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.metrics import best_f1_threshold, good_parts_threshold, most_flagged
@@ -63,6 +64,19 @@ def out_of_fold(
 
 def _best_f1(rows: Sequence[Prediction]) -> float | None:
     return best_f1_threshold([row.is_defective for row in rows], [r.score for r in rows])
+
+
+def _between_medians(rows: Sequence[Prediction]) -> float | None:
+    kinds = [[row.score for row in rows if row.is_defective == kind] for kind in (False, True)]
+    return sum(map(median, kinds)) / 2 if all(kinds) else None
+
+
+BEST: dict[str, Callable[[Sequence[Prediction]], float | None]] = {
+    "medians": _between_medians,
+    "best_f1": _best_f1,
+    "zero": lambda rows: None,
+}
+"""The setting `threshold` -> the best threshold for scores; None for the fixed one."""
 
 
 def operating_thresholds(
