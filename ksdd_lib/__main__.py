@@ -36,6 +36,7 @@ from ksdd_lib.runs.run import FINAL, Run, fold_name
 from ksdd_lib.setting_rules import Values
 from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.storage import relative
+from ksdd_lib.study import run as studies
 from ksdd_lib.training.loop import Progress, Watch
 
 
@@ -78,6 +79,15 @@ def run(chosen: argparse.Namespace) -> None:
     source = Path(chosen.data).expanduser()
     explicit["data"] = str(source.resolve()) if source.exists() else chosen.data
     _run_series(chosen.out, explicit, chosen.notebooks)
+
+
+def study(chosen: argparse.Namespace) -> None:
+    """Train and compare all cells of a grid of settings, on the workers of one or many machines."""
+    given = settings_io.from_assignments(chosen.set)
+    where = chosen.workers, chosen.cluster, chosen.slurm
+    page = studies.study(chosen.data, chosen.out, chosen.grid, given, *where, chosen.plan)
+    if not chosen.plan:
+        print(relative(page))
 
 
 def inspect(chosen: argparse.Namespace) -> None:
@@ -213,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", choices=presets.PRESETS, help="values to start from (cpu)")
     add("--set", **several, help="one setting (see options); repeatable")
     add("--notebooks", action="store_true", help="execute the five notebooks, and keep them")
+    _study_arguments(command(study), several)
     add = command(inspect)
     add("--data", required=True, help="as for run, but for generated")
     add("--json", action="store_true", help="for machines")
@@ -241,6 +252,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--fold", type=int, choices=range(FINAL), help=text)
     command(options)
     return parser
+
+
+def _study_arguments(add: Callable[..., argparse.Action], several: dict[str, Any]) -> None:
+    add("--data", required=True, help="as for run")
+    add("--out", type=Path, required=True, help="the folder of the study, new or to go on")
+    add("--grid", default="paper", help="paper (40 cells), or a JSON file (paper)")
+    add("--set", **several, help="as for run; of a varied setting this value alone is left")
+    add("--workers", type=int, help="processes here (one a GPU, or one for two cores)")
+    add("--cluster", metavar="ADDRESS", help="of a Dask scheduler: tcp://HOST:PORT")
+    add("--slurm", type=Path, metavar="FILE", help="JSON, for dask_jobqueue.SLURMCluster")
+    add("--plan", action="store_true", help="only say what it would take")
 
 
 def _run_series(out: Path, explicit: Values, with_notebooks: bool) -> None:

@@ -12,7 +12,7 @@ from pages import table, write_page
 SPINE = ("data", "layouts", "models", "runs", "training", "methods", "evaluation")
 """The rooms that a learner reads, in the order of an image's way; the others are wings."""
 
-WINGS = ("reporting", "drive", "deploy", "notebook")
+WINGS = ("reporting", "drive", "deploy", "study", "notebook")
 
 
 def rooms_table(root: Path) -> str:

@@ -13,6 +13,7 @@ from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge, StagePlan
 from ksdd_lib.runs.prepare import DataSet, part_of
 from ksdd_lib.runs.run import FINAL, Run, fold_name
+from ksdd_lib.setting_rules import Value
 from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.training import checkpoint, loop
 from ksdd_lib.training.batches import Order, Surfaces, load_surfaces, open_tiles
@@ -173,9 +174,15 @@ def _resolve(
         "training_images": storage.sha256("\n".join(images).encode()),
         "predecessor": before[-1].sha256 if before else None,
     }
-    groups = names[: place + 1]
+    return plans[place], before, identity | deciding(settings, name)
+
+
+def deciding(settings: Settings, stage: str) -> dict[str, Value]:
+    """The settings that decide the weights of a stage, its own and those of the stages before."""
+    names = [plan.name for plan in method_of(settings).stages]
+    groups = names[: names.index(stage) + 1]
     chosen = [key for key, rule in RULES.items() if rule.group in groups or key in SHARED]
-    return plans[place], before, identity | {key: getattr(settings, key) for key in chosen}
+    return {key: getattr(settings, key) for key in chosen}
 
 
 def _training_part(

@@ -118,6 +118,12 @@ def release(folder: Path) -> None:
             (folder / "owner.json").unlink(missing_ok=True)
 
 
+def is_free(folder: Path) -> bool:
+    """Whether no other process is at work in a run folder, as far as is known here."""
+    owner = _owner(folder)
+    return owner is None or owner.is_this_process() or owner.has_ended(folder / "owner.json")
+
+
 _held: set[Path] = set()
 """The folders that this process has claimed and not released."""
 

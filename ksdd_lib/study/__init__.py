@@ -1,0 +1,1 @@
+"""Many settings times folds: a grid trained by Dask's workers, and what its factors change."""
