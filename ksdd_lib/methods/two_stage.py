@@ -262,7 +262,7 @@ class TwoStage(Method):
         linear = settings.segmentation_loss == "mean_squared_error"
         return (
             f"It is the mask alone{'' if linear else ' as probability of a defect'}. The verdict "
-            "comes from the score at the right. A straight dark line near the edge is no fault of "
+            "comes from the score. A straight dark line near the edge is no fault of "
             "the surface. There the network sees that the picture ends, and is more certain."
         )
 

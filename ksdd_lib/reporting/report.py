@@ -45,7 +45,8 @@ OURS = re.compile(r"strip_\d+|" + "|".join(KINDS - {"strip"}))
 
 STRIP_ROWS = 6  # surfaces on one picture of the strip: half a printed page
 STRIP_LIMITS = {"missed": 36, "false alarm": 24, "found": 60}
-CLOSE_UPS = 6  # errors that the first screen shows, misses first
+CLOSE_UPS = 6  # errors that are shown enlarged, misses first
+SMALL, LARGE = 360, 640  # pixels: the longer side of a surface in the report, and on its first page
 
 
 @alone
@@ -66,11 +67,6 @@ def make_figures(run_folder: Path, read_pair: ReadPair | None = None) -> dict[st
         if OURS.fullmatch(path.stem) and path.stem not in paths:
             storage.remove(path)
     return paths
-
-
-def _kind(figure_name: str) -> str:
-    """ "strip_2" -> "strip"."""
-    return figure_name.rstrip("0123456789").removesuffix("_")
 
 
 def _draw_figures(results: Results, read_pair: ReadPair | None) -> Iterator[tuple[str, Figure]]:
@@ -135,15 +131,23 @@ def open_surfaces(
 
 
 @alone
-def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
-    """Write figures and numbers into report.html, which needs no other file; as `make_figures`."""
+def make_report(
+    run_folder: Path, read_pair: ReadPair | None = None, author: str = "", comment: str = ""
+) -> Path:
+    """Write figures and numbers into report.html, which needs no other file; as `make_figures`.
+
+    Its first page is for who decides; `author` and `comment` stand on it. The rest is folded.
+    """
     results = load_results(run_folder)
     settings = results.settings
     preset = to_json(resolve({"preset": settings.preset}))
-    pictures: dict[str, list[str]] = {}  # kind of figure -> addresses that hold the pictures
-    for name, picture in make_figures(run_folder, read_pair).items():
-        encoded = base64.b64encode(picture.read_bytes()).decode("ascii")
-        pictures.setdefault(_kind(name), []).append(f"data:image/png;base64,{encoded}")
+    figures = make_figures(run_folder, read_pair)
+    pictures = {  # name of a figure -> the address that holds it
+        name: _address(path.read_bytes())
+        for name, path in figures.items()
+        if not name.startswith("strip")  # their surfaces are shown one by one
+    }
+    shown = _strip_rows(results.rows)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -155,7 +159,11 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
         method=method_of(settings),
         wording=wording,
         pictures=pictures,
-        strip_shown=len(_strip_rows(results.rows)),
+        examples=_cards(results, read_pair, _examples(results.rows), LARGE),
+        cards=_cards(results, read_pair, shown, SMALL),
+        author=author.strip(),
+        comment=comment.strip(),
+        strip_shown=len(shown),
         strip_wanted=len(failures_first(results.rows)),
         judges=_judges(results),
         published=PUBLISHED if results.data.is_kolektor else (),
@@ -170,6 +178,39 @@ def make_report(run_folder: Path, read_pair: ReadPair | None = None) -> Path:
     )
     storage.write_text(results.folder / "report.html", page + "\n")
     return results.folder / "report.html"
+
+
+class Card(NamedTuple):
+    """A surface in the report: what is said above its picture, and the address that holds it."""
+
+    row: Prediction
+    verdict: str
+    address: str
+
+
+def _cards(
+    results: Results, read_pair: ReadPair | None, rows: Sequence[Prediction], longest: int
+) -> list[Card]:
+    """A card for each row; none where the data or the maps are not at hand."""
+    if read_pair is None or results.masks is None:
+        return []
+    draw = partial(surface_pictures.card, is_generated=results.data.is_generated)
+    surfaces = (judged_surface(results, read_pair, row) for row in rows)
+    return [
+        Card(one.prediction, verdict(one.prediction), _address(draw(one, longest)))
+        for one in surfaces
+    ]
+
+
+def _examples(rows: Sequence[Prediction]) -> list[Prediction]:
+    """What the first page shows: the defect found most clearly, and the two worst errors."""
+    found = [row for row in rows if verdict(row) == "found"]
+    wrong = [row for row in failures_first(rows) if verdict(row) != "found"]
+    return [*sorted(found, key=lambda row: -row.margin)[:1], *wrong[:2]]
+
+
+def _address(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 class KindOfScore(NamedTuple):

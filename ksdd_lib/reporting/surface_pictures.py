@@ -1,14 +1,17 @@
 """Pictures of surfaces beside each other, with annotation and output."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from ksdd_lib.evaluation.predictions import Prediction, verdict
 from ksdd_lib.reporting.plots import DEFECTIVE, FAINT, GOOD, INK, Keywords, sheet, style
@@ -22,6 +25,14 @@ FINEST = 800  # pixels: twice what a panel of the strip shows
 GRAY: Keywords = {"cmap": "gray", "vmin": 0, "vmax": 255}
 HEAT: Keywords = {"cmap": "inferno", "norm": PowerNorm(0.5, vmin=0, vmax=1)}
 """The colours of an output follow its square root, so that 1 % is seen: what a miss did answer."""
+
+_rgba = [
+    *colormaps["gray"](np.linspace(0, 1, 128)),
+    *colormaps[HEAT["cmap"]](np.linspace(0, 1, 126)),
+    *to_rgba_array([OUTLINE, DEFECTIVE]),
+]
+CARD_COLOURS = np.rint(255 * np.array(_rgba)[:, :3]).astype(np.uint8).tobytes()
+"""The palette of a card: 128 grays, 126 colours of the output, the outline, and words."""
 
 picture_style = style(axes_grid=False, axes_titlelocation="center", axes_titleweight="normal")
 
@@ -195,6 +206,32 @@ def contact_sheet(
         _show_small(ax, small(picture), alarms)
         ax.set_title(title, fontsize=7, pad=3)
     return figure
+
+
+def card(surface: JudgedSurface, longest: int, is_generated: bool) -> bytes:
+    """A PNG of a surface, upright, beside its output, both with the annotation outlined.
+
+    Neither side of the surface has more than `longest` pixels. A wide one has its output below.
+    """
+    height, width = surface.image.shape
+    scale = min(1.0, longest / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    gray = cv2.resize(surface.image, size, interpolation=cv2.INTER_AREA) // 2
+    output = cv2.resize(surface.output.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    heat = 128 + np.rint(125 * np.asarray(HEAT["norm"](output))).astype(np.uint8)
+    mask = cv2.resize(surface.annotation.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    lines = [np.rint(line).astype(np.int32) for line in outlines_of(mask)]
+    for panel in (gray, heat):
+        cv2.polylines(panel, lines, True, 254, 1 + max(size) // 400)
+    if is_generated:
+        cv2.putText(heat, "GENERATED", (4, size[1] - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255)
+    axis = int(height >= width)
+    gap = np.full((4, size[0]) if axis == 0 else (size[1], 4), 127, np.uint8)
+    whole = Image.fromarray(np.concatenate([gray, gap, heat], axis))
+    whole.putpalette(CARD_COLOURS)
+    file = io.BytesIO()
+    whole.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 @picture_style

@@ -38,6 +38,23 @@ def conclusion(pooled: PooledScores, is_generated: bool) -> str:
     )
 
 
+def next_step(results: Results) -> str:
+    """What to do next, in a sentence or two."""
+    summary, pooled = results.summary, results.summary.pooled
+    if results.data.is_generated:
+        return "Run the series on real parts: KolektorSDD, or a folder of your own."
+    if leak(results):
+        return "Run it with clean folds. Only those tell what to expect on new parts."
+    if len(summary.folds_trained) < len(results.folds.folds):
+        return "Train the other folds too, so that every part is tested once."
+    if pooled.defective < FEW:
+        return f"Photograph more defective parts. {pooled.defective} are too few to decide by."
+    trial = "try the model beside your inspection, on parts that are not in this file."
+    if pooled.fp + pooled.fn:
+        return f"Let somebody who knows the parts look at the errors. Then {trial}"
+    return trial.capitalize()
+
+
 def _totals(pooled: PooledScores) -> tuple[int, int]:
     """How many surfaces are defective, and how many are good."""
     return pooled.tp + pooled.fn, pooled.fp + pooled.tn

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import matplotlib
 import numpy as np
 import pytest
@@ -273,3 +274,34 @@ def test_each_verdict_stands_above_what_the_network_sees(shape):
     assert [ax.title.get_color() for ax in lower] == [plots.GOOD, plots.GOOD, plots.DEFECTIVE]
     assert [float(ax.images[1].get_alpha().max()) for ax in lower] == [0, 1, 0]
     assert len(upper[0].images) == 1, "the surface itself is not covered"
+
+
+@pytest.mark.parametrize("is_generated", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "longest", "size"),
+    [
+        ((160, 64), 640, (160, 132)),
+        ((64, 160), 640, (132, 160)),
+        ((160, 64), 80, (80, 68)),
+        ((90, 90), 30, (30, 64)),
+        ((400, 3), 40, (40, 6)),
+    ],
+)
+def test_a_card_is_upright_and_holds_surface_and_output(shape, longest, size, is_generated):
+    image = np.full(shape, 170, np.uint8)
+    annotation = np.zeros(shape, bool)
+    annotation[shape[0] // 4 : shape[0] // 3] = True
+    output = np.zeros((shape[0] // 8 + 1, shape[1] // 8 + 1), np.float16)
+    row = Prediction("a/b", "a", 0, 0, True, 1.0, 0.0)
+    surface = JudgedSurface(row, image, annotation, output)
+    content = surface_pictures.card(surface, longest, is_generated)
+    assert content.startswith(b"\x89PNG")
+    shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert abs(np.subtract(shown.shape[:2], size)).max() <= 2
+    is_wide = shape[0] < shape[1]
+    first = shown[: size[0] // 2 - 2] if is_wide else shown[:, : size[1] // 2 - 2]
+    assert abs(int(first[-1, 0, 0]) - 170) < 12, "the photograph comes first"
+    blue = (first[..., 0].astype(int) - first[..., 2]) > 60
+    rows = np.nonzero(blue.any(1))[0]
+    if min(size) > 20:
+        assert 0 < rows.mean() / (first.shape[0]) < 0.5, "the outline is where the defect is"

@@ -1,5 +1,6 @@
 """The report says what the stored files say, to anyone, in one file, and refuses mixed results."""
 
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +17,9 @@ from ksdd_lib.evaluation.classes import class_scores
 from ksdd_lib.evaluation.predictions import (
     ClassScore,
     Prediction,
+    failures_first,
     read_predictions,
+    verdict,
     write_predictions,
 )
 from ksdd_lib.evaluation.summary import FoldScores, Intervals, PooledScores, Summary, conclude
@@ -119,10 +122,121 @@ def test_the_report_is_one_well_formed_file_that_fetches_and_runs_nothing(page):
     assert not parsed.tags & {"script", "link", "iframe", "object"}
     sources = [value for _, name, value in parsed.attributes if name in ("src", "href")]
     assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
-    names = {value for _, name, value in parsed.attributes if name == "id"}
-    assert {value[1:] for value in sources if value.startswith("#")} == names != set()
+    names = [value for _, name, value in parsed.attributes if name == "id"]
+    assert len(names) == len(set(names)) >= 5
+    assert {value[1:] for value in sources if value.startswith("#")} <= set(names)
     assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
     assert "url(" not in page and "@import" not in page
+
+
+def first_page(page):
+    """What stands there before anything is unfolded, as HTML."""
+    while (shorter := re.sub(r"<details((?!<details).)*?</details>", "", page, flags=re.S)) != page:
+        page = shorter
+    return page
+
+
+WORDY = Settings(preset="cpu", data="KolektorSDD.zip", defective_images=5, masks="5")
+
+
+@pytest.mark.fault(80)
+class TestTheFirstPage:
+    """Verdict, three numbers, three pictures and the next step; the rest is folded."""
+
+    @pytest.mark.parametrize(
+        "kinds",
+        [
+            {},
+            {"separation": 0.0},
+            {"separation": 60.0},
+            {"with_defects": False},
+            {"folds": (1,)},
+            {"generated": False, "kolektor": True, "settings": WORDY, "leaked": 8},
+            {"generated": False, "settings": Settings(labels="none")},
+        ],
+        ids=str,
+    )
+    def test_it_has_at_most_900_words_and_the_rest_is_folded(self, tmp_path, quick, kinds):
+        if "leaked" in kinds:
+            kinds = kinds | {"protocol": "official"}
+        folder = make_run(tmp_path / "run", **kinds)
+        page = report.make_report(folder, read_pair).read_text(encoding="utf-8")
+        assert len(text_of(first_page(page)).split()) <= 900
+        assert "<details open" not in page and page.count("<details") >= 6
+        tags = [tag for tag, name, value in Balance(first_page(page)).attributes]
+        assert tags.count("table") == 0
+        folded = text_of(page).replace(text_of(first_page(page)), "")
+        for title in ("What the numbers mean", "Results by fold", "Curves", "Data and leaks"):
+            assert title in folded and title not in text_of(first_page(page))
+
+    def test_it_leads_from_the_verdict_to_the_next_step(self, page):
+        first = first_page(page)
+        parts = ["In short:", "Defects missed (FN)", "False alarms (FP)", "in hindsight"]
+        parts += ['class="card"', "Next step:", 'class="cautions"', "How to cite"]
+        places = [first.index(part) for part in parts]
+        assert places == sorted(places) and len(re.findall('class="tile( oracle)?"', first)) == 3
+
+    def test_one_defect_that_is_found_stands_before_the_two_worst_errors(self, run_folder, page):
+        rows = read_predictions(run_folder / "predictions.csv")
+        verdicts = re.findall(
+            r"<figcaption><b[^>]*>([^<]+)</b>.*?<br>\n(.+?), fold", first_page(page)
+        )
+        found = [row for row in rows if row.is_defective and row.is_flagged]
+        best = max(found, key=lambda row: row.score - row.threshold)
+        wrong = [row for row in failures_first(rows) if verdict(row) != "found"][:2]
+        expected = [("found", best.image)]
+        expected += [(verdict(row).upper(), row.image) for row in wrong]
+        assert verdicts == expected and len(expected) == 3
+
+    def test_without_errors_it_says_so_and_without_pictures_it_shows_none(self, tmp_path, quick):
+        perfect = make_run(tmp_path / "run", separation=60.0)
+        first = first_page(report.make_report(perfect, read_pair).read_text("utf-8"))
+        assert first.count('class="card"') == 1 and "No verdict was wrong" in first
+        blind = first_page(report.make_report(perfect).read_text("utf-8"))
+        assert 'class="card"' not in blind and "Next step:" in blind
+
+    def test_each_verdict_stands_above_its_picture(self, page):
+        for card in re.findall(r'<figure class="card">(.*?)</figure>', page, re.S):
+            assert card.index("<figcaption>") < card.index("score") < card.index("<img ")
+        shown = len(re.findall('<figure class="card">', page))
+        assert shown == 3 + len(
+            re.findall("<figure class=.card.>", page[page.index('"surfaces"') :])
+        )
+
+    @pytest.mark.parametrize(
+        ("author", "comment"),
+        [("A. Šela", ""), ("", "Looks fine."), ("<b>B", "Try <script> & 2\n")],
+    )
+    def test_author_and_comment_stand_on_it(self, run_folder, quick, author, comment):
+        path = report.make_report(run_folder, None, author, comment)
+        first = first_page(path.read_text("utf-8"))
+        assert not Balance(first).open and "<script" not in first
+        [said] = re.findall(r'<p class="said">(.*?)</p>', first, re.S)
+        told = html.unescape(re.sub(r"<[^>]*>", "", said))
+        assert author.strip() in told and comment.strip() in told
+        assert ("(" in told) == bool(author)
+
+    def test_nobody_is_named_unless_given(self, page):
+        assert 'class="said"' not in page
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        ({}, "on real parts"),
+        ({"generated": False, "protocol": "official", "leaked": 8}, "with clean folds"),
+        ({"generated": False, "folds": (0,)}, "Train the other folds"),
+        ({"generated": False}, "Photograph more defective parts"),
+    ],
+)
+def test_the_next_step_follows_from_the_results(tmp_path, quick, monkeypatch, kinds, told):
+    found = results.load_results(make_run(tmp_path / "run", **kinds))
+    assert told in wording.next_step(found)
+    if told.startswith("Photograph"):
+        monkeypatch.setattr(wording, "FEW", 2)
+        assert wording.next_step(found).startswith("Let somebody who knows the parts look")
+        perfect = results.load_results(make_run(tmp_path / "all", separation=60.0, **kinds))
+        assert wording.next_step(perfect).startswith("Try the model beside your inspection")
 
 
 def test_headline_numbers_are_those_of_metrics_json(run_folder, page):
