@@ -139,7 +139,7 @@ def first_page(page):
 WORDY = Settings(preset="cpu", data="KolektorSDD.zip", defective_images=5, masks="5")
 
 
-@pytest.mark.fault(80)
+@pytest.mark.fault(81)
 class TestTheFirstPage:
     """Verdict, three numbers, three pictures and the next step; the rest is folded."""
 
