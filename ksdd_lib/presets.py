@@ -55,7 +55,7 @@ NAMED = {
     "tile_size": "tiles{}",
 }
 NAMED |= {"labels": "labels-{}", "masks": "masks-{}", "drawn": "drawn{:g}"}
-NAMED |= {"score": "{}", "paste_turn": "turn{:g}"}
+NAMED |= {"score": "{}", "paste_turn": "turn{:g}", "mask_norm": "plain-mask"}
 """Settings that a run's name holds where they are not the preset's, and how."""
 
 

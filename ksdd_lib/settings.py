@@ -270,6 +270,10 @@ class Settings:
     """how likely a defect is to the untrained mask, with cross entropy. 0.5 as published expects
     nothing. AdamW starts to learn only with a small share"""
 
+    mask_norm: bool = switch(True, "segmentation")
+    """normalise the mask, as published. Such a map peaks lower for larger defects: not where they
+    cover more than a few percent of the picture"""
+
     weight_averaging: bool = switch(True, "run")
     """judge by the moving average of the weights instead of the last ones"""
 

@@ -1,7 +1,7 @@
 """The report of a data set: what is in it, what is wrong with it, and how its folds leak."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ksdd_lib.data.dataset import Sample, fingerprint, natural_key
 from ksdd_lib.data.duplicates import ClosePair, closest_pairs, twin_items
@@ -34,6 +34,7 @@ class DefectWidths(Record):
 
     image_size: str
     pixels: tuple[float, float]
+    share: float = 0.0  # of a picture that its defects cover; a tenth of them cover more
 
 
 class HeldOutCounts(Record):
@@ -144,19 +145,20 @@ def inspect_data(found: Survey, folder: DataFolder, settings: Settings) -> DataR
 def format_report(report: DataReport) -> str:
     """The report in lines for a terminal."""
     dropped = [f"{one.dropped} (same as {one.same_as})" for one in report.duplicates]
+    classes = [f"{name} on {count}" for name, count in report.classes.items()]
     lines = [
         f"{report.name} ({_origin(report)})",
         f"  images      {report.images}, {report.defective} of them defective"
         + f", {report.without_mask} of these without a mask" * bool(report.without_mask)
         + ", identical pairs left out" * bool(dropped),
         f"  items       {report.items}",
-        *([f"  classes     {listed(_counted(report.classes))}"] if report.classes else []),
-        *([f"  layout      {report.layout}, written as item folders"] if report.layout else []),
+        *([f"  classes     {listed(classes)}"] if classes else []),
+        *([f"  layout      {report.layout}"] if report.layout else []),
         f"  sizes       {_format_sizes(report.sizes)}",
         *_format_widths(report.defect_widths),
         *([f"  tiles       {report.tile_advice}"] if report.tile_advice else []),
         *_format_levels(report.mask_levels),
-        f"  KolektorSDD {'yes' if report.is_kolektor else 'no'}",
+        *(["  KolektorSDD yes"] if report.is_kolektor else []),
         f"  fingerprint {report.fingerprint}",
         *_section("identical pairs dropped", dropped),
         *_section(
@@ -240,10 +242,6 @@ def _classes(samples: Sequence[Sample]) -> dict[str, int]:
     return dict(sorted(found.items())) if found.keys() - {UNNAMED} else {}
 
 
-def _counted(classes: Mapping[str, int]) -> list[str]:
-    return [f"{name} on {count}" for name, count in classes.items()]
-
-
 def _chained(samples: Sequence[Sample], twins: Sequence[Sequence[str]]) -> Iterator[str]:
     """What to say where likeness joins more than a third of all items to one."""
     items, largest = {sample.item for sample in samples}, max(map(len, twins), default=0)
@@ -281,12 +279,14 @@ def _advice_on_shapes(samples: Sequence[Sample], settings: Settings) -> list[str
 def _defect_widths(samples: Sequence[Sample], settings: Settings) -> DefectWidths | None:
     """Of the narrowest and the widest defect at the network's size; None without any."""
     scale = settings.view.scale
-    widths = [one.defect_width * scale(one.seen_size) for one in samples if one.defect_width]
+    found = [one for one in samples if one.defect_width]
+    widths = sorted(round(one.defect_width * scale(one.seen_size), 1) for one in found)
+    shares = sorted(round(one.defect_share, 4) for one in found)
     if not widths:
         return None
-    ends = round(min(widths), 1), round(max(widths), 1)
     size = f"tiles of {settings.tile_size}" if settings.view.tiled else settings.image_size
-    return DefectWidths(image_size=size, pixels=ends)
+    ends, share = (widths[0], widths[-1]), shares[len(shares) * 9 // 10]
+    return DefectWidths(image_size=size, pixels=ends, share=share)
 
 
 def _tile_advice(samples: Sequence[Sample], settings: Settings) -> str:

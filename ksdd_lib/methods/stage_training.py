@@ -33,9 +33,13 @@ RARELY = 4
 KOLEKTOR = 33
 """About how many defective pictures a fold of KolektorSDD is trained on."""
 
+LARGE = 0.03
+"""The share of a picture from which a defect is too large for a normalised mask; KolektorSDD's
+largest cover half of it."""
+
 
 def advised(report: DataReport, settings: Settings) -> DataReport:
-    """The report, with advice for each stage that shows a defective picture less than `RARELY`."""
+    """The report, with advice on steps that show a picture less than `RARELY`, and on the mask."""
     split = (report.folds or {}).get(settings.folds)
     rows = split.folds if isinstance(split, SplitCounts) else ()
     counts = [row.train_defective for row in rows if row.fold in settings.fold_numbers]
@@ -52,6 +56,13 @@ def advised(report: DataReport, settings: Settings) -> DataReport:
                 f"{shown:.1f} times. The preset cpu shows KolektorSDD's {often:.0f} times: "
                 f"{stage.name}_steps {max(1, round(enough / 100)) * 100} shows yours as often."
             )
+    covered = report.defect_widths.share if report.defect_widths else 0.0
+    if covered > LARGE and settings.mask_norm and settings.method == "two_stage":
+        lines.append(
+            f"A tenth of the defective pictures are covered by more than {covered:.0%} of their "
+            "pixels. A normalised mask does not learn such defects: set mask_norm to False, and "
+            "segmentation_learning_rate to 0.0003."
+        )
     return report.model_copy(update={"advice": tuple(lines)})
 
 

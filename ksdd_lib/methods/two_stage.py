@@ -12,7 +12,12 @@ from ksdd_lib import hardware
 from ksdd_lib.data.kolektorsdd import PAPER
 from ksdd_lib.methods.protocol import Judge, Method, StagePlan
 from ksdd_lib.models import two_stage as networks
-from ksdd_lib.models.two_stage import DecisionNet, SegmentationNet, TwoStageNet
+from ksdd_lib.models.two_stage import (
+    DecisionNet,
+    SegmentationNet,
+    TwoStageNet,
+    segmentation_like,
+)
 from ksdd_lib.settings import Settings
 from ksdd_lib.training import targets
 from ksdd_lib.training.batches import Shown, Surfaces, mirror_images, network_input, turn
@@ -86,7 +91,7 @@ def deciding_score(decision: Tensor, mask_logits: Tensor, kind: str) -> Tensor:
 
 def untrained_segmentation(settings: Settings, classes: int = 1) -> SegmentationNet:
     """The first stage as its training starts, on the CPU."""
-    model = SegmentationNet(classes)
+    model = SegmentationNet(classes, settings.mask_norm)
     networks.initialize(model, settings.initialization, settings.seed)
     if settings.segmentation_loss == "cross_entropy":
         networks.expect_defects(model, settings.expected_defect_share)
@@ -95,7 +100,7 @@ def untrained_segmentation(settings: Settings, classes: int = 1) -> Segmentation
 
 def trained_segmentation(finished: Checkpoint) -> SegmentationNet:
     """The first stage alone with the weights to judge by, on this machine's device."""
-    model = SegmentationNet(_classes(finished.judging_weights))
+    model = segmentation_like(finished.judging_weights)
     load_weights(model, finished.judging_weights, "segmentation")
     return placed(model).requires_grad_(False)
 
@@ -143,7 +148,7 @@ def build_decision(
 
     It starts from the last weights of the first stage, not from their average, as published.
     """
-    segmentation = SegmentationNet(surfaces.classes)
+    segmentation = segmentation_like(before[0].state["weights"])
     load_weights(segmentation, before[0].state["weights"], "segmentation")
     features = FrozenFeatures(segmentation, surfaces, settings)
     model = DecisionNet(surfaces.classes)
@@ -192,12 +197,6 @@ class FrozenFeatures:
         return stack, pools
 
 
-def _classes(weights: Mapping[str, Tensor], prefix: str = "") -> int:
-    """How many classes weights tell apart; 1 where they are of something else."""
-    found = weights.get(f"{prefix}mask_norm.shift")
-    return max(1, len(found)) if found is not None and found.ndim == 1 else 1
-
-
 class TwoStage(Method):
     """Segmentation, then decision (Tabernik 2019)."""
 
@@ -242,14 +241,14 @@ class TwoStage(Method):
     def trained(self, settings: Settings, stages: Sequence[Checkpoint]) -> Judge:
         """Both networks; the first keeps the weights that the second was trained on."""
         first, second = stages
-        model = TwoStageNet(classes=_classes(first.state["weights"]))
+        model = TwoStageNet(segmentation_like(first.state["weights"]))
         load_weights(model.segmentation, first.state["weights"], "segmentation")
         load_weights(model.decision, second.judging_weights, "decision")
         return TwoStageJudge(placed(model).requires_grad_(False), settings)
 
     def loaded(self, settings: Settings, tensors: Mapping[str, Tensor], name: str) -> Judge:
         """Both networks with the weights of a file."""
-        model = TwoStageNet(classes=_classes(tensors, "segmentation."))
+        model = TwoStageNet(segmentation_like(tensors, "segmentation."))
         load_weights(model, tensors, name)
         return TwoStageJudge(placed(model).requires_grad_(False), settings)
 

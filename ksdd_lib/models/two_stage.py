@@ -1,6 +1,7 @@
 """The two networks of Tabernik et al. 2019, exactly: segmentation, then decision."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -70,10 +71,10 @@ class SegmentationNet(nn.Module):
 
     (B, 1, H, W), gray in [0, 1], both sides divisible by 16 and at least 128
     -> features (B, 1024, H/8, W/8) and mask logits (B, K, H/8, W/8), one for each of K classes of
-    defects. The paper has one class.
+    defects. The paper has one class, and normalises the mask. Without `mask_norm` it has a bias.
     """
 
-    def __init__(self, classes: int = 1) -> None:
+    def __init__(self, classes: int = 1, mask_norm: bool = True) -> None:
         super().__init__()
         self.features = nn.Sequential(
             ConvNormReLU(1, 32, 5),
@@ -90,13 +91,20 @@ class SegmentationNet(nn.Module):
             MaxPool(),
             ConvNormReLU(64, FEATURES, 15),
         )
-        self.mask = nn.Conv2d(FEATURES, classes, 1, bias=False)
-        self.mask_norm = FeatureNorm(classes)
+        self.mask = nn.Conv2d(FEATURES, classes, 1, bias=not mask_norm)
+        self.mask_norm = FeatureNorm(classes) if mask_norm else nn.Identity()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         require_size(*image.shape[-2:])
         features = self.features(image)
         return features, self.mask_norm(self.mask(features).float())
+
+
+def segmentation_like(weights: Mapping[str, Tensor], prefix: str = "") -> SegmentationNet:
+    """A network of the shape that weights are of; the paper's where they are of something else."""
+    mask = weights.get(f"{prefix}mask.weight")
+    classes = len(mask) if mask is not None and mask.ndim == 4 else 1
+    return SegmentationNet(max(1, classes), f"{prefix}mask.bias" not in weights)
 
 
 class DecisionNet(nn.Module):
@@ -143,10 +151,10 @@ class TwoStageNet(nn.Module):
     The gradient of the score stops here, so that it never changes the segmentation network.
     """
 
-    def __init__(self, segmentation: SegmentationNet | None = None, classes: int = 1) -> None:
+    def __init__(self, segmentation: SegmentationNet | None = None) -> None:
         super().__init__()
-        self.segmentation = segmentation or SegmentationNet(classes)
-        self.decision = DecisionNet(classes)
+        self.segmentation = segmentation or SegmentationNet()
+        self.decision = DecisionNet(self.segmentation.mask.out_channels)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         features, mask_logits = self.segmentation(image)
@@ -185,4 +193,7 @@ def expect_defects(model: SegmentationNet, share: float) -> None:
     From a probability of one half, AdamW would lower the loss by shrinking the whole map to a
     single spike. Source: the prior of Lin et al. 2017, "Focal Loss", section 3.3.
     """
-    nn.init.constant_(model.mask_norm.shift, math.log(share / (1 - share)))
+    norm = model.mask_norm
+    offset = norm.shift if isinstance(norm, FeatureNorm) else model.mask.bias
+    assert offset is not None
+    nn.init.constant_(offset, math.log(share / (1 - share)))
