@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import pytest
 import requests
@@ -60,6 +61,28 @@ def test_the_weights_come_back_in_half_precision(trained, file):
         assert after[name].dtype == torch.float32
         torch.testing.assert_close(after[name], value, rtol=2**-10, atol=1e-7)
     assert file.stat().st_size < 32_000_000
+
+
+@pytest.mark.fault(83)
+def test_a_mask_without_normalisation_is_trained_judged_and_given_away(narrow, tmp_path):
+    data = tiny_data(tmp_path / "data")
+    run = tiny_run(tmp_path / "run", segmentation_steps=2, decision_steps=1, mask_norm=False)
+    storage.write_record(run.folder / "data.json", data.record)
+    train_stage(run, data, 0, "segmentation")
+    train_stage(run, data, 0, "decision")
+    evaluate(run, data)
+    weights.publish(run, data, 0, tmp_path / "plain.safetensors")
+    judge, card = weights.load(tmp_path / "plain.safetensors")
+    before, after = trained_judge(run, data, 0).tensors(), judge.tensors()
+    assert "segmentation.mask.bias" in after and before.keys() == after.keys()
+    pixels = torch.randint(0, 255, (1, 1, 128, 128), dtype=torch.uint8)
+    for mine, theirs in zip(
+        trained_judge(run, data, 0).judge(pixels), judge.judge(pixels), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=0.1, atol=0.1)  # in half precision
+    normalised = replace(run, settings=replace(run.settings, mask_norm=True))
+    with pytest.raises(CheckpointError, match="mask_norm"):
+        train_stage(normalised, data, 0, "segmentation")
 
 
 def test_the_card_says_licence_use_and_origin(trained, file):

@@ -4,12 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from small_data import data_record
 
 from ksdd_lib import pipeline
 from ksdd_lib.__main__ import main
-from ksdd_lib.data.data_report import DataReport, FoldCounts, HeldOutCounts, Refusal, SplitCounts
+from ksdd_lib.data.data_report import (
+    DataReport,
+    DefectWidths,
+    FoldCounts,
+    HeldOutCounts,
+    Refusal,
+    SplitCounts,
+    inspect_data,
+)
+from ksdd_lib.data.sources import DataFolder
+from ksdd_lib.data.survey import survey
 from ksdd_lib.methods.stage_training import advised
 from ksdd_lib.presets import resolve
 from ksdd_lib.runs.open import open_run
@@ -75,6 +87,39 @@ def test_the_folds_of_the_settings_count_and_data_without_folds_is_left_alone() 
     without = report_of(235)
     for folds in (None, {"clean": Refusal(refused="too few")}):
         assert told(without.model_copy(update={"folds": folds})) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "chosen", "is_told"),
+    [
+        (0.0144, {}, False),  # KolektorSDD's largest
+        (0.03, {}, False),
+        (0.031, {}, True),
+        (0.31, {"preset": "paper"}, True),
+        (0.31, {"mask_norm": False}, False),
+        (0.31, {"method": "darkest_pixel"}, False),
+    ],
+)
+def test_large_defects_ask_for_a_mask_without_normalisation(
+    share: float, chosen: dict[str, Any], is_told: bool
+) -> None:
+    widths = DefectWidths(image_size="704x256", pixels=(2, 90), share=share)
+    report = report_of(33).model_copy(update={"defect_widths": widths})
+    lines = told(report, **chosen)
+    assert len(lines) == is_told and all(f"than {share:.0%} of" in line for line in lines)
+
+
+def test_the_share_is_that_of_the_largest_tenth(tmp_path: Path) -> None:
+    for number in range(12):
+        mask = np.zeros((128, 128), np.uint8)
+        mask[: 4 if number < 9 else 64] = 255 if number < 10 else 0
+        for name, pixels in (("", np.full_like(mask, 90) + number), ("_label", mask)):
+            path = tmp_path / f"part{number}" / f"a{name}.{'bmp' if name else 'jpg'}"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), pixels)
+    settings = resolve({"preset": "cpu", "image_size": "128x128"})
+    report = inspect_data(survey(tmp_path), DataFolder(tmp_path, "x"), settings)
+    assert report.defect_widths and report.defect_widths.share == 0.5
 
 
 def test_the_commands_tell_it(

@@ -21,6 +21,7 @@ from ksdd_lib.models.two_stage import (
     expect_defects,
     initialize,
     require_size,
+    segmentation_like,
 )
 
 
@@ -211,6 +212,44 @@ def test_an_expected_share_is_what_the_untrained_mask_says(images: torch.Tensor)
     assert torch.sigmoid(mask_logits.mean()).item() == pytest.approx(0.01, rel=1e-3)
     expect_defects(network, 0.5)
     assert network.mask_norm.shift.item() == 0
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_mask_without_normalisation_says_it_too_and_has_a_bias(
+    classes: int, images: torch.Tensor
+) -> None:
+    network = SegmentationNet(classes, mask_norm=False)
+    initialize(network, "kaiming", 0)
+    expect_defects(network, 0.01)
+    with torch.no_grad():
+        features, mask_logits = network(images[:1])
+        network.mask.weight.zero_()
+        _, flat = network(images[:1])
+    assert torch.sigmoid(flat).flatten().tolist() == pytest.approx([0.01] * flat.numel(), rel=1e-3)
+    assert not any("mask_norm" in name for name in network.state_dict())
+    spread = mask_logits.std((2, 3))  # normalised, each would be one
+    assert ((spread > 0.2) & (spread < 5)).all() and (abs(spread - 1) > 1e-3).all()
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize("mask_norm", [True, False])
+@pytest.mark.parametrize("prefix", ["", "segmentation."])
+def test_weights_tell_the_shape_of_their_network(
+    classes: int, mask_norm: bool, prefix: str
+) -> None:
+    network = SegmentationNet(classes, mask_norm)
+    weights = {prefix + name: value for name, value in network.state_dict().items()}
+    found = segmentation_like(weights, prefix)
+    found.load_state_dict(network.state_dict())
+    assert TwoStageNet(found).decision.score.out_features == classes
+
+
+def test_weights_of_something_else_get_the_network_of_the_paper() -> None:
+    for weights in ({}, {"mask.weight": torch.zeros(3)}, {"mask.weight": torch.zeros(0, 1, 1, 1)}):
+        assert (
+            SegmentationNet().state_dict().keys() == segmentation_like(weights).state_dict().keys()
+        )
 
 
 @pytest.mark.slow
