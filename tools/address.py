@@ -149,7 +149,7 @@ def _with_address(root: Path) -> dict[Path, str]:
     texts = {path: _notebook_text(path, address) for path in notebooks}
     readme, guide = root / "README.md", root / "notebooks" / "README.md"
     if readme.exists():
-        text = _under_title(readme.read_text(encoding="utf-8"), large_badge(address))
+        text = under_title(readme.read_text(encoding="utf-8"), large_badge(address))
         texts[readme] = README_TABLE.sub(lambda table: _table_with_badges(table[0], address), text)
     if guide.exists():
         step = FIRST_STEP[bool(address)]
@@ -161,7 +161,7 @@ def _notebook_text(path: Path, address: str) -> str:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     cells = notebook["cells"]
     title = next(cell for cell in cells if cell["cell_type"] == "markdown")
-    title["source"] = _under_title("".join(title["source"]), badges(path.stem, address))
+    title["source"] = under_title("".join(title["source"]), badges(path.stem, address))
     setup = SETUP_CELL.rstrip("\n").replace('ADDRESS = ""', f'ADDRESS = "{address}"')
     for cell in cells:
         if "setup" in cell["metadata"].get("tags", []):
@@ -171,7 +171,7 @@ def _notebook_text(path: Path, address: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def _under_title(text: str, line: str) -> str:
+def under_title(text: str, line: str) -> str:
     """A page with this line of badges under its title, instead of the one there may be."""
     parts = [part for part in text.split("\n\n") if not part.startswith(BADGE_STARTS)]
     return "\n\n".join([parts[0], line, *parts[1:]] if line else parts)

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from ksdd_lib.deploy import weights
 from ksdd_lib.errors import RunError
 from ksdd_lib.notebook import outputs
 from ksdd_lib.runs.run import Run
-from tools import run_notebooks
+from tools import one_notebook, run_notebooks
 from tools.address import (
     README_TABLE,
     SETUP_CELL,
@@ -43,12 +44,59 @@ def cells(book: Path, kind: str) -> list[list[str]]:
     return ["".join(c["source"]).splitlines() for c in stored if c["cell_type"] == kind]
 
 
-def test_the_first_look_and_the_five_are_there_and_no_other():
-    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == [FIRST, *BOOKS]
+IN_ONE = ROOT / "notebooks" / "demo_in_one.ipynb"
+
+
+def test_the_first_look_the_five_and_their_sum_are_there_and_no_other():
+    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == [FIRST, *BOOKS, IN_ONE]
+
+
+class TestAllInOne:
+    """The series in one runtime, made of the five."""
+
+    def test_it_is_in_step_with_the_five(self):
+        """`python tools/one_notebook.py` writes it anew."""
+        assert IN_ONE.read_text(encoding="utf-8") == one_notebook.in_one(ROOT)
+
+    def test_it_stays_in_step_where_there_is_an_address(self, tmp_path):
+        shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+        set_address(tmp_path, ADDRESS)
+        assert IN_ONE.name in write_address(tmp_path)
+        stored = (tmp_path / "notebooks" / IN_ONE.name).read_text("utf-8")
+        assert stored == one_notebook.in_one(tmp_path) and stored.count("kaggle.com/kernels") == 1
+
+    def test_it_holds_all_of_their_work_and_begins_once(self):
+        whole = ["\n".join(cell) for cell in cells(IN_ONE, "code")]
+        for book in BOOKS:
+            for cell in map("\n".join, cells(book, "code")):
+                is_left = cell.startswith(("# @title", "import ksdd_lib")) or "leave(" in cell
+                assert cell in whole or is_left, cell
+        text = "\n".join(whole)
+        for once in ("colab.begin(", "find_spec", 'controls.show_settings(run.settings, ("run"'):
+            assert text.count(once) == 1, once
+        told = "\n".join(map("\n".join, cells(IN_ONE, "markdown")))
+        assert not re.search(r"Troubleshooting|\*\*Next:\*\*|%env|## Choose|## Set-up", told)
+        assert len(re.findall("^# ", told, re.M)) == 1
+        for number, book in enumerate(BOOKS, start=1):
+            assert f"\n## {number} · " in told, book.stem
+
+    @pytest.mark.slow
+    def test_it_runs_in_one_kernel_and_writes_no_copy(self, tmp_path, monkeypatch):
+        small = {"GENERATED_ITEMS": "6", "IMAGE_SIZE": "128x128", "CHECKPOINT_STEPS": "10"}
+        small |= {"SEGMENTATION_STEPS": "4", "DECISION_STEPS": "4", "HOME": str(tmp_path / "home")}
+        small |= {"DRIVE": str(tmp_path / "drive"), "PRESET": "paper"}
+        for name, value in small.items():
+            monkeypatch.setenv(f"KSDD_{name}", value)
+        (tmp_path / "drive").mkdir()
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        run_notebooks.execute(IN_ONE, tmp_path / "one.ipynb", os.environ)
+        assert not list((tmp_path / "drive").iterdir())
+        [report] = (tmp_path / "home" / "runs").glob("demo-*/report.html")
+        assert "GENERATED" in report.read_text("utf-8")
 
 
 def test_nbstripout_finds_nothing_to_strip():
-    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, [FIRST, *BOOKS])]
+    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, [FIRST, *BOOKS, IN_ONE])]
     assert subprocess.run(command).returncode == 0
 
 
@@ -126,7 +174,7 @@ class TestTheCellAboveRunAll:
         """Each variable of the cell -> what stands behind @param."""
         first = cells(book, "code")[0]
         assert first[0] == "# @title Choose before *Run all*"
-        found = [re.fullmatch(r'(\w+) = ""  # @param (.+)', line) for line in first[1:]]
+        found = [re.fullmatch(r'(\w+) = ""  # @param (.+)', line) for line in first[1:-1]]
         assert found and all(found), first
         return {one[1]: one[2] for one in found}
 
@@ -144,10 +192,14 @@ class TestTheCellAboveRunAll:
                 assert choices == list(rule.choices), name
 
     def test_each_variable_goes_into_the_form(self, book, fields):
-        code = "\n".join("\n".join(cell) for cell in cells(book, "code"))
-        [call] = re.findall(r"controls\.choose\((.*?)\)\n", code, re.S)
-        assert set(re.findall(r"(\w+)=(?!\()", call)) - {"groups"} == set(fields)
-        assert all(f"{name}={name}" in call for name in fields)
+        """At once, as later cells may use its name for something else."""
+        code = cells(book, "code")
+        names = {name: name.upper() for name in fields}
+        chosen = eval(code[0][-1].removeprefix("chosen = "), {}, names)
+        assert chosen == names
+        text = "\n".join("\n".join(cell) for cell in code[1:])
+        assert len(re.findall(r"controls\.choose\(.*\*\*chosen\)", text)) == 1
+        assert not re.search(r"^\s*chosen\b", text, re.M)
 
     def test_colab_shows_it_as_a_form(self, book):
         stored = json.loads(book.read_text(encoding="utf-8"))["cells"]
@@ -403,7 +455,7 @@ def test_an_address_that_colab_cannot_open_is_refused(project: Path):
 
 def test_this_repository_s_notebooks_hold_the_cell_and_the_address():
     assert check_address(ROOT) == []
-    for name in (FIRST.stem, *NOTEBOOKS):
+    for name in (FIRST.stem, IN_ONE.stem, *NOTEBOOKS):
         notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         is_setup = ["setup" in cell["metadata"].get("tags", []) for cell in code]
@@ -512,7 +564,7 @@ def test_the_last_notebook_alone_judges_with_the_published_model(tmp_path, monke
     assert shown == 2, "the verdict, and what the network saw"
 
 
-@pytest.mark.parametrize("name", (FIRST.stem, *NOTEBOOKS))
+@pytest.mark.parametrize("name", (FIRST.stem, IN_ONE.stem, *NOTEBOOKS))
 def test_every_name_that_a_notebook_takes_from_the_package_is_there(name: str):
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
