@@ -342,7 +342,9 @@ def _watched(opened: Run) -> Iterator[tuple[Path | None, Watch, Any, pipeline.Sa
 
 def _outcome(opened: Run) -> str:
     """Where the report is, and the score that all folds come to."""
-    pooled = storage.read_record(opened.folder / "metrics.json", Summary).pooled
+    summary = storage.read_record(opened.folder / "metrics.json", Summary)
+    pooled = summary.pooled
+    print(f"threshold: {summary.threshold_rule}")
     place = relative(opened.folder / "report.html")
     good = pooled.images - pooled.defective
     missed = f"{pooled.fn} of {pooled.defective} missed" if pooled.defective else "no defect tested"

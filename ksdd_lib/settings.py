@@ -252,6 +252,11 @@ class Settings:
     """how many of the good parts may be flagged, where no defect is known (labels none). The
     threshold then comes from good surfaces alone. 0 is the highest good score"""
 
+    threshold: Literal["medians", "best_f1", "zero"] = setting("medians", "evaluation", "rule")
+    """where the operating threshold comes from, over out-of-fold scores: halfway between the
+    medians of good and of defective ones, which no single surface moves far; best F1, where misses
+    and false alarms weigh alike; or a fixed logit of 0. Runs without this setting have best_f1"""
+
     average_flips: bool = switch(False, "run")
     """score an image as the mean over its four mirror images. That is steadier, and scoring takes
     four times as long"""

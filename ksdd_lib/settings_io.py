@@ -26,6 +26,11 @@ RESERVED = (
 """Names in the environment that are not settings."""
 
 
+BEFORE: dict[str, Value] = {"threshold": "best_f1"}
+"""What runs had whose settings were stored before there was a choice, where it is not the default.
+"""
+
+
 def convert(name: str, text: str) -> Value:
     """The text of a setting as a value of its type; SettingsError where it is none."""
     if name not in RULES:
@@ -76,7 +81,7 @@ def to_json(settings: Settings) -> dict[str, Value]:
 
 
 def from_json(stored: Values) -> Settings:
-    """The settings of `to_json`, newer ones by default; raises SettingsError as `Settings`.
+    """The settings of `to_json`, newer ones as they were; raises SettingsError as `Settings`.
 
     A place that has come into them elsewhere, as on a shared Drive, leads nowhere.
     """
@@ -87,7 +92,7 @@ def from_json(stored: Values) -> Settings:
         )
     source = stored.get("data")
     data = {"data": data_name(source)} if isinstance(source, str) else {}
-    return Settings().with_values({**stored, **data})
+    return Settings().with_values({**BEFORE, **stored, **data})
 
 
 def differences(settings: Settings, given: Values) -> dict[str, tuple[Value, Value]]:

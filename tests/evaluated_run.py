@@ -28,7 +28,7 @@ def make_run(
 ):
     """A run folder of about 60 surfaces over three folds, as training and evaluation leave it."""
     random = np.random.default_rng(7)
-    settings = settings or Settings()
+    settings = settings or Settings(threshold="best_f1")
     rows = make_rows(60, 3, settings.seed, separation, with_defects, rename)
     rows = [replace(row, map_score=row.score - 1) for row in rows]
     train_items = items_in_training(rows)
@@ -41,7 +41,7 @@ def make_run(
     }
     rows = [row for row in rows if row.fold in folds]
     protocol = data.get("protocol", "clean")
-    rows, summary = conclude(rows, protocol, settings.seed, train_items)
+    rows, summary = conclude(rows, protocol, settings.seed, train_items, rule=settings.threshold)
     write_predictions(folder / "predictions.csv", rows)
     masks = random.normal(-4, 1, (len(rows), SHAPE[0] // 8, SHAPE[1] // 8))
     named = {row.image: mask for row, mask in zip(rows, masks, strict=True)}

@@ -38,7 +38,7 @@ from threshold_rules import threshold_rule_table
 from ksdd_lib import storage
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation.predictions import predictions_text
-from ksdd_lib.evaluation.results import FREE, load_results
+from ksdd_lib.evaluation.results import FREE, load_results, rule_of
 from ksdd_lib.evaluation.summary import conclude
 from ksdd_lib.presets import NAMED, changes, run_name
 from ksdd_lib.reporting.report import make_figures
@@ -204,6 +204,7 @@ def _with_kept_folds(run: KeptRun, earlier: KeptRun) -> KeptRun:
         run.summary.seed,
         run.train_items,
         false_alarms=run.summary.false_alarms[0].wanted if run.summary.false_alarms else None,
+        rule=rule_of(run.summary),
     )
     before, now = earlier.document("metrics", Json), run.document("metrics", Json)
     told = {"made_from", "trained_defects", "taught"} & set(before) & set(now)

@@ -1,7 +1,7 @@
 """The tables of the kept runs: in short, each run, and its errors by name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kept import Environment, Kept, KeptRun, readable
@@ -10,6 +10,7 @@ from protocols import SEED_COLUMNS, over_seeds, pooled
 
 from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.predictions import failures_first, verdict
+from ksdd_lib.evaluation.results import rule_of
 from ksdd_lib.formatting import number
 
 PLAIN = re.compile(r"[a-z]+-(clean|official)")
@@ -53,6 +54,7 @@ def headline_table(kept: Kept) -> str:
         judged = [pooled(run.rows) for run in runs]
         surfaces = f"{judged[0].images}, {judged[0].defective} defective"
         rows.append([readable(recipe), surfaces, *over_seeds(judged), minutes(runs)])
+        rows[-1][HEADLINE_COLUMNS.index("FP / FN, operating threshold")] += rule_name(runs)
     return table(HEADLINE_COLUMNS, rows)
 
 
@@ -69,6 +71,12 @@ def variant_run_table(kept: Kept) -> str:
 def error_table(kept: Kept) -> str:
     """The errors of each run of the presets by name, worst first, pooled."""
     return table(ERROR_COLUMNS, map(_error_row, kept.with_all_defects(variants=False)))
+
+
+def rule_name(runs: Sequence[KeptRun]) -> str:
+    """ " (medians)" where thresholds are not by best F1, as all were at first, for each run."""
+    rules = [rule_of(run.summary) for run in runs]
+    return "" if set(rules) == {"best_f1"} else f" ({', '.join(rules)})"
 
 
 def minutes(runs: Iterable[KeptRun]) -> str:
@@ -119,7 +127,7 @@ def _run_row(run: KeptRun) -> list[str]:
         f"{in_percent(ap)} {interval_in_percent(pooled.intervals.ap)}",
         f"{counts.tp} of {sum(labels)} {interval_in_percent(found)}",
         f"{counts.fp} of {len(labels) - sum(labels)} {interval_in_percent(alarms)}",
-        ", ".join(number(fold.threshold, 2) for fold in run.summary.folds),
+        ", ".join(number(fold.threshold, 2) for fold in run.summary.folds) + rule_name([run]),
         f"{pooled.oracle.fp} / {pooled.oracle.fn}",
         in_percent(darkest.ap) if darkest else "",
         minutes([run]),

@@ -6,6 +6,7 @@ from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import pixel_counts
 from ksdd_lib.evaluation.summary import FoldMean, PooledScores
 from ksdd_lib.evaluation.thresholds import (
+    BEST,
     PER_CLASS,
     Size,
     class_folds,
@@ -54,17 +55,17 @@ def final_model(run: Run, data: DataSet) -> FinalModel:
     every = {FINAL: {row.item for row in rows}}
     share = settings.false_alarms if settings.labels == "none" else None
     if share is None:
-        [one] = operating_thresholds(rows, every)
+        [one] = operating_thresholds(rows, every, BEST[settings.threshold])
     else:
         [[one], _] = good_thresholds(rows, every, share)
-    own = class_folds(rows, every)
+    own = class_folds(rows, every, settings.threshold)
     if found.masks is None:
         raise RunError(f"{run.folder.name} has no masks.npz. Evaluate again.")
     counts = pixel_counts(data, settings, found.masks)
     [mask] = mask_thresholds(rows, counts, every, settings.labels != "none")
     return FinalModel(
         threshold=one.threshold,
-        threshold_rule=PER_CLASS * bool(own) + threshold_rule([one], share),
+        threshold_rule=PER_CLASS * bool(own) + threshold_rule([one], settings.threshold, share),
         threshold_from=one.threshold_from,
         class_thresholds={
             of.name: each.threshold for of, [each] in zip(rows[0].classes, own, strict=True)

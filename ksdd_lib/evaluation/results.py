@@ -24,7 +24,7 @@ from ksdd_lib.runs.prepare import DataRecord
 from ksdd_lib.runs.run import Run, Timing
 from ksdd_lib.setting_rules import Value
 from ksdd_lib.settings import Settings
-from ksdd_lib.settings_io import from_json, to_json
+from ksdd_lib.settings_io import BEFORE, from_json, to_json
 from ksdd_lib.training import checkpoint
 
 FREE = ("fold", "data", "checkpoint_steps")
@@ -97,13 +97,20 @@ def made_from(settings: Settings, fingerprint: str, weights: Mapping[str, str]) 
     return MadeFrom(data=fingerprint, settings=kept, weights=dict(weights))
 
 
+def rule_of(summary: Summary) -> str:
+    """Which of `BEST` the thresholds come from: that of all runs from before there was a choice."""
+    stored = summary.made_from.settings if summary.made_from else {}
+    return str((BEFORE | stored)["threshold"])
+
+
 def require_true(
     summary: Summary, rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
 ) -> None:
     """Raise RunError where a number, threshold or verdict is not as `conclude` has it."""
     by_class = summary.flag_rule != FLAG_RULE
     share = summary.false_alarms[0].wanted if summary.false_alarms else None
-    chosen = summary.protocol, summary.seed, train_items, by_class, share
+    rule = rule_of(summary)
+    chosen = summary.protocol, summary.seed, train_items, by_class, share, rule
     judged, again = conclude(rows, *chosen)
     if judged != list(rows):
         raise RunError(
@@ -111,7 +118,7 @@ def require_true(
             "or mixed from several runs. Evaluate again."
         )
     if rows[0].classes:
-        again = again.model_copy(update={"class_scores": class_scores(judged, train_items)})
+        again = again.model_copy(update={"class_scores": class_scores(judged, train_items, rule)})
     if lines := _differences(summary, again):
         raise RunError(
             f"metrics.json was not made from this predictions.csv: {lines}. Evaluate again."

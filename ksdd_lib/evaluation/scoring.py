@@ -118,6 +118,7 @@ def evaluate(
         settings.seed,
         train_items,
         false_alarms=settings.false_alarms if settings.labels == "none" else None,
+        rule=settings.threshold,
     )
     predictions.write_predictions(folder / "predictions.csv", rows)
     defects = {k: [s.name for s in part.train if s.is_defective] for k, part in parts.items()}
@@ -129,7 +130,9 @@ def evaluate(
             "trained_defects": defects if settings.defective_images else None,
             "pixel_scores": _pixel_scores(data, settings, rows, masks, train_items),
             "taught": taught(parts[min(parts)]),
-            "class_scores": class_scores(rows, train_items) if rows[0].classes else None,
+            "class_scores": class_scores(rows, train_items, settings.threshold)
+            if rows[0].classes
+            else None,
         }
     )
     storage.write_record(folder / "metrics.json", summary)

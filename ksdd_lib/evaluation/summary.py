@@ -9,6 +9,7 @@ from ksdd_lib.evaluation import metrics
 from ksdd_lib.evaluation.metrics import Counts, Interval, Oracle, clopper_pearson
 from ksdd_lib.evaluation.predictions import Prediction, predictions_text
 from ksdd_lib.evaluation.thresholds import (
+    BEST,
     PER_CLASS,
     FalseAlarms,
     FoldThreshold,
@@ -183,22 +184,24 @@ def conclude(
     train_items: Mapping[int, Collection[str]],
     by_class: bool = True,
     false_alarms: float | None = None,
+    rule: str = "best_f1",
 ) -> tuple[list[Prediction], Summary]:
     """The rows with the thresholds and verdicts that follow from all scores, and their summary.
 
     Thresholds that the rows already have do not count. Where several classes are told apart, any
     of them flags, by its own threshold; AP, ROC, the oracle and the folds' thresholds are of the
     highest score. With `false_alarms`, the share of good parts that may be flagged, thresholds
-    come from good surfaces alone. The seed of the run also draws the bootstrap. Raises RunError
-    for no rows, an image twice, or a row of another seed.
+    come from good surfaces alone, else by the `rule`, one of `BEST`. The seed
+    of the run also draws the bootstrap. Raises RunError for no rows, an image twice, or a row of
+    another seed.
     """
     _check_rows(rows, seed)
     if false_alarms is None:
-        thresholds = operating_thresholds(rows, train_items)
+        thresholds = operating_thresholds(rows, train_items, BEST[rule])
         promised = None
     else:
         thresholds, promised = good_thresholds(rows, train_items, false_alarms)
-    own = class_folds(rows, train_items) if by_class else []
+    own = class_folds(rows, train_items, rule) if by_class else []
     judged = apply_thresholds(rows, thresholds, own)
     parts = [[row for row in judged if row.fold == one.fold] for one in thresholds]
     folds = [
@@ -209,7 +212,7 @@ def conclude(
         protocol=protocol,
         seed=seed,
         folds_trained=[one.fold for one in thresholds],
-        threshold_rule=PER_CLASS * bool(own) + threshold_rule(thresholds, false_alarms),
+        threshold_rule=PER_CLASS * bool(own) + threshold_rule(thresholds, rule, false_alarms),
         flag_rule=FLAG_RULE + " in any class" * bool(own),
         folds=folds,
         fold_mean=_fold_mean(folds),

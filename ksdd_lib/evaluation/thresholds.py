@@ -78,6 +78,11 @@ BEST: dict[str, Callable[[Sequence[Prediction]], float | None]] = {
 }
 """The setting `threshold` -> the best threshold for scores; None for the fixed one."""
 
+WORDS = {
+    "medians": "halfway between the medians of the good and of the defective scores",
+    "best_f1": "middle of the gap at best F1",
+}
+
 
 def operating_thresholds(
     rows: Sequence[Prediction],
@@ -124,11 +129,12 @@ def good_thresholds(
 
 
 def class_folds(
-    rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
+    rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]], rule: str = "best_f1"
 ) -> list[list[FoldThreshold]]:
     """The operating thresholds of each class that is told apart, as if it were all there is."""
     classes = range(len(rows[0].classes))
-    return [operating_thresholds([of_class(row, k) for row in rows], train_items) for k in classes]
+    each = ([of_class(row, k) for row in rows] for k in classes)
+    return [operating_thresholds(own, train_items, BEST[rule]) for own in each]
 
 
 def of_class(row: Prediction, number: int) -> Prediction:
@@ -160,22 +166,29 @@ PER_CLASS = "each class has its own, of its score and label alone: "
 """What is said first of the rule of thresholds, where several classes are told apart."""
 
 
-def threshold_rule(thresholds: Sequence[FoldThreshold], false_alarms: float | None = None) -> str:
-    """Where the operating thresholds come from, in words for the report."""
+def threshold_rule(
+    thresholds: Sequence[FoldThreshold], rule: str = "best_f1", false_alarms: float | None = None
+) -> str:
+    """Where the operating thresholds come from, in words for the report; `rule` as in `BEST`."""
     fixed = [str(one.fold) for one in thresholds if not one.threshold_from.images]
     default, of_all = "a logit of 0.0, fixed in advance", thresholds[0].fold == FINAL
     if len(fixed) == len(thresholds) == 1 and not of_all:
-        return f"{default}: with a single fold trained there are no out-of-fold scores"
+        return (
+            f"{default}: with a single fold trained there are no out-of-fold scores, so no score "
+            "has chosen it and another may do far better"
+        )
+    if rule == "zero" and false_alarms is None:
+        return f"{default}, by the setting threshold; no score has chosen it"
     if len(fixed) == len(thresholds):
         return f"{default}: the out-of-fold scores of the training items lack a class"
     whose = "all items" if of_all else "the fold's own training items"
-    rule = (
-        f"middle of the gap at best F1, in logits, over out-of-fold scores of {whose} (each scored "
-        "by the model of the fold that holds it out)"
+    text = (
+        f"{WORDS.get(rule)}, in logits, over out-of-fold scores of {whose} (each scored by the "
+        "model of the fold that holds it out)"
     )
     if false_alarms is not None:
-        rule = (
+        text = (
             f"at most {percent(false_alarms)} of the parts flagged, over out-of-fold scores of the "
             f"good surfaces of {whose} alone; no defect was used"
         )
-    return rule + (f"; {default}, in fold {', '.join(fixed)}" if fixed else "")
+    return text + (f"; {default}, in fold {', '.join(fixed)}" if fixed else "")

@@ -57,7 +57,12 @@ def create(
     if folder is None and os.environ.get("KSDD_RUN"):
         folder = Path(os.environ["KSDD_RUN"]).expanduser()
     if folder is not None:
-        return open_run(folder, asdict(settings))
+        given = asdict(settings)
+        stored = stored_settings(folder) if (folder / "data.json").exists() else None
+        if stored:  # how it is evaluated is no part of the start
+            late = [name for name, rule in RULES.items() if rule.group == "evaluation"]
+            given |= {name: getattr(stored, name) for name in late}
+        return open_run(folder, given)
     if begun := _begun(settings) or (bring(settings) if bring else None):
         return open_run(begun, {"data": settings.data})
     new = storage.first_free(

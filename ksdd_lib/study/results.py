@@ -120,6 +120,7 @@ def _row(
             false_alarms=first.summary.false_alarms[0].wanted
             if first.summary.false_alarms
             else None,
+            rule=first.settings.threshold,
         )
         pooled = summary.pooled
     aps = {row.folds[0].fold: row.folds[0].ap for row in (one.summary for one in there)}

@@ -20,7 +20,7 @@ NAMES = [f.name for f in fields(Settings)]
 def test_every_setting_has_a_type_a_group_a_reason_and_a_range(name: str) -> None:
     rule = RULES[name]
     assert TYPES[name] in (str, int, float, bool)
-    assert rule.group in ("data", "segmentation", "decision", "run")
+    assert rule.group in ("data", "segmentation", "decision", "run", "evaluation")
     assert len(rule.reason) > 20 and rule.unit
     if TYPES[name] in (int, float):
         assert rule.low is not None and rule.high is not None and rule.low < rule.high
@@ -236,6 +236,17 @@ def test_stored_settings_of_another_version_are_refused_by_field() -> None:
     stored = settings_io.to_json(Settings())
     with pytest.raises(SettingsError, match="dropout"):
         settings_io.from_json(stored | {"dropout": 0.5})
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_run_from_before_thresholds_had_a_choice_keeps_best_f1(preset: str) -> None:
+    stored = settings_io.to_json(presets.resolve({"preset": preset}))
+    assert settings_io.from_json(stored).threshold == "medians"
+    del stored["threshold"]
+    assert settings_io.from_json(stored).threshold == "best_f1"
+    for rule in ("zero", "medians"):
+        assert settings_io.from_json(stored | {"threshold": rule}).threshold == rule
 
 
 def test_a_setting_that_is_newer_than_the_stored_ones_has_its_default() -> None:

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.metrics import good_parts_threshold, most_flagged
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.results import require_true
-from ksdd_lib.evaluation.summary import conclude
+from ksdd_lib.evaluation.summary import MadeFrom, conclude
+from ksdd_lib.evaluation.thresholds import BEST, operating_thresholds
 
 SCORES = [5.0, 1.0, 3.0, 2.0, 4.0]  # the highest of parts a to e
 
@@ -39,6 +41,48 @@ def test_the_promise_holds_in_at_least_95_of_100_draws(parts: int, share: float)
         held += 1 - threshold <= most_flagged(flagged, parts)
     assert held / draws > 0.94
     assert held / draws < 0.99 or share == 0.0  # and it is no wider than need be
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("kind", [False, True], ids=["good", "defective"])
+@pytest.mark.parametrize("move", [-40.0, 40.0])
+def test_one_surface_does_not_move_a_threshold_between_medians(kind: bool, move: float) -> None:
+    """However far it goes."""
+    before = rows()
+    changed = next(row for row in before if row.is_defective == kind)
+    after = [replace(row, score=row.score + move) if row == changed else row for row in before]
+    best = BEST["medians"]
+    found = [operating_thresholds(each, TRAIN, best) for each in (before, after)]
+    moved = [abs(one.threshold - other.threshold) for one, other in zip(*found, strict=True)]
+    assert max(moved) < 0.5
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("rule", BEST)
+def test_results_are_true_by_the_rule_that_they_were_made_with_alone(rule: str) -> None:
+    judged, summary = conclude(rows(), "clean", 0, TRAIN, rule=rule)
+    made = MadeFrom(data="f", settings={"threshold": rule}, weights={})
+    require_true(summary.model_copy(update={"made_from": made}), judged, TRAIN)
+    old = MadeFrom(data="f", settings={}, weights={})  # of a version without the choice
+    for other in {"medians", "best_f1", "zero"} - {rule}:
+        told = MadeFrom(data="f", settings={"threshold": other}, weights={})
+        with pytest.raises(RunError, match="threshold or verdict does not follow"):
+            require_true(summary.model_copy(update={"made_from": told}), judged, TRAIN)
+    if rule == "best_f1":
+        require_true(summary.model_copy(update={"made_from": old}), judged, TRAIN)
+    words = {"medians": "halfway between the medians", "best_f1": "best F1", "zero": "logit of 0.0"}
+    assert words[rule] in summary.threshold_rule
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("rule", BEST)
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_fold_alone_says_that_no_score_has_chosen_its_threshold(rule: str, fold: int) -> None:
+    alone = [row for row in rows() if row.fold == fold]
+    _, summary = conclude(alone, "clean", 0, TRAIN, rule=rule)
+    assert [one.threshold for one in summary.folds] == [0.0]
+    assert "fixed in advance" in summary.threshold_rule
+    assert "no score has chosen it" in summary.threshold_rule
 
 
 def rows(shift: float = 0.0) -> list[Prediction]:

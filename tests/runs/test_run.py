@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ksdd_lib import presets, storage
+from ksdd_lib import presets, settings_io, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.presets import run_name
 from ksdd_lib.runs import lock
@@ -388,3 +388,21 @@ def test_data_of_an_earlier_version_which_did_not_note_settings_is_opened(run: R
     del record["made_with"]
     storage.write_json(path, record)
     assert open_data(open_run(run.folder)).folds == data.folds
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize("rule", ["best_f1", "zero", None])
+def test_a_run_that_is_found_again_keeps_its_rule_of_thresholds(own_home, is_named, rule):
+    """Also one from before there was a choice; told otherwise in words it is refused."""
+    wanted = presets.resolve({"seed": 1})
+    run = create(wanted)
+    stored = settings_io.to_json(run.settings) | {"threshold": rule}
+    stored = {name: value for name, value in stored.items() if value is not None}
+    storage.write_json(run.folder / "settings.json", stored)
+    storage.write_json(run.folder / "data.json", {})
+    found = create(wanted, run.folder if is_named else None)
+    assert found.folder == run.folder
+    assert found.settings.threshold == (rule or "best_f1")
+    with pytest.raises(RunError, match=f"threshold is '{rule or 'best_f1'}' there, 'medians' here"):
+        open_run(run.folder, {"threshold": "medians"})

@@ -16,6 +16,7 @@ from ksdd_lib import presets, storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import results, summary
 from ksdd_lib.evaluation.predictions import read_predictions, write_predictions
+from ksdd_lib.evaluation.results import rule_of
 from ksdd_lib.presets import run_name
 from ksdd_lib.settings_io import from_json
 
@@ -28,7 +29,9 @@ class TestEachKeptRun:
     @pytest.mark.fault(32)
     def test_its_metrics_follow_from_its_predictions(self, run):
         kept = run.summary
-        _, again = summary.conclude(run.rows, kept.protocol, kept.seed, run.train_items)
+        _, again = summary.conclude(
+            run.rows, kept.protocol, kept.seed, run.train_items, rule=rule_of(kept)
+        )
         assert again.predictions_sha256 == kept.predictions_sha256
         assert storage.sha256(run.predictions_text.encode()) == kept.predictions_sha256
         assert again.pooled.ap == pytest.approx(kept.pooled.ap, abs=1e-12)
