@@ -16,6 +16,7 @@ FACE = {
     "drive.background": "BackgroundCopy",
     "drive.recovery": "bring_from",
     "errors": "DataError MissingError",
+    "evaluation": "promises",
     "evaluation.metrics": "average_precision",
     "evaluation.predictions": "failures_first read_predictions verdict",
     "evaluation.scoring": "evaluate most_doubtful",

@@ -16,6 +16,8 @@ from ksdd_lib.data.sources import fetch
 from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError
 from ksdd_lib.evaluation.final import NO_TEST, FoldsShowed, final_model
 from ksdd_lib.evaluation.pixels import EVEN, RULE
+from ksdd_lib.evaluation.predictions import read_predictions
+from ksdd_lib.evaluation.promises import words
 from ksdd_lib.evaluation.scoring import class_thresholds_of, mask_threshold_of, scores_of
 from ksdd_lib.evaluation.summary import FoldScores, Summary
 from ksdd_lib.evaluation.thresholds import Size
@@ -78,6 +80,7 @@ class Card(Record):
     score: str | None = None
     threshold: float = Field(ge=-1e6, le=1e6)
     threshold_rule: str = ""
+    promise: str = ""
     class_thresholds: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
     mask_threshold: float = Field(EVEN, ge=0, le=1)
     mask_threshold_rule: str = f"{EVEN}, fixed in advance"
@@ -136,7 +139,9 @@ def publish(run: Run, data: DataSet, fold: int | None, path: Path) -> Path:
 def _of_fold(run: Run, data: DataSet, fold: int) -> dict[str, Any]:
     """What the card says of a fold's model: its thresholds, and its test."""
     scores = scores_of(run, fold)
+    rows = read_predictions(run.folder / "predictions.csv")
     return {
+        "promise": words([row for row in rows if row.fold == fold]),
         "threshold": scores.threshold,
         "threshold_rule": storage.read_record(run.folder / "metrics.json", Summary).threshold_rule,
         "class_thresholds": class_thresholds_of(run, fold),

@@ -2,6 +2,7 @@
 
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.pixels import EVEN, mask_thresholds
+from ksdd_lib.evaluation.promises import of_all_thresholds
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.evaluation.scoring import pixel_counts
 from ksdd_lib.evaluation.summary import FoldMean, PooledScores
@@ -44,6 +45,7 @@ class FinalModel(Record):
     class_thresholds: dict[str, float]
     mask_threshold: float
     mask_threshold_rule: str
+    promise: str
     the_folds_showed: FoldsShowed
 
 
@@ -72,5 +74,6 @@ def final_model(run: Run, data: DataSet) -> FinalModel:
         },
         mask_threshold=mask.threshold,
         mask_threshold_rule=MASK_RULE,
+        promise="" if own else of_all_thresholds(rows, one.threshold),
         the_folds_showed=FoldsShowed(fold_mean=summary.fold_mean, pooled=summary.pooled),
     )

@@ -121,15 +121,29 @@ def good_parts_threshold(
     return float(pair.mean()), len(highest), flagged
 
 
-def most_flagged(flagged: int, parts: int) -> float:
-    """Below which share of all good parts are flagged with 95 % confidence, one-sided.
+def error_bound(errors: ArrayLike, parts: int) -> np.ndarray:
+    """Below which share of all parts err with 95 % confidence, one-sided, where so many here do.
 
-    It is exact where the threshold is one of `good_parts_threshold`, whose parts are a random
-    sample: the share above an order statistic is beta distributed (Wilks 1941).
+    It is exact where the threshold was fixed without these parts, which are a random sample
+    (Clopper and Pearson 1934). So it is at one of `good_parts_threshold`: the share above an order
+    statistic is beta distributed (Wilks 1941).
     """
     from scipy.stats import beta
 
-    return float(beta.ppf(CONFIDENCE, flagged + 1, parts - flagged)) if parts > flagged else 1.0
+    errors = np.asarray(errors)
+    return np.where(errors < parts, beta.ppf(CONFIDENCE, errors + 1, parts - errors), 1.0)
+
+
+def parts_needed(rate: float, misses: int = 0) -> int:
+    """How many defective parts must be tested to claim a rate of misses below `rate`.
+
+    At this many parts, were the rate `rate`, the chance of no more than `misses` misses is at most
+    5 % (one-sided, exact binomial). It is 299 for 1 % and no miss.
+    """
+    from scipy.stats import nbinom
+
+    found_before_one_more_miss = int(nbinom.ppf(CONFIDENCE, misses + 1, rate))
+    return found_before_one_more_miss + misses + 1
 
 
 def error_counts(labels: ArrayLike, flagged: ArrayLike) -> Counts:

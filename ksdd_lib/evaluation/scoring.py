@@ -112,14 +112,10 @@ def evaluate(
             saved()
     train_items = _train_items(data)
     predictions.write_masks(folder / "masks.npz", masks)
-    rows, summary = conclude(
-        rows,
-        settings.folds,
-        settings.seed,
-        train_items,
-        false_alarms=settings.false_alarms if settings.labels == "none" else None,
-        rule=settings.threshold,
-    )
+    share, rule = settings.false_alarms if settings.labels == "none" else None, settings.threshold
+    known = settings.folds, settings.seed, train_items
+    rows, summary = conclude(rows, *known, false_alarms=share, rule=rule)
+    of_classes = class_scores(rows, train_items, rule) if rows[0].classes else None
     predictions.write_predictions(folder / "predictions.csv", rows)
     defects = {k: [s.name for s in part.train if s.is_defective] for k, part in parts.items()}
     summary = summary.model_copy(
@@ -130,9 +126,7 @@ def evaluate(
             "trained_defects": defects if settings.defective_images else None,
             "pixel_scores": _pixel_scores(data, settings, rows, masks, train_items),
             "taught": taught(parts[min(parts)]),
-            "class_scores": class_scores(rows, train_items, settings.threshold)
-            if rows[0].classes
-            else None,
+            "class_scores": of_classes,
         }
     )
     storage.write_record(folder / "metrics.json", summary)

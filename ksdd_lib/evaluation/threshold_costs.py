@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdd_lib.evaluation.metrics import CONFIDENCE, error_counts
+from ksdd_lib.evaluation.metrics import error_counts
 from ksdd_lib.evaluation.predictions import Prediction
 
 
@@ -80,15 +80,3 @@ def without_misses(rows: Sequence[Prediction]) -> Point:
     """The point of the highest shift at which none of these surfaces is missed."""
     points = (at(rows, shift) for shift in reversed(shifts(rows)))
     return next(point for point in points if point.misses == 0)
-
-
-def parts_needed(rate: float, misses: int = 0) -> int:
-    """How many defective parts must be tested to claim a rate of misses below `rate`.
-
-    At this many parts, were the rate `rate`, the chance of no more than `misses` misses is at most
-    5 % (one-sided, exact binomial). It is 299 for 1 % and no miss.
-    """
-    from scipy.stats import nbinom
-
-    found_before_one_more_miss = int(nbinom.ppf(CONFIDENCE, misses + 1, rate))
-    return found_before_one_more_miss + misses + 1

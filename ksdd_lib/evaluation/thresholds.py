@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import median
 
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation.metrics import best_f1_threshold, good_parts_threshold, most_flagged
+from ksdd_lib.evaluation.metrics import best_f1_threshold, error_bound, good_parts_threshold
 from ksdd_lib.evaluation.predictions import Prediction, of_highest
 from ksdd_lib.formatting import listed, percent
 from ksdd_lib.runs.run import FINAL
@@ -120,7 +120,7 @@ def good_thresholds(
         if good:
             scores, items = [row.score for row in good], [row.item for row in good]
             value, parts, flagged = good_parts_threshold(scores, items, share)
-            below = most_flagged(flagged, parts)
+            below = float(error_bound(flagged, parts))
             promised.append(
                 FalseAlarms(fold=fold, wanted=share, parts=parts, flagged=flagged, below=below)
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from ksdd_lib.evaluation import threshold_costs
-from ksdd_lib.evaluation.metrics import clopper_pearson
+from ksdd_lib.evaluation.metrics import clopper_pearson, parts_needed
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.summary import AllClassScores, FoldScores, Scores, Summary
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
@@ -106,7 +106,7 @@ def _table(named: Mapping[str, Point], costs: Costs) -> str:
 
 def _words(point: Point) -> str:
     """What changes against the operating thresholds, and what could be claimed, as HTML."""
-    needed = threshold_costs.parts_needed(0.01, point.misses)
+    needed = parts_needed(0.01, point.misses)
     names = [
         f"{html.escape(row.image)} ({'defective' if row.is_defective else 'good'}, "
         f"{'passed' if row.is_flagged else 'flagged'} now, score {row.score:.2f})"

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 
 from ksdd_lib.data.data_report import SplitCounts
-from ksdd_lib.evaluation.metrics import Interval
+from ksdd_lib.evaluation import promises
+from ksdd_lib.evaluation.metrics import Interval, parts_needed
 from ksdd_lib.evaluation.predictions import Prediction, failures_first, verdict
 from ksdd_lib.evaluation.results import Results
 from ksdd_lib.evaluation.summary import PooledScores, Summary
-from ksdd_lib.evaluation.threshold_costs import parts_needed
 from ksdd_lib.formatting import listed, of_ten, percent, percent_up_to
 
 FEW = 20  # defective test surfaces under which the first sentences warn of the number
@@ -147,6 +147,17 @@ def promised(summary: Summary) -> str:
         "The thresholds come from good surfaces alone. With 95\N{NO-BREAK SPACE}% confidence for "
         f"each: {'; '.join(each)}.{few}"
     )
+
+
+def promise(rows: Sequence[Prediction]) -> str:
+    """What can be promised of the thresholds in use: of all folds together, and of each."""
+    folds = sorted({row.fold for row in rows})
+    each = [
+        f"fold {fold}: {promises.short(promises.of_verdicts([r for r in rows if r.fold == fold]))}"
+        for fold in folds
+    ]
+    by_fold = f" Fold by fold: {'; '.join(each)}." if len(folds) > 1 else ""
+    return promises.words(rows) + by_fold
 
 
 def unlucky_thresholds(summary: Summary) -> str:

@@ -228,5 +228,5 @@ def test_without_defective_parts_nothing_is_missed():
 @pytest.mark.parametrize(("misses", "needed"), [(0, 299), (1, 473), (2, 628)])
 def test_the_parts_needed_to_claim_one_percent(misses: int, needed: int):
     """299 is ln 0.05 / ln 0.99, rounded up; the others are of the same exact test."""
-    assert threshold_costs.parts_needed(0.01, misses) == needed
-    assert threshold_costs.parts_needed(0.05) == 59
+    assert metrics.parts_needed(0.01, misses) == needed
+    assert metrics.parts_needed(0.05) == 59

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ksdd_lib.errors import RunError
-from ksdd_lib.evaluation.metrics import good_parts_threshold, most_flagged
+from ksdd_lib.evaluation.metrics import error_bound, good_parts_threshold
 from ksdd_lib.evaluation.predictions import Prediction
 from ksdd_lib.evaluation.results import require_true
 from ksdd_lib.evaluation.summary import MadeFrom, conclude
@@ -38,7 +38,7 @@ def test_the_promise_holds_in_at_least_95_of_100_draws(parts: int, share: float)
     items = [str(number) for number in range(parts)]
     for _ in range(draws):
         threshold, _, flagged = good_parts_threshold(random.random(parts), items, share)
-        held += 1 - threshold <= most_flagged(flagged, parts)
+        held += 1 - threshold <= error_bound(flagged, parts)
     assert held / draws > 0.94
     assert held / draws < 0.99 or share == 0.0  # and it is no wider than need be
 

@@ -18,7 +18,7 @@ from ksdd_lib.presets import PRESETS, resolve
 from ksdd_lib.runs.run import Run
 from ksdd_lib.settings import RULES, TYPES
 
-GROUPS = ("data", "segmentation", "decision", "run")
+GROUPS = ("data", "segmentation", "decision", "evaluation", "run")
 
 
 @pytest.fixture(autouse=True)
