@@ -134,6 +134,7 @@ def test_its_threshold_comes_from_all_out_of_fold_scores_and_its_card_says_that_
     assert card.test.startswith("No test exists for this model")
     assert (card.fold, card.never_trained_on) == (None, [])
     assert card.test_scores_of_the_unrounded_weights is None
+    assert "Learn-then-Test" in card.promise and "counted by part" in card.promise
     assert card.the_folds_showed.pooled == load_results(run.folder).summary.pooled
     trained_weights = states(run, data)
     for name, value in judge.tensors().items():
@@ -148,6 +149,7 @@ def test_a_fold_can_still_be_given_away(trained, tmp_path, fold):
     weights.publish(run, data, fold, tmp_path / "model.safetensors")
     _, card = weights.load(tmp_path / "model.safetensors")
     assert (card.fold, card.test, card.the_folds_showed) == (fold, "", None)
+    assert "Each with 95% confidence, fewer than" in card.promise
     assert card.never_trained_on and card.test_scores_of_the_unrounded_weights.fold == fold
 
 
@@ -157,7 +159,8 @@ def test_the_results_and_the_report_stay_as_they_are(trained):
     before = [(run.folder / name).read_bytes() for name in names]
     evaluate(run, data)
     assert [(run.folder / name).read_bytes() for name in names] == before
-    make_report(run.folder, data.read_pair)
+    page = make_report(run.folder, data.read_pair).read_text()
+    assert "What can be promised of it:</strong> Each with 95% confidence" in page
     assert pipeline.is_finished(run)
 
 

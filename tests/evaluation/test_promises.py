@@ -14,7 +14,7 @@ from ksdd_lib.evaluation.promises import highest_threshold, kept, lowest_thresho
 DRAWS = 2000
 
 
-@pytest.mark.fault(82)
+@pytest.mark.fault(84)
 @pytest.mark.parametrize(("parts", "below"), [(30, 0.095), (59, 0.05), (299, 0.01)])
 def test_the_known_numbers_without_an_error(parts: int, below: float) -> None:
     assert error_bound(0, parts) == pytest.approx(below, abs=5e-4)
@@ -29,7 +29,7 @@ def test_the_bound_is_that_of_scipy_by_another_way(parts: int) -> None:
         assert error_bound(errors, parts) == pytest.approx(told, rel=1e-9)
 
 
-@pytest.mark.fault(82)
+@pytest.mark.fault(84)
 @pytest.mark.parametrize("parts", [16, 48, 120])
 @pytest.mark.parametrize("rate", [0.01, 0.03, 0.08, 0.3])
 def test_the_bound_at_a_fixed_threshold_holds_in_95_of_100_draws(parts: int, rate: float) -> None:
@@ -37,7 +37,7 @@ def test_the_bound_at_a_fixed_threshold_holds_in_95_of_100_draws(parts: int, rat
     assert np.mean(error_bound(errors, parts) > rate) >= 0.949
 
 
-@pytest.mark.fault(82)
+@pytest.mark.fault(84)
 @pytest.mark.parametrize("side", ["missed", "flagged"])
 @pytest.mark.parametrize(("parts", "wanted"), [(80, 0.05), (80, 0.1), (200, 0.03), (300, 0.2)])
 def test_a_threshold_chosen_by_the_same_parts_holds_in_95_of_100_draws(
@@ -58,7 +58,7 @@ def test_a_threshold_chosen_by_the_same_parts_holds_in_95_of_100_draws(
     assert np.mean(naive < wanted) < 0.7  # what was seen alone does not hold
 
 
-@pytest.mark.fault(82)
+@pytest.mark.fault(84)
 def test_all_thresholds_that_are_kept_hold_together() -> None:
     """Also the worst that somebody may choose afterwards, in the light of the same parts."""
     draws = np.sort(np.random.default_rng(3).normal(size=(DRAWS, 90)), axis=1)
@@ -100,7 +100,7 @@ def test_parts_are_counted_and_not_photographs() -> None:
     assert good.missed is None and good.flagged == found.flagged
 
 
-@pytest.mark.fault(82)
+@pytest.mark.fault(84)
 @pytest.mark.parametrize(("parts", "more"), [(30, 29), (58, 1), (59, 0)])
 def test_what_is_missing_for_a_promise_is_told_in_parts(parts: int, more: int) -> None:
     rows = [row(f"p{n}/1", 0, True, 2.0, 1.0) for n in range(parts)]
