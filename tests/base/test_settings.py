@@ -238,7 +238,7 @@ def test_stored_settings_of_another_version_are_refused_by_field() -> None:
         settings_io.from_json(stored | {"dropout": 0.5})
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(85)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_run_from_before_thresholds_had_a_choice_keeps_best_f1(preset: str) -> None:
     stored = settings_io.to_json(presets.resolve({"preset": preset}))

@@ -43,7 +43,7 @@ def test_the_promise_holds_in_at_least_95_of_100_draws(parts: int, share: float)
     assert held / draws < 0.99 or share == 0.0  # and it is no wider than need be
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(85)
 @pytest.mark.parametrize("kind", [False, True], ids=["good", "defective"])
 @pytest.mark.parametrize("move", [-40.0, 40.0])
 def test_one_surface_does_not_move_a_threshold_between_medians(kind: bool, move: float) -> None:
@@ -57,7 +57,7 @@ def test_one_surface_does_not_move_a_threshold_between_medians(kind: bool, move:
     assert max(moved) < 0.5
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(85)
 @pytest.mark.parametrize("rule", BEST)
 def test_results_are_true_by_the_rule_that_they_were_made_with_alone(rule: str) -> None:
     judged, summary = conclude(rows(), "clean", 0, TRAIN, rule=rule)
@@ -74,7 +74,7 @@ def test_results_are_true_by_the_rule_that_they_were_made_with_alone(rule: str) 
     assert words[rule] in summary.threshold_rule
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(85)
 @pytest.mark.parametrize("rule", BEST)
 @pytest.mark.parametrize("fold", [0, 1])
 def test_a_fold_alone_says_that_no_score_has_chosen_its_threshold(rule: str, fold: int) -> None:

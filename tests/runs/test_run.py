@@ -390,7 +390,7 @@ def test_data_of_an_earlier_version_which_did_not_note_settings_is_opened(run: R
     assert open_data(open_run(run.folder)).folds == data.folds
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(85)
 @pytest.mark.parametrize("is_named", [True, False])
 @pytest.mark.parametrize("rule", ["best_f1", "zero", None])
 def test_a_run_that_is_found_again_keeps_its_rule_of_thresholds(own_home, is_named, rule):
