@@ -52,10 +52,7 @@ batch_size = partial(
     setting, 1, unit="images", low=1, high=64, reason="images per step, defective and good in turn"
 )
 optimizer = partial(
-    setting,
-    "sgd",
-    unit="rule",
-    reason="plain SGD as published, or AdamW, which needs far fewer steps",
+    setting, "sgd", unit="rule", reason="plain SGD as published, or AdamW, with far fewer steps"
 )
 learning_rate = partial(
     setting,
@@ -253,9 +250,8 @@ class Settings:
     threshold then comes from good surfaces alone. 0 is the highest good score"""
 
     threshold: Literal["medians", "best_f1", "zero"] = setting("medians", "evaluation", "rule")
-    """where the operating threshold comes from, over out-of-fold scores: halfway between the
-    medians of good and of defective ones, which no single surface moves far; best F1, where misses
-    and false alarms weigh alike; or a fixed logit of 0. Runs without this setting have best_f1"""
+    """where the operating threshold lies: halfway between the medians of good and of defective
+    out-of-fold scores, where their F1 is best, or at a fixed logit of 0"""
 
     average_flips: bool = switch(False, "run")
     """score an image as the mean over its four mirror images. That is steadier, and scoring takes
