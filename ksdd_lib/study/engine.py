@@ -1,5 +1,6 @@
 """Dask's workers for a study: on this machine, behind an address, or as jobs of SLURM."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from distributed import (
     fire_and_forget,
 )
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import silence_logging_cmgr
 
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
@@ -92,6 +94,8 @@ def connected(
             client.register_plugin(Share(max(1, CPU_COUNT // count), gpus_here()))
             local.scale(count)
             yield client
+            with silence_logging_cmgr(logging.ERROR):  # of workers that are slow to end
+                local.close()
 
 
 def _client_of(address: str) -> Client:
@@ -127,8 +131,10 @@ def carry_out(client: Client, out: Path, tasks: Sequence[Task]) -> Iterator[Done
         )
     fire_and_forget(list(futures.values()))
     known = {future.key: task for task, future in zip(tasks, futures.values(), strict=True)}
-    for future in as_completed(futures.values()):
+    for future in as_completed(list(futures.values())):
         if future.cancelled():
             raise RunError("The scheduler is gone: run the same command again, it goes on.")
-        failed = future.exception()
-        yield Done(known[future.key], "" if failed else future.result(), failed)
+        failed, task = future.exception(), known[future.key]
+        answer = "" if failed else future.result()
+        del futures[task.key]  # Dask forgets it, and does not do it again for a lost worker
+        yield Done(task, answer, failed)

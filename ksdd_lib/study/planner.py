@@ -79,8 +79,8 @@ def told(plan: Plan) -> str:
     lines = [f"{plan.tasks} tasks are left, in {plan.runs} runs."]
     if total := 60 * sum(plan.chains):
         kind = "its GPU" if hardware.device().type == "cuda" else "all its cores"
-        text = f"Training takes about {duration(total)} on this machine with {kind}, as measured "
-        lines.append(text + "on one picture. Scoring and reports add a little.")
+        text = f"Training takes up to about {duration(total)} on this machine with {kind}"
+        lines.append(f"{text}, as measured on one picture. Scoring and reports add a little.")
         times = [
             f"{count} machines {duration(60 * makespan(plan.chains, count))}"
             for count in MACHINES

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +80,7 @@ def outcome(grid: Grid, jobs: Sequence[Job], out: Path) -> Outcome:
     for job in jobs:
         if is_done(out, job, JUDGING):
             try:
-                found[job.name] = load_results(out / job.name)
+                found[job.name] = replace(load_results(out / job.name), masks=None)
             except KsddError as error:
                 damaged[job.name] = str(error)
     cells: dict[tuple[Cell, int], list[Job]] = {}

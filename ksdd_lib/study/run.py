@@ -1,8 +1,7 @@
 """A study from grid to page: the one function that the command and the notebook call."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ksdd_lib import storage
@@ -15,7 +14,8 @@ from ksdd_lib.study.page import write_page
 from ksdd_lib.study.planner import left_of, plan, told
 from ksdd_lib.study.results import stored_grid
 
-EVERY = 60.0  # seconds between two pages while the study runs
+EVERY = 60.0  # seconds between two pages while the study runs, at least
+SHARE = 20  # of its time that the driver may draw pages: one part in so many
 
 Tell = Callable[[str], object]
 
@@ -42,26 +42,27 @@ def study(
         cluster: the address of a Dask scheduler, instead of workers on this machine.
         slurm: a JSON file with the arguments of dask_jobqueue.SLURMCluster, instead.
 
-    Raises:
-        SettingsError: the grid, or a cell of it, is not allowed.
-        RunError: no workers can be had, or some tasks have failed; the others are done.
+    Raises SettingsError: the grid, or a cell of it, is not allowed.
+    Raises RunError: no workers can be had, or some tasks have failed; the others are done.
     """
+    if cluster and slurm or workers is not None and workers < 1:
+        raise RunError("Give one of --cluster and --slurm, and at least one of --workers.")
     out = Path(out).expanduser().resolve()
-    chosen = (read_grid(grid) if isinstance(grid, str) else grid).narrowed(
-        from_environment() | dict(given or {})
-    )
-    usual: Value = "demo" if data == "generated" else "cpu"
-    chosen = chosen.model_copy(update={"fixed": {"preset": usual} | chosen.fixed})
-    source = Path(data).expanduser()
-    jobs = jobs_of(chosen, str(source.resolve()) if source.exists() else data)
+    chosen, jobs = _chosen(data, grid, given or {})
     left = left_of(tasks_of(jobs), out)
-    tell(f"{chosen.name}: {len(jobs)} runs.")
-    tell(told(plan(jobs, left, out)) if left else "All are finished already: nothing was trained.")
+    plans = told(plan(jobs, left, out)) if left else "All are finished: nothing was trained."
+    tell(f"{chosen.name}: {len(jobs)} runs. {plans}")
     if plan_only:
         return out / "study.html"
     out.mkdir(parents=True, exist_ok=True)
     storage.write_record(out / "study.json", chosen)
-    failed = _carry_out(left, jobs, chosen, out, (workers, cluster, slurm), tell) if left else []
+    try:
+        where = workers, cluster, slurm
+        failed = _carry_out(left, jobs, chosen, out, where, tell) if left else []
+    except ModuleNotFoundError as error:
+        raise RunError(
+            f"A study needs Dask ({error.name} is not installed): pip install -e '.[study]'."
+        ) from None
     page = write_page(chosen, jobs, out)
     if failed:
         raise RunError(
@@ -69,6 +70,16 @@ def study(
             "is finished; the same command tries the others again."
         )
     return page
+
+
+def _chosen(data: str, grid: Grid | str, given: Values) -> tuple[Grid, list[Job]]:
+    """The grid with what is given, and its runs; raises as `study`."""
+    whole = read_grid(grid) if isinstance(grid, str) else grid
+    chosen = whole.narrowed(from_environment() | dict(given))
+    usual: Value = "demo" if data == "generated" else "cpu"
+    chosen = chosen.model_copy(update={"fixed": {"preset": usual} | chosen.fixed})
+    source = Path(data).expanduser()
+    return chosen, jobs_of(chosen, str(source.resolve()) if source.exists() else data)
 
 
 def _carry_out(
@@ -80,21 +91,19 @@ def _carry_out(
     tell: Tell,
 ) -> list[str]:
     """Do the tasks, and write the page now and then -> what failed, in words."""
-    with _dask():
-        from ksdd_lib.study import engine
-    failed, written = [], time.monotonic()
+    from ksdd_lib.study import engine
+
+    failed, due = [], time.monotonic() + EVERY
     with engine.connected(*where) as client:
         tell(f"Dask's dashboard: {client.dashboard_link}")
         for number, done in enumerate(engine.carry_out(client, out, left), start=1):
             name = f"{done.task.job.name}, {done.task.stage}"
-            if done.error:
-                failed.append(f"{name}: {_in_words(done.error)}")
-            tell(
-                f"{number} of {len(left)}: {failed[-1] if done.error else f'{name} {done.answer}'}"
-            )
-            if time.monotonic() - written > EVERY:
+            line = f"{name}: {_in_words(done.error) if done.error else done.answer}"
+            failed += [line] if done.error else []
+            tell(f"{number} of {len(left)}: {line}")
+            if (began := time.monotonic()) > due:
                 write_page(grid, jobs, out)
-                written = time.monotonic()
+                due = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - began))
     return failed
 
 
@@ -108,13 +117,3 @@ def page_of(out: Path | str, data: str = "generated") -> Path:
 def _in_words(error: BaseException) -> str:
     """An error of a worker: our own sentence, or its kind and text."""
     return str(error) if isinstance(error, KsddError) else f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _dask() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise RunError(
-            f"A study needs Dask ({error.name} is not installed): pip install -e '.[study]'."
-        ) from None

@@ -6,6 +6,7 @@ import precision
 import pytest
 import runs
 import speed
+import study_scale
 import torch
 from tiny_training import tiny_data, tiny_run
 from torch import nn
@@ -170,3 +171,28 @@ def test_runs_are_trained_beside_each_other_and_one_that_fails_stops_no_other(tm
         assert storage.read_json(folder / "metrics.json")["folds_trained"] == [fold]
         asked = storage.read_json(folder / "environment.json")["command"]
         assert asked == f"python benchmarks/runs.py {root.name} RUNS --workers 2 {words[1 + fold]}"
+
+
+@pytest.mark.parametrize(
+    ("runs", "workers", "task", "wanted"),
+    [
+        (120, 10, 0.0, 96),
+        (120, 40, 0.0, 24),
+        (121, 40, 0.0, 32),
+        (10, 40, 0.0, 8),
+        (60, 60, 10, 30),
+    ],
+)
+def test_the_model_of_a_study_has_rounds_and_a_scheduler(runs, workers, task, wanted):
+    assert study_scale.modelled(runs, workers, 8.0, 0.0, task) == wanted
+    assert study_scale.modelled(runs, workers, 8.0, 60.0, task) == wanted + 1
+
+
+@pytest.mark.slow
+def test_the_engine_is_measured_on_empty_tasks(tmp_path, capsys):
+    pytest.importorskip("distributed")
+    study_scale.main(["--tasks", "20", "--out", str(tmp_path / "study.json")])
+    report = storage.read_json(tmp_path / "study.json")
+    assert report["tasks"] == 20 and 0 < report["seconds_a_task"] < 60
+    assert [row["workers"] for row in report["model"]] == ["10", "40", "120", "120"]
+    assert "| efficiency |" in capsys.readouterr().out

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ksdd_lib import storage
 from ksdd_lib.formatting import words
-from ksdd_lib.study import page, planner, results
+from ksdd_lib.study import page, planner, results, run
 from ksdd_lib.study.grid import Grid, jobs_of
 from ksdd_lib.study.results import Outcome, Row, mean_interval, paired, sentences
 
@@ -120,6 +121,11 @@ class TestPage:
         assert text.count("not begun") == 4 and "fold 0: no stage done" in text
         assert "fold 0 diverged" in text and str(tmp_path) not in text
 
+    def test_a_study_is_shown_anew_from_its_folder(self, tmp_path):
+        storage.write_record(tmp_path / "study.json", GRID)
+        whole = run.page_of(tmp_path).read_text("utf-8")
+        assert whole == page.write_page(GRID, jobs_of(GRID, "x.zip"), tmp_path).read_text("utf-8")
+
     def test_the_map_shows_every_cell(self):
         def ap(cell, seed, fold):
             return None if cell == ("box", True) else annotation_alone(cell, seed, fold)
@@ -162,5 +168,5 @@ class TestPlan:
         assert main([*line, f"--grid={tmp_path / 'grid.json'}", *given]) == 0
         told = capsys.readouterr().out
         assert "54 tasks are left, in 18 runs." in told and asked == [(128, 128)]
-        assert "about 18 min on this machine" in told and "10 machines 2 min" in told
+        assert "up to about 18 min on this machine" in told and "10 machines 2 min" in told
         assert not (tmp_path / "out").exists()

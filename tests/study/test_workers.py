@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ksdd_lib import storage
+from ksdd_lib.__main__ import main
 from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.models import two_stage
 from ksdd_lib.runs.lock import Owner
@@ -70,7 +71,7 @@ class Study:
 
     def finish(self, *words: str, **more: str) -> str:
         process = self.start(*words, **more)
-        told, _ = process.communicate(timeout=400)
+        told, _ = process.communicate(timeout=1200)
         assert process.returncode == 0, told
         return told
 
@@ -138,7 +139,7 @@ def test_a_worker_and_the_driver_are_killed_and_no_number_changes(tmp_path, undi
     assert "Dask's dashboard: http" in told and "copied" in told
     assert {job.name: content(study.out / job.name) for job in study.jobs} == expected
     before = study.weights()
-    assert "All are finished already: nothing was trained." in study.finish("--workers", "2")
+    assert "All are finished: nothing was trained." in study.finish("--workers", "2")
     assert study.weights() == before
     page = (study.out / "study.html").read_text("utf-8")
     assert "12 of 12 runs finished" in page and "GENERATED" in page
@@ -181,6 +182,21 @@ def test_a_cluster_goes_on_without_the_driver(tmp_path):
             process.terminate()
             process.communicate()
     assert "nothing was trained" in study.finish("--cluster", address)
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_named_and_the_others_are_done(tmp_path):
+    """The official folds belong to KolektorSDD alone."""
+    fixed = {"preset": "demo", "image_size": "128x128", "method": "darkest_pixel"}
+    grid = Grid(name="two", vary={"folds": ("official", "clean")}, fixed=fixed, folds=(0,))
+    study = Study(tmp_path, grid)
+    process = study.start("--workers", "1")
+    told, _ = process.communicate(timeout=1200)
+    assert process.returncode == 2, told
+    assert "error: 1 tasks failed, the first one: official-seed0-fold0, judging: The" in told
+    assert "clean-seed0-fold0, judging: judged" in told
+    page = (study.out / "study.html").read_text("utf-8")
+    assert "1 of 2 runs finished" in page and "fold 0: no stage done" in page
 
 
 SBATCH = """#!/bin/sh
@@ -230,8 +246,9 @@ class TestTasks:
     def test_equal_stages_are_copied_and_finished_ones_are_left(self, done):
         out, tasks, answers = done
         assert answers == ["trained", "trained", "judged", "copied", "copied", "judged"]
-        again = [task for task in tasks if task.stage != JUDGING]
-        assert {work.perform(str(out), task) for task in again} == {"was already finished"}
+        for job in {task.job.name for task in tasks}:
+            (out / job / "report.html").write_text("as `make_report` leaves it")
+        assert {work.perform(str(out), task) for task in tasks} == {"was already finished"}
 
     def test_a_copied_stage_is_the_same_one(self, done):
         out, tasks, _ = done
@@ -250,6 +267,17 @@ class TestTasks:
         assert work.perform(str(tmp_path), copy) == "trained"
         [ours] = (tmp_path / copy.job.name).glob("fold1/segmentation-000012.pt")
         assert ours.read_bytes() == content(out / copy.job.name)[1]
+
+    @pytest.mark.parametrize("stage", ["decision", JUDGING])
+    def test_an_earlier_stage_that_was_damaged_since_is_trained_again(self, done, tmp_path, stage):
+        out, tasks, _ = done
+        task = next(task for task in tasks if task.stage == stage)
+        ours = tmp_path / task.job.name
+        shutil.copytree(out / task.job.name, ours)
+        for path in ours.glob("fold1/segmentation-*.pt"):
+            path.write_bytes(b"cut")
+        work.perform(str(tmp_path), task)
+        assert content(ours) == content(out / task.job.name)
 
     def test_a_folder_that_another_holds_is_waited_for(self, done, monkeypatch):
         out, tasks, _ = done
@@ -277,6 +305,14 @@ class TestWhatIsRefused:
 
                 with engine.connected(cluster="tcp://127.0.0.1:9"):
                     pass
+
+    @pytest.mark.parametrize(
+        "words", [["--workers=0"], ["--workers=-2"], ["--cluster=tcp://h:1", "--slurm=file"]]
+    )
+    def test_workers_that_cannot_be(self, tmp_path, capsys, words):
+        line = ["study", "--data=generated", f"--out={tmp_path / 'out'}", *words]
+        assert main(line) == 2 and not (tmp_path / "out").exists()
+        assert "Give one of --cluster and --slurm" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         "text", ["{}", '{"cores": 2}', '{"cores": "many", "memory": "1GB"}', "[]", "{"]

@@ -35,6 +35,7 @@ from tools.run_notebooks import NOTEBOOKS
 ROOT = Path(__file__).resolve().parents[2]
 BOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
 FIRST = ROOT / "notebooks" / "00_see_it_work.ipynb"
+STUDY = ROOT / "notebooks" / "07_study.ipynb"
 ADDRESS = "https://github.com/someone/cracks"
 
 
@@ -47,8 +48,8 @@ def cells(book: Path, kind: str) -> list[list[str]]:
 IN_ONE = ROOT / "notebooks" / "demo_in_one.ipynb"
 
 
-def test_the_first_look_the_five_and_their_sum_are_there_and_no_other():
-    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == [FIRST, *BOOKS, IN_ONE]
+def test_the_first_look_the_five_their_sum_and_the_study_are_there_and_no_other():
+    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == [FIRST, *BOOKS, STUDY, IN_ONE]
 
 
 class TestAllInOne:
@@ -96,7 +97,7 @@ class TestAllInOne:
 
 
 def test_nbstripout_finds_nothing_to_strip():
-    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, [FIRST, *BOOKS, IN_ONE])]
+    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, [FIRST, *BOOKS, STUDY, IN_ONE])]
     assert subprocess.run(command).returncode == 0
 
 
@@ -163,6 +164,35 @@ class TestTheFirstLook:
         assert sum("image/png" in one for one in data) == 1
         assert any("application/vnd.jupyter.widget-view+json" in one for one in data)
         assert not (tmp_path / "home").exists(), "nothing is written"
+
+
+class TestTheStudy:
+    """Notebook 7: a grid on worker processes."""
+
+    def test_it_is_short_and_stored_without_outputs(self):
+        code, text = cells(STUDY, "code"), cells(STUDY, "markdown")
+        assert len(code) <= 7 and max(map(len, code)) <= 20
+        assert len(" ".join(" ".join(cell) for cell in text).split()) <= 450
+        stored = json.loads(STUDY.read_text(encoding="utf-8"))
+        assert "accelerator" not in stored["metadata"]
+        assert all(not cell.get("outputs") for cell in stored["cells"])
+
+    @pytest.mark.slow
+    def test_it_trains_a_grid_and_shows_its_page(self, tmp_path, monkeypatch):
+        pytest.importorskip("distributed")
+        monkeypatch.setenv("KSDD_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        for name, value in {"IMAGE_SIZE": "128x128", "GENERATED_ITEMS": "6"}.items():
+            monkeypatch.setenv(f"KSDD_{name}", value)
+        for stage in ("SEGMENTATION", "DECISION"):
+            monkeypatch.setenv(f"KSDD_{stage}_STEPS", "2")
+        run_notebooks.execute(STUDY, tmp_path / "07.ipynb", os.environ)
+        stored = json.loads((tmp_path / "07.ipynb").read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in stored for output in cell.get("outputs", [])]
+        text = "".join("".join(output.get("text", "")) for output in outputs)
+        assert "12 tasks are left, in 4 runs." in text and "12 of 12: " in text
+        shown = "".join("".join(one.get("data", {}).get("text/html", "")) for one in outputs)
+        assert "iframe" in shown and "4 of 4 runs finished" in shown
 
 
 @pytest.mark.parametrize("book", BOOKS[:3], ids=lambda book: book.stem)
