@@ -97,7 +97,13 @@ class TestAllInOne:
 
 
 def test_nbstripout_finds_nothing_to_strip():
-    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, [FIRST, *BOOKS, STUDY, IN_ONE])]
+    command = [
+        sys.executable,
+        "-m",
+        "nbstripout",
+        "--verify",
+        *map(str, [FIRST, *BOOKS, STUDY, IN_ONE]),
+    ]
     assert subprocess.run(command).returncode == 0
 
 
