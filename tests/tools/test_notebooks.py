@@ -491,7 +491,7 @@ def test_an_address_that_colab_cannot_open_is_refused(project: Path):
 
 def test_this_repository_s_notebooks_hold_the_cell_and_the_address():
     assert check_address(ROOT) == []
-    for name in (FIRST.stem, IN_ONE.stem, *NOTEBOOKS):
+    for name in (FIRST.stem, IN_ONE.stem, *NOTEBOOKS, STUDY.stem):
         notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         is_setup = ["setup" in cell["metadata"].get("tags", []) for cell in code]
