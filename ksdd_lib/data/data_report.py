@@ -187,7 +187,7 @@ def obstacles(report: DataReport, needs_defects: bool = True) -> list[str]:
     """Why training on the clean folds is not possible with this data: a sentence each."""
     if report.folds is None:
         told = f"{len(report.unreadable)} of the images cannot be used, see above."
-        return [f"{told} If all without a label are good, set incomplete to good."]
+        return [f"{told} If all without a label are good, set incomplete=good."]
     if isinstance(clean := report.folds["clean"], Refusal):
         return [clean.refused]
     found = [

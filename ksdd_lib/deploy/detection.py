@@ -6,7 +6,7 @@ detector.judge("part.jpg").label
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +26,14 @@ from ksdd_lib.evaluation.pixels import EVEN, at_full_size
 from ksdd_lib.evaluation.predictions import of_highest
 from ksdd_lib.evaluation.scoring import (
     class_thresholds_of,
+    idle_stages,
     judge_picture,
     mask_threshold_of,
     scores_of,
 )
-from ksdd_lib.formatting import percent
+from ksdd_lib.formatting import listed, percent
 from ksdd_lib.image_size import is_squeezed
-from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.methods.catalog import METHODS, method_of
 from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stage_training import trained_judge
 from ksdd_lib.runs.prepare import DataSet
@@ -245,7 +246,8 @@ def of_run(run: Run, data: DataSet, fold: int) -> Detector:
     """
     threshold, mask_threshold = scores_of(run, fold).threshold, mask_threshold_of(run, fold)
     origin = f"{run.folder.name}, fold {fold}, {_trained_on(data.record.name, data.is_generated)}"
-    origin += _unseen(run.settings.labels, run.settings.drawn_kinds)
+    origin += _unseen(run.settings.method, run.settings.labels, run.settings.drawn_kinds)
+    origin += _useless(idle_stages(run, [fold]))
     judge, usual = trained_judge(run, data, fold), data.record.report.sizes
     how = threshold, origin, mask_threshold, usual, class_thresholds_of(run, fold)
     return Detector(judge, run.settings, *how)
@@ -257,17 +259,22 @@ def load(path: Path | str | None = None) -> Detector:
     Raises CheckpointError: as `weights.load` and `weights.published`.
     """
     trained, card = weights.load(Path(path) if path else weights.published())
-    origin = f"{card.file}, {_trained_on(card.data.name)}"
-    origin += _unseen(card.settings.get("labels"), card.settings.get("drawn_kinds"))
-    origin += "; trained on all items, so no test of it exists" * bool(card.test)
     settings, usual = card.judging_settings(), card.data.sizes
+    origin = f"{card.file}, {_trained_on(card.data.name)}"
+    origin += _unseen(card.method, card.settings.get("labels"), card.settings.get("drawn_kinds"))
+    origin += _useless(card.learned_nothing)
+    origin += "; trained on all items, so no test of it exists" * bool(card.test)
     how = card.threshold, origin, card.mask_threshold, usual, card.class_thresholds
     return Detector(trained, settings, *how)
 
 
-def _unseen(labels: object, kinds: object) -> str:
+def _useless(stages: Sequence[str]) -> str:
+    return f"; do not use it, its {listed(stages)} learned nothing" if stages else ""
+
+
+def _unseen(method: str, labels: object, kinds: object) -> str:
     """What a verdict means of a model that was trained without defects; "" of any other."""
-    if labels != "none":
+    if labels != "none" or not METHODS[method].stages:
         return ""
     told = str(kinds).replace(",", ", ")
     return f"; it has seen no real defect, so good means: nothing like what was drawn ({told})"

@@ -18,7 +18,12 @@ from ksdd_lib.evaluation.final import NO_TEST, FoldsShowed, final_model
 from ksdd_lib.evaluation.pixels import EVEN, RULE
 from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.evaluation.promises import words
-from ksdd_lib.evaluation.scoring import class_thresholds_of, mask_threshold_of, scores_of
+from ksdd_lib.evaluation.scoring import (
+    class_thresholds_of,
+    idle_stages,
+    mask_threshold_of,
+    scores_of,
+)
 from ksdd_lib.evaluation.summary import FoldScores, Summary
 from ksdd_lib.evaluation.thresholds import Size
 from ksdd_lib.methods.catalog import method_of
@@ -86,6 +91,7 @@ class Card(Record):
     mask_threshold_rule: str = f"{EVEN}, fixed in advance"
     fold: int | None = Field(None, ge=0, le=2)  # None of the final model
     test: str = ""
+    learned_nothing: tuple[str, ...] = ()  # its stages that ended no better than guessing
     never_trained_on: list[str] = []
     test_scores_of_the_unrounded_weights: FoldScores | None = None
     threshold_from: Size | None = None
@@ -123,6 +129,7 @@ def publish(run: Run, data: DataSet, fold: int | None, path: Path) -> Path:
         file=path.name,
         sha256=storage.sha256(content),
         method=settings.method,
+        learned_nothing=idle_stages(run, [fold]),
         data=TrainedOn(name=record.name, fingerprint=record.fingerprint, sizes=record.report.sizes),
         settings=to_json(settings),
         environment=hardware.environment(settings.precision),

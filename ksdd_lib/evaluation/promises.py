@@ -18,6 +18,12 @@ from ksdd_lib.storage import Record
 WANTED = 0.05
 """The share of missed, and of flagged parts, that is to be promised unless told otherwise."""
 
+ERRORS = {
+    "missed": "defective parts are missed",
+    "flagged": "parts have a good surface that is flagged",
+}
+"""How a part errs: defective parts have good surfaces too."""
+
 
 class Bound(Record):
     """How many parts err, and below which share of all such parts do."""
@@ -104,9 +110,9 @@ def words(rows: Sequence[Prediction], wanted: float = WANTED) -> str:
     found = of_verdicts(rows)
     pairs = ((found.missed, "defective", "missed"), (found.flagged, "good", "flagged"))
     each = [
-        f"fewer than {percent_up_to(one.below)} of the {kind} parts are {what} "
+        f"fewer than {percent_up_to(one.below)} of the {ERRORS[what]} "
         f"({one.errors} of {one.parts} here)"
-        for one, kind, what in pairs
+        for one, _, what in pairs
         if one
     ]
     more = [
@@ -124,8 +130,8 @@ def of_all_thresholds(rows: Sequence[Prediction], threshold: float, wanted: floa
     for kind, find in ((True, highest_threshold), (False, lowest_threshold)):
         scores = _of_parts(rows, kind, lambda row: row.score)
         end = find(scores, wanted)
-        name, what = ("defective", "missed") if kind else ("good", "flagged")
-        told = f"fewer than {percent(wanted, 0)} of the {name} parts are {what}"
+        what = "missed" if kind else "flagged"
+        told = f"fewer than {percent(wanted, 0)} of the {ERRORS[what]}"
         if end is not None and (threshold <= end if kind else threshold >= end):
             sides.append(f"{told.capitalize()}.")
             continue

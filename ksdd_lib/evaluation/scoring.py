@@ -5,7 +5,7 @@ A fold's scores are stored as soon as it is scored, so that a lost runtime score
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +40,7 @@ from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stage_training import require_trained, trained_judge, weights_sha256
 from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run
+from ksdd_lib.runs.run import Run, fold_name
 from ksdd_lib.settings import Settings
 from ksdd_lib.training.memory import explain_memory
 from ksdd_lib.view import View, view_of
@@ -68,6 +68,7 @@ class Trained(storage.Record):
     """What the results take from the done marker of a stage."""
 
     environment: Machine
+    learned_nothing: bool = False
 
 
 Scored = tuple[list[Prediction], dict[str, np.ndarray]]
@@ -127,6 +128,7 @@ def evaluate(
             "pixel_scores": _pixel_scores(data, settings, rows, masks, train_items),
             "taught": taught(parts[min(parts)]),
             "class_scores": of_classes,
+            "learned_nothing": idle_stages(run, settings.fold_numbers) or None,
         }
     )
     storage.write_record(folder / "metrics.json", summary)
@@ -271,14 +273,24 @@ def most_doubtful(run: Run, fold: int) -> str:
     return min(judged, key=lambda row: abs(row.margin)).image
 
 
-def _environment(run: Run) -> dict[str, str | int]:
-    """This machine, and that of each stage: training may have moved between machines."""
-    trained = {}
-    for fold in run.settings.fold_numbers:
+def _stages(run: Run, folds: Iterable[int]) -> Iterator[tuple[str, Trained]]:
+    """What each stage of the folds is called, and its done marker."""
+    for fold in folds:
         for name in [plan.name for plan in method_of(run.settings).stages]:
             done = storage.read_record(run.fold_folder(fold) / f"{name}.done.json", Trained)
-            words = "{cpu}, GPU {gpu}, {arithmetic}, at {commit}"
-            trained[f"{name} stage of fold {fold}"] = words.format_map(dict(done.environment))
+            yield f"{name} stage of {fold_name(fold)}", done
+
+
+def idle_stages(run: Run, folds: Iterable[int]) -> tuple[str, ...]:
+    """The stages of the folds whose training ended no better than guessing."""
+    return tuple(name for name, done in _stages(run, folds) if done.learned_nothing)
+
+
+def _environment(run: Run) -> dict[str, str | int]:
+    """This machine, and that of each stage: training may have moved between machines."""
+    stages = _stages(run, run.settings.fold_numbers)
+    words = "{cpu}, GPU {gpu}, {arithmetic}, at {commit}"
+    trained = {name: words.format_map(dict(done.environment)) for name, done in stages}
     day = datetime.now(UTC).date().isoformat()
     return {"evaluated on": day} | hardware.environment(run.settings.precision) | trained
 

@@ -170,6 +170,7 @@ class Summary(Record):
     class_scores: AllClassScores | None = None  # where several classes are told apart
     false_alarms: list[FalseAlarms] | None = None  # where no defect was known
     taught: Taught | None = None  # of the first fold
+    learned_nothing: tuple[str, ...] | None = None  # stages that ended no better than guessing
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -181,7 +181,7 @@ def threshold_rule(
         return f"{default}, by the setting threshold; no score has chosen it"
     if len(fixed) == len(thresholds):
         return f"{default}: the out-of-fold scores of the training items lack a class"
-    whose = "all items" if of_all else "the fold's own training items"
+    whose = "all items that a fold has tested" if of_all else "the fold's own training items"
     text = (
         f"{WORDS.get(rule)}, in logits, over out-of-fold scores of {whose} (each scored by the "
         "model of the fold that holds it out)"

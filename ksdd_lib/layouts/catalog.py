@@ -65,7 +65,7 @@ def recognise(tree: Tree, wanted: str = "auto", rest_is_good: bool = False) -> t
     if not best:
         known = "; ".join(f"{one.words} ({name})" for name, one in chosen.items())
         no_labels = bool(tree.images) and len(tree.images) == len(tree.files)
-        hint = " If all are good, set incomplete to good and labels to none." * no_labels
+        hint = " If all are good: --set incomplete=good --set labels=none." * no_labels
         raise DataError(
             f"{tree.root.name} {_seen(tree)}, in no known layout.{hint} Known: {known}."
         )

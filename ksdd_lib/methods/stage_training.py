@@ -13,7 +13,7 @@ from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.protocol import Judge, StagePlan
 from ksdd_lib.runs.prepare import DataSet, part_of
 from ksdd_lib.runs.run import FINAL, Run, fold_name
-from ksdd_lib.setting_rules import Value
+from ksdd_lib.setting_rules import Value, ends
 from ksdd_lib.settings import RULES, Settings
 from ksdd_lib.training import checkpoint, loop
 from ksdd_lib.training.batches import Order, Surfaces, load_surfaces, open_tiles
@@ -56,6 +56,13 @@ def advised(report: DataReport, settings: Settings) -> DataReport:
                 f"{shown:.1f} times. The preset cpu shows KolektorSDD's {often:.0f} times: "
                 f"{stage.name}_steps {max(1, round(enough / 100)) * 100} shows yours as often."
             )
+    longest, room = ends(settings.drawn_length)[1], min(settings.size)
+    draws = {settings.labels, settings.masks} != {"all"} or settings.drawn > 0
+    if draws and longest > room and method_of(settings).stages:
+        lines.append(
+            f"Drawn defects are up to {longest:g} pixels long, and the network's input is {room} "
+            "wide: make drawn_length as long as your defects, in pixels of that input."
+        )
     covered = report.defect_widths.share if report.defect_widths else 0.0
     if covered > LARGE and settings.mask_norm and settings.method == "two_stage":
         lines.append(

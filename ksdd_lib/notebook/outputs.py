@@ -153,14 +153,18 @@ def counter(what: str, line: "ProgressLine | None" = None) -> Callable[..., None
     return watch
 
 
+MINUTE = 60.0
+"""How often a file gets a line, in seconds."""
+
+
 class ProgressLine:
     """A line that is renewed at most once in `pause` seconds, in a notebook below a picture.
 
-    On a terminal it is written over. In a file only the last one stands.
+    On a terminal it is written over. A file gets the last one, and one a minute before.
     """
 
     def __init__(self, pause: float) -> None:
-        self._pause, self._due = pause, 0.0
+        self._pause, self._due, self._due_in_file = pause, 0.0, time.monotonic() + MINUTE
         self._key: object = None
         self._handle: Widget = None
         self._is_open = False
@@ -189,8 +193,9 @@ class ProgressLine:
             width = shutil.get_terminal_size().columns - 1
             print(f"\r\x1b[K{line[:width]}", end="\n" if is_last else "", flush=True)
             self._is_open = not is_last
-        elif is_last:
+        elif is_last or began >= self._due_in_file:
             print(line, flush=True)
+            self._due_in_file = began + MINUTE
         now = time.monotonic()
         self._due = now + max(self._pause, 50 * (now - began))  # it takes 2 % of the time at most
 

@@ -41,18 +41,28 @@ def conclusion(pooled: PooledScores, is_generated: bool) -> str:
 def next_step(results: Results) -> str:
     """What to do next, in a sentence or two."""
     summary, pooled = results.summary, results.summary.pooled
+    if summary.learned_nothing:
+        return learned_nothing(summary)
     if results.data.is_generated:
         return "Run the series on real parts: KolektorSDD, or a folder of your own."
     if leak(results):
         return "Run it with clean folds. Only those tell what to expect on new parts."
     if len(summary.folds_trained) < len(results.folds.folds):
-        return "Train the other folds too, so that every part is tested once."
+        return "Train the other folds too, in a new run, so that every part is tested once."
     if pooled.defective < FEW:
         return f"Photograph more defective parts. {pooled.defective} are too few to decide by."
     trial = "try the model beside your inspection, on parts that are not in this file."
     if pooled.fp + pooled.fn:
         return f"Let somebody who knows the parts look at the errors. Then {trial}"
     return trial.capitalize()
+
+
+def learned_nothing(summary: Summary) -> str:
+    """What to do where a stage learned nothing, in sentences; "" where all have learned."""
+    if not summary.learned_nothing:
+        return ""
+    stages = listed(summary.learned_nothing, NAMED)
+    return f"Do not use this model: {stages} learned nothing. Train anew with more steps."
 
 
 def _totals(pooled: PooledScores) -> tuple[int, int]:

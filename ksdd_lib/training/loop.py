@@ -176,6 +176,14 @@ def train(run: Run, stage: Stage, watch: Watch | None, saved: Callable[[], None]
         seconds = _train_steps(run, stage, watch, saved)
     made = hardware.environment(run.settings.precision)
     record = {"steps": stage.recipe.steps, "seconds": round(seconds, 1), "environment": made}
+    if loss := no_better_than_guessing(stage, stage.recipe.steps * 3 // 4, stage.recipe.steps):
+        record["learned_nothing"] = True
+        warnings.warn(
+            f"The {stage.name} stage of {fold_name(stage.fold)} has learned nothing: its loss is "
+            f"{loss:.2f} at the end, that of guessing is {stage.guess:.2f}. Do not use this model: "
+            f"take more {stage.name}_steps.",
+            stacklevel=2,
+        )
     run.note_time(f"{stage.name} stage, {fold_name(stage.fold)}", seconds)
     storage.remove(stage.folder / f"{stage.name}.diverged.json")
     storage.write_json(stage.folder / f"{stage.name}.done.json", record)
@@ -279,9 +287,8 @@ class Session:
         Only the training's own loss is asked. A state that goes on restarts at the same step.
         """
         stage = self.stage
-        rows = [row["loss"] for row in stage.history if half / 2 < row["step"] <= half]
-        loss = sum(rows) / max(1, len(rows))
-        if stage.restart is None or half < LEAST or loss < COLLAPSED * stage.guess:
+        loss = no_better_than_guessing(stage, half / 2, half)
+        if stage.restart is None or not loss:
             return
         stage.restart()
         self.optimizer = make_optimizer(stage)
@@ -335,6 +342,13 @@ class Session:
             if not math.isfinite(loss):
                 bad = step - len(self.pending) + number + 1
                 raise _diverged(self.stage, bad, "Its loss is not finite.")
+
+
+def no_better_than_guessing(stage: Stage, after: float, last: int) -> float:
+    """The mean loss of the steps up to `last`, where they have taught nothing; else 0."""
+    rows = [row["loss"] for row in stage.history if after < row["step"] <= last]
+    loss = sum(rows) / max(1, len(rows))
+    return loss if last >= LEAST and loss >= COLLAPSED * stage.guess else 0.0
 
 
 def _diverged(stage: Stage, step: int, why: str) -> TrainingError:

@@ -120,7 +120,9 @@ def test_a_threshold_beyond_what_is_promised_is_told_where_it_would_hold() -> No
     rows += [row(f"p{n}/2", 0, False, -n / 10, 1.0) for n in range(93)]
     told = promises.of_all_thresholds(rows, 3.05)
     assert "It holds at thresholds up to 0.09." in told
-    assert "Fewer than 5\N{NO-BREAK SPACE}% of the good parts are flagged." in told
+    assert (
+        "Fewer than 5\N{NO-BREAK SPACE}% of the parts have a good surface that is flagged." in told
+    )
     rows = [replace(one, score=-one.score) for one in make_rows(60)]
     assert "Not that" in promises.of_all_thresholds(rows, 0.0)
 

@@ -109,6 +109,26 @@ def test_large_defects_ask_for_a_mask_without_normalisation(
     assert len(lines) == is_told and all(f"than {share:.0%} of" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "is_told"),
+    [
+        ({"labels": "none"}, True),
+        ({"masks": "5"}, True),
+        ({"drawn": 0.5}, True),
+        ({}, False),
+        ({"labels": "none", "drawn_length": "12 to 128"}, False),
+        ({"labels": "none", "image_size": "704x256"}, False),
+        ({"labels": "none", "method": "local_contrast"}, False),
+    ],
+)
+def test_what_is_drawn_longer_than_the_picture_is_told(
+    chosen: dict[str, Any], is_told: bool
+) -> None:
+    lines = told(report_of(33), **{"image_size": "192x128"} | chosen)
+    assert len(lines) == is_told
+    assert all("up to 200 pixels long, and the network's input is 128 wide" in x for x in lines)
+
+
 def test_the_share_is_that_of_the_largest_tenth(tmp_path: Path) -> None:
     for number in range(12):
         mask = np.zeros((128, 128), np.uint8)

@@ -7,12 +7,17 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_run
 
+from ksdd_lib import storage
+from ksdd_lib.deploy import detection
+from ksdd_lib.deploy import weights as files
 from ksdd_lib.errors import Interrupted
+from ksdd_lib.evaluation.scoring import evaluate
 from ksdd_lib.methods import two_stage as method
 from ksdd_lib.methods.stage_training import load_stage, train_stage
 from ksdd_lib.models.two_stage import DecisionNet
+from ksdd_lib.reporting.wording import learned_nothing
 from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.training import loop
+from ksdd_lib.training import loop, targets
 from ksdd_lib.training.loop import Progress
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -73,6 +78,37 @@ def test_a_collapsed_start_is_left_for_another(
     for stop in (3, 20, 23):  # before it, at it and after it, between two checkpoints
         again = train(tmp_path / str(stop), data, stop)
         assert all(torch.equal(weights[name], again[name]) for name in weights), stop
+
+
+@pytest.mark.fault(86)
+@pytest.mark.filterwarnings("ignore:The decision stage of fold 0 had")
+def test_one_that_has_learned_nothing_at_the_end_says_so_everywhere(
+    dead: None, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "decision_loss", lambda scores, labels: 0 * scores.sum() + 0.6931)
+    run = tiny_run(tmp_path / "run", **STEPS)
+    storage.write_record(run.folder / "data.json", data.record)
+    train_stage(run, data, 0, "segmentation")
+    with pytest.warns(UserWarning, match="has learned nothing: its loss is 0.69 at the end"):
+        train_stage(run, data, 0, "decision")
+    summary, stage = evaluate(run, data), "decision stage of fold 0"
+    assert summary.learned_nothing == (stage,)
+    assert learned_nothing(summary).startswith(f"Do not use this model: {stage}")
+    files.publish(run, data, 0, tmp_path / "idle.safetensors")
+    assert files.load(tmp_path / "idle.safetensors")[1].learned_nothing == (stage,)
+    for detector in (detection.load(tmp_path / "idle.safetensors"), detection.of_run(run, data, 0)):
+        assert f"do not use it, its {stage} learned nothing" in detector.origin
+
+
+@pytest.mark.fault(86)
+def test_one_that_has_learned_is_not_accused(data: DataSet, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", **STEPS)
+    storage.write_record(run.folder / "data.json", data.record)
+    train_stage(run, data, 0, "segmentation")
+    train_stage(run, data, 0, "decision")
+    assert evaluate(run, data).learned_nothing is None
+    assert "learned_nothing" not in (run.folder / "metrics.json").read_text()
+    assert "learned nothing" not in detection.of_run(run, data, 0).origin
 
 
 @pytest.mark.fault(76)
