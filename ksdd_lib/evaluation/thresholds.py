@@ -189,6 +189,6 @@ def threshold_rule(
     if false_alarms is not None:
         text = (
             f"at most {percent(false_alarms)} of the parts flagged, over out-of-fold scores of the "
-            f"good surfaces of {whose} alone; no defect was used"
+            f"good surfaces alone, of {whose}; no defect was used"
         )
     return text + (f"; {default}, in fold {', '.join(fixed)}" if fixed else "")

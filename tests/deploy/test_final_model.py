@@ -197,7 +197,7 @@ def test_it_knows_what_the_folds_knew(narrow, root, tmp_path, settings):
         good = [row for row in rows if not row.is_defective]
         scores, items = [row.score for row in good], [row.item for row in good]
         assert card.threshold == good_parts_threshold(scores, items, 0.05)[0]
-        assert "good surfaces of all items alone" in card.threshold_rule
+        assert "good surfaces alone, of all items that a fold has tested" in card.threshold_rule
     else:
         assert len(train) == len(data.samples)
         assert card.threshold_from.images == len(rows)

@@ -30,7 +30,7 @@ from ksdd_lib.evaluation.thresholds import (
 COUNTS = ["tp", "fp", "fn", "tn", "accuracy", "precision", "recall", "f1"]
 SCORES = ["images", "defective", "ap", "auc", *COUNTS, "oracle", "intervals"]
 LATER = ["darkest_pixel", "made_from", "masks_sha256", "trained_defects", "pixel_scores"]
-LATER += ["class_scores", "false_alarms", "taught"]
+LATER += ["class_scores", "false_alarms", "taught", "learned_nothing"]
 PIXELS = PixelScores(ap_loc=0.5, iou=0.4, dice=0.6, image_iou=None)
 
 
@@ -69,6 +69,7 @@ def test_the_file_gives_back_the_same_summary_with_and_without_what_was_added_la
             "class_scores": AllClassScores(threshold_rule="r", classes=[], confusion={}),
             "false_alarms": [FalseAlarms(fold=0, wanted=0.1, parts=6, flagged=0, below=0.4)],
             "taught": Taught(masks=1, labels=2),
+            "learned_nothing": ("decision stage of fold 0",),
         }
     )
     for one, names in ((summary, []), (whole, LATER)):
