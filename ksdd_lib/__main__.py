@@ -7,6 +7,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import sys
 import time
 import warnings
@@ -103,6 +104,12 @@ def inspect(chosen: argparse.Namespace) -> None:
     print(as_json if chosen.json else data_report.format_report(found))
     if obstacles := data_report.obstacles(found, wanted.labels != "none"):
         raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
+    if not chosen.json:
+        name = presets.run_name(wanted.with_values({"data": chosen.data}))
+        given = [f"--set {shlex.quote(words)}" for words in chosen.set]
+        print(
+            " ".join(["next: run --data", shlex.quote(chosen.data), f"--out runs/{name}", *given])
+        )
 
 
 def convert(chosen: argparse.Namespace) -> None:

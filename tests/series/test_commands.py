@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -154,6 +155,11 @@ def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkey
     assert "official" not in said and "pixels wide at image_size 704x256" in said
     assert main(["inspect", "--data", str(tiny_root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 24
+    assert f"next: run --data {tiny_root} --out runs/cpu-" in said
+    chosen = ["--set", "drawn_length=30 to 90", "--set", "image_size=128x128"]
+    assert main(["inspect", "--data", str(tiny_root), *chosen]) == 0
+    last = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert last[-4:] == chosen and last[:4] == ["next:", "run", "--data", str(tiny_root)]
 
 
 @pytest.mark.fault(47)
