@@ -119,6 +119,7 @@ def require_true(
         )
     if rows[0].classes:
         again = again.model_copy(update={"class_scores": class_scores(judged, train_items, rule)})
+    again = again.model_copy(update={"threshold_rule": summary.threshold_rule})  # words change
     if lines := _differences(summary, again):
         raise RunError(
             f"metrics.json was not made from this predictions.csv: {lines}. Evaluate again."
