@@ -106,10 +106,8 @@ def inspect(chosen: argparse.Namespace) -> None:
         raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
     if not chosen.json:
         name = presets.run_name(wanted.with_values({"data": chosen.data}))
-        given = [f"--set {shlex.quote(words)}" for words in chosen.set]
-        print(
-            " ".join(["next: run --data", shlex.quote(chosen.data), f"--out runs/{name}", *given])
-        )
+        given = "".join(f" --set {shlex.quote(words)}" for words in chosen.set)
+        print(f"next: run --data {shlex.quote(chosen.data)} --out runs/{name}{given}")
 
 
 def convert(chosen: argparse.Namespace) -> None:
@@ -195,8 +193,11 @@ def publish(chosen: argparse.Namespace) -> None:
     fold = usual_fold(run) if chosen.fold is None else chosen.fold
     card = weights.publish(run, prepare.open_data(run), fold, chosen.file)
     print(f"published: {relative(chosen.file)}, {fold_name(fold)}; its card {card.name}")
-    hint = f"trained on a part of the items; train_final {relative(run.folder)} takes them all"
-    print(NO_TEST if fold == FINAL else f"{fold_name(fold)} was {hint}.")
+    if fold == FINAL:
+        print(NO_TEST)
+    elif method_of(run.settings).stages:
+        hint = f"trained on a part of the items; train_final {relative(run.folder)} takes them all"
+        print(f"{fold_name(fold)} was {hint}.")
 
 
 def options(chosen: argparse.Namespace) -> None:
@@ -348,14 +349,14 @@ def _watched(opened: Run) -> Iterator[tuple[Path | None, Watch, Any, pipeline.Sa
 
 
 def _outcome(opened: Run) -> str:
-    """Where the report is, and the score that all folds come to."""
+    """Where the threshold comes from, where the report is, and the score of all folds."""
     summary = storage.read_record(opened.folder / "metrics.json", Summary)
     pooled = summary.pooled
-    print(f"threshold: {summary.threshold_rule}")
     place = relative(opened.folder / "report.html")
     good = pooled.images - pooled.defective
     missed = f"{pooled.fn} of {pooled.defective} missed" if pooled.defective else "no defect tested"
     return (
+        f"threshold: {summary.threshold_rule}\n"
         f"{place}: pooled AP {number(pooled.ap)} over {pooled.images} images, {missed}, "
         f"{pooled.fp} of {good} good ones flagged"
     )

@@ -39,7 +39,7 @@ largest cover half of it."""
 
 
 def advised(report: DataReport, settings: Settings) -> DataReport:
-    """The report, with advice on steps that show a picture less than `RARELY`, and on the mask."""
+    """The report, with advice that asks what a method trains: on steps, drawn defects, the mask."""
     split = (report.folds or {}).get(settings.folds)
     rows = split.folds if isinstance(split, SplitCounts) else ()
     counts = [row.train_defective for row in rows if row.fold in settings.fold_numbers]

@@ -7,6 +7,7 @@ from evaluated_run import make_run
 from ksdd_lib import storage
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation import results
+from ksdd_lib.evaluation.classes import AllClassScores
 from ksdd_lib.evaluation.predictions import write_masks
 from ksdd_lib.reporting import report
 from ksdd_lib.settings import Settings
@@ -39,6 +40,19 @@ def test_numbers_that_the_scores_do_not_give_are_refused_by_name(tmp_path):
     assert f"pooled fn: stored {true.fn + 1}, here {true.fn}" in str(e.value)
     edit(folder, ap=true.ap * (1 + 1e-12), fn=true.fn)  # as another processor may round
     results.load_results(folder)
+
+
+@pytest.mark.parametrize("folds", [(0,), (0, 1, 2)])
+def test_another_version_s_words_for_the_same_thresholds_are_taken(tmp_path, folds):
+    folder = make_run(tmp_path / "run", folds=folds)
+    summary = storage.read_json(folder / "metrics.json")
+    now, summary["threshold_rule"] = summary["threshold_rule"], "as it was said before"
+    storage.write_json(folder / "metrics.json", summary)
+    found = results.load_results(folder).summary
+    assert found.threshold_rule == "as it was said before" != now
+    each = [AllClassScores(threshold_rule=words, classes=[], confusion={}) for words in (now, "")]
+    ours, theirs = (found.model_copy(update={"class_scores": one}) for one in each)
+    assert results._differences(ours, theirs) == ""
 
 
 @pytest.mark.fault(32)

@@ -135,17 +135,21 @@ class TestEachNotebook:
             assert other == book or f"]({other.name})" in text
 
 
+@pytest.mark.parametrize(("book", "most", "words"), [(FIRST, 6, 250), (STUDY, 7, 450)])
+def test_a_notebook_beside_the_series_is_short_and_asks_for_no_gpu(book, most, words):
+    code, text = cells(book, "code"), cells(book, "markdown")
+    assert len(code) <= most and max(map(len, code)) <= 20
+    assert len(" ".join(" ".join(cell) for cell in text).split()) <= words
+    stored = json.loads(book.read_text(encoding="utf-8"))
+    assert "accelerator" not in stored["metadata"]
+    assert all(not cell.get("outputs") for cell in stored["cells"])
+
+
 class TestTheFirstLook:
     """Notebook 0: one click, one verdict."""
 
-    def test_it_is_short_and_asks_for_no_gpu(self):
-        code, text = cells(FIRST, "code"), cells(FIRST, "markdown")
-        assert len(code) <= 6 and max(map(len, code)) <= 20
-        assert len(" ".join(" ".join(cell) for cell in text).split()) <= 250
-        stored = json.loads(FIRST.read_text(encoding="utf-8"))
-        assert "accelerator" not in stored["metadata"]
-        assert all(not cell.get("outputs") for cell in stored["cells"])
-        own = "\n".join("\n".join(cell) for cell in code[1:])
+    def test_it_trains_nothing_and_needs_no_drive(self):
+        own = "\n".join("\n".join(cell) for cell in cells(FIRST, "code")[1:])
         assert not any(word in own.lower() for word in ("drive", "train", "begin", "run."))
 
     @pytest.mark.slow
@@ -174,14 +178,6 @@ class TestTheFirstLook:
 
 class TestTheStudy:
     """Notebook 7: a grid on worker processes."""
-
-    def test_it_is_short_and_stored_without_outputs(self):
-        code, text = cells(STUDY, "code"), cells(STUDY, "markdown")
-        assert len(code) <= 7 and max(map(len, code)) <= 20
-        assert len(" ".join(" ".join(cell) for cell in text).split()) <= 450
-        stored = json.loads(STUDY.read_text(encoding="utf-8"))
-        assert "accelerator" not in stored["metadata"]
-        assert all(not cell.get("outputs") for cell in stored["cells"])
 
     @pytest.mark.slow
     def test_it_trains_a_grid_and_shows_its_page(self, tmp_path, monkeypatch):
