@@ -209,12 +209,16 @@ def readable(name: str) -> str:
 
 
 def read_kept(root: Path) -> Kept:
-    """The kept results of a checkout; no runs where it has no runs.json.
+    """The kept results of a checkout, as `read_folder`."""
+    return read_folder(root / "assets" / "results")
+
+
+def read_folder(folder: Path) -> Kept:
+    """The kept results of a folder; no runs where it has no runs.json.
 
     Raises:
         RunError: a file is missing or damaged, or they name different runs.
     """
-    folder = root / "assets" / "results"
     _name_files(folder)
     if not (folder / RUNS).exists():
         return Kept(folder, {})

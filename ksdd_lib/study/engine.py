@@ -74,7 +74,8 @@ def connected(
     file for SLURM is not as it should be.
     """
     if cluster:
-        with _client_of(cluster) as client:
+        # A lost scheduler is told in one sentence, by `carry_out`.
+        with silence_logging_cmgr(logging.CRITICAL), _client_of(cluster) as client:
             if busy := [name for name, count in client.nthreads().items() if count > 1]:
                 raise RunError(
                     f"{busy[0]} does several tasks at a time: start it with --nthreads 1."

@@ -148,40 +148,70 @@ def test_a_worker_and_the_driver_are_killed_and_no_number_changes(tmp_path, undi
 ONE = GRID.narrowed({"annotation": "fine", "score": "decision", "fold": "0"})
 
 
+class Cluster:
+    """A Dask scheduler and its workers, each a process of its own, as one starts them by hand."""
+
+    def __init__(self, study: Study, workers: int, port: int = 0) -> None:
+        note = study.out.with_name("scheduler.json")
+        note.unlink(missing_ok=True)
+        self.scheduler = self._dask(
+            study, "scheduler", note, f"--port={port}", "--host=127.0.0.1", "--dashboard-address=:0"
+        )
+        self.workers = [
+            self._dask(study, "worker", note, "--nthreads=1", "--no-dashboard")
+            for _ in range(workers)
+        ]
+        while not note.exists():
+            assert self.scheduler.poll() is None
+            time.sleep(0.1)
+        self.address = json.loads(note.read_text())["address"]
+
+    def _dask(self, study: Study, kind: str, note: Path, *words: str) -> subprocess.Popen:
+        module = [sys.executable, "-m", f"distributed.cli.dask_{kind}"]
+        return study.start(f"--scheduler-file={note}", *words, line=module)
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (*self.workers, self.scheduler):
+            if process.poll() is None:
+                kill(process)
+
+
 @pytest.mark.slow
 @pytest.mark.fault(80)
 def test_a_cluster_goes_on_without_the_driver(tmp_path):
     study = Study(tmp_path, ONE)
-    note = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m", "distributed.cli.dask_"]
-    file = f"--scheduler-file={note}"
-    scheduler = study.start(
-        file,
-        "--port=0",
-        "--host=127.0.0.1",
-        "--no-dashboard",
-        line=[*dask[:2], dask[2] + "scheduler"],
-    )
-    worker = study.start(
-        file, "--nthreads=1", "--no-dashboard", line=[*dask[:2], dask[2] + "worker"]
-    )
-    try:
-        while not note.exists():
-            assert scheduler.poll() is None
-            time.sleep(0.1)
-        address = json.loads(note.read_text())["address"]
-        driver = study.start("--cluster", address)
+    with Cluster(study, workers=1) as cluster:
+        driver = study.start("--cluster", cluster.address)
         folder, _ = study.begun(driver)
         driver.kill()
         driver.communicate()
         while not (folder / "report.html").exists():
-            assert worker.poll() is None
+            assert cluster.workers[0].poll() is None
             time.sleep(0.1)
-    finally:
-        for process in (worker, scheduler):
-            process.terminate()
-            process.communicate()
-    assert "nothing was trained" in study.finish("--cluster", address)
+    assert "nothing was trained" in study.finish("--cluster", cluster.address)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(80)
+def test_a_scheduler_is_killed_and_started_again_and_no_number_changes(tmp_path, undisturbed):
+    grid = GRID.narrowed({"score": "decision", "fold": "0"})
+    study, expected = Study(tmp_path, grid), undisturbed(grid)
+    with Cluster(study, workers=2) as cluster:
+        address = cluster.address
+        driver = study.start("--cluster", address)
+        study.begun(driver)
+        kill(cluster.scheduler)
+        told, _ = driver.communicate(timeout=300)
+        assert driver.returncode == 2
+        assert "error: The scheduler is gone: run the same command again, it goes on." in told
+        assert "Traceback" not in told
+    port = int(address.rpartition(":")[2])
+    with Cluster(study, workers=2, port=port):
+        study.finish("--cluster", address)
+    assert {job.name: content(study.out / job.name) for job in study.jobs} == expected
 
 
 @pytest.mark.slow
