@@ -155,15 +155,19 @@ def build_decision(
     networks.initialize(model, settings.initialization, settings.seed)
     placed(model, surfaces.images.device)
 
+    seen: list[tuple[Tensor | float, Tensor | bool]] = []
+
     def loss_of(shown: Shown) -> Tensor:
-        return targets.decision_loss(model.judge(*features(shown)), surfaces.label_of(shown))
+        score, label = model.judge(*features(shown)), surfaces.label_of(shown)
+        seen.append((score.detach().amax(), label.any()))
+        return targets.decision_loss(score, label)
 
     def restart() -> None:
         fresh = DecisionNet(surfaces.classes)
         networks.initialize(fresh, settings.initialization, settings.seed + ANEW)
         model.load_state_dict(fresh.state_dict())
 
-    return Trainable(model, loss_of, guess=math.log(2), restart=restart)
+    return Trainable(model, loss_of, guess=math.log(2), restart=restart, seen=seen)
 
 
 class FrozenFeatures:

@@ -24,7 +24,7 @@ MOMENTS = 8
 
 
 def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> Watch:
-    """A `watch` for training: one line a fold, in a notebook below losses and forming maps.
+    """A `watch` for training: a line, in a notebook below one picture for all folds of a stage.
 
     `state` says what is on Drive, as `BackgroundCopy.state` does.
     """
@@ -39,11 +39,12 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
         line = "; ".join(filter(None, [describe(progress), state()]))
 
         def draw() -> Figure:
-            histories, forming = _histories(run, progress), examples[fold].forming()
+            rows = [one.forming(number, number == fold) for number, one in examples.items()]
+            histories, forming = _histories(run, progress), [row for row in rows if row]
             figure = training_view(histories, fold, progress.steps, line, forming)
             return stamp(figure) if data.is_generated else figure
 
-        output.show(line, progress.step >= progress.steps, (progress.stage, fold), draw)
+        output.show(line, progress.step >= progress.steps, progress.stage, draw)
 
     return watch
 
@@ -102,14 +103,17 @@ class Examples:
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         storage.write_bytes(self.path, content.getvalue())
 
-    def forming(self) -> Forming | None:
-        """What the picture shows of them; None before the first look."""
+    def forming(self, fold: int, whole: bool) -> Forming | None:
+        """What is shown, the defective one alone unless `whole`; None before the first look."""
         if not self.masks:
             return None
-        images = [(255 * image[0, 0]).round().byte().numpy() for image, _ in self.pairs]
-        outlines = [mask[0, 0].numpy() > 0 for _, mask in self.pairs]
-        masks = {step: mask.astype(np.float32) / 255 for step, mask in self.masks.items()}
-        return Forming(images, outlines, masks)
+        pairs = self.pairs[: 2 if whole else 1]
+        images = [(255 * image[0, 0]).round().byte().numpy() for image, _ in pairs]
+        outlines = [mask[0, 0].numpy() > 0 for _, mask in pairs]
+        masks = {
+            step: mask[: len(pairs)].astype(np.float32) / 255 for step, mask in self.masks.items()
+        }
+        return Forming(fold_name(fold), images, outlines, masks)
 
 
 def _read(path: Path) -> dict[int, np.ndarray]:

@@ -31,13 +31,12 @@ ROWS = 200
 """About how many rows a stage's history has."""
 
 COLLAPSED = 0.9
-"""From which share of the loss of guessing a training counts as collapsed; all that were kept had
-less than 0.36 at half their steps."""
+"""The share of guessing's loss from which a training has collapsed; kept ones had under 0.36."""
 
 LEAST = 20  # steps, before which nothing is said of a training
 
 Row = dict[str, float]
-"""A row of a history: step, loss, lr, seconds."""
+"""A row of a history: step, loss, lr, seconds, and of scores the fields of `LoggedRow`."""
 
 
 class LoggedRow(storage.Record):
@@ -47,6 +46,8 @@ class LoggedRow(storage.Record):
     loss: float
     lr: float = 0
     seconds: float = 0
+    lowest_defective: float = 0  # the scores of what these steps showed, where there are some
+    highest_good: float = 0
 
 
 Look = Callable[[Tensor], Tensor]
@@ -97,6 +98,7 @@ class Trainable:
         scale_gradients: whether gradients in float16 would underflow without a scale.
         guess: the loss of one who guesses, where it is known.
         restart: gives the model other first weights; None where it cannot.
+        seen: (score, whether it is defective) of each sample that was shown since the last row.
     """
 
     model: nn.Module
@@ -105,6 +107,7 @@ class Trainable:
     scale_gradients: bool = False
     guess: float = math.inf
     restart: Callable[[], None] | None = None
+    seen: list[tuple[Tensor | float, Tensor | bool]] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -260,6 +263,7 @@ class Session:
             if state["scaler"]:  # empty where it was trained without float16
                 self.scaler.load_state_dict(state["scaler"])
             self.pending = [torch.tensor(loss) for loss in state["pending"]]
+            stage.seen[:] = map(tuple, state.get("seen", ()))
             self.began -= state["seconds"]
         elif stage.history:  # killed after the last save, before it was marked as finished
             self.began -= stage.history[-1]["seconds"]
@@ -318,6 +322,7 @@ class Session:
                 "scaler": self.scaler.state_dict(),
                 "seconds": self.seconds(),
                 "pending": [float(loss) for loss in self.pending],
+                "seen": [(float(score), bool(kind)) for score, kind in stage.seen],
                 "history": stage.history,
             }
         try:
@@ -330,11 +335,13 @@ class Session:
         self.require_finite(step)
         losses = torch.stack([torch.as_tensor(loss, device="cpu") for loss in self.pending])
         loss, seconds = round(float(losses.mean()), 6), round(self.seconds(), 2)
-        row = {"step": step, "loss": loss, "lr": lr, "seconds": seconds}
+        row: Row = {"step": step, "loss": loss, "lr": lr, "seconds": seconds}
+        for name, kind, pick in (("lowest_defective", True, min), ("highest_good", False, max)):
+            scores = [float(score) for score, bad in self.stage.seen if bad == kind]
+            row |= {name: round(pick(scores), 4)} if scores else {}
         self.stage.history.append(row)
-        path = self.stage.folder / f"{self.stage.name}.jsonl"
-        storage.append_text(path, json.dumps(row) + "\n")
-        self.pending.clear()
+        storage.append_text(self.stage.folder / f"{self.stage.name}.jsonl", json.dumps(row) + "\n")
+        self.pending, self.stage.seen[:] = [], []
 
     def require_finite(self, step: int) -> None:
         """Raise TrainingError where one of the pending losses, up to `step`, is not finite."""

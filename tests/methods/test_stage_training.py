@@ -702,6 +702,32 @@ def stopped_after_one(stage: str, run: Run, data: DataSet) -> None:
         train_stage(run, data, 0, stage, lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
 
+@pytest.mark.fault(87)
+@pytest.mark.parametrize("stop", [3, 11, 17])
+def test_scores_in_the_history_are_those_of_an_undisturbed_training(
+    data: DataSet, first_stage_only: Run, tmp_path: Path, monkeypatch, stop: int
+) -> None:
+    """Also where it stops between two rows."""
+    monkeypatch.setattr(loop, "ROWS", 2)
+    shutil.copytree(first_stage_only.folder, tmp_path / "other")
+    runs, taken = (first_stage_only, open_run(tmp_path / "other")), loop.Session.take_step
+
+    def stopping(self: loop.Session, step: int, lr: float) -> torch.Tensor:
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return taken(self, step, lr)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Session, "take_step", stopping)
+        train_stage(runs[0], data, 0, "decision")
+    found = []
+    for run in runs:
+        assert train_stage(run, data, 0, "decision")
+        rows = read_history(run.fold_folder(0) / "decision.jsonl")
+        found.append([(row["highest_good"], row["lowest_defective"]) for row in rows])
+    assert found[0] == found[1] and len(found[0]) == 2
+
+
 @pytest.mark.parametrize("defective", [True, False])
 def test_one_kind_of_image_alone_is_refused(data: DataSet, tmp_path: Path, defective: bool) -> None:
     fold = data.folds[0]

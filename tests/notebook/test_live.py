@@ -15,9 +15,9 @@ from ksdd_lib import formatting
 from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.models import two_stage
 from ksdd_lib.notebook import live, outputs
-from ksdd_lib.reporting import plots
+from ksdd_lib.reporting import plots, training_view
 from ksdd_lib.training.batches import load_surfaces
-from ksdd_lib.training.loop import Progress
+from ksdd_lib.training.loop import Progress, Session, read_history
 
 
 @pytest.mark.parametrize("is_generated", [True, False])
@@ -84,10 +84,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(two_stage, "FEATURES", 8)
     data = tiny_data(tmp_path / "data")
     data = replace(data, record=data.record.model_copy(update={"is_generated": True}))
-    return tiny_run(tmp_path / "run", segmentation_steps=3), data
+    return tiny_run(tmp_path / "run", segmentation_steps=3, decision_steps=3), data
 
 
-def test_the_live_picture_is_replaced_and_each_fold_has_its_own(screen, place):
+def test_a_stage_has_one_live_picture_for_all_folds(screen, place):
     watch = live.watch_training(*place)
     for step in range(10, 351, 10):
         watch(at(step))
@@ -95,8 +95,78 @@ def test_the_live_picture_is_replaced_and_each_fold_has_its_own(screen, place):
     assert screen.drawn == 2, "at the start and at the end of this quick training"
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert bundle["text/plain"] == "segmentation, fold 0: all 350 steps done, loss 0.00286, 12 min"
-    watch(at(10, fold=1))
+    watch(at(350, fold=1))
+    assert [one["text/plain"].partition(":")[0] for one in screen.bundles] == [
+        "segmentation, fold 1"
+    ]
+    watch(replace(at(10), stage="decision"))
     assert len(screen.bundles) == 2
+
+
+def test_the_picture_of_all_folds_shows_what_each_has_seen(screen, place, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        live, "training_view", lambda *told: (drawn.append(told), plots.sheet(1, 1))[1]
+    )
+    watch = live.watch_training(*place)
+    for fold in (0, 1):
+        for step in (10, 350):
+            watch(replace(at(step, fold), look=look))
+    *_, forming = drawn[-1]
+    assert [(one.title, len(one.images)) for one in forming] == [("fold 0", 1), ("fold 1", 2)]
+    assert [list(one.masks) for one in forming] == [[10, 350]] * 2
+    assert all(mask.shape[0] == len(one.images) for one in forming for mask in one.masks.values())
+
+
+@pytest.mark.fault(87)
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_the_scores_of_a_decision_training_stay_in_its_history_and_are_drawn(
+    screen, place, monkeypatch, batch: int
+):
+    run, data = place
+    run = tiny_run(
+        run.folder.with_name("other"),
+        segmentation_steps=3,
+        decision_steps=4,
+        decision_batch_size=batch,
+    )
+    train_stage(run, data, 0, "segmentation")
+    drawn = []
+    draw = training_view._draw_scores
+    monkeypatch.setattr(
+        training_view, "_draw_scores", lambda *told: (drawn.append(told[1]), draw(*told))[1]
+    )
+    train_stage(run, data, 0, "decision", watch=live.watch_training(run, data))
+    rows = read_history(run.fold_folder(0) / "decision.jsonl")
+    shown = (
+        sum("lowest_defective" in row for row in rows),
+        sum("highest_good" in row for row in rows),
+    )
+    assert shown == {1: (2, 2), 2: (4, 4), 3: (4, 4)}[batch], "the kinds alternate"
+    assert [len(drawn[-1][name]) for name in ("lowest_defective", "highest_good")] == list(shown)
+    assert drawn[-1]["highest_good"] == [
+        (row["step"], row["highest_good"]) for row in rows if "highest_good" in row
+    ]
+
+
+def test_of_a_history_without_scores_the_losses_are_drawn():
+    rows = at(350).history
+    view = training_view.training_view({"decision": {0: rows}}, 0, 350, "")
+    assert len(view.axes) == 1
+    rows = [row | {"highest_good": -1.0} for row in rows]
+    assert len(training_view.training_view({"decision": {0: rows}}, 0, 350, "").axes) == 2
+
+
+def test_of_several_pictures_in_a_row_the_two_nearest_to_an_error_are_drawn(place):
+    session = Session.__new__(Session)
+    seen = [(torch.tensor(2.0), torch.tensor(True)), (0.5, True), (-3.0, False), (-1.25, False)]
+    run = place[0]
+    run.fold_folder(0).mkdir(parents=True)
+    session.stage = Mock(seen=seen, history=[], folder=run.fold_folder(0))
+    session.stage.name, session.pending, session.began = "decision", [torch.tensor(0.5)], 0.0
+    session.log(1, 0.1)
+    [row] = session.stage.history
+    assert (row["lowest_defective"], row["highest_good"]) == (0.5, -1.25) and not seen
 
 
 def test_it_is_drawn_again_after_its_pause_and_says_what_is_on_drive(screen, place, monkeypatch):
@@ -171,14 +241,15 @@ def test_damaged_masks_are_asked_for_again(place, monkeypatch):
     assert lost > len(damaged) + len(altered) / 3
 
 
+@pytest.mark.fault(87)
 def test_looking_changes_nothing_of_the_training(screen, place, tmp_path: Path):
     run, data = place
-    other = tiny_run(tmp_path / "other", segmentation_steps=3)
-    train_stage(run, data, 0, "segmentation", watch=live.watch_training(run, data))
-    train_stage(other, data, 0, "segmentation")
-    name = "segmentation-000003.json"
-    ours, theirs = (r.fold_folder(0) / name for r in (run, other))
-    assert ours.read_bytes() == theirs.read_bytes(), "it holds the weights' hash"
+    other = tiny_run(tmp_path / "other", segmentation_steps=3, decision_steps=3)
+    for stage, steps in (("segmentation", 3), ("decision", run.settings.decision_steps)):
+        train_stage(run, data, 0, stage, watch=live.watch_training(run, data))
+        train_stage(other, data, 0, stage)
+        ours, theirs = (r.fold_folder(0) / f"{stage}-{steps:06}.json" for r in (run, other))
+        assert ours.read_bytes() == theirs.read_bytes(), "it holds the weights' hash"
 
 
 def test_a_finished_stage_is_shown_whole_from_disk(screen, place):
