@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ksdd_lib.data.dataset import short_path
 from ksdd_lib.data.survey import survey
 from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.drive.background import BackgroundCopy
-from ksdd_lib.errors import DataError, KsddError, RunError
+from ksdd_lib.errors import DataError, KsddError, RunError, address, page_of, with_link
 from ksdd_lib.evaluation.final import NO_TEST
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.formatting import number, printable
@@ -35,7 +35,7 @@ from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import FINAL, Run, fold_name
 from ksdd_lib.setting_rules import Values
-from ksdd_lib.settings import RULES, Settings
+from ksdd_lib.settings import RULES
 from ksdd_lib.storage import relative
 from ksdd_lib.study import run as studies
 from ksdd_lib.training.loop import Progress, Watch
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whose encoding may lack letters, as on Windows
             stream.reconfigure(errors="backslashreplace")
-    chosen = _parser().parse_args(arguments)
+    chosen = _parser()[0].parse_args(arguments)
     try:
         return chosen.command(chosen) or 0
     except KsddError as error:
@@ -203,22 +203,40 @@ def publish(chosen: argparse.Namespace) -> None:
 def options(chosen: argparse.Namespace) -> None:
     """List every setting for --set: default, allowed values, unit, reason."""
     print("Values without a preset; `run` starts from the preset cpu, `demo` from demo (below).")
-    for name, rule in RULES.items():
-        default = getattr(Settings, name)
-        print(f"{name} = {default}  [{rule.unit}; {rule.allowed}]\n    {rule.reason}")
+    print("\n".join(map(settings_io.explained, RULES)))
     for name, values in presets.PRESETS.items():
         print(f"preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
 
 
-def _parser() -> argparse.ArgumentParser:
+def help_(chosen: argparse.Namespace) -> None:
+    """Find the settings, commands and sections of docs/ about a word, with their pages."""
+    word = chosen.word.lower()
+    made = {name: f"{name}: {one.description}" for name, one in commands().items()}
+    texts = made | {name: settings_io.explained(name) for name in RULES}
+    found = [f"{text}\n    {address(page_of(name))}" for name, text in texts.items()]
+    for page in sorted((runs.CHECKOUT / "docs").glob("*.md")):
+        lines = page.read_text("utf-8").splitlines()
+        found += [f"{line.strip('# ')}\n    docs/{page.name}" for line in lines if line[:1] == "#"]
+    if not (told := [text for text in found if word in text.lower()]):
+        raise RunError(f"Nothing is told of {chosen.word!r}: `options` lists all settings.")
+    print("\n".join(told))
+
+
+def commands() -> Mapping[str, argparse.ArgumentParser]:
+    """Name of each command -> what reads its arguments."""
+    return _parser()[1]
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(prog="python -m ksdd_lib", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(function: Any) -> Callable[..., argparse.Action]:
         """A command that is named and explained as its function -> what gives it an argument."""
         text = function.__doc__
         short = text.partition("\n")[0]
-        made = commands.add_parser(function.__name__, help=short, description=text)
+        name = function.__name__.rstrip("_")
+        made = added.add_parser(name, help=short, description=text)
         made.set_defaults(command=function)
         return made.add_argument
 
@@ -232,18 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", **several, help="one setting (see options); repeatable")
     add("--notebooks", action="store_true", help="execute the five notebooks, and keep them")
     _study_arguments(command(study), several)
-    add = command(inspect)
-    add("--data", required=True, help="as for run, but for generated")
-    add("--json", action="store_true", help="for machines")
-    add("--set", **several, help="as for run")
-    add = command(convert)
-    add("data", help="as --data of run, but for generated")
-    add("out", type=Path, help="the folder to write, new")
-    add("--set", **several, help="layout=... or item=...")
-    add = command(label_good)
-    add("folder", type=Path, help="the folder of the items")
-    add("--write", action="store_true", help="write the labels that are listed without it")
-    add("--undo", action="store_true", help="remove the labels that were written, unless changed")
+    _data_arguments(command, several)
     add = command(judge)
     add("pictures", type=Path, help="a folder of images, or one image")
     add("--weights", type=Path, help="a .safetensors file (the published model)")
@@ -259,7 +266,23 @@ def _parser() -> argparse.ArgumentParser:
     text = "whose model (the final one where train_final has made it, else the first)"
     add("--fold", type=int, choices=range(FINAL), help=text)
     command(options)
-    return parser
+    command(help_)("word", help="a part of a name or of its text, as alpha")
+    return parser, added.choices
+
+
+def _data_arguments(command: Any, several: dict[str, Any]) -> None:
+    add = command(inspect)
+    add("--data", required=True, help="as for run, but for generated")
+    add("--json", action="store_true", help="for machines")
+    add("--set", **several, help="as for run")
+    add = command(convert)
+    add("data", help="as --data of run, but for generated")
+    add("out", type=Path, help="the folder to write, new")
+    add("--set", **several, help="layout=... or item=...")
+    add = command(label_good)
+    add("folder", type=Path, help="the folder of the items")
+    add("--write", action="store_true", help="write the labels that are listed without it")
+    add("--undo", action="store_true", help="remove the labels that were written, unless changed")
 
 
 def _study_arguments(add: Callable[..., argparse.Action], several: dict[str, Any]) -> None:
@@ -355,8 +378,9 @@ def _outcome(opened: Run) -> str:
     place = relative(opened.folder / "report.html")
     good = pooled.images - pooled.defective
     missed = f"{pooled.fn} of {pooled.defective} missed" if pooled.defective else "no defect tested"
+    rule = with_link(f"threshold: {summary.threshold_rule}", "thresholds#threshold")
     return (
-        f"threshold: {summary.threshold_rule}\n"
+        f"{rule}\n"
         f"{place}: pooled AP {number(pooled.ap)} over {pooled.images} images, {missed}, "
         f"{pooled.fp} of {good} good ones flagged"
     )

@@ -42,6 +42,12 @@ def convert(name: str, text: str) -> Value:
         raise SettingsError(f"{name} is {text!r}; it must be {wanted}.") from None
 
 
+def explained(name: str) -> str:
+    """A setting in two lines: its default, unit and allowed values, and what it is."""
+    rule, default = RULES[name], getattr(Settings, name)
+    return f"{name} = {default}  [{rule.unit}; {rule.allowed}]\n    {rule.reason}"
+
+
 def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Value]:
     """The settings given as `KSDD_<FIELD>`; raises as `convert`."""
     given = {}

@@ -10,7 +10,7 @@ from ksdd_lib.data.kolektorsdd import is_kolektor
 from ksdd_lib.data.layout_note import UNNAMED, class_fingerprint, own_classes
 from ksdd_lib.data.sources import NOT_PUBLISHED, DataFolder
 from ksdd_lib.data.survey import Duplicate, Survey, Unreadable
-from ksdd_lib.errors import FoldError
+from ksdd_lib.errors import FoldError, with_link, without_link
 from ksdd_lib.formatting import listed, percent
 from ksdd_lib.image_size import is_squeezed, size_like
 from ksdd_lib.settings import Settings
@@ -146,6 +146,9 @@ def format_report(report: DataReport) -> str:
     """The report in lines for a terminal."""
     dropped = [f"{one.dropped} (same as {one.same_as})" for one in report.duplicates]
     classes = [f"{name} on {count}" for name, count in report.classes.items()]
+    alike = [
+        f"{' and '.join(one.surfaces)}: correlation {one.correlation:.2f}" for one in report.closest
+    ]
     lines = [
         f"{report.name} ({_origin(report)})",
         f"  images      {report.images}, {report.defective} of them defective"
@@ -163,19 +166,13 @@ def format_report(report: DataReport) -> str:
         *_section("identical pairs dropped", dropped),
         *_section(
             f"unreadable: {'left out' if report.folds else 'training refuses them'}",
-            [listed([one.reason for one in report.unreadable], 5, "\n  ")]
+            [listed([without_link(one.reason) for one in report.unreadable], 5, "\n  ")]
             * bool(report.unreadable),
         ),
         *_section("ignored, not in the layout", report.ignored),
         *_section("notes on the files", report.notes),
         *_section("twins, items that show one object", _format_twins(report)),
-        *_section(
-            "not taken for twins, though the most alike",
-            [
-                f"{' and '.join(one.surfaces)}: correlation {one.correlation:.2f}"
-                for one in report.closest
-            ],
-        ),
+        *_section("not taken for twins, though the most alike", alike),
     ]
     for protocol, split in (report.folds or {}).items():
         if protocol == "clean" or isinstance(split, SplitCounts) or report.is_kolektor:
@@ -186,8 +183,10 @@ def format_report(report: DataReport) -> str:
 def obstacles(report: DataReport, needs_defects: bool = True) -> list[str]:
     """Why training on the clean folds is not possible with this data: a sentence each."""
     if report.folds is None:
-        told = f"{len(report.unreadable)} of the images cannot be used, see above."
-        return [f"{told} If all without a label are good, set incomplete=good."]
+        reasons = [one.reason for one in report.unreadable]
+        told = f"{len(reasons)} of the images cannot be used, see above."
+        told += " If all without a label are good, set incomplete=good."
+        return [with_link(told, "labels#incomplete", *reasons)]
     if isinstance(clean := report.folds["clean"], Refusal):
         return [clean.refused]
     found = [

@@ -119,7 +119,8 @@ def clean_folds(
         raise FoldError(
             f"{error} {sum(map(len, groups))} of {len(_items(samples))} items were taken for"
             " photographs of the same part, because their pictures resemble each other. If they"
-            " are different parts, set twins to identical."
+            " are different parts, set twins to identical.",
+            see="protocols#twins",
         ) from None
 
 
@@ -176,7 +177,8 @@ def check_folds(folds: Sequence[Fold], needs_defects: bool = True) -> None:
         if leaked and fold.protocol not in ("official", "published"):
             raise FoldError(
                 f"{name} leaks: {_listed(leaked)} in test have a twin in training (the same object"
-                ' photographed again). Use folds "clean", which keep twins together.'
+                ' photographed again). Use folds "clean", which keep twins together.',
+                see="protocols#twins",
             )
         tested |= test
 
@@ -258,7 +260,8 @@ def _share_out(samples: Sequence[Sample], seed: int, twins: Groups) -> FoldsReco
     if len(groups) < FOLDS:
         raise FoldError(
             f"Only {len(groups)} different items for {FOLDS} folds: every fold needs one that is"
-            " neither in another fold nor a twin of one."
+            " neither in another fold nor a twin of one.",
+            see="data#item",
         )
     if seed:
         random.Random(seed).shuffle(groups)

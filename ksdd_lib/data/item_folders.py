@@ -20,7 +20,7 @@ from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import natural_key, read_image, short_path
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER
-from ksdd_lib.errors import DataError
+from ksdd_lib.errors import DataError, with_link
 
 MASK_EXTENSIONS = (".bmp", ".png")
 LIKE_A_LABEL = re.compile(r"(.+)[ ._-](?:labels?|masks?)", re.IGNORECASE)  # though not read as one
@@ -60,7 +60,8 @@ class Files(NamedTuple):
                 return f"two {kind} of one name, {' and '.join(map(short_path, paths))}"
         if masks:
             return Pair(images[0], masks[0], doubt)
-        return doubt or f"{short_path(images[0])} has no mask {name}_label.bmp or .png beside it"
+        missing = f"{short_path(images[0])} has no mask {name}_label.bmp or .png beside it"
+        return with_link(doubt or missing, "labels#names")
 
 
 def list_files(root: Path) -> Files:
@@ -93,7 +94,7 @@ def list_files(root: Path) -> Files:
             if images.pop(f"{path.parent.name}/{path.stem}", None):
                 others.append(path)
     if not images:
-        raise DataError(f"No image in {root}: expected {LAYOUT}.")
+        raise DataError(f"No image in {root}: expected {LAYOUT}.", see="data#layout")
     others += [path for name in masks.keys() - images.keys() for path in masks[name]]
     ignored += map(short_path, others)
     return Files(images, masks, doubts, sorted(ignored, key=natural_key))
@@ -125,7 +126,8 @@ def missing_labels(root: Path) -> dict[Path, bytes]:
         raise DataError(
             f"Nothing was written. No picture is called good while anything but numbered items with"
             f" photographs and their labels is near: {formatting.listed(found, 5, '; ')}. Take it"
-            " away or rename it, or store black labels yourself."
+            " away or rename it, or store black labels yourself.",
+            see="labels#label_good",
         )
     return labels
 

@@ -60,11 +60,13 @@ def class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
         raise DataError(
             "The labels name no classes: leave classes at one, or name them, as labelme, COCO, a "
             f"column class in labels.csv, or folders do. Those that convert wrote have {NOTE} and "
-            f"{CLASSES}, which are hidden: copy these too."
+            f"{CLASSES}, which are hidden: copy these too.",
+            see="labels#classes",
         )
     found = {name for one in defective for name in own_classes(one)}
     if GOOD in found:
-        raise DataError(f"A class of defects is called {GOOD}: rename it, or leave classes at one.")
+        told = f"A class of defects is called {GOOD}: rename it, or leave classes at one."
+        raise DataError(told, see="labels#classes")
     return tuple(sorted(found))
 
 
@@ -114,7 +116,8 @@ def _own_masks(sample: Sample) -> np.ndarray:
     raise DataError(
         f"{sample.name} has several classes, and which is where is not known: its label was changed"
         f" since it was written, or {CLASSES} beside the items is missing or damaged. Write the "
-        "data anew, or leave classes at one."
+        "data anew, or leave classes at one.",
+        see="labels#classes",
     )
 
 

@@ -133,7 +133,8 @@ def _check_hidden(data: bytes, name: str) -> None:
 def _no_mask(name: str, found: str) -> DataError:
     return DataError(
         f"{name} is no mask of two levels, as it holds {found}: store good as 0 and defective as"
-        " 255 (or 1), without colours, transparency and soft edges"
+        " 255 (or 1), without colours, transparency and soft edges",
+        see="labels#alpha",
     )
 
 

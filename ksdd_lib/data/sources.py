@@ -116,7 +116,7 @@ def obtain(
         place = "into My Drive" if drive else "beside the folder runs"
         failures.append(f"Put {kolektorsdd.ARCHIVE_NAME} {place}, or give its path.")
     what = "KolektorSDD" if sources == ["kolektorsdd"] else "The data set"
-    raise DataError(f"{what} was found nowhere. {' '.join(failures)}")
+    raise DataError(f"{what} was found nowhere. {' '.join(failures)}", see="data#data")
 
 
 def from_folder(folder: Path) -> DataFolder:
@@ -170,7 +170,8 @@ def _obtain_one(source: str, home: Path) -> DataFolder:
     if DRIVE_FOLDER.fullmatch(source):
         raise DataError(
             "The link leads to a folder of Drive: share a zip archive of the folder, and give the"
-            " link of that."
+            " link of that.",
+            see="data#data",
         )
     if link := DRIVE_LINK.fullmatch(source):  # it leads to a page: changed into the file's address
         key = re.search(r"[?&]resourcekey=([\w-]+)", source)
@@ -184,7 +185,8 @@ def _obtain_one(source: str, home: Path) -> DataFolder:
         return unpack(path, home)
     missing = what_is_missing(source)
     what = f"The data source {_public(source)!r} is no folder, file or https address"
-    raise DataError(f'{what}: {missing or "check the spelling"}, or give "kolektorsdd".')
+    told = f'{what}: {missing or "check the spelling"}, or give "kolektorsdd".'
+    raise DataError(told, see="data#data")
 
 
 def what_is_missing(source: str) -> str:

@@ -16,7 +16,7 @@ from ksdd_lib.data.duplicates import reduced, reduction
 from ksdd_lib.data.item_folders import Files, Pair, list_files
 from ksdd_lib.data.layout_note import CLASSES, read_note
 from ksdd_lib.data.pixels import decode_image, decode_levels, highest_of_few, orientation
-from ksdd_lib.errors import DataError
+from ksdd_lib.errors import DataError, with_link
 from ksdd_lib.view import region_box
 
 
@@ -76,7 +76,8 @@ class Survey:
                 " them, or set incomplete to leave_out, or to good where all without a label are"
                 " good; `python -m ksdd_lib inspect --data PATH` lists all."
                 + labelled
-                * bool(self.defective)
+                * bool(self.defective),
+                see="labels#incomplete",
             )
         return self.samples
 
@@ -217,7 +218,10 @@ def _region_size(
         raise DataError(f"{name}: {error}") from None
     if mask.any() and not box.cut(mask).any():
         place = "{1},{0},{3},{2}".format(*box)
-        raise DataError(f"{name} has its defect outside of the region, here {place}: widen it")
+        raise DataError(
+            f"{name} has its defect outside of the region, here {place}: widen it",
+            see="data#region",
+        )
     return box.height, box.width
 
 
@@ -237,11 +241,13 @@ def _read_image(
         turned = orientation(data)
         if pair.mask and image.shape != mask.size:
             by_exif = turned > 4 and image.shape == mask.size[::-1]
-            return (
+            return with_link(
                 "{} is {}x{} but its mask {} is {}x{} (height x width)".format(
                     short_path(pair.image), *image.shape, short_path(pair.mask), *mask.size
                 )
-                + ": EXIF turns the picture, turn the mask that was drawn before likewise" * by_exif
+                + ": EXIF turns the picture, turn the mask that was drawn before likewise"
+                * by_exif,
+                "labels#sizes",
             )
         seen = {
             "thumbnail": reduced(image, factor),

@@ -77,7 +77,7 @@ def judge_folder(
     if not folder.is_dir():
         drive = "where it was just put on Drive, wait a minute"
         hint = drive if in_colab() else "check the spelling"
-        raise DataError(f"{folder.name} does not exist: {hint}.")
+        raise DataError(f"{folder.name} does not exist: {hint}.", see="line#judge")
     paths, left_out = _list_pictures(folder)
     if not paths:
         kinds = f"There is no image ({', '.join(IMAGE_EXTENSIONS)}) in {folder.name}"
@@ -178,7 +178,8 @@ def exit_status(rows: Iterable[Judged]) -> int:
 def require_table(path: Path) -> None:
     """Raise RunError unless the path ends as a table that `write_verdicts` can write."""
     if path.suffix.lower() not in (".csv", ".json"):
-        raise RunError(f"{path.name} must end in .csv or .json: name another file.")
+        told = f"{path.name} must end in .csv or .json: name another file."
+        raise RunError(told, see="line#judge")
 
 
 def write_verdicts(path: Path, rows: Iterable[Judged]) -> None:

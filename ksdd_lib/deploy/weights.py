@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from pydantic import Field
 from ksdd_lib import hardware, storage
 from ksdd_lib.data.data_report import Sizes
 from ksdd_lib.data.sources import fetch
-from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError
+from ksdd_lib.errors import CheckpointError, KsddError, RunError, SettingsError, repository
 from ksdd_lib.evaluation.final import NO_TEST, FoldsShowed, final_model
 from ksdd_lib.evaluation.pixels import EVEN, RULE
 from ksdd_lib.evaluation.predictions import read_predictions
@@ -177,7 +176,8 @@ def _require_free(run: Run, path: Path, card: Path, content: bytes) -> None:
     if card.exists() or (path.exists() and path.read_bytes() != content):  # equal after a kill
         raise RunError(
             f"{path.name} or {card.name} is there already and is no published model: name another "
-            "file."
+            "file.",
+            see="line#publish",
         )
 
 
@@ -190,7 +190,7 @@ def published() -> Path:
     for kept in (CHECKOUT / PUBLISHED, path):
         if _is_whole(kept):
             return kept
-    if not (address := _repository()).startswith("https://"):
+    if not (address := repository()).startswith("https://"):
         raise CheckpointError(
             f"The published model ({PUBLISHED.as_posix()}) is not here: take a whole copy of the "
             "repository, or name a weights file."
@@ -215,16 +215,6 @@ def _is_whole(path: Path) -> bool:
     return path.exists() and path.with_suffix(".json").exists()
 
 
-def _repository() -> str:
-    """The address in the installed package, https://github.com/OWNER/NAME, or ""."""
-    try:
-        urls = metadata("ksdd_lib").get_all("Project-URL") or []
-    except PackageNotFoundError:
-        return ""
-    named = dict(url.split(", ", 1) for url in urls)
-    return named.get("Repository", "").rstrip("/").removesuffix(".git")
-
-
 def load(path: Path) -> tuple[Judge, Card]:
     """What judges by a published file, in float32 on this machine's device, and the file's card.
 
@@ -233,10 +223,12 @@ def load(path: Path) -> tuple[Judge, Card]:
     if path.is_dir() or path.suffix == ".pt":
         raise CheckpointError(
             f"{path.name} is a run or a checkpoint of one: write its model as one file first, with "
-            "`publish RUN model.safetensors`."
+            "`publish RUN model.safetensors`.",
+            see="line#publish",
         )
     if not _is_whole(path):
-        raise CheckpointError(f"{path.name} and its card {path.stem}.json must lie side by side.")
+        told = f"{path.name} and its card {path.stem}.json must lie side by side."
+        raise CheckpointError(told, see="line#publish")
     card, content = _read_card(path.with_suffix(".json")), path.read_bytes()
     if storage.sha256(content) != card.sha256:
         raise CheckpointError(f"{path.name} is damaged or not the file of its card.")

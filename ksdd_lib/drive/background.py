@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from ksdd_lib.drive.upload import Copied, copy, copy_archive, renew_last_copy
+from ksdd_lib.errors import with_link
 from ksdd_lib.runs.lock import OWNER_SILENT
 from ksdd_lib.runs.run import Run
 
@@ -130,7 +131,8 @@ class BackgroundCopy:
         """Warn of a failure once until it has passed, in the thread of the training."""
         failure = self._copied.failure if self._copied else ""
         if self._copied and failure and failure != self._warned:
-            warnings.warn(self._copied.explain(self.run), stacklevel=3)
+            told = with_link(self._copied.explain(self.run), "runs#drive")
+            warnings.warn(told, stacklevel=3)
         self._warned = failure
         if self._without_archive and not self._is_at_work():
             warnings.warn(self._without_archive, stacklevel=3)

@@ -18,7 +18,7 @@ from ksdd_lib.data import sources
 from ksdd_lib.drive import compare, layout, markers
 from ksdd_lib.drive.compare import DataFacts, DriveCopy
 from ksdd_lib.drive.layout import Agreement
-from ksdd_lib.errors import DiskFullError, KsddError, RunError
+from ksdd_lib.errors import DiskFullError, KsddError, RunError, with_link
 from ksdd_lib.formatting import listed
 from ksdd_lib.presets import run_name
 from ksdd_lib.runs.lock import OWNER_SILENT
@@ -110,7 +110,7 @@ class _Attempt:
 
     def _warn(self, text: str) -> None:
         self._require_wanted()
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(with_link(text, "runs#drive"), stacklevel=3)
 
     def _write(self, path: Path, data: bytes) -> None:
         self._require_wanted()
@@ -227,7 +227,8 @@ class _Attempt:
             f"{told}: stop it first (in Colab: Runtime, Manage sessions). If it is gone, as after "
             f"a lost connection or once stopped, the run is free in {minutes} min. To go on here "
             "at once, put %env KSDD_TAKE_OVER=1 into a new cell above this one, run all, and "
-            "delete it later."
+            "delete it later.",
+            see="runs#one-worker",
         )
 
     def _warn_of_damage(self, copy: DriveCopy, folder: Path) -> None:

@@ -18,7 +18,7 @@ from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.item_folders import LABELS, LIKE_A_MASK, NOT_GOOD, is_like_a_mask, not_plain
 from ksdd_lib.data.layout_note import CLASSES, NOTE, LayoutNote, read_note, write_classes
 from ksdd_lib.data.sources import DataFolder
-from ksdd_lib.errors import DataError
+from ksdd_lib.errors import DataError, with_link
 from ksdd_lib.formatting import listed, printable
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree, nothing
@@ -133,7 +133,8 @@ def _places(pictures: Sequence[Picture], rule: str) -> dict[Picture, PurePosixPa
         if _sample_name(place).casefold() in taken:  # of another folder
             place = place.with_name(_plain(one.name) + place.suffix)
         if other := taken.get(_sample_name(place).casefold()):
-            raise DataError(f"{one.name} and {other.name} would both be {place}: rename one.")
+            told = f"{one.name} and {other.name} would both be {place}: rename one."
+            raise DataError(told, see="data#item")
         taken[_sample_name(place).casefold()] = one
         places[one] = place
     return places
@@ -180,7 +181,8 @@ def _rest_is_good(tree: Tree, found: Found) -> Found:
     if told := [*unread, *dict.fromkeys(near)]:
         raise DataError(
             f"No picture is called good while this is near: {listed(told, 5, '; ')}. "
-            "Take it away or rename it, or leave incomplete at refuse."
+            "Take it away or rename it, or leave incomplete at refuse.",
+            see="labels#incomplete",
         )
     good = [replace(one, mask=nothing) if one in rest else one for one in found.pictures]
     said = f"{len(rest)} pictures without a label are good, as set"
@@ -208,7 +210,7 @@ def _notes(tree: Tree, found: Found, lacks: dict[Picture, str], rule: str) -> tu
         notes.append(f"{len(rest)} files not understood: {tree.listed(rest)}")
     if rule == "auto" and not any(one.item for one in found.pictures):
         notes.append(propose([one.name for one in found.pictures]))
-    return tuple(printable(note) for note in notes if note)
+    return tuple(with_link(printable(note)) for note in notes if note)
 
 
 def _inner(root: Path) -> Path:

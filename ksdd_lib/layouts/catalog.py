@@ -67,11 +67,13 @@ def recognise(tree: Tree, wanted: str = "auto", rest_is_good: bool = False) -> t
         no_labels = bool(tree.images) and len(tree.images) == len(tree.files)
         hint = " If all are good: --set incomplete=good --set labels=none." * no_labels
         raise DataError(
-            f"{tree.root.name} {_seen(tree)}, in no known layout.{hint} Known: {known}."
+            f"{tree.root.name} {_seen(tree)}, in no known layout.{hint} Known: {known}.",
+            see="data#layout",
         )
     if len(best) > 1:
         which = " and as ".join(f"{LAYOUTS[name].words} (layout={name})" for name in best)
-        raise DataError(f"{tree.root.name} reads as {which}: choose by --set layout=NAME.")
+        told = f"{tree.root.name} reads as {which}: choose by --set layout=NAME."
+        raise DataError(told, see="data#layout")
     return best[0], _compared(found[best[0]], copy) if copy else found[best[0]]
 
 
@@ -88,7 +90,8 @@ def _compared(found: Found, copy: Found) -> Found:
         def read(size: tuple[int, int]) -> np.ndarray:
             pixels = mask(size)
             if other.mask and (pixels != other.mask(size)).any():
-                raise DataError("its mask and its outlines differ: one was changed, save both anew")
+                told = "its mask and its outlines differ: one was changed, save both anew"
+                raise DataError(told, see="labels#two-labels")
             return pixels
 
         return replace(one, mask=read, classes=other.classes, class_masks=other.class_masks)

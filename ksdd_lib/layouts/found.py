@@ -310,11 +310,8 @@ def from_file(path: Path, decode: Callable[[bytes, str], np.ndarray] = decode_ma
     def read(size: tuple[int, int]) -> np.ndarray:
         mask = decode(read_file(path), short_path(path))
         if mask.shape != size:
-            raise DataError(
-                "the picture is {}x{} but its mask {} is {}x{} (height x width)".format(
-                    *size, short_path(path), *mask.shape
-                )
-            )
+            told = "the picture is {}x{} but its mask {} is {}x{} (height x width)"
+            raise DataError(told.format(*size, short_path(path), *mask.shape), see="labels#sizes")
         return mask
 
     return read
@@ -345,7 +342,8 @@ def _drawn(labels: list[Labels], path: Path, kinds: Collection[str] = ()) -> Mas
                     shape.draw(canvas)
             masks.append(canvas > 0)
             if not kinds and (masks[0] != masks[-1]).any():
-                raise DataError(f"{labels[0].file} and {one.file} outline other defects in it")
+                told = f"{labels[0].file} and {one.file} outline other defects in it"
+                raise DataError(told, see="labels#two-labels")
         return np.any(masks, axis=0)
 
     return read
@@ -358,8 +356,9 @@ def _check_size(labels: Labels, size: tuple[int, int], path: Path) -> None:
     with Image.open(path) as image:
         is_turned = image.getexif().get(0x0112, 1) > 1
     if is_turned and labels.size == size[::-1]:
-        raise DataError(f"{said}, before its EXIF turns it: outline it as every viewer shows it")
-    raise DataError("{}, but it has {}x{}".format(said, *size))
+        turned = f"{said}, before its EXIF turns it: outline it as every viewer shows it"
+        raise DataError(turned, see="labels#sizes")
+    raise DataError("{}, but it has {}x{}".format(said, *size), see="labels#sizes")
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -219,7 +219,8 @@ def _training_part(
         told = fold_name(fold.number).capitalize()
         raise TrainingError(
             f"{told} has {len(defective)} defective images among {len(train)} in "
-            "training: the networks need defective and good ones. Add what is missing to the data."
+            "training: the networks need defective and good ones. Add what is missing to the data.",
+            see="labels#few-labels-or-none",
         )
     unmasked = frozenset(row for row in defective if from_good or not train[row].has_mask)
     is_drawn = from_good or plan.needs_masks or settings.view.tiled

@@ -53,7 +53,8 @@ def begin(needs_run: bool = True) -> Path | None:
                 f"KSDD_RUN names {named.name} on Drive, where no run is worked on, and no whole "
                 f'run could be brought from there: copy its folder, !mkdir -p "{here}" && '
                 f'cp -r "{named}" "{here}", then run %env KSDD_RUN={here / named.name} in a cell '
-                "of its own."
+                "of its own.",
+                see="runs#drive",
             )
         os.environ["KSDD_RUN"] = str(brought)
     folder = Path(os.environ.get("KSDD_RUN") or home() / "runs")

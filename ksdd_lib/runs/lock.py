@@ -89,7 +89,8 @@ def claim(folder: Path) -> bool:
             silent = storage.seconds_since(owner.last_wrote, note)
             raise RunError(
                 f"{owner.owner} works on {folder.name} and last wrote {silent:.0f} s ago. "
-                "Stop it first, or delete owner.json if you know that it is gone."
+                "Stop it first, or delete owner.json if you know that it is gone.",
+                see="runs#one-worker",
             )
         name, number = socket.gethostname(), os.getpid()
         me = Owner(

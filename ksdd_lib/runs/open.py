@@ -125,8 +125,10 @@ def resume(explicit: Values | None = None) -> Run:
             return open_run(folder, explicit)
         if named := os.environ.get("KSDD_RUN"):
             missing = f"KSDD_RUN is {named}, and no run is in {folder.resolve()}"
-            raise MissingError(f"{missing}: a path counts from the folder of the notebooks.")
-    raise MissingError(f"There is no run yet: run {NOTEBOOKS['data']}.ipynb first.")
+            told = f"{missing}: a path counts from the folder of the notebooks."
+            raise MissingError(told, see="runs#run-folders")
+    told = f"There is no run yet: run {NOTEBOOKS['data']}.ipynb first."
+    raise MissingError(told, see="runs#run-folders")
 
 
 def last_settings() -> Settings | None:

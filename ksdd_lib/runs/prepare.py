@@ -116,7 +116,8 @@ def open_data(run: Run, drive: Path | None = None) -> DataSet:
             f"The data in {root.name} is not what {run.folder.name} was begun with: fingerprint "
             f"{found[:12]} here, {record.fingerprint[:12]} there. Where pictures were added or "
             f"changed, begin another run: put %env KSDD_RUN={free} into a new cell above this one, "
-            "run all, and delete it later; for `run`, name another folder by --out."
+            "run all, and delete it later; for `run`, name another folder by --out.",
+            see="runs#other-data",
         )
     learns = chosen.labels != "none"
     whole = folds.folds_from_record(stored, samples, record.report.twins or (), learns)
@@ -161,7 +162,8 @@ def _place(run: Run, record: DataRecord, drive: Path | None) -> Path:
         raise DataError(
             f"The data of {run.folder.name} ({record.name}) is not on this machine: {error} "
             f"Where it lies elsewhere, run %env KSDD_DATA={example} (with its place) in a cell of "
-            "its own, then this cell again."
+            "its own, then this cell again.",
+            see="runs#other-data",
         ) from error
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ksdd_lib import settings_io, storage
-from ksdd_lib.errors import KsddError, MissingError, RunError
+from ksdd_lib.errors import KsddError, MissingError, RunError, with_link
 from ksdd_lib.runs.lock import alone
 from ksdd_lib.setting_rules import Value, Values
 from ksdd_lib.settings import RULES, Settings
@@ -70,10 +70,10 @@ class Run:
                 found = storage.read_record(mark, Divergence)
                 where = f"fold {fold} diverged at step {found.step} ({', '.join(found.images)})"
                 advice = f"Take a smaller {part}_learning_rate in a new run."
-                raise MissingError(f"{missing}: {where}. {advice}")
+                raise MissingError(f"{missing}: {where}. {advice}", see="training#diverged")
         notebook = notebook or NOTEBOOKS.get(part)
         first = f"run {notebook}.ipynb first" if notebook else "train it first"
-        raise MissingError(f"{missing} yet: {first}.")
+        raise MissingError(f"{missing} yet: {first}.", see="runs#run-folders")
 
     def has_begun(self, group: str) -> bool:
         """Whether settings of this group are fixed: those of "run" once any stage has begun."""
@@ -128,4 +128,5 @@ def stored_settings(folder: Path) -> Settings | None:
 def refusal(folder: Path, different: Mapping[str, tuple[Value, Value]]) -> str:
     """The sentence that refuses other settings than those of the run in `folder`."""
     listed = "; ".join(f"{name} is {a!r} there, {b!r} here" for name, (a, b) in different.items())
-    return f"The run {folder.name} was begun with other settings: {listed}. Use another run folder."
+    told = f"The run {folder.name} was begun with other settings: {listed}. Use another run folder."
+    return with_link(told, "runs#other-settings")

@@ -106,16 +106,17 @@ def read_grid(name: str) -> Grid:
         return PAPER
     path = Path(name).expanduser()
     if not path.is_file():
-        raise RunError(f"There is no grid {name}: take paper, or a JSON file (docs/study.md).")
+        raise RunError(f"There is no grid {name}: take paper, or a JSON file.", see="study#grid")
     grid = storage.parse_record(path.read_bytes(), Grid, path.name)
     for setting in (*grid.vary, *grid.fixed):
         if setting not in RULES:
             raise unknown(setting)
     if own := {"fold", "seed", "data"} & {*grid.vary, *grid.fixed}:
         listed = ", ".join(sorted(own))
-        raise SettingsError(f"{listed}: a grid has folds and seeds, and the data is given beside.")
+        told = f"{listed}: a grid has folds and seeds, and the data is given beside."
+        raise SettingsError(told, see="study#grid")
     if not (all(grid.vary.values()) and grid.folds and grid.seeds):
-        raise SettingsError(f"{path.name}: every list needs a value.")
+        raise SettingsError(f"{path.name}: every list needs a value.", see="study#grid")
     return grid
 
 

@@ -104,7 +104,8 @@ def load(folder: Path, stage: str, identity: Identity) -> Checkpoint | None:
         # A setting that is newer than the checkpoint had its default, which changes nothing.
         found = {key: getattr(Settings, key, None) for key in identity} | marker.identity
         if lines := _differences(identity, found):
-            raise CheckpointError(f"{path.stem} belongs to another training: {'; '.join(lines)}.")
+            told = f"{path.stem} belongs to another training: {'; '.join(lines)}."
+            raise CheckpointError(told, see="runs#other-settings")
         if not marker.fits(data):
             warnings.warn(f"{path.stem} is damaged and passed over.", stacklevel=2)
             continue

@@ -80,7 +80,8 @@ def explain_memory(
             if isinstance(error, RuntimeError) and not SIGNS.search(str(error)):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
-            raise TrainingError(_sentence(run.settings, hardware.device())) from error
+            told = _sentence(run.settings, hardware.device())
+            raise TrainingError(told, see="training#memory") from error
 
     return explained
 

@@ -229,12 +229,12 @@ def test_twins_are_not_blamed_where_the_same_files_or_too_few_items_are_the_reas
     twin_samples, tiny_root: Path
 ):
     pair = [sample for sample in twin_samples if sample.item in ("tiny02", "tiny07")]
-    with pytest.raises(FoldError, match="nor a twin of one.$"):
+    with pytest.raises(FoldError, match="nor a twin of one. See docs.data.md#item.$"):
         clean_folds(pair)
     for item in range(2, 8):
         shutil.copytree(tiny_root / "tiny01", tiny_root / f"tiny0{item}", dirs_exist_ok=True)
     for twins in ("similar", "identical"):
-        with pytest.raises(FoldError, match="nor a twin of one.$"):
+        with pytest.raises(FoldError, match="nor a twin of one. See docs.data.md#item.$"):
             clean_folds(find_samples(tiny_root), twins=twins)
 
 

@@ -360,7 +360,7 @@ class TestPublished:
             assert address.startswith("https://example.org/raw/main/")
             shutil.copy(address.replace("https://example.org", str(tmp_path / "repository")), path)
 
-        monkeypatch.setattr(weights, "_repository", lambda: "https://example.org")
+        monkeypatch.setattr(weights, "repository", lambda: "https://example.org")
         monkeypatch.setattr(sources, "_download", download)
         return place
 
@@ -407,7 +407,7 @@ class TestPublished:
     @pytest.mark.fault(6)
     @pytest.mark.parametrize("address", ["", "http://example.org/parts", "file:///parts"])
     def test_not_here_and_no_safe_place_to_fetch_it(self, monkeypatch, address):
-        monkeypatch.setattr(weights, "_repository", lambda: address)
+        monkeypatch.setattr(weights, "repository", lambda: address)
         with pytest.raises(CheckpointError, match="is not here: take a whole copy"):
             weights.published()
 
@@ -425,7 +425,7 @@ class TestPublished:
 
         monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", answer)
         monkeypatch.setattr(sources.time, "sleep", lambda _: None)
-        monkeypatch.setattr(weights, "_repository", lambda: "https://example.org")
+        monkeypatch.setattr(weights, "repository", lambda: "https://example.org")
         with pytest.raises(CheckpointError, match="could not be fetched.*leads to http"):
             weights.published()
         assert asked and all(url.startswith("https://example.org/") for url in asked)

@@ -8,7 +8,7 @@ from layouts.conftest import write
 
 from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.sources import DataFolder
-from ksdd_lib.errors import DataError
+from ksdd_lib.errors import DataError, without_link
 from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Found, Tree
@@ -53,7 +53,7 @@ def lacks(root: Path, layout: str = "auto") -> dict[str, str]:
             else:
                 one.mask(read_image(one.path).shape)
         except DataError as error:
-            found[one.name] = str(error)
+            found[one.name] = without_link(str(error))
     return found
 
 

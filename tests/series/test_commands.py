@@ -60,7 +60,8 @@ class TestWhatTheUserDoesWrong:
     def test_a_setting_out_of_range(self, said, tmp_path):
         out = str(tmp_path / "out")
         text = said("run", "--data", "generated", "--out", out, "--set", "fold=7")
-        assert text == "error: fold is '7'; it must be one of all, 0, 1, 2.\n"
+        told = "error: fold is '7'; it must be one of all, 0, 1, 2."
+        assert text == f"{told} See docs/protocols.md#fold.\n"
 
     def test_a_misspelt_setting(self, said, tmp_path):
         out = str(tmp_path / "out")

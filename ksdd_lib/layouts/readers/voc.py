@@ -95,7 +95,10 @@ def _kinds(data: bytes, name: str, names: Names) -> dict[str, np.ndarray] | None
         return None  # `decode_mask` reads it, or says what is wrong
     if unknown:
         colour = ", ".join(str(byte) for byte in unknown[0].to_bytes(3, "big"))
-        raise DataError(f"{name} has the colour {colour} (red, green, blue), which is no class's")
+        raise DataError(
+            f"{name} has the colour {colour} (red, green, blue), which is no class's",
+            see="labels#alpha",
+        )
     kinds = {of[key] for key in found if key in of and not NO_CLASS.fullmatch(of[key])}
     if not kinds:
         raise DataError(f"{name} marks nothing but void")
