@@ -23,7 +23,7 @@ from ksdd_lib import storage
 from ksdd_lib.data import kolektorsdd
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS
 from ksdd_lib.data.synthetic import MARKER as GENERATED_MARKER
-from ksdd_lib.data.zips import Archive, open_archive
+from ksdd_lib.data.zips import ANNOTATION_EXTENSIONS, PLAIN, Archive, open_archive
 from ksdd_lib.errors import DataError, KsddError, RunError
 from ksdd_lib.formatting import printable, unquoted
 from ksdd_lib.storage import FileHash
@@ -120,9 +120,12 @@ def obtain(
 
 
 def from_folder(folder: Path) -> DataFolder:
-    """The data in a folder; the items may stand one folder deeper."""
-    below = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
-    if len(below) == 1:
+    """The data in a folder; the items may stand deeper, where nothing beside tells of them."""
+    known = (*IMAGE_EXTENSIONS, *ANNOTATION_EXTENSIONS)
+    inside = [path for path in folder.iterdir() if path.name[0] not in "._"]
+    below = [path for path in inside if path.is_dir()]
+    beside = [path.name for path in inside if path.suffix.lower() in known and path not in below]
+    if len(below) == 1 and all(map(PLAIN.fullmatch, beside)):
         inside = list(below[0].iterdir())
         has_images = any(path.suffix.lower() in IMAGE_EXTENSIONS for path in inside)
         if not has_images and any(path.is_dir() for path in inside):

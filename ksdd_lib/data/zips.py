@@ -18,6 +18,11 @@ from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import printable
 
 ANNOTATION_EXTENSIONS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
+PLAIN = re.compile(
+    r"(.*/)?((read.?me|licen[cs]e|copying|citation)[^/]*|[^/]*\.(md|pdf|py|html?))", re.I
+)
+"""A file that is no label."""
+
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
 MAX_TOTAL = 8 * 2**30
 OUTSIDE = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.($|[/\\])")  # of the folder to unpack to

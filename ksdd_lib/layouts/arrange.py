@@ -18,18 +18,14 @@ from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.item_folders import LABELS, LIKE_A_MASK, NOT_GOOD, is_like_a_mask, not_plain
 from ksdd_lib.data.layout_note import CLASSES, NOTE, LayoutNote, read_note, write_classes
 from ksdd_lib.data.sources import DataFolder
+from ksdd_lib.data.zips import PLAIN
 from ksdd_lib.errors import DataError, with_link
 from ksdd_lib.formatting import listed, printable
 from ksdd_lib.layouts.catalog import recognise
-from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree, nothing
+from ksdd_lib.layouts.found import Found, Picture, Tree, are_items, nothing
 from ksdd_lib.settings import Settings
 
-PLAIN = re.compile(
-    r"(.*/)?((read.?me|licen[cs]e|copying|citation)[^/]*|[^/]*\.(md|pdf|py|html?))", re.I
-)
-"""A file that is no label."""
-
-VERSION = 6  # raise it whenever the readers may answer otherwise: the data is then read anew
+VERSION = 7  # raise it whenever the readers may answer otherwise: the data is then read anew
 
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:
@@ -68,7 +64,7 @@ def is_item_folders(root: Path) -> bool:
     except DataError:
         return False
     items = {name.partition("/")[0] for name in files.masks.keys() & files.images.keys()}
-    return bool(items) and not all(map(GENERIC.fullmatch, items))
+    return are_items(items)
 
 
 def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
@@ -165,7 +161,7 @@ def _rest_is_good(tree: Tree, found: Found) -> Found:
 
     Raises DataError where a file near may be the label of one, or a name tells of a defect.
     """
-    rest = [one for one in found.pictures if one.mask is None and not one.is_named]
+    rest = [one for one in found.pictures if one.is_open]
     names = defaultdict[Path, dict[str, str]](dict)
     for one in found.pictures:
         names[one.path.parent][one.name] = one.path.stem

@@ -59,6 +59,7 @@ def recognise(tree: Tree, wanted: str = "auto", rest_is_good: bool = False) -> t
     if alone := found.pop("pictures", None):
         found = found or {"pictures": alone} if rest_is_good else found
     copy = found.pop("labelme") if _has_copy(found) else None
+    kinds = found.pop("class_folders") if len(found) > 1 and "class_folders" in found else None
     found = {name: it for name, it in found.items() if LAYOUTS[name].is_own} or found
     most = max((it.labelled for it in found.values()), default=0)
     best = [name for name, it in found.items() if it.labelled == most]
@@ -74,7 +75,20 @@ def recognise(tree: Tree, wanted: str = "auto", rest_is_good: bool = False) -> t
         which = " and as ".join(f"{LAYOUTS[name].words} (layout={name})" for name in best)
         told = f"{tree.root.name} reads as {which}: choose by --set layout=NAME."
         raise DataError(told, see="data#layout")
-    return best[0], _compared(found[best[0]], copy) if copy else found[best[0]]
+    taken = _compared(found[best[0]], copy) if copy else found[best[0]]
+    return best[0], _of_folders(taken, kinds) if kinds else taken
+
+
+def _of_folders(found: Found, kinds: Found) -> Found:
+    """What was found, where folders name the defects that no label names."""
+    named = {one.name: one.classes for one in kinds.pictures if one.classes}
+    pictures = [
+        replace(one, classes=one.classes or named[one.name], is_defective=not one.mask)
+        if one.name in named
+        else one
+        for one in found.pictures
+    ]
+    return replace(found, pictures=pictures)
 
 
 def _has_copy(found: dict[str, Found]) -> bool:
@@ -107,9 +121,7 @@ def with_good(found: Found) -> Found:
     """What was found, with a black mask for each picture without one in a folder called good."""
     pictures = [
         replace(picture, mask=nothing)
-        if picture.mask is None
-        and not picture.is_named
-        and any(map(GOOD.fullmatch, PurePosixPath(picture.name).parts[:-1]))
+        if picture.is_open and any(map(GOOD.fullmatch, PurePosixPath(picture.name).parts[:-1]))
         else picture
         for picture in found.pictures
     ]

@@ -31,7 +31,10 @@ Draw = Callable[[np.ndarray], object]
 SYSTEM = re.compile(r"\..*|__MACOSX|@eaDir|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 """Files and folders that nobody put there."""
 
-GOOD = re.compile(r"good|ok|io|normal|non?[ _-]?defect\w*|defect[ _-]?free|fine|gut", re.IGNORECASE)
+GOOD = re.compile(
+    r"good|ok|io|normal|non?[ _-]?defect\w*|(?:(?:defect|crack|fault|flaw|mt)[ _-]?)?free|fine|gut",
+    re.IGNORECASE,
+)
 """The name of a folder whose pictures are good surfaces."""
 
 GENERIC = re.compile(
@@ -76,6 +79,11 @@ class Picture:
     lack: str = "it has no label"
     is_named: bool = False
     is_defective: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing says what it shows: no mask, no label and no class."""
+        return self.mask is None and not (self.is_named or self.is_defective)
 
 
 @dataclass(frozen=True)
@@ -257,6 +265,11 @@ def joined(tree: Tree, labels: list[Labels], masks: set[str], notes: Sequence[st
     if unread:
         notes.append(f"{len(unread)} pictures are masks, which this layout does not read")
     return Found(pictures, {one.file for one in labels} | unread, notes)
+
+
+def are_items(folders: Collection[str]) -> bool:
+    """Whether folders with these names may be parts: none is for good ones, nor all for a use."""
+    return not (any(map(GOOD.fullmatch, folders)) or all(map(GENERIC.fullmatch, folders)))
 
 
 def side_of(path: str) -> str:

@@ -159,6 +159,24 @@ def test_a_folder_is_used_where_it_is_even_one_folder_deeper(tiny_root: Path, ho
     assert not home.exists()
 
 
+@pytest.mark.fault(87)
+@pytest.mark.parametrize(
+    "name", ["annotations.xml", "labels.csv", "classes.txt", "data.yaml", "1.PNG"]
+)
+def test_a_folder_is_not_left_out_where_a_file_beside_it_may_tell_of_it(
+    name, tmp_path: Path, home: Path
+):
+    root = tmp_path / "set"
+    for inner in ("default", "second"):
+        (root / "images" / inner).mkdir(parents=True)
+        (root / "images" / inner / "1.png").write_bytes(b"x")
+    for plain in ("README.txt", "LICENSE", ".DS_Store", "Thumbs.db"):
+        (root / plain).write_bytes(b"x")
+    assert obtain(str(root), home).root == root / "images"
+    (root / name).write_bytes(b"x")
+    assert obtain(str(root), home).root == root
+
+
 def test_generated_data_stays_generated_through_an_archive(tiny_root: Path, tmp_path, home: Path):
     (tiny_root / "generated.json").write_text("{}")
     assert obtain(str(tiny_root), home).label == "GENERATED"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ Surfaces = dict[str, tuple[np.ndarray, np.ndarray]]
 
 def folders(root: Path, surfaces: Surfaces) -> None:
     for name, (image, mask) in surfaces.items():
-        write(root / ("rejects" if mask.any() else "good") / f"{name}.png", image)
+        write(root / ("Dellen" if mask.any() else "good") / f"{name}.png", image)
 
 
 def table(root: Path, surfaces: Surfaces) -> None:
@@ -139,3 +140,47 @@ def test_good_pictures_alone_are_a_data_set_where_all_are_said_to_be_good(
     data = prepare_data(open_run(tmp_path / "two", {**settings, "labels": "none"}))
     assert len(data.samples) == 3 and not any(one.is_defective for one in data.samples)
     assert [len(fold.test) for fold in data.folds] == [1, 1, 1]
+
+
+def lost(root: Path, surfaces: Surfaces) -> None:
+    """A table that names masks of all defects, of which none is there."""
+    rows = [("image", "mask")]
+    for name, (image, mask) in surfaces.items():
+        write(root / f"{name}.png", image)
+        rows.append((f"{name}.png", f"drawn/{name}.png" if mask.any() else ""))
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def outlined(root: Path, surfaces: Surfaces) -> None:
+    """Folders called by what they show, and labelme's file for one of the defects."""
+    folders(root, surfaces)
+    shapes = [{"label": "x", "points": [[9, 9], [60, 9], [60, 60]], "shape_type": "polygon"}]
+    held = {"imagePath": "part0_0.png", "shapes": shapes, "imageHeight": 160, "imageWidth": 128}
+    (root / "Dellen" / "part0_0.json").write_text(json.dumps(held))
+
+
+def in_a_good_folder(root: Path, surfaces: Surfaces) -> None:
+    """A table that calls pictures in a folder called good defective."""
+    table(root / "good", surfaces)
+    text = (root / "good" / "labels.csv").read_text().replace("part", "good/part")
+    (root / "good" / "labels.csv").unlink()
+    (root / "labels.csv").write_text(text)
+
+
+@pytest.mark.fault(65)
+@pytest.mark.parametrize("made", [folders, table, boxes, mvtec, lost, outlined, in_a_good_folder])
+@pytest.mark.parametrize("incomplete", ["refuse", "good"])
+def test_what_anything_calls_defective_is_never_the_rest_that_is_good(
+    made: Callable[[Path, Surfaces], None], incomplete: str, surfaces: Surfaces, tmp_path: Path
+) -> None:
+    """Neither NOT_GOOD nor LABELS is in any of these names: the class alone tells."""
+    made(tmp_path / "data", surfaces)
+    settings = resolve({"preset": "cpu", "item": "picture", "incomplete": incomplete})
+    folder = as_item_folders(DataFolder(tmp_path / "data", "data"), tmp_path / "home", settings)
+    found = survey(folder.root)
+    assert not {Path(s.name).name for s in found.samples if not s.is_defective} & set(BAD)
+
+
+BAD = ("part0_0", "part0_1", "part1_0")
+"""The defective ones of the `surfaces`."""

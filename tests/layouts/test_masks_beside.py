@@ -8,7 +8,8 @@ from layouts.conftest import same, write
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.layouts.arrange import item_of, propose
-from ksdd_lib.layouts.found import Picture
+from ksdd_lib.layouts.catalog import recognise
+from ksdd_lib.layouts.found import Picture, Tree
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,61 @@ def test_the_pattern_that_names_suggest_is_proposed(names, parts):
     pattern = told.partition("'item=")[2].partition("'")[0]
     pictures = [Picture(name, Path(name), None) for name in names]
     assert len({item_of(one, pattern) for one in pictures}) == parts
+
+
+@pytest.mark.fault(87)
+@pytest.mark.parametrize("where", ["{}", "set/{}", "my parts/2024/{}"])
+def test_item_folders_stay_parts_beside_other_files(where, surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / where.format(name[:5]) / f"{name}.png", image)
+        write(root / where.format(name[:5]) / f"{name}_label.png", annotation)
+    (root / "info.json").write_text("{}")
+    found = read_back(root)
+    same(found, surfaces)
+    assert {name.partition("/")[0] for name in found} == {"part0", "part1", "part2"}
+
+
+@pytest.mark.fault(87)
+@pytest.mark.parametrize("where", ["{}", "set/{}"])
+@pytest.mark.parametrize("good", ["good", "OK"])
+def test_folders_that_name_classes_are_no_parts(where, good, surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        folder = root / where.format("crack" if annotation.any() else good)
+        write(folder / f"{name}.png", image)
+        write(folder / f"{name}_label.png", annotation)
+    found = read_back(root)
+    same(found, surfaces)
+    assert len({name.partition("/")[0] for name in found}) == 6
+
+
+@pytest.mark.fault(87)
+@pytest.mark.parametrize(
+    ("picture", "mask"),
+    [
+        ("{kind}/{name}.png", "{kind}/{name}_mask.png"),
+        ("{kind}/Imgs/{name}.jpg", "{kind}/Imgs/{name}.png"),
+        ("images/{kind}/{name}.png", "masks/{kind}/{name}.png"),
+    ],
+)
+@pytest.mark.parametrize("good", ["good", "OK", "MT_Free"])
+def test_folders_name_the_classes_of_masks_and_of_what_has_none(
+    picture, mask, good, surfaces, tmp_path: Path
+):
+    """Also where good ones have black masks, which would otherwise count as pictures."""
+    kinds = {name: ("Riss", "Delle")[int(name[-1])] for name in surfaces}
+    kinds |= {name: good for name, (_, annotation) in surfaces.items() if not annotation.any()}
+    kinds["bare"] = "Delle"
+    pairs = {**surfaces, "bare": (surfaces["part0_1"][0] // 2, None)}
+    for name, (image, annotation) in pairs.items():
+        write(tmp_path / picture.format(kind=kinds[name], name=name), image)
+        if annotation is not None:
+            write(tmp_path / mask.format(kind=kinds[name], name=name), annotation)
+    layout, found = recognise(Tree(tmp_path))
+    assert layout == "masks_beside"
+    told = {one.path.stem: (one.classes, one.is_defective) for one in found.pictures}
+    named = {
+        name: (() if kind == good else (kind,), name == "bare") for name, kind in kinds.items()
+    }
+    assert told == named

@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import PurePosixPath
 
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts.found import GENERIC, Found, Picture, Tree, from_file, without_ending
+from ksdd_lib.layouts.found import Found, Picture, Tree, are_items, from_file, without_ending
 from ksdd_lib.layouts.readers.voc import OF_CLASSES, OF_OBJECTS, read_names, with_classes
 
 MASK_WORD = re.compile(r"(?P<stem>.+?)[ _.-](?:label|mask|gt|seg|annotation)s?", re.IGNORECASE)
@@ -62,17 +62,16 @@ def find(tree: Tree) -> Found | None:
 def find_items(tree: Tree) -> Found | None:
     """Item folders, which the package itself reads: `<item>/a.jpg` beside `<item>/a_label.png`.
 
-    None where a picture lies elsewhere, or no folder is an item.
+    None where a picture lies elsewhere than in folders side by side, or no folder is an item.
     """
-    folders = {PurePosixPath(name).parent.as_posix() for name in tree.images}
-    if any("/" in folder or folder == "." for folder in folders):
-        return None
-    if all(map(GENERIC.fullmatch, folders)):
+    folders = {PurePosixPath(name).parent for name in tree.images}
+    names = [folder.name for folder in folders]
+    if len({folder.parent for folder in folders}) > 1 or "" in names or not are_items(names):
         return None
     if not any(PurePosixPath(name).stem.endswith("_label") for name in tree.images):
         return None
     if found := find(tree):
-        items = [replace(one, item=one.name.partition("/")[0]) for one in found.pictures]
+        items = [replace(one, item=one.name.split("/")[-2]) for one in found.pictures]
         return replace(found, pictures=items)
     return None
 

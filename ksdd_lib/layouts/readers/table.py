@@ -45,6 +45,7 @@ def find(tree: Tree) -> Found | None:
             item=cells["item"] or None,
             classes=() if is_good or not cells["class"] else (cells["class"],),
             lack=lack,
+            is_named=bool(mask),
             is_defective=bool(cells["class"]) and not is_good and not mask,
         )
     if twice:
