@@ -159,7 +159,7 @@ def test_a_folder_is_used_where_it_is_even_one_folder_deeper(tiny_root: Path, ho
     assert not home.exists()
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(89)
 @pytest.mark.parametrize(
     "name", ["annotations.xml", "labels.csv", "classes.txt", "data.yaml", "1.PNG"]
 )

@@ -124,7 +124,7 @@ def test_the_pattern_that_names_suggest_is_proposed(names, parts):
     assert len({item_of(one, pattern) for one in pictures}) == parts
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(89)
 @pytest.mark.parametrize("where", ["{}", "set/{}", "my parts/2024/{}"])
 def test_item_folders_stay_parts_beside_other_files(where, surfaces, read_back, tmp_path: Path):
     root = tmp_path / "data"
@@ -137,7 +137,7 @@ def test_item_folders_stay_parts_beside_other_files(where, surfaces, read_back, 
     assert {name.partition("/")[0] for name in found} == {"part0", "part1", "part2"}
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(89)
 @pytest.mark.parametrize("where", ["{}", "set/{}"])
 @pytest.mark.parametrize("good", ["good", "OK"])
 def test_folders_that_name_classes_are_no_parts(where, good, surfaces, read_back, tmp_path: Path):
@@ -151,7 +151,7 @@ def test_folders_that_name_classes_are_no_parts(where, good, surfaces, read_back
     assert len({name.partition("/")[0] for name in found}) == 6
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(89)
 @pytest.mark.parametrize(
     ("picture", "mask"),
     [
