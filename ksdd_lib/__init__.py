@@ -27,6 +27,7 @@ FACE = {
     "notebook": "browse colab controls draw_labels judge_pictures label_effort operating_point"
     " outputs",
     "notebook.live": "watch_training",
+    "notebook.progress": "watch_scoring",
     "pipeline": "train train_final",
     "reporting": "plots surface_pictures teaching_figures",
     "reporting.report": "make_figures make_report open_surfaces",

@@ -130,12 +130,17 @@ def kolektor_samples(kolektor_root: Path) -> list:
 
 class Screen:
     """What a notebook's cell shows; `bundles` are the outputs, each in its newest state, and
-    `metadata` what came with them at first."""
+    `metadata` what came with them at first. `drawn` counts pictures."""
 
     def __init__(self) -> None:
         self.bundles: list[dict] = []
         self.metadata: list[dict | None] = []
         self.drawn = 0
+
+    @property
+    def pictures(self) -> list[dict]:
+        """The outputs with a picture."""
+        return [bundle for bundle in self.bundles if "image/png" in bundle]
 
     def display(
         self,
@@ -146,7 +151,7 @@ class Screen:
     ) -> "Handle":
         self.bundles.append(bundle)
         self.metadata.append(metadata)
-        self.drawn += 1
+        self.drawn += "image/png" in bundle
         return Handle(self, len(self.bundles) - 1)
 
 
@@ -156,7 +161,7 @@ class Handle:
 
     def update(self, bundle: dict, raw: bool, metadata: dict) -> None:
         self.screen.bundles[self.place] = bundle
-        self.screen.drawn += 1
+        self.screen.drawn += "image/png" in bundle
 
 
 @pytest.fixture

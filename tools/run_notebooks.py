@@ -118,14 +118,14 @@ class Client(NotebookClient):
 
 
 def echo(message: dict[str, Any], line: ProgressLine) -> None:
-    """Show what a kernel's message prints; what it renews goes to `line`."""
+    """Show what a kernel's message prints; what it renews, but for pictures, goes to `line`."""
     content = message["content"]
     if message["msg_type"] == "stream":
         line.end()
         print(content["text"], end="", flush=True)
     elif message["msg_type"] == "update_display_data":
         text = content["data"].get("text/plain", "")
-        if text and not text.startswith("<"):
+        if text and not text.startswith("<") and "image/png" not in content["data"]:
             line.show(text, is_last=not sys.stdout.isatty())
 
 

@@ -11,7 +11,9 @@ from ksdd_lib import storage
 from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.formatting import duration
 from ksdd_lib.methods.catalog import method_of
+from ksdd_lib.notebook import outputs
 from ksdd_lib.notebook.outputs import ProgressLine
+from ksdd_lib.notebook.progress import Whole, Work, training
 from ksdd_lib.reporting.plots import stamp
 from ksdd_lib.reporting.training_view import Forming, training_view
 from ksdd_lib.runs.prepare import DataSet, part_of
@@ -24,15 +26,26 @@ MOMENTS = 8
 
 
 def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> Watch:
-    """A `watch` for training: a line, in a notebook below one picture for all folds of a stage.
+    """A `watch` for training: a line; in a notebook one picture for all folds of a stage, and above
+    it one bar.
 
     `state` says what is on Drive, as `BackgroundCopy.state` does.
     """
-    output = ProgressLine(5.0)
+    output, bar = ProgressLine(5.0), ProgressLine(5.0)
     examples: dict[int, Examples] = {}
+    wholes = list[Whole]()
 
     def watch(progress: Progress) -> None:
         fold = progress.fold
+        if outputs.in_notebook():
+            if not wholes:
+                wholes.append(training(run, progress.stage, fold))
+            whole = wholes[0]
+            whole.parts[progress.stage, fold] = Work(
+                progress.stage, progress.steps, progress.step, progress.history[-1]["seconds"]
+            )
+            step = f"step {progress.step} of {progress.steps}"
+            whole.show(f"{progress.stage}, {fold_name(fold)}: {step}", bar)
         if fold not in examples:
             examples[fold] = Examples(run, data, fold)
         examples[fold].look(progress)

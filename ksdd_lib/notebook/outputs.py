@@ -175,8 +175,12 @@ class ProgressLine:
         is_last: bool = False,
         key: object = None,
         draw: Callable[[], Figure] | None = None,
+        page: str = "",
     ) -> None:
-        """Show `line` and what `draw` makes, if due or last; another `key` begins a new line."""
+        """Show `line` and what `draw` makes, if due or last; another `key` begins a new line.
+
+        In a notebook `page`, HTML, stands in place of the line.
+        """
         if key != self._key:
             self.end()
             self._key = key
@@ -184,7 +188,8 @@ class ProgressLine:
         if not is_last and began < self._due:
             return
         if in_notebook():
-            bundle = ({"image/png": _drawn(draw())} if draw else {}) | {"text/plain": line}
+            bundle = {"image/png": _drawn(draw())} if draw else {}
+            bundle |= ({"text/html": page} if page else {}) | {"text/plain": line}
             if self._handle is None:
                 self._handle = show(bundle, display_id=True)
             else:

@@ -91,16 +91,16 @@ def test_a_stage_has_one_live_picture_for_all_folds(screen, place):
     watch = live.watch_training(*place)
     for step in range(10, 351, 10):
         watch(at(step))
-    [bundle] = screen.bundles
+    [bundle] = screen.pictures
     assert screen.drawn == 2, "at the start and at the end of this quick training"
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert bundle["text/plain"] == "segmentation, fold 0: all 350 steps done, loss 0.00286, 12 min"
     watch(at(350, fold=1))
-    assert [one["text/plain"].partition(":")[0] for one in screen.bundles] == [
+    assert [one["text/plain"].partition(":")[0] for one in screen.pictures] == [
         "segmentation, fold 1"
     ]
     watch(replace(at(10), stage="decision"))
-    assert len(screen.bundles) == 2
+    assert len(screen.pictures) == 2
 
 
 def test_the_picture_of_all_folds_shows_what_each_has_seen(screen, place, monkeypatch):
@@ -177,7 +177,7 @@ def test_it_is_drawn_again_after_its_pause_and_says_what_is_on_drive(screen, pla
         clock[0] = 1000.0 + second
         watch(at(100))
         assert screen.drawn == drawn, second
-    assert screen.bundles[0]["text/plain"].endswith("left; safe on Drive: step 50")
+    assert screen.pictures[0]["text/plain"].endswith("left; safe on Drive: step 50")
 
 
 def test_in_a_terminal_it_is_one_line_at_the_end(place, capsys: pytest.CaptureFixture):
@@ -255,10 +255,10 @@ def test_looking_changes_nothing_of_the_training(screen, place, tmp_path: Path):
 def test_a_finished_stage_is_shown_whole_from_disk(screen, place):
     run, data = place
     assert train_stage(run, data, 0, "segmentation", watch=live.watch_training(run, data))
-    drawn = picture(screen.bundles[-1])
+    drawn = picture(screen.pictures[-1])
     screen.bundles.clear()
     assert not train_stage(run, data, 0, "segmentation", watch=live.watch_training(run, data))
-    [bundle] = screen.bundles
+    [bundle] = screen.pictures
     assert "all 3 steps done" in bundle["text/plain"]
     assert np.array_equal(picture(bundle), drawn)
 

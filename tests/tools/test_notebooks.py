@@ -501,8 +501,10 @@ def test_a_kernel_s_lines_are_printed_and_its_progress_renewed(capsys, monkeypat
     said = {"msg_type": "stream", "content": {"text": "fold 0: trained\n"}}
     renewed = {"msg_type": "update_display_data", "content": {"data": {"text/plain": "step 1"}}}
     widget = {"msg_type": "update_display_data", "content": {"data": {"text/plain": "<VBox>"}}}
+    shown = {"text/plain": "the loss", "image/png": "iVBOR"}  # its words stand in the bar already
+    picture = {"msg_type": "update_display_data", "content": {"data": shown}}
     line = outputs.ProgressLine(0.0)
-    for message in (renewed, widget, said):
+    for message in (renewed, widget, picture, said):
         run_notebooks.echo(message, line)
     assert capsys.readouterr().out == "step 1\nfold 0: trained\n"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
