@@ -66,6 +66,7 @@ def test_a_pace_that_is_known_from_before_counts_for_what_has_not_begun():
     assert whole.words() == "42 %, 30 s of about 70 s"
 
 
+@pytest.mark.fault(90)
 def test_the_bar_is_html_that_needs_no_script_and_no_widget():
     whole = Whole({0: Work("a", 100, 25, 60.0)}, "3 folds <b>")
     page = whole.page("fold 0: step 25 & more")
@@ -108,6 +109,7 @@ def test_one_bar_stands_for_all_folds_and_is_renewed_in_place(screen, place):
     assert screen.bundles[0] is bars()[0], "above the pictures"
 
 
+@pytest.mark.fault(90)
 def test_a_session_that_goes_on_begins_where_the_work_is(screen, place):
     run, data = place
     write_history(run, 0, "segmentation", 40, 80.0)
@@ -122,6 +124,7 @@ def test_a_session_that_goes_on_begins_where_the_work_is(screen, place):
     assert screen.bundles[-2]["text/plain"].endswith("all 3 folds: 41 %, 1.7 min of about 4 min")
 
 
+@pytest.mark.fault(90)
 def test_it_is_whole_when_a_finished_stage_is_run_again(screen, place):
     run, data = place
     run = replace(run, settings=run.settings.with_values({"fold": "0"}))
