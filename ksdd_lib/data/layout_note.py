@@ -39,6 +39,7 @@ class LayoutNote(storage.Record):
         classes: name of a sample -> the classes of its defects, where they were named; "" for
             those without a name beside others that have one.
         defective: names of samples that show a defect, though no mask outlines it.
+        lacks: names of pictures without a label -> why, as the layout has it.
     """
 
     layout: str
@@ -46,6 +47,7 @@ class LayoutNote(storage.Record):
     sides: dict[str, str] = {}
     classes: dict[str, tuple[str, ...]] = {}
     defective: tuple[str, ...] = ()
+    lacks: dict[str, str] = {}
 
 
 def read_note(root: Path) -> LayoutNote | None:

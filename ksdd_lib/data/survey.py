@@ -103,7 +103,8 @@ def survey(
     """
     files = list_files(root)
     names = sorted(files.images, key=natural_key)
-    pairs = [_misnamed(name) or files.pair(name) for name in names]
+    lacks = note.lacks if (note := read_note(root)) else {}
+    pairs = [_misnamed(name) or _pair(files, name, lacks.get(name)) for name in names]
     labelled = _labelled(root, files, dict(zip(names, pairs, strict=True)))
     if not needs_masks:
         pairs = [labelled.get(name, pair) for name, pair in zip(names, pairs, strict=True)]
@@ -134,6 +135,14 @@ def survey(
         defective=tuple(name for name in labelled if isinstance(found[name], str)),
         contents=tuple(PairContent.model_validate(one, from_attributes=True) for one in usable),
     )
+
+
+def _pair(files: Files, name: str, lack: str | None) -> Pair | str:
+    """As `Files.pair`; what lacks is told as the layout has it that the data was written from."""
+    if not lack or name in files.masks or name in files.doubts:
+        return files.pair(name)
+    told = f"{short_path(files.images[name][0])} has no label: {lack}"
+    return with_link(told, "labels#incomplete")
 
 
 def _labelled(root: Path, files: Files, pairs: Mapping[str, Pair | str]) -> dict[str, Pair]:

@@ -21,11 +21,11 @@ from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.data.zips import PLAIN
 from ksdd_lib.errors import DataError, with_link
 from ksdd_lib.formatting import listed, printable
-from ksdd_lib.layouts.catalog import recognise
+from ksdd_lib.layouts.catalog import LAYOUTS, recognise
 from ksdd_lib.layouts.found import Found, Picture, Tree, are_items, nothing
 from ksdd_lib.settings import Settings
 
-VERSION = 7  # raise it whenever the readers may answer otherwise: the data is then read anew
+VERSION = 8  # raise it whenever the readers may answer otherwise: the data is then read anew
 
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:
@@ -80,6 +80,7 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
     places = _places(found.pictures, settings.item)
     with ThreadPoolExecutor() as pool:
         lacks = list(pool.map(lambda one: _write_one(one[0], target, one[1]), places.items()))
+    lacks = [LAYOUTS[layout].lack if one == Picture.lack else one for one in lacks]
     names = {picture: _sample_name(place) for picture, place in places.items()}
     note = LayoutNote(
         layout=layout,
@@ -87,6 +88,9 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
         sides={names[one]: one.side for one in found.pictures if one.side},
         classes={names[one]: one.classes for one in found.pictures if one.classes},
         defective=tuple(names[one] for one in found.pictures if one.is_defective),
+        lacks={
+            name: printable(why) for name, why in zip(names.values(), lacks, strict=True) if why
+        },
     )
     storage.write_record(target / NOTE, note)
     return note

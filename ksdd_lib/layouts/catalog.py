@@ -23,24 +23,45 @@ from ksdd_lib.layouts.readers import (
 
 
 class Layout(NamedTuple):
-    """A reader, what it reads in a few words, and whether its signs are its own alone."""
+    """A reader, what it reads in a few words, and whether its signs are its own alone.
+
+    What a picture lacks that no label names is told by `lack`.
+    """
 
     find: Callable[[Tree], Found | None]
     words: str
     is_own: bool = False
+    lack: str = Picture.lack
 
 
 LAYOUTS = {
-    "item_folders": Layout(masks_beside.find_items, "folders of items, with labels", True),
-    "kolektorsdd2": Layout(masks_beside.find_kolektorsdd2, "KolektorSDD2", True),
+    "item_folders": Layout(
+        masks_beside.find_items,
+        "folders of items, with labels",
+        True,
+        "no mask NAME_label.png or .bmp lies beside it",
+    ),
+    "kolektorsdd2": Layout(
+        masks_beside.find_kolektorsdd2, "KolektorSDD2", True, "no mask NAME_GT.png lies beside it"
+    ),
     "mvtec": Layout(class_folders.find_mvtec, "MVTec AD", True),
     "table": Layout(table.find, "a table labels.csv", True),
-    "masks_beside": Layout(masks_beside.find, "pictures with masks beside them or in a folder"),
-    "labelme": Layout(labelme.find, "labelme's JSON for each picture"),
-    "coco": Layout(coco.find, "COCO's JSON of instances"),
-    "cvat": Layout(cvat.find, "XML of CVAT for images"),
-    "via": Layout(via.find, "JSON of the VGG Image Annotator"),
-    "yolo": Layout(yolo.find, "YOLO's text with segments for each picture"),
+    "masks_beside": Layout(
+        masks_beside.find,
+        "pictures with masks beside them or in a folder",
+        lack="no mask has its name, as NAME_label.png beside it or NAME.png in a folder of masks",
+    ),
+    "labelme": Layout(
+        labelme.find, "labelme's JSON for each picture", lack="no JSON file of labelme names it"
+    ),
+    "coco": Layout(coco.find, "COCO's JSON of instances", lack="no JSON file of COCO lists it"),
+    "cvat": Layout(cvat.find, "XML of CVAT for images", lack="no XML of CVAT lists it"),
+    "via": Layout(via.find, "JSON of the VGG Image Annotator", lack="no JSON file of VIA lists it"),
+    "yolo": Layout(
+        yolo.find,
+        "YOLO's text with segments for each picture",
+        lack="no text file of YOLO has its name, beside it or in labels",
+    ),
     "class_folders": Layout(class_folders.find, "folders called good and by defects, no masks"),
     "pictures": Layout(class_folders.find_pictures, "pictures alone, all good: incomplete=good"),
 }

@@ -52,7 +52,7 @@ def test_a_picture_without_a_mask_is_never_good(surfaces, read_back, tmp_path: P
         write(root / "images" / f"{name}.png", image)
         if name != "part2_1":
             write(root / "masks" / f"{name}.png", annotation)
-    with pytest.raises(DataError, match="part2_1.png has no mask"):
+    with pytest.raises(DataError, match="part2_1.png has no label: no mask has its name"):
         read_back(root)
 
 
@@ -71,7 +71,7 @@ def test_a_picture_with_two_masks_is_named(surfaces, read_back, tmp_path: Path):
         write(root / "images" / f"{name}.png", image)
         write(root / "masks" / f"{name}.png", annotation)
         write(root / "masks" / f"{name}_mask.png", annotation)
-    with pytest.raises(DataError, match="has no mask"):
+    with pytest.raises(DataError, match="has no label: it has two masks"):
         read_back(root)
 
 
@@ -80,7 +80,7 @@ def test_a_mask_of_another_size_is_no_label(surfaces, read_back, tmp_path: Path)
     for name, (image, annotation) in surfaces.items():
         write(root / "images" / f"{name}.png", image)
         write(root / "masks" / f"{name}.png", annotation[:-16])
-    with pytest.raises(DataError, match="has no mask"):
+    with pytest.raises(DataError, match="has no label: .* its mask"):
         read_back(root)
 
 

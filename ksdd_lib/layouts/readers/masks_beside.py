@@ -38,18 +38,19 @@ def find(tree: Tree) -> Found | None:
     used = {name for names in paired.values() for name in names}
     if not used:
         return None
-    notes = []
-    if any(map(OF_CLASSES.fullmatch, used)) and (
-        objects := list(filter(OF_OBJECTS.fullmatch, tree.images))
-    ):
+    notes, missing = list[str](), Picture.lack
+    if any(map(OF_CLASSES.fullmatch, used)):
+        missing = "it has no mask in SegmentationClass"
+        objects = list(filter(OF_OBJECTS.fullmatch, tree.images))
         used |= set(objects)
-        notes.append(f"{len(objects)} masks of single objects are not read: {listed(objects, 2)}")
+        said = f"{len(objects)} masks of single objects are not read: {listed(objects, 2)}"
+        notes += [said] * bool(objects)
     pictures, names_in = [], cache(partial(read_names, tree))
     for name in tree.images:
         if name in used:
             continue
         mine = sorted(set(paired.get(without_ending(name).casefold(), ())))
-        lack = "it has no mask" if not mine else f"it has two masks, {' and '.join(mine)}"
+        lack = f"it has two masks, {' and '.join(mine)}" if mine else missing
         mask = from_file(tree.path(mine[0])) if len(mine) == 1 else None
         one = Picture(without_ending(name), tree.path(name), mask, lack=lack, is_named=bool(mine))
         if mask and (voc := OF_CLASSES.fullmatch(mine[0])):
