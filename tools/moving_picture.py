@@ -27,7 +27,7 @@ from ksdd_lib.runs.prepare import open_data
 PICTURE = Path(__file__).resolve().parents[1] / "assets" / "found.gif"
 
 WIDTH, HEIGHT, DPI = 8.0, 3.6, 100  # inches, and pixels an inch
-COLOURS, WHITE = 96, 246  # of the palette; from this level on a colour is the page's own
+COLOURS, WHITE = 192, 246  # of the palette; from this level on a colour is the page's own
 FADED, FLAGGED = "#777777", "#f6ece4"
 ROWS = 7  # of dots for each kind, so that near scores do not cover each other
 

@@ -36,28 +36,25 @@ def watch_training(run: Run, data: DataSet, state: Callable[[], str] = str) -> W
     wholes = list[Whole]()
 
     def watch(progress: Progress) -> None:
-        fold = progress.fold
+        stage, fold, steps = progress.stage, progress.fold, progress.steps
+        line = "; ".join(filter(None, [describe(progress), state()]))
         if outputs.in_notebook():
             if not wholes:
-                wholes.append(training(run, progress.stage, fold))
-            whole = wholes[0]
-            whole.parts[progress.stage, fold] = Work(
-                progress.stage, progress.steps, progress.step, progress.history[-1]["seconds"]
-            )
-            step = f"step {progress.step} of {progress.steps}"
-            whole.show(f"{progress.stage}, {fold_name(fold)}: {step}", bar)
+                wholes.append(training(run, stage, fold))
+            seconds = progress.history[-1]["seconds"]
+            wholes[0].parts[stage, fold] = Work(stage, steps, progress.step, seconds)
+            wholes[0].show(line, bar)
         if fold not in examples:
             examples[fold] = Examples(run, data, fold)
         examples[fold].look(progress)
-        line = "; ".join(filter(None, [describe(progress), state()]))
 
         def draw() -> Figure:
             rows = [one.forming(number, number == fold) for number, one in examples.items()]
             histories, forming = _histories(run, progress), [row for row in rows if row]
-            figure = training_view(histories, fold, progress.steps, line, forming)
+            figure = training_view(histories, fold, steps, forming)
             return stamp(figure) if data.is_generated else figure
 
-        output.show(line, progress.step >= progress.steps, progress.stage, draw)
+        output.show(line, progress.step >= steps, stage, draw)
 
     return watch
 

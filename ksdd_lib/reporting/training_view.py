@@ -31,7 +31,7 @@ class Forming:
 
 
 def training_view(
-    stages: Histories, fold: int, steps: int, heading: str, forming: Sequence[Forming] = ()
+    stages: Histories, fold: int, steps: int, forming: Sequence[Forming] = ()
 ) -> Figure:
     """The losses of a training, and below them the scores of its surfaces, or masks as they form.
 
@@ -45,8 +45,6 @@ def training_view(
     with style():
         top, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
         axes = top.subplots(1, len(stages), squeeze=False)[0]
-        place = 0.08 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight()
-        figure.text(*place, heading, ha="left", va="top", fontsize=9.5).set_in_layout(False)
     draw_stages(axes, stages)
     for ax in axes:
         for line in ax.lines[1::2]:  # the running means

@@ -151,10 +151,10 @@ def test_the_scores_of_a_decision_training_stay_in_its_history_and_are_drawn(
 
 def test_of_a_history_without_scores_the_losses_are_drawn():
     rows = at(350).history
-    view = training_view.training_view({"decision": {0: rows}}, 0, 350, "")
+    view = training_view.training_view({"decision": {0: rows}}, 0, 350)
     assert len(view.axes) == 1
     rows = [row | {"highest_good": -1.0} for row in rows]
-    assert len(training_view.training_view({"decision": {0: rows}}, 0, 350, "").axes) == 2
+    assert len(training_view.training_view({"decision": {0: rows}}, 0, 350).axes) == 2
 
 
 def test_of_several_pictures_in_a_row_the_two_nearest_to_an_error_are_drawn(place):
