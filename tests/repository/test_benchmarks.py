@@ -1,9 +1,12 @@
 """The benchmark compares like with like, runs, and stores what it measured."""
 
+from functools import partial
+
 import numpy as np
 import plain
 import precision
 import pytest
+import robustness
 import runs
 import speed
 import study_scale
@@ -12,6 +15,7 @@ from tiny_training import tiny_data, tiny_run
 from torch import nn
 
 from ksdd_lib import hardware, storage
+from ksdd_lib.data.dataset import read_image
 from ksdd_lib.data.synthetic import generate
 from ksdd_lib.methods.stage_training import train_stage
 from ksdd_lib.models.two_stage import TwoStageNet
@@ -196,3 +200,55 @@ def test_the_engine_is_measured_on_empty_tasks(tmp_path, capsys):
     assert report["tasks"] == 20 and 0 < report["seconds_a_task"] < 60
     assert [row["workers"] for row in report["model"]] == ["10", "40", "120", "120"]
     assert "| efficiency |" in capsys.readouterr().out
+
+
+class TestRobustness:
+    @pytest.mark.parametrize("how", robustness.DISTURBANCES, ids=lambda how: how.name)
+    def test_a_disturbance_is_the_same_each_time_and_gray(self, how, samples):
+        sample = samples[-1]
+        image, _ = robustness.disturbed(sample, how)
+        again, _ = robustness.disturbed(sample, how)
+        before = read_image(sample)
+        assert image.dtype == np.uint8 and np.array_equal(image, again)
+        halved = tuple(n // 2 for n in before.shape)
+        assert image.shape == (halved if how.kind == "half size" else before.shape)
+        assert np.array_equal(image, before) == (how.kind == "none")
+
+    def test_a_defect_that_leaves_the_picture_does_not_count(self, samples):
+        [defective, *_] = [sample for sample in samples if sample.is_defective]
+        away = partial(robustness.moved, shift=2)
+        gone = robustness.Disturbance("shift", "far", lambda i, c: away(i, c) * 0, moves=True)
+        assert robustness.disturbed(defective, gone)[1] is None
+        near = robustness.Disturbance("turn", "a bit", partial(robustness.moved, turn=2), True)
+        assert robustness.disturbed(defective, near)[1] is True
+
+    def test_errors_are_named_the_worst_first(self):
+        scores = {"a": 3.0, "b": -2.0, "c": 0.0, "d": 1.0, "e": 2.0, "f": -9.0}
+        found = robustness.summed_up(scores, ["a", "b", "c"], 0.5)
+        assert found["missed"] == ["b", "c"] and found["false_alarms"] == ["e", "d"]
+        assert (found["surfaces"], found["defective"]) == (6, 3)
+
+    def test_it_goes_on_where_it_was_stopped(self, tmp_path, samples, monkeypatch, capsys):
+        """Each way is judged once; scores of other weights do not count."""
+        asked = list[str]()
+
+        def judged(detector, samples, how):
+            asked.append(how.name)
+            return {s.name: float(s.is_defective) for s in samples}
+
+        class Card:
+            never_trained_on, sha256, threshold = [samples[0].item], "one", 0.5
+
+        monkeypatch.setattr(robustness, "judged", judged)
+        monkeypatch.setattr(robustness.detection, "load", lambda path: None)
+        monkeypatch.setattr(robustness.weights, "load", lambda path: (None, Card))
+        root = str(samples[0].image_path.parents[1])
+        line = ["--data", root, "--weights", "m", "--out", str(tmp_path / "found.json")]
+        robustness.main(line)
+        every = [how.name for how in robustness.DISTURBANCES]
+        assert asked == every and "| as it is |" in capsys.readouterr().out
+        robustness.main(line)
+        assert asked == every
+        Card.sha256 = "two"
+        robustness.main(line)
+        assert asked == 2 * every
