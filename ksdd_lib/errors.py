@@ -17,7 +17,7 @@ EXPLAINED: dict[str, str] = {
     "segmentation_batch_size segmentation_optimizer segmentation_learning_rate "
     "segmentation_schedule decision_steps decision_batch_size decision_optimizer "
     "decision_learning_rate decision_schedule decision_copy_paste train_final",
-    "thresholds": "threshold false_alarms score",
+    "thresholds": "threshold held_out false_alarms score",
     "protocols": "folds fold partition twins",
     "speed": "precision average_flips",
     "runs": "preset checkpoint_steps demo run share options help",

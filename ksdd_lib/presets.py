@@ -56,6 +56,7 @@ NAMED = {
 }
 NAMED |= {"labels": "labels-{}", "masks": "masks-{}", "drawn": "drawn{:g}"}
 NAMED |= {"score": "{}", "paste_turn": "turn{:g}", "mask_norm": "plain-mask"}
+NAMED |= {"held_out": "held{:g}"}
 """Settings that a run's name holds where they are not the preset's, and how."""
 
 

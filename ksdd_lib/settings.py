@@ -40,6 +40,10 @@ CLOSE_ANNOTATIONS = ("fine", "dilated5")
 """Annotation types that outline little but the defect. A pasted defect takes the texture inside its
 outline along, which changes the new surface by up to 11 gray levels with a box, 3 with dilated5."""
 
+Layout = Literal[  # fmt: skip
+    "auto", "item_folders", "kolektorsdd2", "mvtec", "table", "masks_beside", "labelme", "coco",
+    "cvat", "via", "yolo", "class_folders", "pictures",
+]  # fmt: skip
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "one_cycle"]
 
@@ -92,21 +96,7 @@ class Settings:
     """"generated" surfaces, "kolektorsdd", a folder, a zip archive, an https address, or a Google
     Drive link. KolektorSDD is looked for here and in Drive, then downloaded"""
 
-    layout: Literal[
-        "auto",
-        "item_folders",
-        "kolektorsdd2",
-        "mvtec",
-        "table",
-        "masks_beside",
-        "labelme",
-        "coco",
-        "cvat",
-        "via",
-        "yolo",
-        "class_folders",
-        "pictures",
-    ] = setting("auto", "data", "name")
+    layout: Layout = setting("auto", "data", "name")
     """how pictures and labels lie in the folder. auto recognises it and says what it took"""
 
     item: Annotated[str, AfterValidator(as_pattern)] = setting(
@@ -179,6 +169,10 @@ class Settings:
 
     fold: Literal["all", "0", "1", "2"] = setting("all", "run", "fold number")
     """which of the three folds to train and judge"""
+
+    held_out: float = setting(0.0, "data", "share of the training part", 0, 0.5)
+    """of a fold that is trained alone: how much of its training part sets its threshold instead.
+    Training then has fewer parts. At 0 the threshold of such a fold is fixed"""
 
     seed: int = setting(0, "run", "integer", 0, 2**31 - 1)
     """draws the first weights, the order of the images, what is pasted where, and which defective
@@ -322,6 +316,11 @@ class Settings:
             raise SettingsError("classes is 'each', but labels none knows none: take classes one.")
         if self.folds == "published" and self.fold not in ("all", "0"):
             raise SettingsError(f"fold is {self.fold!r}, but folds published has fold 0 alone.")
+        if self.held_out and len(self.fold_numbers) > 1:
+            raise SettingsError(
+                f"held_out is {self.held_out:g}, but three folds set each other's thresholds: take "
+                "fold 0, or held_out 0."
+            )
         if self.folds == "official" and self.twins != "similar":
             raise SettingsError(
                 f"twins is {self.twins!r}, but the leak of the official folds is counted by "

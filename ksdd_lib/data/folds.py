@@ -56,6 +56,7 @@ class Fold:
     test: tuple[Sample, ...]
     protocol: str
     twins: tuple[frozenset[str], ...]
+    held: tuple[Sample, ...] = ()  # out of training, for the threshold
 
 
 def make_folds(
@@ -132,6 +133,34 @@ def with_few_defects(fold: Fold, count: int, seed: int) -> Fold:
     return replace(fold, train=tuple(s for s in fold.train if s.name not in left_out))
 
 
+def with_held_out(fold: Fold, share: float, seed: int) -> Fold:
+    """The fold with this share of its defective and good training images, or more, in `held`.
+
+    Parts are held out whole, together with their twins. FoldError where training or `held` would be
+    left without one kind.
+    """
+    together = {item: group for group in fold.twins for item in group}
+    groups = [together.get(item, frozenset((item,))) for item in _sorted(_items(fold.train))]
+    groups = list(dict.fromkeys(groups))
+    random.Random(f"{seed}, held out of fold {fold.number}").shuffle(groups)
+    shown = Counter((one.item, one.is_defective) for one in fold.train)
+    held: set[str] = set()
+    for kind in (True, False):  # those with defects bring their good images along
+        wanted = share * sum(one.is_defective == kind for one in fold.train)
+        for group in groups:
+            has_defects = any(shown[item, True] for item in group)
+            if sum(shown[item, kind] for item in held) < wanted and has_defects == kind:
+                held |= group
+    parts = [tuple(s for s in fold.train if (s.item in held) == side) for side in (False, True)]
+    kinds = [{one.is_defective for one in part} for part in (fold.train, *parts)]
+    if any(found != kinds[0] for found in kinds):
+        raise FoldError(
+            f"Holding {share:.0%} of the training parts of fold {fold.number} out leaves no good or"
+            " no defective image on one side: take a smaller held_out, or 0."
+        )
+    return replace(fold, train=parts[0], held=parts[1])
+
+
 def as_labelled(fold: Fold, labels: str, masks: str, seed: int) -> Fold:
     """The fold with what training may know of its defective images, by the settings.
 
@@ -139,7 +168,8 @@ def as_labelled(fold: Fold, labels: str, masks: str, seed: int) -> Fold:
     """
     train = fold.train
     if labels == "none":
-        return replace(fold, train=tuple(one for one in train if not one.is_defective))
+        good, held = (tuple(x for x in side if not x.is_defective) for side in (train, fold.held))
+        return replace(fold, train=good, held=held)
     if masks in ("all", "given"):
         return fold
     names = [one.name for one in train if one.is_defective and one.has_mask]

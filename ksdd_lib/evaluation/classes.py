@@ -19,11 +19,14 @@ RULE = (
 
 
 def class_scores(
-    rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]], rule: str = "best_f1"
+    rows: Sequence[Prediction],
+    train_items: Mapping[int, Collection[str]],
+    rule: str = "best_f1",
+    held: Sequence[Prediction] = (),
 ) -> AllClassScores:
-    """The numbers of each class, of judged rows that all have the same classes."""
+    """The numbers of each class, of judged rows that all have the same classes; see `conclude`."""
     found = []
-    for number, thresholds in enumerate(class_folds(rows, train_items, rule)):
+    for number, thresholds in enumerate(class_folds([*rows, *held], train_items, rule)):
         alone = [of_class(row, number) for row in rows]
         labels = [row.is_defective for row in alone]
         found.append(

@@ -58,9 +58,10 @@ def pixel_scores(
     counts: Mapping[str, np.ndarray],
     train_items: Mapping[int, Collection[str]],
     knows_defects: bool = True,
+    held: Sequence[Prediction] = (),
 ) -> AllPixelScores:
     """The numbers over the pixels of all rows, each fold marked as of `mask_thresholds`."""
-    thresholds = mask_thresholds(rows, counts, train_items, knows_defects)
+    thresholds = mask_thresholds([*rows, *held], counts, train_items, knows_defects)
     values = {one.fold: one.threshold for one in thresholds}
     folds = [
         FoldPixelScores(

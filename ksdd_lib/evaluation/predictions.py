@@ -14,6 +14,9 @@ from ksdd_lib.data.zips import DAMAGE
 from ksdd_lib.errors import RunError
 from ksdd_lib.storage import csv_text, csv_value, write_bytes, write_text
 
+HELD_OUT = "held_out.csv"
+"""The rows of what a fold alone has held out of its training; there is no such file otherwise."""
+
 
 @dataclass(frozen=True)
 class ClassScore:

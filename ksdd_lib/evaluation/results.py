@@ -16,7 +16,7 @@ from ksdd_lib import storage
 from ksdd_lib.data.folds import FoldsRecord
 from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.classes import class_scores
-from ksdd_lib.evaluation.predictions import Prediction, read_masks, read_predictions
+from ksdd_lib.evaluation.predictions import HELD_OUT, Prediction, read_masks, read_predictions
 from ksdd_lib.evaluation.summary import FLAG_RULE, MadeFrom, Summary, conclude
 from ksdd_lib.formatting import listed
 from ksdd_lib.methods.catalog import method_of
@@ -76,7 +76,8 @@ def load_results(folder: Path) -> Results:
     if lines := _differences(summary.made_from, made_from(settings, data.fingerprint, weights)):
         raise RunError(f"metrics.json is not of this run: {lines}. Evaluate again.")
     folds = storage.read_record(folder / "folds.json", FoldsRecord)
-    require_true(summary, rows, {fold.fold: fold.train_items for fold in folds.folds})
+    held = read_predictions(folder / HELD_OUT) if summary.held_sha256 else []
+    require_true(summary, rows, {fold.fold: fold.train_items for fold in folds.folds}, held)
     environment = folder / "environment.json"
     return Results(
         folder=folder,
@@ -104,21 +105,26 @@ def rule_of(summary: Summary) -> str:
 
 
 def require_true(
-    summary: Summary, rows: Sequence[Prediction], train_items: Mapping[int, Collection[str]]
+    summary: Summary,
+    rows: Sequence[Prediction],
+    train_items: Mapping[int, Collection[str]],
+    held: Sequence[Prediction] = (),
 ) -> None:
     """Raise RunError where a number, threshold or verdict is not as `conclude` has it."""
     by_class = summary.flag_rule != FLAG_RULE
     share = summary.false_alarms[0].wanted if summary.false_alarms else None
     rule = rule_of(summary)
     chosen = summary.protocol, summary.seed, train_items, by_class, share, rule
-    judged, again = conclude(rows, *chosen)
+    judged, again = conclude(rows, *chosen, held)
     if judged != list(rows):
         raise RunError(
             "A threshold or verdict does not follow from the scores: predictions.csv was edited "
             "or mixed from several runs. Evaluate again."
         )
     if rows[0].classes:
-        again = again.model_copy(update={"class_scores": class_scores(judged, train_items, rule)})
+        again = again.model_copy(
+            update={"class_scores": class_scores(judged, train_items, rule, held)}
+        )
     if lines := _differences(summary, again):
         raise RunError(
             f"metrics.json was not made from this predictions.csv: {lines}. Evaluate again."

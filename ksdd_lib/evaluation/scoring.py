@@ -40,7 +40,7 @@ from ksdd_lib.methods.protocol import Judge
 from ksdd_lib.methods.stage_training import require_trained, trained_judge, weights_sha256
 from ksdd_lib.runs.lock import alone, claim
 from ksdd_lib.runs.prepare import DataSet
-from ksdd_lib.runs.run import Run, fold_name
+from ksdd_lib.runs.run import HELD, Run, fold_name
 from ksdd_lib.settings import Settings
 from ksdd_lib.training.memory import explain_memory
 from ksdd_lib.view import View, view_of
@@ -112,11 +112,13 @@ def evaluate(
         if saved:
             saved()
     train_items = _train_items(data)
-    predictions.write_masks(folder / "masks.npz", masks)
+    held, rows = ([row for row in rows if (row.fold == HELD) == side] for side in (True, False))
+    predictions.write_masks(folder / "masks.npz", {row.image: masks[row.image] for row in rows})
+    if held:
+        predictions.write_predictions(folder / predictions.HELD_OUT, held)
     share, rule = settings.false_alarms if settings.labels == "none" else None, settings.threshold
-    known = settings.folds, settings.seed, train_items
-    rows, summary = conclude(rows, *known, false_alarms=share, rule=rule)
-    of_classes = class_scores(rows, train_items, rule) if rows[0].classes else None
+    known = settings.folds, settings.seed, train_items, True, share, rule, held
+    rows, summary = conclude(rows, *known)
     predictions.write_predictions(folder / "predictions.csv", rows)
     defects = {k: [s.name for s in part.train if s.is_defective] for k, part in parts.items()}
     summary = summary.model_copy(
@@ -125,9 +127,9 @@ def evaluate(
             "made_from": made_from(settings, data.fingerprint, weights),
             "masks_sha256": storage.sha256(folder / "masks.npz"),
             "trained_defects": defects if settings.defective_images else None,
-            "pixel_scores": _pixel_scores(data, settings, rows, masks, train_items),
+            "pixel_scores": _pixel_scores(data, settings, rows, held, masks, train_items),
             "taught": taught(parts[min(parts)]),
-            "class_scores": of_classes,
+            "class_scores": rows[0].classes and class_scores(rows, train_items, rule, held) or None,
             "learned_nothing": idle_stages(run, settings.fold_numbers) or None,
         }
     )
@@ -139,7 +141,8 @@ def evaluate(
 def _train_items(data: DataSet) -> dict[int, set[str]]:
     """The training items of each fold, as folds.json has them: few labels may leave one without."""
     tested = {fold.number: {sample.item for sample in fold.test} for fold in data.folds}
-    return {k: set().union(*tested.values()) - items for k, items in tested.items()}
+    held = {fold.number: {sample.item for sample in fold.held} for fold in data.folds}
+    return {k: set().union(*tested.values(), held[k]) - items for k, items in tested.items()}
 
 
 def taught(fold: Fold) -> Taught:
@@ -217,12 +220,13 @@ def _pixel_scores(
     data: DataSet,
     settings: Settings,
     rows: Sequence[Prediction],
+    held: Sequence[Prediction],
     masks: Mapping[str, np.ndarray],
     train_items: Mapping[int, Collection[str]],
 ) -> AllPixelScores:
     """How well the maps of the rows, as they are stored, show where the defects are."""
     counts, knows = pixel_counts(data, settings, masks), settings.labels != "none"
-    found = pixels.pixel_scores(rows, counts, train_items, knows)
+    found = pixels.pixel_scores(rows, counts, train_items, knows, held)
     agreed = annotators_iou() if data.record.is_kolektor else None
     return found.model_copy(update={"annotators_iou": agreed})
 
@@ -241,8 +245,8 @@ def pixel_counts(
 
 
 def require_unseen(fold: Fold) -> None:
-    """Raise RunError unless no test image of the fold was trained on."""
-    if seen := {s.item for s in fold.train} & {s.item for s in fold.test}:
+    """Raise RunError unless no image that is to be scored was trained on."""
+    if seen := {s.item for s in fold.train} & {s.item for s in (*fold.test, *fold.held)}:
         raise RunError(
             f"Fold {fold.number} was trained on {listed(sorted(seen), 5)}: "
             "scores on training images say nothing."
@@ -316,19 +320,20 @@ def _scores_of_fold(
             watch(fold.number, done, total)
 
     judge = trained_judge(run, data, fold.number)
-    answers = judge_samples(judge, fold.test, settings.view, scored)
+    samples = [*fold.test, *fold.held]
+    answers = judge_samples(judge, samples, settings.view, scored)
     rows = [
         Prediction(
             image=sample.name,
             item=sample.item,
-            fold=fold.number,
+            fold=HELD if sample in fold.held else fold.number,
             seed=settings.seed,
             is_defective=sample.is_defective,
             score=answer.score,
             map_score=answer.highest,
             classes=_classes(data.classes, answer.each, sample),
         )
-        for sample, answer in zip(fold.test, answers, strict=True)
+        for sample, answer in zip(samples, answers, strict=True)
     ]
     predictions.write_predictions(folder / "scores.csv", rows)
     maps = {row.image: answer.map for row, answer in zip(rows, answers, strict=True)}

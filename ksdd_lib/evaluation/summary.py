@@ -170,6 +170,7 @@ class Summary(Record):
     class_scores: AllClassScores | None = None  # where several classes are told apart
     false_alarms: list[FalseAlarms] | None = None  # where no defect was known
     taught: Taught | None = None  # of the first fold
+    held_sha256: str | None = None  # of held_out.csv, where a fold alone has held parts out
     learned_nothing: tuple[str, ...] | None = None  # stages that ended no better than guessing
 
     @model_serializer(mode="wrap")
@@ -186,23 +187,24 @@ def conclude(
     by_class: bool = True,
     false_alarms: float | None = None,
     rule: str = "best_f1",
+    held: Sequence[Prediction] = (),
 ) -> tuple[list[Prediction], Summary]:
     """The rows with the thresholds and verdicts that follow from all scores, and their summary.
 
     Thresholds that the rows already have do not count. Where several classes are told apart, any
     of them flags, by its own threshold; AP, ROC, the oracle and the folds' thresholds are of the
     highest score. With `false_alarms`, the share of good parts that may be flagged, thresholds
-    come from good surfaces alone, else by the `rule`, one of `BEST`. The seed
-    of the run also draws the bootstrap. Raises RunError for no rows, an image twice, or a row of
-    another seed.
+    come from good surfaces alone, else by the `rule`, one of `BEST`. `held` are the rows of what
+    a fold alone has held out. The seed of the run also draws the bootstrap. Raises RunError for no
+    rows, an image twice, or a row of another seed.
     """
     _check_rows(rows, seed)
+    known, promised = [*rows, *held], None
     if false_alarms is None:
-        thresholds = operating_thresholds(rows, train_items, BEST[rule])
-        promised = None
+        thresholds = operating_thresholds(known, train_items, BEST[rule])
     else:
-        thresholds, promised = good_thresholds(rows, train_items, false_alarms)
-    own = class_folds(rows, train_items, rule) if by_class else []
+        thresholds, promised = good_thresholds(known, train_items, false_alarms)
+    own = class_folds(known, train_items, rule) if by_class else []
     judged = apply_thresholds(rows, thresholds, own)
     parts = [[row for row in judged if row.fold == one.fold] for one in thresholds]
     folds = [
@@ -213,7 +215,8 @@ def conclude(
         protocol=protocol,
         seed=seed,
         folds_trained=[one.fold for one in thresholds],
-        threshold_rule=PER_CLASS * bool(own) + threshold_rule(thresholds, rule, false_alarms),
+        threshold_rule=PER_CLASS * bool(own)
+        + threshold_rule(thresholds, rule, false_alarms, bool(held)),
         flag_rule=FLAG_RULE + " in any class" * bool(own),
         folds=folds,
         fold_mean=_fold_mean(folds),
@@ -221,6 +224,7 @@ def conclude(
         segmentation_score=_map_scores(parts),
         predictions_sha256=sha256(predictions_text(judged).encode("utf-8")),
         false_alarms=promised,
+        held_sha256=sha256(predictions_text(held).encode("utf-8")) if held else None,
     )
     return judged, summary
 

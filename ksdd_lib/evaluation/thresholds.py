@@ -8,7 +8,7 @@ from ksdd_lib.errors import RunError
 from ksdd_lib.evaluation.metrics import best_f1_threshold, error_bound, good_parts_threshold
 from ksdd_lib.evaluation.predictions import Prediction, of_highest
 from ksdd_lib.formatting import listed, percent
-from ksdd_lib.runs.run import FINAL
+from ksdd_lib.runs.run import FINAL, HELD
 from ksdd_lib.storage import Record
 
 
@@ -50,11 +50,12 @@ def out_of_fold(
     For fold k these are the test rows of the *other* folds whose item is in `train_items[k]`.
     Each was scored by the model of the fold that holds it out, and none is tested in fold k.
     Training items that no trained fold tests have no such score and are left out.
+    What a fold alone has held out of its training counts as tested by another, `HELD`.
     With `train_items` of `FINAL` alone they are those of the final model: all that there are.
     Raises RunError where a fold tests an item that it was trained on.
     """
     found = {}
-    for fold in [FINAL] if FINAL in train_items else sorted({row.fold for row in rows}):
+    for fold in [FINAL] if FINAL in train_items else sorted({row.fold for row in rows} - {HELD}):
         items = set(train_items[fold])
         if shared := sorted(items & {row.item for row in rows if row.fold == fold}):
             raise RunError(f"Fold {fold} tests {listed(shared, 5)}, which it was trained on.")
@@ -167,7 +168,10 @@ PER_CLASS = "each class has its own, of its score and label alone: "
 
 
 def threshold_rule(
-    thresholds: Sequence[FoldThreshold], rule: str = "best_f1", false_alarms: float | None = None
+    thresholds: Sequence[FoldThreshold],
+    rule: str = "best_f1",
+    false_alarms: float | None = None,
+    is_held_out: bool = False,
 ) -> str:
     """Where the operating thresholds come from, in words for the report; `rule` as in `BEST`."""
     fixed = [str(one.fold) for one in thresholds if not one.threshold_from.images]
@@ -175,20 +179,21 @@ def threshold_rule(
     if len(fixed) == len(thresholds) == 1 and not of_all:
         return (
             f"{default}: with a single fold trained there are no out-of-fold scores, so no score "
-            "has chosen it and another may do far better"
+            "has chosen it and another may do far better (in a new run, held_out takes one from "
+            "parts that training has not seen)"
         )
     if rule == "zero" and false_alarms is None:
         return f"{default}, by the setting threshold; no score has chosen it"
     if len(fixed) == len(thresholds):
         return f"{default}: the out-of-fold scores of the training items lack a class"
     whose = "all items that a fold has tested" if of_all else "the fold's own training items"
-    text = (
-        f"{WORDS.get(rule)}, in logits, over out-of-fold scores of {whose} (each scored by the "
-        "model of the fold that holds it out)"
-    )
+    scores, who = "out-of-fold scores", " (each scored by the model of the fold that holds it out)"
+    if is_held_out:
+        whose, scores, who = "parts that were held out of the fold's training", "scores", ""
+    text = f"{WORDS.get(rule)}, in logits, over {scores} of {whose}{who}"
     if false_alarms is not None:
         text = (
-            f"at most {percent(false_alarms)} of the parts flagged, over out-of-fold scores of the "
-            f"good surfaces alone, of {whose}; no defect was used"
+            f"at most {percent(false_alarms)} of the parts flagged, over {scores} of the good "
+            f"surfaces alone, of {whose}; no defect was used"
         )
     return text + (f"; {default}, in fold {', '.join(fixed)}" if fixed else "")

@@ -146,6 +146,9 @@ def _as_trained(made: Sequence[Fold], settings: Settings) -> tuple[Fold, ...]:
     seed = settings.seed
     if count := settings.defective_images:
         made = [folds.with_few_defects(fold, count, seed) for fold in made]
+    if share := settings.held_out:
+        alone = settings.fold_numbers
+        made = [folds.with_held_out(k, share, seed) if k.number in alone else k for k in made]
     return tuple(folds.as_labelled(one, settings.labels, settings.masks, seed) for one in made)
 
 

@@ -19,6 +19,9 @@ NOTEBOOKS = {"data": "01_download_data", "evaluation": "04_evaluate", "report": 
 FINAL = 3
 """In place of a fold's number: the model that is trained on all items. No fold has this number."""
 
+HELD = -1
+"""In place of a fold's number, of a row: its part was held out of the only fold's training."""
+
 
 def fold_name(fold: int) -> str:
     """ "fold 0", or "the final model"."""
