@@ -102,7 +102,7 @@ def inspect(chosen: argparse.Namespace) -> None:
     found = advised(data_report.inspect_data(seen, folder, wanted), wanted)
     as_json = json.dumps(found.model_dump(mode="json"), indent=1)
     print(as_json if chosen.json else data_report.format_report(found))
-    if obstacles := data_report.obstacles(found, wanted.labels != "none"):
+    if obstacles := data_report.obstacles(found, wanted.labels != "none", wanted.folds):
         raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
     if not chosen.json:
         name = presets.run_name(wanted.with_values({"data": chosen.data}))

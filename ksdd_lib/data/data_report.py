@@ -149,6 +149,7 @@ def format_report(report: DataReport) -> str:
     alike = [
         f"{' and '.join(one.surfaces)}: correlation {one.correlation:.2f}" for one in report.closest
     ]
+    fate = "left out" if report.folds else "training refuses them"
     lines = [
         f"{report.name} ({_origin(report)})",
         f"  images      {report.images}, {report.defective} of them defective"
@@ -165,33 +166,31 @@ def format_report(report: DataReport) -> str:
         f"  fingerprint {report.fingerprint}",
         *_section("identical pairs dropped", dropped),
         *_section(
-            f"unreadable: {'left out' if report.folds else 'training refuses them'}",
-            [listed([without_link(one.reason) for one in report.unreadable], 5, "\n  ")]
-            * bool(report.unreadable),
+            f"unreadable: {fate}", [without_link(one.reason) for one in report.unreadable], 5
         ),
-        *_section("ignored, not in the layout", report.ignored),
+        *_section("ignored, not in the layout", report.ignored, 5),
         *_section("notes on the files", report.notes),
         *_section("twins, items that show one object", _format_twins(report)),
         *_section("not taken for twins, though the most alike", alike),
     ]
     for protocol, split in (report.folds or {}).items():
-        if protocol == "clean" or isinstance(split, SplitCounts) or report.is_kolektor:
+        if protocol != "official" or isinstance(split, SplitCounts) or report.is_kolektor:
             lines += _section(f"{protocol} folds", _format_folds(split))
     return "\n".join([*lines, *report.advice])
 
 
-def obstacles(report: DataReport, needs_defects: bool = True) -> list[str]:
-    """Why training on the clean folds is not possible with this data: a sentence each."""
+def obstacles(report: DataReport, needs_defects: bool = True, protocol: str = "clean") -> list[str]:
+    """Why training on these folds is not possible with this data: a sentence each."""
     if report.folds is None:
         reasons = [one.reason for one in report.unreadable]
         told = f"{len(reasons)} of the images cannot be used, see above."
-        told += " If all without a label are good, set incomplete=good."
+        told += " If all that no label names are good, set incomplete=good."
         return [with_link(told, "labels#incomplete", *reasons)]
-    if isinstance(clean := report.folds["clean"], Refusal):
-        return [clean.refused]
+    if isinstance(split := report.folds[protocol], Refusal):
+        return [split.refused]
     found = [
         f"Fold {row.fold} has no {kind} surface to train on."
-        for row in clean.folds
+        for row in split.folds
         for kind, missing in (("defective", 0), ("good", row.train_images))
         if row.train_defective == missing and (needs_defects or kind == "good")
     ]
@@ -316,7 +315,9 @@ def _folds(protocol: str, samples: Sequence[Sample], settings: Settings) -> Spli
     """The counts of a protocol's folds, or why it does not suit the data."""
     try:
         chosen = settings.partition, settings.twins, settings.labels != "none"
-        folds = make_folds(protocol, samples, *(chosen if protocol == "clean" else ()))
+        folds = make_folds(
+            protocol, samples, *(chosen if protocol in ("clean", settings.folds) else ())
+        )
     except FoldError as error:
         return Refusal(refused=str(error))
     rows = tuple(
@@ -340,8 +341,8 @@ def _count_defective(samples: Iterable[Sample]) -> int:
     return sum(sample.is_defective for sample in samples)
 
 
-def _section(title: str, rows: Sequence[str]) -> list[str]:
-    return [f"{title}:", *(f"  {row}" for row in rows)] if rows else []
+def _section(title: str, rows: Sequence[str], most: int = 1_000_000) -> list[str]:
+    return [f"{title}:", listed([f"  {row}" for row in rows], most, "\n")] if rows else []
 
 
 def _format_sizes(sizes: Sizes) -> str:

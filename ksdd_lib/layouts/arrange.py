@@ -22,10 +22,10 @@ from ksdd_lib.data.zips import PLAIN
 from ksdd_lib.errors import DataError, with_link
 from ksdd_lib.formatting import listed, printable
 from ksdd_lib.layouts.catalog import LAYOUTS, recognise
-from ksdd_lib.layouts.found import Found, Picture, Tree, are_items, nothing
+from ksdd_lib.layouts.found import OTHER_KINDS, Found, Picture, Tree, are_items, nothing
 from ksdd_lib.settings import Settings
 
-VERSION = 8  # raise it whenever the readers may answer otherwise: the data is then read anew
+VERSION = 9  # raise it whenever the readers may answer otherwise: the data is then read anew
 
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:
@@ -63,8 +63,9 @@ def is_item_folders(root: Path) -> bool:
         files = item_folders.list_files(root)
     except DataError:
         return False
-    items = {name.partition("/")[0] for name in files.masks.keys() & files.images.keys()}
-    return are_items(items)
+    items = {name.partition("/")[0] for name in files.images}
+    labelled = {name.partition("/")[0] for name in files.masks.keys() & files.images.keys()}
+    return are_items(items) and are_items(labelled)
 
 
 def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
@@ -79,48 +80,71 @@ def write(tree: Tree, target: Path, settings: Settings) -> LayoutNote:
         found = _rest_is_good(tree, found)
     places = _places(found.pictures, settings.item)
     with ThreadPoolExecutor() as pool:
-        lacks = list(pool.map(lambda one: _write_one(one[0], target, one[1]), places.items()))
-    lacks = [LAYOUTS[layout].lack if one == Picture.lack else one for one in lacks]
+        told = list(pool.map(lambda one: _write_one(one[0], target, one[1]), places.items()))
+    told = [LAYOUTS[layout].lack if one == Picture.lack else one for one in told]
     names = {picture: _sample_name(place) for picture, place in places.items()}
+    lacks = {picture: lack for picture, lack in zip(places, told, strict=True) if lack}
     note = LayoutNote(
         layout=layout,
-        notes=_notes(tree, found, dict(zip(places, lacks, strict=True)), settings.item),
+        notes=_notes(tree, found, lacks, settings.item),
         sides={names[one]: one.side for one in found.pictures if one.side},
         classes={names[one]: one.classes for one in found.pictures if one.classes},
         defective=tuple(names[one] for one in found.pictures if one.is_defective),
-        lacks={
-            name: printable(why) for name, why in zip(names.values(), lacks, strict=True) if why
-        },
+        lacks={names[one]: printable(lack) for one, lack in lacks.items()},
     )
     storage.write_record(target / NOTE, note)
     return note
 
 
-def item_of(picture: Picture, rule: str) -> str:
-    """The item that a picture belongs to, by the setting `item`."""
+def part_of(picture: Picture, rule: str) -> str | None:
+    """The part that a picture shows by the setting `item`; None where that does not tell."""
     path = PurePosixPath(picture.name)
-    if rule == "auto":
-        return picture.item or picture.name
+    if rule in ("auto", "picture"):
+        return picture.item if rule == "auto" else picture.name
     if rule == "folder":
-        return path.parent.as_posix() if len(path.parts) > 1 else picture.name
-    if rule == "picture":
-        return picture.name
+        return path.parent.as_posix() if len(path.parts) > 1 else None
     match = re.fullmatch(rule, path.name)
-    return (match[1] if match.re.groups else match[0]) if match else picture.name
+    return match and (match[1] if match.re.groups else match[0])
+
+
+def item_of(picture: Picture, rule: str) -> str:
+    """The item that a picture belongs to, by the setting `item`: its own where that tells none."""
+    return part_of(picture, rule) or picture.name
 
 
 def propose(names: Sequence[str]) -> str:
-    """A sentence on the items that the names of pictures suggest; "" where they suggest none."""
-    stems = [PurePosixPath(name).name for name in names]
-    for pattern in (r"(.+)[ _.-].+", r"(.*[^0-9])[0-9]+", r"(.+?)[ _.-].+"):
-        found = Counter(m[1] if (m := re.fullmatch(pattern, stem)) else stem for stem in stems)
-        if 3 <= len(found) <= len(stems) / 1.5 and max(found.values()) <= len(stems) / 3:
+    """A sentence on the items that folders or names suggest; "" where they suggest none."""
+    folders = {part for name in names for part in PurePosixPath(name).parts[:-1]}
+    patterns = [r"(.+)[ _.-].+", r"(.*[^0-9])[0-9]+", r"(.+?)[ _.-].+"]
+    for rule in ["folder"] * are_items(folders) + patterns:
+        found = Counter(item_of(Picture(name, Path(), None), rule) for name in names)
+        if 3 <= len(found) <= len(names) / 1.5 and max(found.values()) <= len(names) / 3:
+            where = "each folder shows one" if rule == "folder" else "their names tell the"
             return (
-                f"Each picture is taken for a part of its own. Where their names tell the part, "
-                f"--set 'item={pattern}' makes {len(found)} parts of {len(stems)} pictures, as "
-                f"{listed(list(found), 3)}"
+                f"Where {where} part, --set 'item={rule}' makes {len(found)} parts of "
+                f"{len(names)} pictures, as {listed(list(found), 3)}"
             )
     return ""
+
+
+def _on_parts(pictures: Sequence[Picture], rule: str) -> str:
+    """What to say of the pictures whose part is not known, or "".
+
+    Raises DataError where a rule that was given tells the part of none.
+    """
+    names = [one.name for one in pictures]
+    alone = [one.name for one in pictures if not part_of(one, rule)]
+    if not alone:
+        return ""
+    if len(alone) < len(names):
+        told = f"{len(alone)} of {len(names)} pictures are taken for parts of their own"
+        return f"{told}, as item={rule} does not tell theirs: {listed(alone, 5)}"
+    if rule != "auto":
+        last = PurePosixPath(names[0]).name
+        hint = f"the whole of a name without its ending must match, as {last}"
+        hint = "none lies in a folder below" if rule == "folder" else hint
+        raise DataError(f"item={rule} tells the part of no picture: {hint}.", see="data#item")
+    return ". ".join(filter(None, ["Each picture is taken for a part of its own", propose(names)]))
 
 
 def _places(pictures: Sequence[Picture], rule: str) -> dict[Picture, PurePosixPath]:
@@ -133,7 +157,7 @@ def _places(pictures: Sequence[Picture], rule: str) -> dict[Picture, PurePosixPa
         if _sample_name(place).casefold() in taken:  # of another folder
             place = place.with_name(_plain(one.name) + place.suffix)
         if other := taken.get(_sample_name(place).casefold()):
-            told = f"{one.name} and {other.name} would both be {place}: rename one."
+            told = f"{one.path.name} and {other.path.name} would both be {place}: rename one."
             raise DataError(told, see="data#item")
         taken[_sample_name(place).casefold()] = one
         places[one] = place
@@ -199,17 +223,16 @@ def _notes(tree: Tree, found: Found, lacks: dict[Picture, str], rule: str) -> tu
     notes = list(found.notes)
     kinds: dict[str, list[str]] = {}
     for picture, lack in lacks.items():
-        if lack:
-            kinds.setdefault(lack, []).append(picture.name)
+        kinds.setdefault(lack, []).append(picture.name)
     for lack, names in sorted(kinds.items()):
         if len(names) > 1:
             notes.append(f"{len(names)} without a label, {lack}: {listed(names, 5)}")
     if single := [f"{names[0]}, {lack}" for lack, names in kinds.items() if len(names) == 1]:
         notes.append(f"{len(single)} without a label: {listed(single, 5, '; ')}")
     if rest := _not_understood(tree, found):
-        notes.append(f"{len(rest)} files not understood: {tree.listed(rest)}")
-    if rule == "auto" and not any(one.item for one in found.pictures):
-        notes.append(propose([one.name for one in found.pictures]))
+        hint = ". Save pictures as PNG or JPEG" * bool(tree.ending(*OTHER_KINDS))
+        notes.append(f"{len(rest)} files not understood: {tree.listed(rest)}{hint}")
+    notes.append(_on_parts(found.pictures, rule))
     return tuple(with_link(printable(note)) for note in notes if note)
 
 

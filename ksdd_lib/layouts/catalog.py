@@ -9,7 +9,7 @@ import numpy as np
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts.found import GOOD, Found, Mask, Picture, Tree, nothing
+from ksdd_lib.layouts.found import GOOD, OTHER_KINDS, Found, Mask, Picture, Tree, nothing
 from ksdd_lib.layouts.readers import (
     class_folders,
     coco,
@@ -87,7 +87,9 @@ def recognise(tree: Tree, wanted: str = "auto", rest_is_good: bool = False) -> t
     if not best:
         known = "; ".join(f"{one.words} ({name})" for name, one in chosen.items())
         no_labels = bool(tree.images) and len(tree.images) == len(tree.files)
-        hint = " If all are good: --set incomplete=good --set labels=none." * no_labels
+        hint = " Masks are PNG or BMP." * no_labels
+        hint += " If all are good: --set incomplete=good --set labels=none." * no_labels
+        hint += " Save pictures as PNG or JPEG." * bool(tree.ending(*OTHER_KINDS))
         raise DataError(
             f"{tree.root.name} {_seen(tree)}, in no known layout.{hint} Known: {known}.",
             see="data#layout",

@@ -50,6 +50,9 @@ SIDE = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.
 BOXES = "it has boxes, which outline no defect"
 """What a picture lacks whose defects are only boxed. It is defective all the same."""
 
+OTHER_KINDS = (".tif", ".tiff", ".webp", ".gif", ".jfif", ".jp2", ".heic", ".avif")
+"""Endings of pictures that are not read."""
+
 LARGEST = 256 * 2**20
 """Bytes of the largest file of annotations that is read."""
 
@@ -193,7 +196,9 @@ class Tree:
         try:
             return read_file(path).decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise DataError(f"{name} is not UTF-8.") from None
+            raise DataError(
+                f"{name} is not UTF-8: save it as that, in Excel as CSV UTF-8."
+            ) from None
 
     def json(self, name: str) -> Any:
         """The value in a JSON file; None where it is none. The picture in a labelme file is cut."""
@@ -261,7 +266,8 @@ def joined(tree: Tree, labels: list[Labels], masks: set[str], notes: Sequence[st
     kinds = Counter(shape.note for one in labels for shape in one.shapes if shape.note)
     notes = [*notes, *(f"{count} shapes are {kind}" for kind, count in kinds.items())]
     if missing:
-        notes.append(f"{len(missing)} named pictures are not there: {listed(list(missing), 5)}")
+        told = f"{len(missing)} named pictures are not there, or several have the name"
+        notes.append(f"{told}: {listed(list(missing), 5)}")
     if unread:
         notes.append(f"{len(unread)} pictures are masks, which this layout does not read")
     return Found(pictures, {one.file for one in labels} | unread, notes)

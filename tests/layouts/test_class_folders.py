@@ -82,7 +82,9 @@ def test_a_defect_without_a_mask_is_told_and_never_good(
         read_back(root)
 
 
-def table(root: Path, surfaces, head: str, row: str) -> None:
+def table(
+    root: Path, surfaces, head: str, row: str, file="labels.csv", encoding="utf-8", end="\n"
+) -> None:
     lines = [head]
     for name, (image, annotation) in surfaces.items():
         write(root / "photos" / f"{name}.png", image)
@@ -97,7 +99,7 @@ def table(root: Path, surfaces, head: str, row: str) -> None:
                 mask=f"drawn/{mask}" if mask else "",
             )
         )
-    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    (root / file).write_text("\n".join(lines) + "\n", encoding, newline=end)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,9 @@ def table(root: Path, surfaces, head: str, row: str) -> None:
         ("image,item,class,mask", "photos/{name}.png,{item},{kind},{mask}"),
         ("class;mask;image;note", "{kind};{mask};{name};x"),
         ("mask,image,item,class", '"{mask}","photos\\{name}.png",,{kind}'),
+        ("Image;CLASS;Mask;;", "photos/{name}.png;{kind};{mask};;"),
+        ('"image", "item", "class", "mask"', 'photos/{name}.png, {item}, {kind}, "{mask}"'),
+        ("image\titem\tclass\tmask", "photos/{name}.png\t{item}\t{kind}\t{mask}"),
     ],
 )
 def test_a_table_is_read_back_equal(head, row, surfaces, read_back, tmp_path: Path):
@@ -115,6 +120,29 @@ def test_a_table_is_read_back_equal(head, row, surfaces, read_back, tmp_path: Pa
     assert len({name.partition("/")[0] for name in found}) == (3 if "{item}" in row else 6)
 
 
+@pytest.mark.parametrize("file", ["labels.csv", "Labels.CSV"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_is_read_as_any_program_saves_it(
+    file, encoding, end, surfaces, read_back, tmp_path: Path
+):
+    row = '"photos/{name}.png";Größe, {item};{kind};{mask}'
+    table(tmp_path / "data", surfaces, "image;item;class;mask", row, file, encoding, end)
+    same(read_back(tmp_path / "data"), surfaces)
+    text = (tmp_path / "data" / file).read_text(encoding)
+    (tmp_path / "data" / file).write_text(text, "cp1252")
+    with pytest.raises(DataError, match=f"{file} is not UTF-8: save it as that"):
+        read_back(tmp_path / "data")
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize("row", ["photos/{name}.png,x,a scratch, long,{mask}", "{name},,,,,x"])
+def test_a_row_with_too_many_cells_is_refused(row, surfaces, read_back, tmp_path: Path):
+    table(tmp_path / "data", surfaces, "image,item,class,mask", row)
+    with pytest.raises(DataError, match="Row 2 of labels.csv has more cells than columns"):
+        read_back(tmp_path / "data")
+
+
 def test_what_a_table_leaves_open_is_told(surfaces, tmp_path: Path):
     root = tmp_path / "data"
     table(root, surfaces, "image,mask", "photos/{name}.png,{mask}")
@@ -122,7 +150,11 @@ def test_what_a_table_leaves_open_is_told(surfaces, tmp_path: Path):
     (root / "labels.csv").write_text(f"{text}nowhere,\n")
     folder = as_item_folders(DataFolder(root, "data"), tmp_path, resolve({"preset": "cpu"}))
     told = " ".join(folder.notes)
-    for words in ("'nowhere', which is not there", "its mask 'gone.png' is not there", "no mask"):
+    for words in (
+        "whose name several have: nowhere",
+        "its mask 'gone.png' is not there",
+        "no mask",
+    ):
         assert words in told
     (root / "labels.csv").write_text("image\nphotos/part0_0.png\nphotos/part0_0.png\n")
     with pytest.raises(DataError, match="names photos/part0_0.png twice"):
@@ -167,3 +199,26 @@ def test_data_that_changed_is_read_anew(surfaces, read_back, tmp_path: Path):
     after = read_back(root)
     name = next(name for name in before if name.endswith("part0_0"))
     assert after[name][1].all() and not before[name][1].all()
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        (["folds=published"], "Fold 0 has no defective image in training"),
+        (["folds=official"], "official"),
+        (["folds=published", "labels=none"], ""),
+        ([], ""),
+    ],
+)
+def test_inspect_ends_with_a_run_only_where_its_folds_can_be_trained(
+    chosen, told, surfaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    mvtec(tmp_path / "data", surfaces)
+    given = [word for one in [*chosen, "twins=similar"] for word in ("--set", one)]
+    status = commands.main(["inspect", "--data", str(tmp_path / "data"), *given])
+    printed = capsys.readouterr()
+    assert (status, "next: run" in printed.out) == ((2, False) if told else (0, True))
+    assert told in printed.err
+    assert not told or chosen != ["folds=published"] or f"published folds:\n  {told}" in printed.out

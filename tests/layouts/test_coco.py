@@ -295,7 +295,10 @@ def test_a_picture_that_is_not_there_is_told(surfaces, read_back, tmp_path: Path
     value["images"] += [{"id": 50}, None, 3]
     (root / "a.json").write_text(json.dumps(value))
     said = notes(root)
-    assert "1 named pictures are not there: train/part0_0.png (a.json)" in said
+    assert (
+        "1 named pictures are not there, or several have the name: train/part0_0.png (a.json)"
+        in said
+    )
     assert "3 pictures of a.json have no file_name" in said
     assert lacks(root) == {"test/part0_0": "it has no label"}
     with pytest.raises(DataError, match="1 of the images"):

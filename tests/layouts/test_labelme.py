@@ -183,9 +183,10 @@ def test_what_lies_beyond_the_picture_is_cut_off(far, surfaces, tmp_path: Path):
     assert np.array_equal(mask, wanted)
 
 
-def test_background_is_no_defect(surfaces, tmp_path: Path):
+@pytest.mark.parametrize("label", ["_background_", "__ignore__"])
+def test_background_is_no_defect(label, surfaces, tmp_path: Path):
     write(tmp_path / "a.png", surfaces["part0_0"][0])
-    labelme_5(tmp_path / "a.json", "a.png", [shape([[5, 5], [9, 9], [5, 9]], label="_background_")])
+    labelme_5(tmp_path / "a.json", "a.png", [shape([[5, 5], [9, 9], [5, 9]], label=label)])
     assert not labelme.find(Tree(tmp_path)).pictures[0].mask((160, 128)).any()
 
 
@@ -196,7 +197,10 @@ def test_a_picture_without_a_file_is_not_good(surfaces, read_back, tmp_path: Pat
     for name in list(surfaces)[:5]:
         labelme_5(root / f"{name}.json", f"{name}.png", [])
     labelme_5(root / "gone.json", "gone.png", [])
-    assert "1 named pictures are not there: gone.png (gone.json)" in notes(root)
+    assert (
+        "1 named pictures are not there, or several have the name: gone.png (gone.json)"
+        in notes(root)
+    )
     assert lacks(root) == {"part2_1": "it has no label"}
     with pytest.raises(DataError, match="part2_1"):
         read_back(root)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +185,23 @@ def test_what_anything_calls_defective_is_never_the_rest_that_is_good(
 
 BAD = ("part0_0", "part0_1", "part1_0")
 """The defective ones of the `surfaces`."""
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (folders, "part0_0.png has no label: its folder 'Dellen' names a defect, and no mask"),
+        (table, "part0_0.png has no label: labels.csv names no mask for it"),
+        (boxes, "part0_0.png has no label: it has boxes, which outline no defect"),
+        (lost, "part0_0.png has no label: its mask 'drawn/part0_0.png' is not there"),
+    ],
+)
+def test_a_refusal_says_why_there_is_no_label(
+    made: Callable[[Path, Surfaces], None], told: str, surfaces: Surfaces, tmp_path: Path
+) -> None:
+    made(tmp_path / "data", surfaces)
+    found = seen(tmp_path / "data", True, tmp_path)
+    assert told in found.unreadable[0].reason
+    with pytest.raises(DataError, match=re.escape(told)):
+        found.usable()

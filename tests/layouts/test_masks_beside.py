@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from layouts.conftest import same, write
 
+from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.errors import DataError
-from ksdd_lib.layouts.arrange import item_of, propose
+from ksdd_lib.layouts.arrange import as_item_folders, item_of, propose
 from ksdd_lib.layouts.catalog import recognise
 from ksdd_lib.layouts.found import Picture, Tree
+from ksdd_lib.presets import resolve
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,40 @@ def test_a_mask_may_have_the_name_of_its_photograph(surfaces, read_back, tmp_pat
         {name: (surfaces[name.partition("/")[0]][0], pair[1]) for name, pair in found.items()},
         surfaces,
     )
+
+
+@pytest.mark.fault(89)
+@pytest.mark.parametrize(("picture", "mask"), [("bmp", "png"), ("png", "bmp"), ("PNG", "BMP")])
+def test_of_two_files_of_one_name_the_one_of_two_levels_is_the_mask(
+    picture, mask, surfaces, read_back, tmp_path: Path
+):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / f"{name}.{picture}", image)
+        write(root / f"{name}.{mask}", annotation)
+    same(read_back(root), surfaces)
+    write(root / f"part0_0.{mask}", surfaces["part0_1"][0])
+    with pytest.raises(DataError, match=r"part0_0\.\w+ and part0_0\.\w+ would both be"):
+        read_back(root)
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize("ending", ["tif", "TIFF", "webp", "jfif"])
+@pytest.mark.parametrize("every", [False, True])
+def test_pictures_of_other_kinds_are_named_with_what_to_do(ending, every, surfaces, tmp_path: Path):
+    for name, (image, annotation) in surfaces.items():
+        write(tmp_path / "masks" / f"{name}.png", annotation)
+        if every or name == "part0_0":
+            (tmp_path / "images").mkdir(exist_ok=True)
+            (tmp_path / "images" / f"{name}.{ending}").write_bytes(b"x")
+        else:
+            write(tmp_path / "images" / f"{name}.png", image)
+    folder, settings = DataFolder(tmp_path, "data"), resolve({"preset": "cpu"})
+    try:
+        told = " ".join(as_item_folders(folder, tmp_path.parent / "home", settings).notes)
+    except DataError as error:
+        told = str(error)
+    assert ending in told and "Save pictures as PNG or JPEG" in told
 
 
 def test_a_picture_without_a_mask_is_never_good(surfaces, read_back, tmp_path: Path):
@@ -97,6 +133,39 @@ def test_the_item_comes_by_rule(surfaces, read_back, tmp_path: Path):
 RULES = {"auto": 6, "picture": 6, "folder": 1, "(.+)_[0-9]": 3, "(part0)_.": 5}
 
 
+@pytest.mark.fault(91)
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("auto", "Each picture is taken for a part of its own. Where their names tell"),
+        ("picture", ""),
+        ("folder", "1 of 6 pictures are taken for parts of their own, as item=folder does"),
+        ("(part0)_.", "4 of 6 pictures are taken for parts of their own, as item=(part0)_. does"),
+        ("(.+)_[0-9]+", ""),
+    ],
+)
+def test_pictures_whose_part_is_not_told_are_counted(rule, told, surfaces, tmp_path: Path):
+    for name, (image, annotation) in surfaces.items():
+        folder = tmp_path if name == "part2_1" else tmp_path / "a"
+        write(folder / f"{name}.png", image)
+        write(folder / f"{name}_mask.png", annotation)
+    folder = DataFolder(tmp_path, "data")
+    settings = resolve({"preset": "cpu", "item": rule})
+    notes = as_item_folders(folder, tmp_path.parent / "home", settings).notes
+    assert told in " ".join(notes) and bool(told) == bool(notes)
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize("rule", ["T0", r"(.+)_[0-9]+\.png", "^part", "folder"])
+def test_a_rule_that_tells_no_part_is_refused(rule, surfaces, read_back, tmp_path: Path):
+    root = tmp_path / "data"
+    for name, (image, annotation) in surfaces.items():
+        write(root / f"{name}.png", image)
+        write(root / f"{name}_mask.png", annotation)
+    with pytest.raises(DataError, match="tells the part of no picture: "):
+        read_back(root, item=rule)
+
+
 def test_item_folders_are_read_as_they_lie(tiny_root: Path, read_back):
     assert np.array_equal(len(read_back(tiny_root)), 24)
     assert not (tiny_root.parent / "home").exists()
@@ -111,6 +180,11 @@ def test_item_folders_are_read_as_they_lie(tiny_root: Path, read_back):
         ([f"set/IMG_{number:04}" for number in range(9)], 0),
         ([f"{number}" for number in range(9)], 0),
         (["left 1 x", "left 2 y", "right 1 x", "right 2 y", "top 1 x", "top 2 y"], 3),
+        ([f"{camera}/{number}" for camera in ("left", "right") for number in range(6)], 0),
+        ([f"{kind}/{number:03}" for kind in ("good", "crack", "dent") for number in range(3)], 0),
+        ([f"images/{side}/{number}" for side in ("train", "val", "test") for number in (1, 2)], 0),
+        ([f"part {part}/{number}" for part in range(4) for number in range(3)], 4),
+        ([f"s/{part}/images/{number}" for part in "ABC" for number in range(2)], 3),
     ],
 )
 def test_the_pattern_that_names_suggest_is_proposed(names, parts):

@@ -201,7 +201,7 @@ def test_what_is_not_listed_or_not_there_is_told(surfaces, tmp_path: Path):
     value = json.loads((root / "via.json").read_text())
     (root / "via.json").write_text(json.dumps(value | {"x": {"filename": "part0_0.png"}, "y": 3}))
     said = notes(root)
-    assert "1 named pictures are not there: gone.png (via.json)" in said
+    assert "1 named pictures are not there, or several have the name: gone.png (via.json)" in said
     assert "2 entries of via.json are damaged" in said
     assert lacks(root) == {"part0_0": "it has no label"}
 

@@ -47,7 +47,7 @@ def shape_of(raw: Any) -> Shape | str | None:
     """A shape as `polygons.Reader` answers; what is not as labelme has it raises any error."""
     kind, points = raw.get("shape_type") or "polygon", raw["points"]
     label = polygons.class_name(raw.get("label"))
-    if label == "_background_":
+    if label in ("_background_", "__ignore__"):
         return None
     if kind in OUTLINES:
         return Shape(label, polygons.outline(points))

@@ -6,8 +6,11 @@
 import re
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from ksdd_lib.data.dataset import read_file
+from ksdd_lib.data.pixels import decode_mask
+from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
 from ksdd_lib.layouts.found import Found, Picture, Tree, are_items, from_file, without_ending
 from ksdd_lib.layouts.readers.voc import OF_CLASSES, OF_OBJECTS, read_names, with_classes
@@ -31,9 +34,8 @@ def find(tree: Tree) -> Found | None:
     for name in tree.images:
         same.setdefault(without_ending(name).casefold(), []).append(name)
     for place, names in same.items():  # a.jpg beside a.png
-        no_masks = [name for name in names if not name.lower().endswith(MASK_ENDINGS)]
-        if len(names) == 2 and len(no_masks) == 1:
-            masks.setdefault(place, []).extend(set(names) - set(no_masks))
+        if len(names) == 2 and len(mine := _masks_among(tree, names)) == 1:
+            masks.setdefault(place, []).extend(mine)
     paired = {place: names for place, names in masks.items() if place in same}
     used = {name for names in paired.values() for name in names}
     if not used:
@@ -86,6 +88,19 @@ def find_kolektorsdd2(tree: Tree) -> Found | None:
         sided = [replace(one, side=one.name.partition("/")[0]) for one in found.pictures]
         return replace(found, pictures=sided)
     return None
+
+
+def _masks_among(tree: Tree, names: list[str]) -> list[str]:
+    """Which of two files of one name may be masks: by their endings, and if need be by pixels."""
+    may = [name for name in names if name.lower().endswith(MASK_ENDINGS)]
+    return may if len(may) < 2 else [name for name in may if _is_mask(tree.path(name))]
+
+
+def _is_mask(path: Path) -> bool:
+    try:
+        return bool(decode_mask(read_file(path), path.name).size)
+    except DataError:
+        return False
 
 
 def _pictures_of(name: str) -> list[str]:

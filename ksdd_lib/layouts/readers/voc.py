@@ -49,6 +49,7 @@ def read_names(tree: Tree, root: str) -> Names:
     indices = {number: f"class {number}" for number in range(256)}
     if not colours:
         indices |= dict(enumerate(lines, start=1))
+    colours = {_colour(255): "void"} | colours if colours else {}
     no_class = {0: "background", 255: "void"}  # VOC has 255 along borders that nobody decides
     return Names(frozenset(here[:1]), colours, indices | no_class)
 
