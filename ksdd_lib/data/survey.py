@@ -14,7 +14,7 @@ from ksdd_lib import formatting, storage
 from ksdd_lib.data.dataset import Sample, natural_key, read_file, short_path
 from ksdd_lib.data.duplicates import reduced, reduction
 from ksdd_lib.data.item_folders import Files, Pair, list_files
-from ksdd_lib.data.layout_note import CLASSES, LayoutNote, read_note
+from ksdd_lib.data.layout_note import CLASSES, read_note
 from ksdd_lib.data.pixels import decode_image, decode_levels, highest_of_few, orientation
 from ksdd_lib.errors import DataError, with_link
 from ksdd_lib.view import region_box
@@ -116,7 +116,7 @@ def survey(
         factor = reduction(sizes.values()) if sizes else 1.0
         read = partial(_read_image, factor=factor, known=before)
         found = dict(zip(names, pool.map(read, names, pairs, masks), strict=True))
-    usable = _with_classes(root, note, [one for one in found.values() if isinstance(one, Sample)])
+    usable = _with_classes(root, [one for one in found.values() if isinstance(one, Sample)])
     kept: dict[tuple[str, str, str], Sample] = {}
     first = [kept.setdefault((s.item, s.image_sha256, s.mask_sha256), s) for s in usable]
     return Survey(
@@ -147,6 +147,7 @@ def _pair(files: Files, name: str, lack: str | None) -> Pair | str:
 
 def _labelled(root: Path, files: Files, pairs: Mapping[str, Pair | str]) -> dict[str, Pair]:
     """The pictures that are called defective and have no mask, as pairs without one."""
+    note = read_note(root)
     names = set(note.defective) - files.doubts.keys() if note else set()
     return {
         name: Pair(files.images[name][0], None)
@@ -155,8 +156,9 @@ def _labelled(root: Path, files: Files, pairs: Mapping[str, Pair | str]) -> dict
     }
 
 
-def _with_classes(root: Path, note: LayoutNote | None, samples: Iterable[Sample]) -> list[Sample]:
+def _with_classes(root: Path, samples: Iterable[Sample]) -> list[Sample]:
     """The samples with the classes of their defects, where a note names them."""
+    note = read_note(root)
     classes = note.classes if note else {}
     return [
         replace(

@@ -135,7 +135,7 @@ def test_a_table_is_read_as_any_program_saves_it(
         read_back(tmp_path / "data")
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(92)
 @pytest.mark.parametrize("row", ["photos/{name}.png,x,a scratch, long,{mask}", "{name},,,,,x"])
 def test_a_row_with_too_many_cells_is_refused(row, surfaces, read_back, tmp_path: Path):
     table(tmp_path / "data", surfaces, "image,item,class,mask", row)
@@ -201,7 +201,7 @@ def test_data_that_changed_is_read_anew(surfaces, read_back, tmp_path: Path):
     assert after[name][1].all() and not before[name][1].all()
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(92)
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [

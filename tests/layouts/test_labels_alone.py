@@ -187,7 +187,7 @@ BAD = ("part0_0", "part0_1", "part1_0")
 """The defective ones of the `surfaces`."""
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(92)
 @pytest.mark.parametrize(
     ("made", "told"),
     [

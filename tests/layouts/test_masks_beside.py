@@ -63,7 +63,7 @@ def test_of_two_files_of_one_name_the_one_of_two_levels_is_the_mask(
         read_back(root)
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(92)
 @pytest.mark.parametrize("ending", ["tif", "TIFF", "webp", "jfif"])
 @pytest.mark.parametrize("every", [False, True])
 def test_pictures_of_other_kinds_are_named_with_what_to_do(ending, every, surfaces, tmp_path: Path):
@@ -133,7 +133,7 @@ def test_the_item_comes_by_rule(surfaces, read_back, tmp_path: Path):
 RULES = {"auto": 6, "picture": 6, "folder": 1, "(.+)_[0-9]": 3, "(part0)_.": 5}
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(92)
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
@@ -155,7 +155,7 @@ def test_pictures_whose_part_is_not_told_are_counted(rule, told, surfaces, tmp_p
     assert told in " ".join(notes) and bool(told) == bool(notes)
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(92)
 @pytest.mark.parametrize("rule", ["T0", r"(.+)_[0-9]+\.png", "^part", "folder"])
 def test_a_rule_that_tells_no_part_is_refused(rule, surfaces, read_back, tmp_path: Path):
     root = tmp_path / "data"
