@@ -19,6 +19,7 @@ from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation.results import load_results
 from ksdd_lib.formatting import words
 from ksdd_lib.reporting import plots
+from ksdd_lib.setting_rules import Value
 from ksdd_lib.study.grid import JUDGING, PAPER, Grid, jobs_of
 from ksdd_lib.study.page import effect_figure, heat_map
 from ksdd_lib.study.results import Outcome, Row, outcome, sentences, shown, stored_grid
@@ -73,15 +74,19 @@ def command_of(grid: Grid) -> str:
     given = {name: values[0] for name, values in grid.vary.items() if len(values) == 1}
     given |= {"fold": grid.folds[0]} if len(grid.folds) == 1 else {}
     given |= {name: value for name, value in grid.fixed.items() if PAPER.fixed.get(name) != value}
-    line = " ".join(f"--set {name}={value}" for name, value in given.items())
+    line = " ".join(f"--set {name}={_text(value)}" for name, value in given.items())
     return f"python -m ksdd_lib study --data KolektorSDD.zip --out runs/study {line}"
+
+
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def result_text(grid: Grid, found: Outcome, runs: dict[str, KeptRun]) -> str:
     """What the study says, as Markdown: sentences, figures, a table, and what ran where."""
     head = f"**{found.finished} of {found.runs} runs are finished.**"
     told = "".join(f"- {sentence}\n" for sentence in sentences(found))
-    figures = [f"![AP of each cell]({name}.png)" for name in ("cells",)]
+    figures = ["![AP of each cell](cells.png)"]
     figures += [
         f"![Effect of the {words(one.name)}](effect_{one.name}.png)"
         for one in found.factors
@@ -89,9 +94,7 @@ def result_text(grid: Grid, found: Outcome, runs: dict[str, KeptRun]) -> str:
     ]
     columns = [*map(words, grid.vary), "AP", "FP / FN, oracle", "FP at FN = 0", "minutes", "state"]
     cells = table(columns, [_cells(row) for row in found.rows])
-    ran = Counter(
-        (machine, run.environment["commit"]) for run in runs.values() for machine in {_machine(run)}
-    )
+    ran = Counter((_machine(run), run.environment["commit"]) for run in runs.values())
     where = "".join(
         f"- {count} run{'s' * (count > 1)} at {commit}: {machine}.\n"
         for (machine, commit), count in sorted(ran.items())
@@ -117,7 +120,8 @@ def _cells(row: Row) -> list[str]:
         oracle = pooled.oracle
         errors = [f"{oracle.fp} / {oracle.fn}", str(oracle.fp_at_fn0)]
     minutes = f"{row.minutes:.1f}" if row.minutes else ""
-    return [*map(shown, row.cell), in_percent(row.ap), *errors, minutes, row.state]
+    ap = "" if row.ap is None else in_percent(row.ap)
+    return [*map(shown, row.cell), ap, *errors, minutes, row.state]
 
 
 def write_study(root: Path) -> bool:
