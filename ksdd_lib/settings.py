@@ -103,7 +103,7 @@ class Settings:
         "auto", "data", "rule", form="auto, folder, picture, or a regular expression"
     )
     """which pictures show one part: by the layout, by the folder, each its own, or all whose name
-    without its ending gives the same (group) of a regular expression, as (.+)_[0-9]+"""
+    without its ending gives the same (group) of a regular expression, as (.+)[ _.-].+"""
 
     incomplete: Literal["refuse", "leave_out", "good"] = setting("refuse", "data", "rule")
     """what becomes of pictures without a usable label: no training until they are mended, or they

@@ -250,3 +250,18 @@ class TestHelp:
     def test_an_unknown_word_is_told(self, capsys):
         assert main(["help", "xyzzy"]) == 2
         assert "Nothing is told of 'xyzzy'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"lid{part}_{picture}" for part in range(5) for picture in range(3)],
+        [f"{part:03}-{picture}" for part in range(6) for picture in ("left", "right")],
+        [f"lots/{kind} {part}.top {n}" for kind in "ab" for part in range(4) for n in range(2)],
+    ],
+)
+def test_the_pages_show_the_pattern_that_inspect_proposes(names: list[str]):
+    [pattern] = re.findall(r"--set '(item=.+?)'", arrange.propose(names))
+    for page in ("../notebooks/README", "data"):
+        assert re.findall(r"--set '(item=.+?)'", text_of(page)) == [pattern]
+    assert RULES["item"].reason.endswith(f"as {pattern.removeprefix('item=')}")
