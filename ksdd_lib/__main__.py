@@ -30,7 +30,7 @@ from ksdd_lib.layouts import arrange
 from ksdd_lib.layouts.catalog import LAYOUTS
 from ksdd_lib.methods.catalog import method_of
 from ksdd_lib.methods.stage_training import advised, usual_fold
-from ksdd_lib.notebook import live, outputs
+from ksdd_lib.notebook import controls, live, outputs
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.run import FINAL, Run, fold_name
@@ -106,6 +106,7 @@ def inspect(chosen: argparse.Namespace) -> None:
         raise DataError(f"{found.name} cannot be trained on yet. {' '.join(obstacles)}")
     if not chosen.json:
         name = presets.run_name(wanted.with_values({"data": chosen.data}))
+        print(f"time: {controls.steps_and_time(wanted)}")
         given = "".join(f" --set {shlex.quote(words)}" for words in chosen.set)
         print(f"next: run --data {shlex.quote(chosen.data)} --out runs/{name}{given}")
 
@@ -191,8 +192,11 @@ def publish(chosen: argparse.Namespace) -> None:
     if chosen.file.suffix != ".safetensors" or printable(chosen.file.name) != chosen.file.name:
         raise RunError(f"{chosen.file.name} must be text that ends in .safetensors.")
     fold = usual_fold(run) if chosen.fold is None else chosen.fold
+    before = chosen.file.read_bytes() if chosen.file.exists() else None
     card = weights.publish(run, prepare.open_data(run), fold, chosen.file)
     print(f"published: {relative(chosen.file)}, {fold_name(fold)}; its card {card.name}")
+    if before not in (None, chosen.file.read_bytes()):
+        print("It replaces the one that was published there before.")
     if fold == FINAL:
         print(NO_TEST)
     elif method_of(run.settings).stages:

@@ -151,7 +151,7 @@ class Screen:
     ) -> "Handle":
         self.bundles.append(bundle)
         self.metadata.append(metadata)
-        self.drawn += "image/png" in bundle
+        self.drawn += isinstance(bundle, dict) and "image/png" in bundle  # else a widget
         return Handle(self, len(self.bundles) - 1)
 
 

@@ -41,7 +41,7 @@ class Judge:
         if pixels.std() == 0:
             return Verdict("not a surface")
         label = "defective" if pixels.mean() > self.threshold else "good"
-        mask = np.zeros(pixels.shape, np.float32)
+        mask = np.full(pixels.shape, float(label == "defective"), np.float32)
         return Verdict(label, float(pixels.mean()), mask, threshold=self.threshold)
 
     def doubt(self, shape: tuple[int, int]) -> str:

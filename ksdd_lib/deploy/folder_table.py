@@ -14,7 +14,7 @@ from ksdd_lib import storage
 from ksdd_lib.data.dataset import read_file, short_path
 from ksdd_lib.data.pixels import IMAGE_EXTENSIONS, decode_image, is_image
 from ksdd_lib.deploy.defects import Defect, save_pictures
-from ksdd_lib.deploy.detection import Detector, doubt_of_file
+from ksdd_lib.deploy.detection import Detector, Verdict, doubt_of_file
 from ksdd_lib.errors import DataError, RunError
 from ksdd_lib.formatting import listed, printable
 from ksdd_lib.hardware import in_colab
@@ -149,20 +149,26 @@ def _judge_file(detector: Detector, path: Path, name: str, masks: Path | None) -
         return Judged(name, found.label, reason=doubt)
     if masks:
         save_pictures(masks / Path(name).parent, path.stem, pixels, found.mask, marked)
-    faint = UNMARKED if found.label == "defective" and not found.defects else ""
-    reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape), faint]))
+    reason = "; ".join(filter(None, [doubt, detector.doubt(pixels.shape), unmarked(found)]))
     y, x = map(int, np.unravel_index(found.mask.argmax(), found.mask.shape))
     score, threshold = round(found.score, 4), round(found.threshold, 4)
     classes = "; ".join(found.classes)
     return Judged(name, found.label, score, threshold, x, y, reason, classes, found.defects)
 
 
+def unmarked(found: Verdict) -> str:
+    """What to say of a defective picture that has no place marked; "" of any other."""
+    return UNMARKED if found.label == "defective" and not found.defects else ""
+
+
 def outcome(rows: Sequence[Judged]) -> str:
-    """How many images have which label, and on a second line what speaks against verdicts."""
+    """How many images have which label, and below what speaks against verdicts, a line a kind."""
     counts = Counter(row.label for row in rows)
     lines = [", ".join(f"{count} {label}" for label, count in counts.items())]
-    doubtful = [row for row in rows if row.reason and row.label != "unreadable"]
-    if doubtful:
+    judged = [row for row in rows if row.reason and row.label != "unreadable"]
+    for is_unmarked in (False, True):
+        if not (doubtful := [row for row in judged if (row.reason == UNMARKED) == is_unmarked]):
+            continue
         worst = max(doubtful, key=lambda row: len(row.reason))
         told = f"{printable(worst.image)}: {printable(worst.reason)}"
         lines.append(f"Warning for {len(doubtful)}, named in the table: {told}.")

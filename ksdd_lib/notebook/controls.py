@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -219,6 +220,17 @@ def what_it_takes(settings: Settings) -> str:
         f"nothing else runs ({spread}). That is {''.join(stages)}"
         f"and {scoring:.2g} s for each {shown} that is scored. {text}"
     )
+
+
+def steps_and_time(settings: Settings) -> str:
+    """As `what_it_takes`, after the steps of a fold; measured now if it never was."""
+    stages = method_of(settings).stages
+    steps = [f"{stage.recipe(settings).steps} {stage.name} steps" for stage in stages]
+    with suppress(RuntimeError, MemoryError, OSError):  # the memory that is needed is told
+        if stages and known_pace(settings) is None:
+            measure_pace(settings)
+    told = f"{' and '.join(steps)} a fold. " if steps else ""
+    return told + what_it_takes(settings)
 
 
 def _file(settings: Settings) -> Path:

@@ -91,7 +91,7 @@ def _verdict(
         return found, None
     label = found.label + f" ({', '.join(found.classes)})" * bool(found.classes)
     print(f"{name}: {label}, score {found.score:.2f}, threshold {found.threshold:.2f}")
-    if doubt := detector.doubt(pixels.shape):
+    for doubt in filter(None, (detector.doubt(pixels.shape), folder_table.unmarked(found))):
         print(f"Warning: {doubt}.")
     titles = [f"{name}: {label}", "output: probability"]
     return found, surface_pictures.gallery([pixels, found.mask], titles=titles)

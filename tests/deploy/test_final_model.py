@@ -234,13 +234,17 @@ def test_the_commands(trained, tmp_path, capsys, monkeypatch):
     assert "next: publish" in said and "No test exists for this model" in said
     file = tmp_path / "model.safetensors"
     assert main(["publish", str(run.folder), str(file)]) == 0
-    assert "the final model" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the final model" in said and "replaces" not in said
     assert main(
         ["judge", str(data.root), "--weights", str(file), "--out", str(tmp_path / "v.csv")]
     ) in (0, 1)
     assert "no test of it exists" in capsys.readouterr().out
     assert main(["publish", str(run.folder), str(file), "--fold", "1"]) == 0
-    assert "fold 1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "fold 1" in said and "It replaces the one that was published there before." in said
+    assert main(["publish", str(run.folder), str(file), "--fold", "1"]) == 0
+    assert "replaces" not in capsys.readouterr().out, "it is the same"
     assert main(["train_final", str(tmp_path / "absent")]) == 2
     assert "There is no run in" in capsys.readouterr().err
 

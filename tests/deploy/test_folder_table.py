@@ -15,6 +15,7 @@ from ksdd_lib.__main__ import main
 from ksdd_lib.data.pixels import decode_mask
 from ksdd_lib.deploy import detection, folder_table
 from ksdd_lib.deploy.detection import Verdict, as_pixels
+from ksdd_lib.deploy.folder_table import UNMARKED, Judged, outcome
 from ksdd_lib.errors import RunError
 
 SHAPE = 80, 120
@@ -100,6 +101,18 @@ def test_json_has_each_picture_with_its_defects(folder, judge, tmp_path, name):
     assert (one["area"], one["length"]) == (120, 30)
     assert one["probability"] == pytest.approx(1 - 50 / 255, abs=1e-4)
     assert found["one.png"]["score"] == 50 and found["one.png"]["threshold"] == 0
+
+
+@pytest.mark.fault(66)
+@pytest.mark.parametrize("other", ["", "it was made for wider pictures, of another size than this"])
+@pytest.mark.parametrize("names", [["faint.png"], ["faint.png", "lines/two.png"], ["good.png"]])
+def test_the_terminal_tells_of_pictures_without_a_mark(folder, other, names):
+    reasons = {name: UNMARKED if name == "faint.png" else other for name in names}
+    rows = [Judged(name, "defective", reason=reason) for name, reason in reasons.items()]
+    told = outcome(rows)
+    assert (f"faint.png: {UNMARKED}" in told) == ("faint.png" in names)
+    assert (other in told) == (not other or other in reasons.values())
+    assert told.count("Warning for 1") == len(list(filter(None, reasons.values())))
 
 
 @pytest.mark.fault(66)

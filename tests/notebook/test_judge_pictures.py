@@ -35,6 +35,15 @@ def test_a_picture_is_judged_in_one_line_and_one_figure(screen, capsys):
     assert capsys.readouterr().out.splitlines()[1] == "Warning: it is wide."
 
 
+@pytest.mark.parametrize("marked", [0.5, 2.0])
+def test_a_defective_picture_without_a_marked_pixel_says_so(screen, capsys, monkeypatch, marked):
+    sure = Judge().judge(picture(120))
+    found = replace(sure, mask_threshold=marked)
+    monkeypatch.setattr(Judge, "judge", lambda self, pixels: found)
+    judge_pictures.judge_picture(Judge(), picture(120), "mine", False)
+    assert ("no pixel is marked" in capsys.readouterr().out) == (marked > 1)
+
+
 def test_drawn_surfaces_are_compared_with_the_truth_in_words(screen, capsys):
     """Every pair of truth and verdict, and a frame in which nothing is seen."""
     levels = {"a": 120, "b": 40, "c": 130, "d": 50}

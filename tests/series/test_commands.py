@@ -21,6 +21,7 @@ import torch
 from ksdd_lib.__main__ import main
 from ksdd_lib.evaluation.predictions import read_predictions
 from ksdd_lib.methods import stage_training
+from ksdd_lib.notebook import controls
 from ksdd_lib.runs import open as runs
 from ksdd_lib.runs import prepare
 from ksdd_lib.runs.open import open_run
@@ -161,6 +162,42 @@ def test_inspect_reports_for_people_and_for_machines(tiny_root, tmp_path, monkey
     assert main(["inspect", "--data", str(tiny_root), *chosen]) == 0
     last = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert last[-4:] == chosen and last[:4] == ["next:", "run", "--data", str(tiny_root)]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            ["image_size=128x128"],
+            r"400 segmentation steps and 250 decision steps a fold\. 3 folds: ",
+        ),
+        (
+            ["image_size=160x128", "fold=1", "decision_steps=40"],
+            r"400 .* and 40 .* One fold: about",
+        ),
+        (["method=darkest_pixel"], r"time: This method needs no training\.$"),
+    ],
+)
+def test_inspect_tells_steps_and_minutes(tiny_root, tmp_path, monkeypatch, capsys, given, told):
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    chosen = [word for one in given for word in ("--set", one)]
+    assert main(["inspect", "--data", str(tiny_root), *chosen]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.search(told, said[-2]) and said[-2].startswith("time: ")
+    assert "darkest" in given[0] or re.search(r"about [\d.]+ (s|min|h) in all", said[-2])
+
+
+def test_inspect_reports_where_the_time_cannot_be_measured(
+    tiny_root, tmp_path, monkeypatch, capsys
+):
+    def fails(settings):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    monkeypatch.setattr(controls, "measure_pace", fails)
+    assert main(["inspect", "--data", str(tiny_root)]) == 0
+    said = capsys.readouterr().out
+    assert "400 segmentation steps" in said and "in all" not in said and "GB of memory" in said
 
 
 @pytest.mark.fault(47)
