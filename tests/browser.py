@@ -222,8 +222,10 @@ def take_pictures(out: Path) -> None:
                 if name == "02_train_segmentation":
                     take(book, "watch_training", ".jp-Cell-outputArea", "training")
                 if name == "04_evaluate":
-                    book.slide("shift of the thresholds", "ArrowLeft", 60)
-                    take(book, "operating_point.show(", ".widget-vbox", "operating_point")
+                    frame = book.page.frame_locator('iframe[title="Operating point"]')
+                    for _ in range(6):
+                        frame.locator("#line").press("ArrowLeft")
+                    take(book, "operating_point.show(", "iframe", "operating_point")
                 if name == "05_visualize":
                     book.choose("order", "closest calls")
                     take(book, "browse.parts", ".widget-vbox", "parts")

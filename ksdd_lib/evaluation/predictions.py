@@ -85,6 +85,18 @@ def verdict(row: Prediction) -> str:
     return "false alarm" if row.is_flagged else "passed"
 
 
+SURE = 1.0
+"""From this distance to its threshold on, in logits, a score is clear: odds 2.7 times as high."""
+
+
+def sureness(row: Prediction) -> str:
+    """What the score says of an image, whatever its label: "clearly good", "just so", "clearly
+    defective"."""
+    if abs(row.margin) < SURE:
+        return "just so"
+    return "clearly defective" if row.is_flagged else "clearly good"
+
+
 def failures_first(rows: Sequence[Prediction]) -> list[Prediction]:
     """Defective and flagged surfaces: misses, then false alarms, then hits; each worst first."""
     kinds = ("missed", "false alarm", "found")

@@ -1,11 +1,11 @@
 """What each threshold costs, on the scores of the test surfaces.
 
 One shift in logits moves the operating thresholds of all folds and classes. Below 0 more is
-flagged. Points that the test scores themselves choose (`cheapest`, `without_misses`) are oracles.
+flagged. A point that the test scores themselves choose, as `cheapest`, is an oracle.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,13 +70,17 @@ def shifts(rows: Sequence[Prediction]) -> np.ndarray:
     return np.unique([values[0] - 1, *between, values[-1] + 1, 0.0])
 
 
+def errors(rows: Sequence[Prediction], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Misses and false alarms at each of several shifts, as `at` counts them: (M,), (M,)."""
+    labels, values = np.array([row.is_defective for row in rows], bool), margins(rows)
+    below = (np.searchsorted(np.sort(values[kind]), places, "right") for kind in (labels, ~labels))
+    return next(below), (~labels).sum() - next(below)
+
+
 def cheapest(rows: Sequence[Prediction], costs: Costs) -> Point:
     """The point of least cost on these very scores; of equals the one nearest to shift 0."""
-    points = [at(rows, shift) for shift in shifts(rows)]
-    return min(points, key=lambda point: (point.cost(costs), abs(point.shift)))
-
-
-def without_misses(rows: Sequence[Prediction]) -> Point:
-    """The point of the highest shift at which none of these surfaces is missed."""
-    points = (at(rows, shift) for shift in reversed(shifts(rows)))
-    return next(point for point in points if point.misses == 0)
+    places, start = shifts(rows), at(rows, 0.0)
+    counted = zip(places.tolist(), *map(np.ndarray.tolist, errors(rows, places)), strict=True)
+    points = (replace(start, shift=s, misses=m, false_alarms=a) for s, m, a in counted)
+    best = min(points, key=lambda point: (point.cost(costs), abs(point.shift)))
+    return at(rows, best.shift)

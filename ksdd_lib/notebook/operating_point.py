@@ -1,22 +1,34 @@
-"""Where to draw the line: the errors of each fold, and a slider that moves the thresholds."""
+"""The errors of each fold, and a page on which the user draws the line: dots, and costs."""
 
 import html
-from collections.abc import Mapping, Sequence
+import json
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-from matplotlib.figure import Figure
+import cv2
 
 from ksdd_lib.evaluation import threshold_costs
-from ksdd_lib.evaluation.metrics import clopper_pearson, parts_needed
-from ksdd_lib.evaluation.predictions import Prediction
+from ksdd_lib.evaluation.metrics import clopper_pearson
+from ksdd_lib.evaluation.predictions import SURE, Prediction
 from ksdd_lib.evaluation.summary import AllClassScores, FoldScores, Scores, Summary
 from ksdd_lib.evaluation.threshold_costs import Costs, Point
-from ksdd_lib.formatting import listed, number
+from ksdd_lib.formatting import interval, number, printable
 from ksdd_lib.notebook import outputs
 from ksdd_lib.reporting import plots
+from ksdd_lib.reporting.surface_pictures import JudgedSurface
+
+PAGE = Path(__file__).with_suffix(".html")
+NEAREST = 12  # surfaces of each kind and side whose pictures the page has
+CUT, SIDE = 256, 112  # pixels of the square around a defect, and of its picture
 
 
-def show_folds(summary: Summary) -> None:
-    """Show each fold's errors and scores, and what they come to together, as a table that stays."""
+def show_folds(summary: Summary, others: Mapping[str, float | None]) -> None:
+    """Show each fold's errors and scores, and what they come to together, as a table that stays.
+
+    Below stands the AP of `others`, which judge the same surfaces.
+    """
     heads = ("", "misses", "false alarms", "AP", "ROC AUC", "threshold")
     rows = [_fold_cells(f"fold {fold.fold}", fold) for fold in summary.folds]
     for row in rows if summary.class_scores else ():
@@ -24,7 +36,12 @@ def show_folds(summary: Summary) -> None:
     mean = summary.fold_mean
     rows.append(["mean of folds", "", "", number(mean.ap), number(mean.auc), ""])
     rows.append(_fold_cells("pooled", summary.pooled))
-    text = "\n".join(f"{row[0]:14}{row[1]:>10}{row[2]:>14}{row[3]:>12}" for row in [heads, *rows])
+    rows[-1][3] += f" (95 %: {interval(summary.pooled.intervals.ap)})"
+    rest = dict(others)
+    if summary.darkest_pixel:
+        rest["the darkest pixel, no training"] = summary.darkest_pixel.ap
+    rows += [[name, "", "", number(ap), "", ""] for name, ap in rest.items()]
+    text = "\n".join(f"{row[0]:36}{row[1]:>10}{row[2]:>14}  {row[3]}" for row in [heads, *rows])
     outputs.show_table(outputs.table(heads, rows), text)
 
 
@@ -47,86 +64,111 @@ def _fold_cells(name: str, one: Scores) -> list[str]:
     return [name, *errors, number(one.ap), number(one.auc), threshold]
 
 
-def show(rows: Sequence[Prediction], is_generated: bool, costs: Costs) -> None:
-    """Show three operating points as a table and a figure that stay, and controls to try others:
-    a slider for the thresholds of all folds, and boxes for the costs and the defective share."""
-    here = threshold_costs.at(rows, 0.0)
-    named = {
-        "operating": here,
-        "no miss (oracle)": threshold_costs.without_misses(rows),
-        "least cost (oracle)": threshold_costs.cheapest(rows, costs),
+def show(
+    rows: Sequence[Prediction],
+    surface: Callable[[Prediction], JudgedSurface],
+    is_generated: bool,
+    costs: Costs,
+) -> None:
+    """Show a page with a line to drag, which needs no kernel; where no scripts run, what stays.
+
+    `surface` gives what is shown of a row, as of `report.open_surfaces`.
+    """
+    points = {
+        "operating": threshold_costs.at(rows, 0.0),
+        "least cost": threshold_costs.cheapest(rows, costs),
     }
     text = "\n".join(
-        f"{name:20} {point.misses} misses of {point.defective}, "
+        f"{name:12} {point.misses} misses of {point.defective}, "
         f"{point.false_alarms} false alarms of {point.good}"
-        for name, point in named.items()
+        for name, point in points.items()
     )
-    outputs.show_table(_table(named, costs) + _words(here), text)
-    outputs.show_figure(_figure(rows, here, "operating"), is_generated)
-    widgets = outputs.ipywidgets()
-    if widgets is None:
-        return
-    low, high = (float(value) for value in threshold_costs.shifts(rows)[[0, -1]])
-    slider = outputs.slider("shift of the thresholds", 0.0, low, high, (high - low) / 400)
-    slider.readout_format = "+.2f"
-    asked = {
-        "a missed defect costs": costs.miss,
-        "a false alarm costs": costs.false_alarm,
-        "share of defective parts": costs.defective_share,
+    page = ""
+    if outputs.in_notebook():
+        told = json.dumps(_told(rows, surface, is_generated, costs)).replace("<", "\\u003c")
+        source = html.escape(PAGE.read_text("utf-8").replace("THE_DATA", told))
+        frame = '<iframe title="Operating point" style="width: 100%; height: 0; border: 0"'
+        page = f"<div>{_table(points, costs)}{_dots(rows, is_generated)}</div>"
+        page += f'{frame} srcdoc="{source}"></iframe>'
+    outputs.show_table(page, text)
+
+
+def _told(
+    rows: Sequence[Prediction],
+    surface: Callable[[Prediction], JudgedSurface],
+    is_generated: bool,
+    costs: Costs,
+) -> dict[str, object]:
+    """What the page knows, for JSON."""
+    places = threshold_costs.shifts(rows)
+    misses, alarms = threshold_costs.errors(rows, places)
+    start = threshold_costs.at(rows, 0.0)
+    return {
+        "margins": threshold_costs.margins(rows).tolist(),
+        "labels": [int(row.is_defective) for row in rows],
+        "places": places.tolist(),
+        "misses": misses.tolist(),
+        "alarms": alarms.tolist(),
+        "intervals": [
+            [_interval(k, n) for k in range(n + 1)] for n in (start.defective, start.good)
+        ],
+        "cards": [
+            {"row": n, "name": printable(rows[n].image), "picture": _thumbnail(surface(rows[n]))}
+            for n in _nearest(rows)
+        ],
+        "costs": asdict(costs),
+        "sure": SURE,
+        "is_generated": is_generated,
     }
-    boxes = [widgets.FloatText(x, description=name, **outputs.LOOK) for name, x in asked.items()]
-
-    def answer() -> tuple[str, Figure | None]:
-        values = [box.value for box in boxes]
-        if min(values) < 0 or values[-1] > 1:
-            return "Costs are 0 or more, and the share lies between 0 and 1.", None
-        chosen, point = Costs(*values), threshold_costs.at(rows, slider.value)
-        best = threshold_costs.cheapest(rows, chosen)
-        points = {"operating": here, "chosen": point, "least cost (oracle)": best}
-        return _table(points, chosen) + _words(point), _figure(rows, point, "chosen")
-
-    outputs.show_answers((slider, *boxes), answer, is_generated)
 
 
-def _table(named: Mapping[str, Point], costs: Costs) -> str:
+def _nearest(rows: Sequence[Prediction]) -> list[int]:
+    """The rows whose pictures are shown: of each kind and side of the line the nearest to it."""
+    by_distance = sorted(range(len(rows)), key=lambda n: abs(rows[n].margin))
+    kinds = [(is_defective, flagged) for is_defective in (True, False) for flagged in (True, False)]
+    return [
+        n
+        for kind in kinds
+        for n in [n for n in by_distance if (rows[n].is_defective, rows[n].margin > 0) == kind][
+            :NEAREST
+        ]
+    ]
+
+
+def _thumbnail(one: JudgedSurface) -> str:
+    """The square around the defect, or what the model suspects most, as the address of a JPEG."""
+    pixels = one.image[one.closest(min(CUT, *one.image.shape))]
+    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+
+
+def _dots(rows: Sequence[Prediction], is_generated: bool) -> str:
+    """The page's dots as a picture, a band for each fold."""
+    labels, folds = [row.is_defective for row in rows], [row.fold for row in rows]
+    lines = dict.fromkeys(sorted(set(folds)), 0.0)
+    strip = plots.score_strip(labels, threshold_costs.margins(rows), folds, lines)
+    strip.set_xlabel("score minus threshold (logits; to the right: suspicious)")
+    return outputs.picture(plots.figure_of(strip), is_generated)
+
+
+def _table(points: Mapping[str, Point], costs: Costs) -> str:
     """The points as an HTML table: misses and false alarms first, with intervals and cost."""
-    heads = ("", "shift, logits", "misses [95 %]", "false alarms [95 %]", "cost of 1,000 parts")
+    heads = ("", "shift, logits", "misses", "false alarms", "cost of 1,000 parts")
     rows = [
         (
             f"<b>{name}</b>",
             f"{point.shift:+.2f}",
-            _k_of_n(point.misses, point.defective),
-            _k_of_n(point.false_alarms, point.good),
+            f"{point.misses} of {point.defective} {_interval(point.misses, point.defective)}",
+            f"{point.false_alarms} of {point.good} {_interval(point.false_alarms, point.good)}",
             f"{point.cost(costs):,.1f}",
         )
-        for name, point in named.items()
+        for name, point in points.items()
     ]
     return outputs.table(heads, rows)
 
 
-def _words(point: Point) -> str:
-    """What changes against the operating thresholds, and what could be claimed, as HTML."""
-    needed = parts_needed(0.01, point.misses)
-    names = [
-        f"{html.escape(row.image)} ({'defective' if row.is_defective else 'good'}, "
-        f"{'passed' if row.is_flagged else 'flagged'} now, score {row.score:.2f})"
-        for row in sorted(point.changed, key=lambda row: (not row.is_defective, -row.score))
-    ]
-    sides = f"Change sides: {listed(names, 8, '; ')}." if names else "No part changes sides."
-    return (
-        f"<p>To claim fewer than 1 % misses (95 % sure) with {point.misses} missed, "
-        f"{needed:,} defective parts must be tested; here are {point.defective}.</p>"
-        f"<p>{sides}</p>"
-    )
-
-
-def _figure(rows: Sequence[Prediction], point: Point, name: str) -> Figure:
-    """Precision-recall and ROC curve of the margins, with the point on them."""
-    labels, values = [row.is_defective for row in rows], threshold_costs.margins(rows)
-    return plots.both_curves(labels, values, values > point.shift, name)
-
-
-def _k_of_n(k: int, n: int) -> str:
-    """A count and the 95 % interval of its rate; no interval where n is 0."""
+def _interval(k: int, n: int) -> str:
+    """The 95 % interval of the rate k of n; nothing where n is 0."""
     limits = clopper_pearson(k, n)
-    return f"{k} of {n}" + (f" [{limits[0]:.1%}, {limits[1]:.1%}]" if limits else "")
+    return f"[95 %: {limits[0]:.1%} to {limits[1]:.1%}]" if limits else ""

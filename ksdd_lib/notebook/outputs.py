@@ -62,6 +62,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
+def picture(figure: Figure, is_generated: bool = False) -> str:
+    """A figure as HTML; GENERATED is stamped on one of generated surfaces."""
+    if is_generated:
+        plots.stamp(figure)
+    description = html.escape(plots.describe(figure), quote=True)
+    source = f"data:image/png;base64,{_drawn(figure)}"
+    return f'<img alt="{description}" style="max-width: 100%" src="{source}">'
+
+
 def ipywidgets() -> Widget:
     """The module of the controls; None outside a notebook, or where it is missing."""
     if not in_notebook() or find_spec("ipywidgets") is None:
@@ -96,11 +105,7 @@ class Answer:
 
     def draw(self, figure: Figure, is_generated: bool = False) -> None:
         """Show a figure instead of the one before."""
-        if is_generated:
-            plots.stamp(figure)
-        description = html.escape(plots.describe(figure), quote=True)
-        source = f"data:image/png;base64,{_drawn(figure)}"
-        self.picture.value = f'<img alt="{description}" style="max-width: 100%" src="{source}">'
+        self.picture.value = picture(figure, is_generated)
 
     @contextmanager
     def told(self) -> Iterator[None]:

@@ -122,20 +122,18 @@ def roc_curve(
     scores: ArrayLike,
     flagged: ArrayLike,
     ax: Axes | None = None,
-    label: str = "pooled",
-    point: str = "operating",
 ) -> Axes:
-    """The curve called `label`; on it the verdicts `flagged`, called `point`, and the oracle's."""
+    """The pooled curve; on it the verdicts `flagged`, and the oracle's."""
     from sklearn import metrics as sklearn_metrics
 
     ax = ax or new_axes()
     ax.set(title="ROC curve", xlabel="false positive rate", ylabel="true positive rate")
-    area = _write_area(ax, label, "AUC", metrics.roc_auc(labels, scores))
+    area = _write_area(ax, "AUC", metrics.roc_auc(labels, scores))
     if area:
         x, y, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
         ax.plot(x, y, **area)
         ax.plot([0, 1], [0, 1], **CHANCE)
-        for counts, marker in _points(labels, scores, flagged, point):
+        for counts, marker in _points(labels, scores, flagged):
             found, alarms = counts.tp / (counts.tp + counts.fn), counts.fp / (counts.fp + counts.tn)
             ax.plot(alarms, found, **marker)
         ax.legend(loc="lower right")
@@ -148,43 +146,41 @@ def precision_recall_curve(
     scores: ArrayLike,
     flagged: ArrayLike,
     ax: Axes | None = None,
-    label: str = "pooled",
-    point: str = "operating",
 ) -> Axes:
     """As `roc_curve`, drawn as steps, whose area is the average precision."""
     from sklearn import metrics as sklearn_metrics
 
     ax = ax or new_axes()
     ax.set(title="Precision-recall curve", xlabel="recall", ylabel="precision")
-    area = _write_area(ax, label, "AP", metrics.average_precision(labels, scores))
+    area = _write_area(ax, "AP", metrics.average_precision(labels, scores))
     if area:
         y, x, _ = sklearn_metrics.precision_recall_curve(labels, scores)
         ax.plot(x, y, drawstyle="steps-post", **area)
         ax.axhline(float(np.mean(np.asarray(labels, bool))), **CHANCE)
-        for counts, marker in _points(labels, scores, flagged, point):
+        for counts, marker in _points(labels, scores, flagged):
             if counts.precision is not None:
                 ax.plot(counts.tp / (counts.tp + counts.fn), counts.precision, **marker)
         ax.legend(loc="lower left")
     return ax
 
 
-def _write_area(ax: Axes, label: str, name: str, area: float | None) -> Keywords:
+def _write_area(ax: Axes, name: str, area: float | None) -> Keywords:
     """How a curve of this area is drawn; where it is undefined the axes say so, and it is empty."""
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
     if area is None:
         text = "undefined: needs defective and good surfaces"
         ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes, color=INK)
         return {}
-    return {"color": INK, "linewidth": 2, "label": f"{label}: {name} {area:.4f}"}
+    return {"color": INK, "linewidth": 2, "label": f"pooled: {name} {area:.4f}"}
 
 
 def _points(
-    labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike, point: str
+    labels: ArrayLike, scores: ArrayLike, flagged: ArrayLike
 ) -> Iterator[tuple[metrics.Counts, Keywords]]:
     """The verdicts and the oracle's, each with its marker."""
     at_oracle = np.asarray(scores) > metrics.best_f1_threshold(labels, scores)
     points: dict[str, tuple[ArrayLike, Keywords]] = {
-        point: (flagged, {"color": DEFECTIVE, "marker": "o", "markersize": 8, "zorder": 4}),
+        "operating": (flagged, {"color": DEFECTIVE, "marker": "o", "markersize": 8, "zorder": 4}),
         "oracle": (at_oracle, {"color": INK, "marker": "D", "markersize": 11, "fillstyle": "none"}),
     }
     for name, (verdicts, marker) in points.items():
@@ -192,18 +188,6 @@ def _points(
         marker |= {"label": f"{name}: {counts.fp} FP, {counts.fn} FN"}
         marker |= {"linestyle": "", "clip_on": False}  # whole also in a corner
         yield counts, marker
-
-
-def both_curves(
-    labels: ArrayLike, margins: ArrayLike, flagged: ArrayLike, point: str = "operating"
-) -> Figure:
-    """Precision-recall and ROC curve of scores minus thresholds, beside each other."""
-    figure = sheet(9.0, 3.8, above=0.266)
-    with style():
-        left, right = figure.subplots(1, 2)
-    for ax, draw in ((left, precision_recall_curve), (right, roc_curve)):
-        draw(labels, margins, flagged, ax, label="score minus threshold", point=point)
-    return figure
 
 
 History = Sequence[Mapping[str, float]]  # rows with "step" and "loss", in order

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
-from small_results import ROWS, make_rows
+from small_results import ROWS, make_rows, row
 
 from ksdd_lib.errors import KsddError, RunError
 from ksdd_lib.evaluation import metrics, threshold_costs
@@ -206,7 +206,8 @@ def test_the_cheapest_point_depends_on_what_errors_cost():
     dear_misses = threshold_costs.cheapest(
         ROWS, Costs(miss=1000, false_alarm=1, defective_share=0.5)
     )
-    assert dear_misses.misses == 0 and dear_misses == threshold_costs.without_misses(ROWS)
+    assert dear_misses.misses == 0
+    assert (dear_misses.shift, dear_misses.false_alarms) == (-1.25, 2)
     dear_alarms = threshold_costs.cheapest(
         ROWS, Costs(miss=1, false_alarm=1000, defective_share=0.5)
     )
@@ -221,8 +222,25 @@ def test_cost_weighs_the_rates_with_the_share_on_the_line():
 
 def test_without_defective_parts_nothing_is_missed():
     good = [r for r in ROWS if not r.is_defective]
-    point = threshold_costs.without_misses(good)
-    assert (point.defective, point.misses, point.false_alarms) == (0, 0, 0)
+    point = threshold_costs.cheapest(good, Costs())
+    assert (point.defective, point.misses, point.false_alarms, point.cost(Costs())) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_errors_and_the_cheapest_point_are_those_of_every_single_shift(seed: int, is_tied: bool):
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=40) * 3
+    scores = scores.round() / 2 if is_tied else scores
+    rows = [row(f"a/{n}", 0, random.random() < 0.3, s, 0.7) for n, s in enumerate(scores.tolist())]
+    places = np.sort([*threshold_costs.shifts(rows), *random.normal(size=20), *scores - 0.7])
+    points = [threshold_costs.at(rows, place) for place in places]
+    misses, alarms = threshold_costs.errors(rows, places)
+    assert misses.tolist() == [point.misses for point in points]
+    assert alarms.tolist() == [point.false_alarms for point in points]
+    costs = Costs(*random.uniform(0, 9, 2), random.random())
+    least = min(point.cost(costs) for point in points)
+    assert threshold_costs.cheapest(rows, costs).cost(costs) == least
 
 
 @pytest.mark.parametrize(("misses", "needed"), [(0, 299), (1, 473), (2, 628)])
