@@ -116,7 +116,7 @@ def test_where_no_scripts_run_a_table_and_a_picture_stand(screen, is_generated: 
     assert shown["text/plain"].startswith("operating    1 misses of 3")
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(93)
 @pytest.mark.parametrize(
     "name",
     ["</script><script>alert(1)</script>", "a\"b'c", "<!--", "&lt;b&gt;", "a\udcffb", "a\nb"],
@@ -223,7 +223,7 @@ def expected(rows, shift: float, costs: Costs) -> tuple[int, int, float]:
 TIED = [row(f"c/{n}", 0, n % 2 == 0, n // 3 / 2, 1.0) for n in range(12)]
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(93)
 @pytest.mark.slow
 @in_browser
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def spot(page, frame, value: float) -> tuple[float, float]:
     return box["x"] + 22 + (value - low) / (high - low) * (box["width"] - 44), box["y"] + 100
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(93)
 @pytest.mark.slow
 @in_browser
 @pytest.mark.parametrize(("way", "width"), [("mouse", 1300), ("click", 390), ("finger", 390)])
@@ -318,7 +318,7 @@ def test_the_line_is_dragged_and_shows_what_changes_sides(opened, way: str, widt
     assert not page.complaints
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(93)
 @pytest.mark.slow
 @in_browser
 @pytest.mark.parametrize("scripts", [True, False])
@@ -330,7 +330,7 @@ def test_one_of_page_and_table_is_seen(opened, scripts: bool):
     assert (page.locator("iframe").bounding_box()["height"] > 300) is scripts
 
 
-@pytest.mark.fault(91)
+@pytest.mark.fault(93)
 @pytest.mark.slow
 @in_browser
 def test_thousands_of_surfaces_are_drawn(opened):
