@@ -22,7 +22,7 @@ from ksdd_lib.data.dataset import short_path
 from ksdd_lib.data.survey import survey
 from ksdd_lib.deploy import detection, folder_table, weights
 from ksdd_lib.drive.background import BackgroundCopy
-from ksdd_lib.errors import DataError, KsddError, RunError, address, page_of, with_link
+from ksdd_lib.errors import DataError, KsddError, RunError, address, page_of, sections, with_link
 from ksdd_lib.evaluation.final import NO_TEST
 from ksdd_lib.evaluation.summary import Summary
 from ksdd_lib.formatting import number, printable
@@ -214,16 +214,15 @@ def options(chosen: argparse.Namespace) -> None:
 
 def help_(chosen: argparse.Namespace) -> None:
     """Find the settings, commands and sections of docs/ about a word, with their pages."""
-    word = chosen.word.lower()
-    made = {name: f"{name}: {one.description}" for name, one in commands().items()}
-    texts = made | {name: settings_io.explained(name) for name in RULES}
-    found = [f"{text}\n    {address(page_of(name))}" for name, text in texts.items()]
-    for page in sorted((runs.CHECKOUT / "docs").glob("*.md")):
-        lines = page.read_text("utf-8").splitlines()
-        found += [f"{line.strip('# ')}\n    docs/{page.name}" for line in lines if line[:1] == "#"]
-    if not (told := [text for text in found if word in text.lower()]):
+    told = [(page_of(n), text := settings_io.explained(n), text) for n in RULES]
+    for name, made in commands().items():
+        short = str(made.description).partition("\n")[0]
+        told.append((page_of(name), f"{name}: {short}", made.format_help()))
+    word, told = chosen.word.lower(), [*told, *sections()]
+    found = [(page, shown) for page, shown, text in told if word in " ".join(text.lower().split())]
+    if not found:
         raise RunError(f"Nothing is told of {chosen.word!r}: `options` lists all settings.")
-    print("\n".join(told))
+    print("\n".join(f"{shown}\n    {address(page)}" for page, shown in found))
 
 
 def commands() -> Mapping[str, argparse.ArgumentParser]:

@@ -45,6 +45,20 @@ def address(page: str) -> str:
     return f"{home}/blob/main/{path}{sign}{anchor}" if home else path + sign + anchor
 
 
+def sections() -> list[tuple[str, str, str]]:
+    """The page, heading and text of each section of `docs/`; none where the pages are not here."""
+    found = []
+    for path in sorted((Path(__file__).resolve().parents[1] / "docs").glob("*.md")):
+        for part in re.split(r"^#+ ", path.read_text("utf-8"), flags=re.M)[1:]:
+            heading, _, text = part.partition("\n")
+            named = re.match(r'\s*<a id="([\w-]+)"', text)
+            made = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+            if not heading.startswith("`"):  # a command, which is told already
+                text = re.sub(r"^\|.*$", "", part, flags=re.M)  # and so are settings
+                found.append((f"{path.stem}#{named[1] if named else made}", heading, text))
+    return found
+
+
 def with_link(text: str, page: str = "", *parts: str) -> str:
     """A text with one link at its end: the one in it and its parts, else that of the page."""
     found = {one or other for part in (text, *parts) for one, other in _LINK.findall(part)}

@@ -76,7 +76,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
         raise DataError(
             f"{path.name} is {'a web page' if is_page else 'no zip archive'}, it starts with"
             f" {start.decode('utf-8', 'replace')[:80]!r}: fetch it again, in a browser if its"
-            " server asks for something, and give the path of the file."
+            " server asks for something, and give the path of the file.",
+            see="data#where-it-may-lie",
         )
     with _damage_named(f"{path.name} ({path.stat().st_size:,} bytes)"):
         file = zipfile.ZipFile(path)

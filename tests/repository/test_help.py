@@ -240,12 +240,28 @@ class TestHelp:
             ("false_alarms", "docs/thresholds.md#false_alarms"),
             ("MIRROR", "docs/training.md#flips"),
             ("grid", "docs/study.md#study"),
-            ("two levels", "docs/labels.md"),
+            ("alpha", "A mask has two levels\n    docs/labels.md#alpha"),
+            ("telephone", "docs/labels.md#sizes"),
+            ("SHA-256", "docs/runs.md#when-something-breaks"),
+            ("exit status", "docs/line.md#judge"),
         ],
     )
     def test_a_word_leads_to_its_page(self, capsys, word: str, found: str):
         assert main(["help", word]) == 0
         assert found in capsys.readouterr().out
+
+    def test_each_section_found_is_there(self):
+        assert len(errors.sections()) > 40
+        for place, heading, text in errors.sections():
+            page, _, anchor = place.partition("#")
+            assert anchor in anchors(DOCS / f"{page}.md"), heading
+            assert text.startswith(heading)
+
+    def test_without_the_pages_settings_and_commands_are_found(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr(errors, "__file__", str(tmp_path / "ksdd_lib" / "errors.py"))
+        assert main(["help", "mirror"]) == 0
+        assert "docs/training.md#flips" in capsys.readouterr().out
+        assert main(["help", "telephone"]) == 2
 
     def test_an_unknown_word_is_told(self, capsys):
         assert main(["help", "xyzzy"]) == 2
