@@ -261,7 +261,12 @@ def joined(tree: Tree, labels: list[Labels], masks: set[str], notes: Sequence[st
     ]
     meant = set(missing.values())  # one of several of that name
     pictures = [
-        replace(p, is_named=p.is_named or PurePosixPath(p.name).name in meant) for p in pictures
+        replace(
+            p, is_named=True, lack="a label names a picture called so, but not plainly this one"
+        )
+        if not p.is_named and PurePosixPath(p.name).name in meant
+        else p
+        for p in pictures
     ]
     kinds = Counter(shape.note for one in labels for shape in one.shapes if shape.note)
     notes = [*notes, *(f"{count} shapes are {kind}" for kind, count in kinds.items())]

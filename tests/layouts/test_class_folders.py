@@ -67,6 +67,18 @@ def test_the_published_split_is_trained_alone():
     assert resolve({"preset": "demo", "folds": "published"}).fold_numbers == (0,)
 
 
+@pytest.mark.fault(89)
+@pytest.mark.parametrize("folder", ["images", "test", "all", "Photos", "data/new"])
+def test_a_folder_of_no_class_beside_good_ones_names_no_defect(folder, surfaces, tmp_path: Path):
+    for name, (image, annotation) in surfaces.items():
+        write(tmp_path / ("good" if not annotation.any() else folder) / f"{name}.png", image)
+    with pytest.raises(DataError, match="in no known layout"):
+        recognise(Tree(tmp_path))
+    write(tmp_path / folder / "part0_0_mask.png", surfaces["part0_0"][1])
+    found = recognise(Tree(tmp_path))[1]
+    assert found.labelled == 4 and not any(p.classes or p.is_defective for p in found.pictures)
+
+
 @pytest.mark.parametrize("pattern", ["{kind}/{name}.png", "set/{kind}/Imgs/{name}.png"])
 @pytest.mark.parametrize(("good", "bad"), [("good", "scratch"), ("OK", "NG"), ("ok", "Loch")])
 def test_a_defect_without_a_mask_is_told_and_never_good(

@@ -300,7 +300,9 @@ def test_a_picture_that_is_not_there_is_told(surfaces, read_back, tmp_path: Path
         in said
     )
     assert "3 pictures of a.json have no file_name" in said
-    assert lacks(root) == {"test/part0_0": "it has no label"}
+    assert lacks(root) == {
+        "test/part0_0": "a label names a picture called so, but not plainly this one"
+    }
     with pytest.raises(DataError, match="1 of the images"):
         read_back(root)
 
@@ -363,3 +365,18 @@ def test_a_file_beside_its_like_of_labelme_is_asked_for(surfaces, read_back, tmp
         read_back(root)
     for layout in ("labelme", "coco"):
         same(read_back(root, layout=layout), surfaces, slack=1)
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("folders", [("left", "right"), ("a/left", "b/right")])
+def test_of_two_pictures_of_one_name_none_is_good_and_it_is_said_why(
+    folders, surfaces, tmp_path: Path
+):
+    root, names = tmp_path / "data", list(surfaces)
+    for number, folder in enumerate(folders):
+        write(root / folder / "part0_0.png", surfaces["part0_0"][0] // (number + 1))
+    pictures(root, {name: surfaces[name] for name in names[1:]}, "left/{}.png")
+    instances(root / "a.json", surfaces)
+    wanted = "a label names a picture called so, but not plainly this one"
+    assert lacks(root) == {f"{folder}/part0_0": wanted for folder in folders}
+    assert "or several have the name: part0_0.png (a.json)" in notes(root)

@@ -7,7 +7,7 @@ MVTec AD is one of them, with masks in a tree of their own: `train/good/000.png`
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ksdd_lib.layouts.found import GOOD, Found, Picture, Tree, from_file, without_ending
+from ksdd_lib.layouts.found import GENERIC, GOOD, Found, Picture, Tree, from_file, without_ending
 
 
 def find(tree: Tree) -> Found | None:
@@ -19,15 +19,15 @@ def find(tree: Tree) -> Found | None:
     depths = {d for parts in folders.values() for d, one in enumerate(parts) if GOOD.fullmatch(one)}
     if not depths:
         return None
-    kinds = {
-        name: parts[min(depths)] for name, parts in folders.items() if len(parts) > min(depths)
-    }
+    at = {name: parts[min(depths)] for name, parts in folders.items() if parts[min(depths) :]}
+    kinds = {name: kind for name, kind in at.items() if not GENERIC.fullmatch(kind)}
     if all(map(GOOD.fullmatch, kinds.values())):
         return None
     pictures = []
     for name in tree.images:
         kind = kinds.get(name, "")
         lack = f"its folder {kind!r} names a defect, and no mask outlines it"
+        lack = lack if kind else Picture.lack
         one = Picture(without_ending(name), tree.path(name), None, lack=lack)
         pictures.append(named(one, kind))
     return Found(pictures)
