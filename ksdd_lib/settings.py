@@ -172,7 +172,7 @@ class Settings:
 
     held_out: float = setting(0.0, "data", "share of the training part", 0, 0.5)
     """of a fold that is trained alone: how much of its training part sets its threshold instead.
-    Training then has fewer parts. At 0 the threshold of such a fold is fixed"""
+    Less is left to learn from. At 0 the threshold of such a fold is fixed"""
 
     seed: int = setting(0, "run", "integer", 0, 2**31 - 1)
     """draws the first weights, the order of the images, what is pasted where, and which defective
