@@ -2,6 +2,7 @@
 
 `python tools/executed.py` runs the demo and notebook 0, writes notebooks/executed, and draws the
 README's moving picture. `python tools/executed.py RUN_FOLDER` takes a demo that has been run.
+`python tools/executed.py --words` takes over what was written anew, where no code has changed.
 """
 
 import base64
@@ -32,7 +33,9 @@ FIRST = "00_see_it_work"
 COPIES = (FIRST, *NOTEBOOKS)
 COLOURS = 64
 
-CHANGING = re.compile(r", \d+ GB of memory, \d+ GB of disk free| at [0-9a-f]{12}\+?$", re.M)
+CHANGING = re.compile(
+    r", \d+ GB of memory, \d+ GB of disk free|(?: at|, files) [0-9a-f]{12}\+?$", re.M
+)
 """What the first line of a notebook says of the machine at that moment."""
 
 NUMBER = re.compile(r"\b[0-9a-f]{12,}\b|-?\d[\d.,]*(?:\s(?:s|min|h)\b)?")
@@ -41,6 +44,7 @@ LINK = re.compile(r"\]\((?!#|[a-z]+:)([^)\s]+)\)")
 LEARNED = NOTEBOOKS[3:]
 """Their words depend on scores, which another processor rounds in another way."""
 
+POOLED = r"(?<=\bpooled )[^\\]*?([01]\.\d{4})(?= \(95)"  # a row of the table in notebook 4
 NEAR = 0.05  # between average precisions of one demo on two processors
 
 Cell = dict[str, Any]
@@ -92,7 +96,10 @@ def smaller(picture: str, kind: str = "PNG") -> str:
     """A picture in base64 as a light one: a PNG of few colours, or WEBP; GitHub shows no notebook's
     WEBP."""
     content = io.BytesIO()
-    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    given = Image.open(io.BytesIO(base64.b64decode(picture)))
+    if kind == "PNG" and given.mode == "P" and given.getcolors(COLOURS):
+        return picture
+    image = given.convert("RGB")
     if kind == "PNG":
         image = image.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     image.save(content, kind, optimize=True, quality=75, method=6)
@@ -124,8 +131,32 @@ def _cells(root: Path, name: str, *below: str) -> list[str]:
     package."""
     path = root.joinpath("notebooks", *below, f"{name}.ipynb")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    kept = [cell for cell in cells if "setup" not in cell["metadata"].get("tags", [])]
+    kept = [cell for cell in cells if not _is_setup(cell)]
     return ["".join(cell["source"]) if below else moved(cell).rstrip("\n") for cell in kept]
+
+
+def _is_setup(cell: Cell) -> bool:
+    return "setup" in cell["metadata"].get("tags", [])
+
+
+def take_words(root: Path) -> list[str]:
+    """Renew the texts of copies whose code is that of the notebook -> the names of the others."""
+    others = []
+    for name in out_of_step(root):
+        book = storage.read_json(root / "notebooks" / f"{name}.ipynb")
+        path = root / "notebooks" / "executed" / f"{name}.ipynb"
+        codes = [
+            [cell for cell in one["cells"] if cell["cell_type"] == "code"]
+            for one in (book, storage.read_json(path))
+        ]
+        ours, theirs = ([moved(cell) for cell in cells if not _is_setup(cell)] for cells in codes)
+        if ours != theirs:
+            others.append(name)
+            continue
+        for cell, kept in zip(*codes, strict=True):
+            cell |= {part: kept[part] for part in ("outputs", "execution_count")}
+        storage.write_text(path, copy_of(json.dumps(book)))
+    return others
 
 
 def differences(root: Path, run_folder: Path) -> list[str]:
@@ -163,16 +194,22 @@ def _shown(cell: Cell, name: str) -> Iterator[str]:
 
 
 def _pooled(folder: Path) -> float:
-    found = re.search(r"pooled: AP ([\d.]+)", (folder / f"{NOTEBOOKS[3]}.ipynb").read_text("utf-8"))
-    assert found, folder
+    """The average precision over all folds, as notebook 4 shows it in a table."""
+    text = (folder / f"{NOTEBOOKS[3]}.ipynb").read_text(encoding="utf-8")
+    found = re.search(POOLED, text)
+    assert found, f"{folder} shows no average precision"
     return float(found[1])
 
 
-def main(run_folder: str = "") -> None:
+def main(chosen: str = "") -> None:
+    """The commands above."""
+    if chosen == "--words":
+        left = ", ".join(take_words(ROOT))
+        sys.exit(f"The code of {left} has changed: run this without --words." if left else 0)
     with tempfile.TemporaryDirectory() as made:
-        demo, first = Path(run_folder or f"{made}/runs/demo"), Path(made, "first.ipynb")
+        demo, first = Path(chosen or f"{made}/runs/demo"), Path(made, "first.ipynb")
         os.environ["PYTHONPATH"] = str(ROOT)
-        if not run_folder:
+        if not chosen:
             os.environ["KSDD_HOME"] = made
             command = [sys.executable, "-m", "ksdd_lib", "demo", "--out", str(demo)]
             subprocess.run(command, check=True)

@@ -21,8 +21,8 @@ PACKAGE = ROOT / "ksdd_lib"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted(ROOT.glob("tools/*.py"))
 ROOMS = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("assets/*/*.md")])
-NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("[an]*/*/*.md")])
+NOTEBOOKS = sorted(ROOT.glob("notebooks/**/*.ipynb"))
 
 
 def lines_of(path: Path) -> list[str]:

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import executed
+import moving_picture
 import numpy as np
 import pytest
 import torch
@@ -231,7 +233,8 @@ def test_every_letter_can_be_said_whatever_the_terminal_can_show(
 
 @pytest.mark.slow
 @pytest.mark.fault(20)
-def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
+@pytest.mark.fault(94)
+def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path, monkeypatch):
     out = tmp_path / "demo"
     done = command("demo", "--out", out, home=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -248,6 +251,9 @@ def test_the_demo_finds_generated_cracks_and_leaves_a_report(tmp_path):
     assert len(list((out / "notebooks").glob("*.ipynb"))) == 5
     assert "GENERATED" in (out / "report.html").read_text()
     assert str(tmp_path) not in stored_text(out)
+    assert executed.differences(ROOT, out) == [], "`python tools/executed.py` keeps what it shows"
+    monkeypatch.setenv("KSDD_HOME", str(tmp_path))
+    assert len([*moving_picture.frames(out)]) > 25
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     again = command("demo", "--out", out, home=tmp_path)
