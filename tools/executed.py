@@ -188,7 +188,8 @@ def _shown(cell: Cell, name: str) -> Iterator[str]:
         if "data" in output:
             yield "+".join(sorted(output["data"]))
         if output.get("name") != "stderr":  # warnings of libraries come and go
-            said += "".join(output.get("text") or output.get("data", {}).get("text/plain", ""))
+            text = output.get("text") or [*output.get("data", {}).get("text/plain", ""), "\n"]
+            said += "".join(text)
     if name not in LEARNED and not said.startswith("Python "):
         yield NUMBER.sub("#", said)
 
