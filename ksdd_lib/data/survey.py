@@ -224,7 +224,7 @@ def _region_size(
     try:
         box = region_box(region, image)
     except DataError as error:
-        raise DataError(f"{name}: {error}") from None
+        raise DataError(f"{name}: {str(error).rstrip('.')}") from None
     if mask.any() and not box.cut(mask).any():
         place = "{1},{0},{3},{2}".format(*box)
         raise DataError(

@@ -25,7 +25,7 @@ from ksdd_lib.layouts.catalog import LAYOUTS, recognise
 from ksdd_lib.layouts.found import OTHER_KINDS, Found, Picture, Tree, are_items, nothing
 from ksdd_lib.settings import Settings
 
-VERSION = 10  # raise it whenever the readers may answer otherwise: the data is then read anew
+VERSION = 11  # raise it whenever the readers may answer otherwise: the data is then read anew
 
 
 def as_item_folders(folder: DataFolder, home: Path, settings: Settings) -> DataFolder:

@@ -9,7 +9,16 @@ import numpy as np
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts.found import GOOD, OTHER_KINDS, Found, Mask, Picture, Tree, nothing
+from ksdd_lib.layouts.found import (
+    GOOD,
+    OTHER_KINDS,
+    Found,
+    Mask,
+    Picture,
+    Tree,
+    is_among_masks,
+    nothing,
+)
 from ksdd_lib.layouts.readers import (
     class_folders,
     coco,
@@ -144,7 +153,9 @@ def with_good(found: Found) -> Found:
     """What was found, with a black mask for each picture without one in a folder called good."""
     pictures = [
         replace(picture, mask=nothing)
-        if picture.is_open and any(map(GOOD.fullmatch, PurePosixPath(picture.name).parts[:-1]))
+        if picture.is_open
+        and not is_among_masks(picture.name)
+        and any(map(GOOD.fullmatch, PurePosixPath(picture.name).parts[:-1]))
         else picture
         for picture in found.pictures
     ]

@@ -68,6 +68,22 @@ def test_the_published_split_is_trained_alone():
 
 
 @pytest.mark.fault(89)
+@pytest.mark.parametrize("masks", ["masks", "Labels", "ground_truth", "gt", "annotations"])
+@pytest.mark.parametrize("which", ["all", "good"])
+def test_a_mask_whose_name_is_not_understood_is_no_good_picture(
+    masks, which, surfaces, tmp_path: Path
+):
+    for name, (image, annotation) in surfaces.items():
+        kind = "crack" if annotation.any() else "good"
+        write(tmp_path / "images" / kind / f"{name}.png", image)
+        odd = "_m" if which == "all" or kind == "good" else ""
+        write(tmp_path / masks / kind / f"{name}{odd}.png", annotation)
+    found = recognise(Tree(tmp_path))[1]
+    told = {one.name for one in found.pictures if one.mask or one.is_defective}
+    assert told and all(name.startswith("images/") for name in told)
+
+
+@pytest.mark.fault(89)
 @pytest.mark.parametrize("folder", ["images", "test", "all", "Photos", "data/new"])
 def test_a_folder_of_no_class_beside_good_ones_names_no_defect(folder, surfaces, tmp_path: Path):
     for name, (image, annotation) in surfaces.items():

@@ -7,7 +7,16 @@ MVTec AD is one of them, with masks in a tree of their own: `train/good/000.png`
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ksdd_lib.layouts.found import GENERIC, GOOD, Found, Picture, Tree, from_file, without_ending
+from ksdd_lib.layouts.found import (
+    GENERIC,
+    GOOD,
+    Found,
+    Picture,
+    Tree,
+    from_file,
+    is_among_masks,
+    without_ending,
+)
 
 
 def find(tree: Tree) -> Found | None:
@@ -20,6 +29,7 @@ def find(tree: Tree) -> Found | None:
     if not depths:
         return None
     at = {name: parts[min(depths)] for name, parts in folders.items() if parts[min(depths) :]}
+    at = {name: kind for name, kind in at.items() if not is_among_masks(name)}
     kinds = {name: kind for name, kind in at.items() if not GENERIC.fullmatch(kind)}
     if all(map(GOOD.fullmatch, kinds.values())):
         return None

@@ -12,14 +12,11 @@ from ksdd_lib.data.dataset import read_file
 from ksdd_lib.data.pixels import decode_mask
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts.found import Found, Picture, Tree, are_items, from_file, without_ending
+from ksdd_lib.layouts.found import MASKS, Found, Picture, Tree, are_items, from_file, without_ending
 from ksdd_lib.layouts.readers.voc import OF_CLASSES, OF_OBJECTS, read_names, with_classes
 
 MASK_WORD = re.compile(r"(?P<stem>.+?)[ _.-](?:label|mask|gt|seg|annotation)s?", re.IGNORECASE)
-MASK_FOLDER = re.compile(
-    r"(?:masks?|labels?|ground[ _-]?truth|gt|annotations?|segmentation(?:s|class)?)(?P<of>.*)",
-    re.IGNORECASE,
-)
+MASK_FOLDER = re.compile(f"(?:{MASKS})(?P<of>.*)", re.IGNORECASE)
 PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "data", "JPEGImages")
 MASK_ENDINGS = (".png", ".bmp")
 
