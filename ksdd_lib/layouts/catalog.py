@@ -9,16 +9,7 @@ import numpy as np
 
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts.found import (
-    GOOD,
-    OTHER_KINDS,
-    Found,
-    Mask,
-    Picture,
-    Tree,
-    is_among_masks,
-    nothing,
-)
+from ksdd_lib.layouts.found import GOOD, OTHER_KINDS, Found, Mask, Picture, Tree, nothing
 from ksdd_lib.layouts.readers import (
     class_folders,
     coco,
@@ -154,7 +145,7 @@ def with_good(found: Found) -> Found:
     pictures = [
         replace(picture, mask=nothing)
         if picture.is_open
-        and not is_among_masks(picture.name)
+        and not class_folders.is_among_masks(picture.name)
         and any(map(GOOD.fullmatch, PurePosixPath(picture.name).parts[:-1]))
         else picture
         for picture in found.pictures

@@ -44,9 +44,6 @@ GENERIC = re.compile(
 )
 """The name of a folder that is neither a part nor a class."""
 
-MASKS = r"masks?|labels?|ground[ _-]?truth|gt|annotations?|segmentation(?:s|class)?"
-"""The name of a folder of masks."""
-
 SIDE = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.IGNORECASE)
 """The word in a path for a side of a split."""
 
@@ -279,11 +276,6 @@ def joined(tree: Tree, labels: list[Labels], masks: set[str], notes: Sequence[st
     if unread:
         notes.append(f"{len(unread)} pictures are masks, which this layout does not read")
     return Found(pictures, {one.file for one in labels} | unread, notes)
-
-
-def is_among_masks(name: str) -> bool:
-    """Whether a picture lies in a folder of masks, by its path."""
-    return any(re.fullmatch(MASKS, one, re.IGNORECASE) for one in PurePosixPath(name).parts[:-1])
 
 
 def are_items(folders: Collection[str]) -> bool:

@@ -4,19 +4,14 @@ MVTec AD is one of them, with masks in a tree of their own: `train/good/000.png`
 `test/scratch/000.png` with `ground_truth/scratch/000_mask.png`.
 """
 
+import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ksdd_lib.layouts.found import (
-    GENERIC,
-    GOOD,
-    Found,
-    Picture,
-    Tree,
-    from_file,
-    is_among_masks,
-    without_ending,
-)
+from ksdd_lib.layouts.found import GENERIC, GOOD, Found, Picture, Tree, from_file, without_ending
+
+MASKS = r"masks?|labels?|ground[ _-]?truth|gt|annotations?|segmentation(?:s|class)?"
+"""The name of a folder of masks."""
 
 
 def find(tree: Tree) -> Found | None:
@@ -78,3 +73,8 @@ def named(picture: Picture, kind: str) -> Picture:
     if not kind or GOOD.fullmatch(kind):
         return picture
     return replace(picture, classes=(kind,), is_defective=picture.mask is None)
+
+
+def is_among_masks(name: str) -> bool:
+    """Whether a picture lies in a folder of masks, by its path."""
+    return any(re.fullmatch(MASKS, one, re.IGNORECASE) for one in PurePosixPath(name).parts[:-1])

@@ -12,7 +12,8 @@ from ksdd_lib.data.dataset import read_file
 from ksdd_lib.data.pixels import decode_mask
 from ksdd_lib.errors import DataError
 from ksdd_lib.formatting import listed
-from ksdd_lib.layouts.found import MASKS, Found, Picture, Tree, are_items, from_file, without_ending
+from ksdd_lib.layouts.found import Found, Picture, Tree, are_items, from_file, without_ending
+from ksdd_lib.layouts.readers.class_folders import MASKS
 from ksdd_lib.layouts.readers.voc import OF_CLASSES, OF_OBJECTS, read_names, with_classes
 
 MASK_WORD = re.compile(r"(?P<stem>.+?)[ _.-](?:label|mask|gt|seg|annotation)s?", re.IGNORECASE)
