@@ -80,6 +80,16 @@ def lab(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
         server.wait(30)
 
 
+def colab_widgets(folder: Path) -> dict[str, str]:
+    """Install in `folder` the ipywidgets that Colab has, and their part of JupyterLab -> the
+    environment for `lab`."""
+    packages = ["ipywidgets==7.7.1", "jupyterlab_widgets==1.1.11", "ipython_genutils==0.2.0"]
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(folder)]
+    subprocess.run([*install, *packages], check=True, capture_output=True)
+    shared = folder / "share" / "jupyter"
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "JUPYTER_PATH": str(shared)}
+
+
 def _wait_for(address: str, server: subprocess.Popen) -> None:
     for _ in range(600):
         with contextlib.suppress(OSError):
@@ -161,7 +171,8 @@ class Book:
 
     def control(self, label: str) -> Any:
         """The control with this label."""
-        return self.page.locator(".jp-OutputArea .widget-inline-hbox", has_text=label).first
+        named = self.page.get_by_text(label, exact=True)
+        return self.page.locator(".jp-OutputArea .widget-inline-hbox").filter(has=named).first
 
     def type(self, label: str, value: str) -> None:
         """Type a value into a box, and leave it."""
@@ -175,7 +186,7 @@ class Book:
 
     def slide(self, label: str, key: str, times: int = 1) -> None:
         """Move a slider by the keyboard."""
-        handle = self.control(label).locator(".noUi-handle")
+        handle = self.control(label).locator(".noUi-handle, .ui-slider-handle")  # 8, and 7
         handle.focus()
         for _ in range(times):
             handle.press(key)
