@@ -126,7 +126,7 @@ class Book:
         """Open it, or open it again: what a reload of the page does."""
         self.page.goto(self.address)
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-        self.page.wait_for_function(STATUS + "() => ready()", timeout=60_000)
+        self.page.wait_for_function(STATUS + "() => ready()", timeout=300_000)
 
     def menu(self, menu: str, entry: str) -> None:
         """Click an entry of a menu, as a user would."""
