@@ -108,7 +108,8 @@ def short(promise: Promise) -> str:
 def words(rows: Sequence[Prediction], wanted: float = WANTED) -> str:
     """What the verdicts promise, and what is missing for the wanted promise, in sentences."""
     found = of_verdicts(rows)
-    pairs = ((found.missed, "defective", "missed"), (found.flagged, "good", "flagged"))
+    whose = "parts with good surfaces"
+    pairs = ((found.missed, "defective parts", "missed"), (found.flagged, whose, "flagged"))
     each = [
         f"fewer than {percent_up_to(one.below)} of the {ERRORS[what]} "
         f"({one.errors} of {one.parts} here)"
@@ -116,8 +117,8 @@ def words(rows: Sequence[Prediction], wanted: float = WANTED) -> str:
         if one
     ]
     more = [
-        f"To promise fewer than {percent(wanted, 0)} {what} takes {one.more(wanted):,} more {kind} "
-        f"parts, none of them {what}."
+        f"To promise fewer than {percent(wanted, 0)} {what} takes {one.more(wanted):,} more "
+        f"{kind}, none of them {what}."
         for one, kind, what in pairs
         if one and one.more(wanted)
     ]

@@ -159,7 +159,11 @@ def make_report(
         method=method_of(settings),
         wording=wording,
         pictures=pictures,
-        examples=_cards(results, read_pair, _examples(results.rows), LARGE),
+        examples=[
+            card._replace(why=why)
+            for row, why in _examples(results.rows)
+            for card in _cards(results, read_pair, [row], LARGE)
+        ],
         cards=_cards(results, read_pair, shown, SMALL),
         author=author.strip(),
         comment=comment.strip(),
@@ -186,6 +190,7 @@ class Card(NamedTuple):
     row: Prediction
     verdict: str
     address: str
+    why: str = ""  # it is shown, of all of its kind
 
 
 def _cards(
@@ -202,11 +207,16 @@ def _cards(
     ]
 
 
-def _examples(rows: Sequence[Prediction]) -> list[Prediction]:
-    """What the first page shows: the defect found most clearly, and the two worst errors."""
-    found = [row for row in rows if verdict(row) == "found"]
+def _examples(rows: Sequence[Prediction]) -> list[tuple[Prediction, str]]:
+    """What the first page shows, and why: the clearest defect, and the two worst errors.
+
+    Without errors it is the closest call instead.
+    """
+    found = sorted((r for r in rows if verdict(r) == "found"), key=lambda row: -row.margin)
     wrong = [row for row in failures_first(rows) if verdict(row) != "found"]
-    return [*sorted(found, key=lambda row: -row.margin)[:1], *wrong[:2]]
+    shown = {row.image: (row, f"the clearest of {len(found)}") for row in found[:1]}
+    closest = [(row, f"the closest call of {len(found)}") for row in found[1:][-1:]]
+    return [*shown.values(), *([(row, "") for row in wrong[:2]] if wrong else closest)]
 
 
 def _address(picture: bytes) -> str:

@@ -17,7 +17,7 @@ CHOSEN_ON_KOLEKTOR = ("cpu", "best")  # presets whose values were chosen with it
 
 
 def conclusion(pooled: PooledScores, is_generated: bool) -> str:
-    """The result in three sentences; "" where no good surface was tested."""
+    """The result in two sentences; "" where no good surface was tested."""
     recall, (defective, good) = pooled.intervals.recall, _totals(pooled)
     if good and not defective:
         return (
@@ -32,9 +32,23 @@ def conclusion(pooled: PooledScores, is_generated: bool) -> str:
     )
     if is_generated:
         return f"{counts} The surfaces are generated, so this says nothing about real parts."
+    return f"{counts} This is at most something to try beside an inspection, not to replace one."
+
+
+def still_missed(rows: Sequence[Prediction]) -> tuple[str, str]:
+    """Below which share of other defective parts are missed, and how sure that is, in words."""
+    found = promises.of_verdicts(rows).missed
+    if found is None:
+        return "not known", "No defective part was tested."
+    more = found.more(promises.WANTED)
+    wanted = percent(promises.WANTED, 0)
     return (
-        f"{counts} This is at most something to try beside an inspection, not to replace one. "
-        f"With so few defects tested, up to {percent_up_to(1 - recall[0])} may be missed."
+        percent_up_to(found.below),
+        f"Of other defective parts of this kind, with 95 % confidence: here "
+        f"{found.errors} of {found.parts} were passed on all surfaces. To promise fewer than "
+        f"{wanted} takes {more:,} more, none of them missed."
+        if more
+        else "Of other defective parts of this kind, with 95 % confidence.",
     )
 
 
@@ -44,7 +58,10 @@ def next_step(results: Results) -> str:
     if summary.learned_nothing:
         return learned_nothing(summary)
     if results.data.is_generated:
-        return "Run the series on real parts: KolektorSDD, or a folder of your own."
+        return (
+            "This decides nothing about a production line. Photograph parts of your own: at least "
+            "six, better dozens, with each defect marked."
+        )
     if leak(results):
         return "Run it with clean folds. Only those tell what to expect on new parts."
     if len(summary.folds_trained) < len(results.folds.folds):
