@@ -76,13 +76,13 @@ def page(number: int, title: str) -> Figure:
 def training(forming: Forming, step: int, last: int) -> Figure:
     """A crack and a good surface, both in training, and what the network sees at this step."""
     figure = page(1, "Training: the network learns where a crack is")
-    for row, name in enumerate(("a surface with a crack", "a good surface")):
+    for row, name in enumerate(("a crack, outlined", "a good surface")):
         left, (bottom, height) = 0.03 + 0.42 * row, (0.04, 0.74)
         ax, beside = (figure.add_axes((x, bottom, 0.2, height)) for x in (left, left + 0.206))
         show_image(ax, forming.images[row], forming.outlines[row])
         show_image(beside, forming.masks[step][row])
         ax.set_title(name, fontsize=11)
-        beside.set_title("what it sees", fontsize=11)
+        beside.set_title("what it marks", fontsize=11)
     figure.text(0.925, 0.5, f"{step}", fontsize=30, fontweight="bold", ha="center")
     figure.text(0.925, 0.41, f"of {last} steps", fontsize=11, ha="center", color=FADED)
     return figure
@@ -98,6 +98,7 @@ def judged(surface: JudgedSurface) -> Figure:
     figure.text(0.58, 0.55, verdict(row), fontsize=34, fontweight="bold", color=GOOD)
     figure.text(0.58, 0.44, f"score {row.score:.2f}, threshold {row.threshold:.2f}", fontsize=12)
     figure.text(0.58, 0.37, f"{row.image}, fold {row.fold}", fontsize=12, color=FADED)
+    figure.text(0.58, 0.3, "the clearest one", fontsize=12, color=FADED)
     return figure
 
 
@@ -120,7 +121,7 @@ def scores(rows: Sequence[Prediction], place: float) -> Figure:
         figure.text(0.81, top + 0.035, f"of {kind.sum()}", fontsize=12, color=FADED)
         figure.text(0.7, top - 0.07, word, fontsize=13)
     if place == 0:
-        told = "fixed before these\nscores were seen"
+        told = "set by the scores\nof other folds"
         figure.text(0.7, 0.13, told, fontsize=11.5, color=GOOD, fontweight="bold")
     return figure
 
@@ -137,7 +138,7 @@ def _dots(ax: Axes, margins: np.ndarray, bad: np.ndarray, wrong: np.ndarray) -> 
         where: Keywords = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center"}
         ax.text(-0.02, base + ROWS / 2, word, color=color, fontsize=12, **where)
     ax.set(xlim=(margins.min() - 0.5, margins.max() + 0.5), ylim=(-1.5, 16.2), yticks=[])
-    ax.set_xlabel("score, from the threshold on; each dot is a surface", fontsize=10)
+    ax.set_xlabel("how far a score lies above its threshold; each dot is a surface", fontsize=10)
     ax.spines["left"].set_visible(False)
 
 

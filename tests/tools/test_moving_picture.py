@@ -36,7 +36,7 @@ def words(figure: Figure) -> list[str]:
 def test_the_errors_that_it_tells_are_those_of_the_scores(place, missed, alarms):
     told = words(moving_picture.scores(ROWS, place))
     assert told[3:9] == [f"{missed}", "of 2", "missed", f"{alarms}", "of 3", "false alarms"]
-    assert ("fixed before" in told[-1]) == (place == 0)
+    assert ("of other folds" in told[-1]) == (place == 0)
 
 
 def test_at_the_operating_threshold_they_are_those_of_the_results():
