@@ -159,11 +159,7 @@ def make_report(
         method=method_of(settings),
         wording=wording,
         pictures=pictures,
-        examples=[
-            card._replace(why=why)
-            for row, why in _examples(results.rows)
-            for card in _cards(results, read_pair, [row], LARGE)
-        ],
+        examples=_examples(results, read_pair),
         cards=_cards(results, read_pair, shown, SMALL),
         author=author.strip(),
         comment=comment.strip(),
@@ -207,16 +203,19 @@ def _cards(
     ]
 
 
-def _examples(rows: Sequence[Prediction]) -> list[tuple[Prediction, str]]:
+def _examples(results: Results, read_pair: ReadPair | None) -> list[Card]:
     """What the first page shows, and why: the clearest defect, and the two worst errors.
 
     Without errors it is the closest call instead.
     """
+    rows = results.rows
     found = sorted((r for r in rows if verdict(r) == "found"), key=lambda row: -row.margin)
     wrong = [row for row in failures_first(rows) if verdict(row) != "found"]
-    shown = {row.image: (row, f"the clearest of {len(found)}") for row in found[:1]}
+    shown = [(row, f"the clearest of {len(found)}") for row in found[:1]]
     closest = [(row, f"the closest call of {len(found)}") for row in found[1:][-1:]]
-    return [*shown.values(), *([(row, "") for row in wrong[:2]] if wrong else closest)]
+    shown += [(row, "") for row in wrong[:2]] or closest
+    cards = _cards(results, read_pair, [row for row, _ in shown], LARGE)
+    return [card._replace(why=why) for card, (_, why) in zip(cards, shown, strict=False)]
 
 
 def _address(picture: bytes) -> str:
