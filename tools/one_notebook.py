@@ -28,7 +28,10 @@ parts."""
 ALONE = """\
 import os
 
+from ksdd_lib.runs.open import runs_folder
+
 os.environ |= {"KSDD_DRIVE": "", "KSDD_PRESET": "demo"}  # no copies, generated surfaces
+os.environ["KSDD_RUN"] = str(runs_folder() / "demo-in-one")  # no other run goes on here
 chosen = {}  # all as in the preset, unless a form below is changed"""
 
 Cell = dict[str, Any]

@@ -22,7 +22,7 @@ from ksdd_lib.hardware import in_colab
 SYSTEM = re.compile(r"\._.*|\.Trash.*|__MACOSX|@eaDir|\.DS_Store|Thumbs\.db|desktop\.ini")
 """What systems and file servers put beside pictures. It is passed over."""
 
-UNMARKED = "its score is above the threshold, but no pixel is marked: look at x, y"
+UNMARKED = "its score is above the threshold, but no pixel is marked: see where its map is highest"
 """What speaks against a verdict without a place."""
 
 

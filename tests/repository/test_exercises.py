@@ -39,7 +39,6 @@ class TestExercises:
         monkeypatch.setenv("KSDD_HOME", str(tmp_path))
         run = ksdd.create(resolve({"preset": "demo"}))
         names = {"ksdd": ksdd, "run": run, "data": ksdd.prepare_data(run)}
-        exec("import numpy as np", names)
         pairs = lines_and_answers(SECTIONS[number])
         assert len(pairs) >= 2
         for lines, answer in pairs:
