@@ -182,10 +182,8 @@ def format_report(report: DataReport) -> str:
 def obstacles(report: DataReport, needs_defects: bool = True, protocol: str = "clean") -> list[str]:
     """Why training on these folds is not possible with this data: a sentence each."""
     if report.folds is None:
-        reasons = [one.reason for one in report.unreadable]
-        told = f"{len(reasons)} of the images cannot be used, see above."
-        told += " If all that no label names are good, set incomplete=good."
-        return [with_link(told, "labels#incomplete", *reasons)]
+        told = f"{len(report.unreadable)} of the images cannot be used, see above."
+        return [with_link(told, "labels#incomplete", *(one.reason for one in report.unreadable))]
     if isinstance(split := report.folds[protocol], Refusal):
         return [split.refused]
     found = [
@@ -210,6 +208,8 @@ def _advice(found: Survey, folder: DataFolder, settings: Settings) -> list[str]:
     samples, lines = found.samples, []
     if count := len(found.defective):
         lines.append(f"{count} pictures are called defective: masks=given learns from that alone.")
+    elif found.lacks_labels_alone and settings.incomplete == "refuse":
+        lines.append("If all that no label names are good, set incomplete=good.")
     if settings.preset == "demo" and not folder.is_generated:
         lines.append("The preset demo is made for generated surfaces: take cpu for real ones.")
     if not samples:

@@ -63,6 +63,14 @@ class Survey:
     defective: tuple[str, ...]  # of the unreadable: known to be so, though no mask outlines it
     contents: tuple[PairContent, ...]  # of every usable pair: what a later survey has as `known`
 
+    @property
+    def lacks_labels_alone(self) -> bool:
+        """Whether some are unreadable, and all of them as they have no label, not a wrong one."""
+        reasons = [one.reason for one in self.unreadable]
+        return bool(reasons) and all(
+            " has no mask " in one or " has no label: " in one for one in reasons
+        )
+
     def usable(self, incomplete: str = "refuse") -> tuple[Sample, ...]:
         """The samples; DataError where an image or its mask is unusable, unless it is left out."""
         if self.unreadable and incomplete != "leave_out":

@@ -228,6 +228,7 @@ def load(path: Path) -> tuple[Judge, Card]:
         )
     if not _is_whole(path):
         told = f"{path.name} and its card {path.stem}.json must lie side by side."
+        told = told if path.exists() else f"There is no file {path.name}."
         raise CheckpointError(told, see="line#publish")
     card, content = _read_card(path.with_suffix(".json")), path.read_bytes()
     if storage.sha256(content) != card.sha256:

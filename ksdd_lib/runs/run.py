@@ -75,7 +75,7 @@ class Run:
                 advice = f"Take a smaller {part}_learning_rate in a new run."
                 raise MissingError(f"{missing}: {where}. {advice}", see="training#diverged")
         notebook = notebook or NOTEBOOKS.get(part)
-        first = f"run {notebook}.ipynb first" if notebook else "train it first"
+        first = f"run {notebook}.ipynb first, or the command run" if notebook else "train it first"
         raise MissingError(f"{missing} yet: {first}.", see="runs#run-folders")
 
     def has_begun(self, group: str) -> bool:

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from ksdd_lib.data.data_report import format_report, inspect_data, obstacles
 from ksdd_lib.data.sources import DataFolder
 from ksdd_lib.data.survey import survey
+from ksdd_lib.data.synthetic import generate
 from ksdd_lib.errors import DataError
 from ksdd_lib.layouts.arrange import as_item_folders
 from ksdd_lib.presets import resolve
@@ -124,3 +126,21 @@ def test_a_label_of_one_of_several_pictures_makes_none_of_them_good(
         shutil.copy(root / "a" / "7.jpg", root / folder / "7.jpg")
     report = good_report(root, tmp_path / "home", layout="labelme")
     assert report.defective == 4 and not report.unreadable, "one picture, wherever it lies"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "advised"),
+    [("gone", True), ("small", False), ("both", False), ("gone, good", False)],
+)
+def test_to_call_them_good_is_advised_only_where_they_lack_a_label(tmp_path, spoil, advised):
+    """Not where a label does not fit, and not where it is set already."""
+    root = generate(tmp_path / "data", items=6, size=(128, 128))
+    first, second, *_ = sorted(root.rglob("*_label.bmp"))
+    if spoil != "small":
+        first.unlink()
+    if spoil in ("small", "both"):
+        cv2.imwrite(str(second), np.zeros((64, 64), np.uint8))
+    chosen = {"preset": "cpu", "incomplete": "good" if "good" in spoil else "refuse"}
+    report = inspect_data(survey(root), DataFolder(root, "tiny"), resolve(chosen))
+    told = "If all that no label names are good, set incomplete=good."
+    assert (told in report.advice) == advised and report.unreadable
