@@ -28,10 +28,10 @@ parts."""
 ALONE = """\
 import os
 
-from ksdd_lib.runs.open import runs_folder
+import ksdd_lib as ksdd
 
 os.environ |= {"KSDD_DRIVE": "", "KSDD_PRESET": "demo"}  # no copies, generated surfaces
-os.environ["KSDD_RUN"] = str(runs_folder() / "demo-in-one")  # no other run goes on here
+os.environ["KSDD_RUN"] = str(ksdd.home() / "runs" / "demo-in-one")  # no other run goes on here
 chosen = {}  # all as in the preset, unless a form below is changed"""
 
 Cell = dict[str, Any]

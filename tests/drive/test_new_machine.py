@@ -177,12 +177,10 @@ def test_the_series_loses_its_machine_twice_and_ends_with_the_same_metrics(
         lossy.run("segmentation")
     printed = lossy.run("segmentation", KSDD_TAKE_OVER="1")
     assert "is back from Drive" in printed
-    assert re.search(r"segmentation, fold 0 \(went on after step", printed)
     assert "safe on Drive: step 6 of segmentation, fold 2" in printed
     lossy.lose("decision", "ksdd_lib.training.checkpoint:save:2")
     printed = lossy.run("decision", KSDD_TAKE_OVER="1")
     assert "is back from Drive" in printed
-    assert re.search(r"decision, fold 0 \(went on after step", printed)
     shutil.rmtree(lossy.machine)
     lossy.number += 1
     lossy.run("evaluation")  # the machine before had finished its work

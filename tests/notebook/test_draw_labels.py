@@ -356,7 +356,7 @@ def test_a_model_s_mask_comes_as_outlines_that_can_be_saved(root: Path, monkeypa
 
 def test_weights_that_are_not_there_are_told(root: Path):
     drawer = Drawer(root, root / "none.safetensors")
-    assert "none.safetensors and its card" in ask(drawer, "propose")["error"]
+    assert "There is no file none.safetensors" in ask(drawer, "propose")["error"]
 
 
 def opened(screen, folder: str = "") -> tuple:
